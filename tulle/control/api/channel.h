@@ -1,0 +1,21 @@
+// A gRPC channel to a controller, as the client library and nodes use it: mutual TLS 1.2+ under the mesh's CA, the
+// controller's certificate checked by its role and not by its address, keepalive pings so that a dead peer is
+// noticed within 15 s, reconnection between 100 ms and 2 s.
+#pragma once
+
+#include <grpcpp/channel.h>
+
+#include <memory>
+
+#include "tulle/base/result.h"
+#include "tulle/security/credentials.h"
+
+namespace tulle::control {
+
+// Does not wait for the connection. Fails when a file cannot be read.
+Result<std::shared_ptr<grpc::Channel>> OpenChannel(const security::Credentials& credentials);
+
+// A failed gRPC status as an Error. kUnavailable and kDeadlineExceeded have an unknown outcome.
+Error ToError(const grpc::Status& status);
+
+}  // namespace tulle::control

@@ -1,0 +1,209 @@
+// The resources of the mesh as plain structs: what the core decides on and what the client library returns.
+// The .proto files of control/api say the same to the outside and document each field; tulle/control/api/map.h
+// converts. Values: no ownership, no threads.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tulle::control {
+
+using Labels = std::map<std::string, std::string>;
+
+// Wall-clock time in microseconds since 1970; 0 when not set.
+using WallMicros = std::int64_t;
+
+struct Metadata {
+  std::string name;
+  std::string uid;  // 32 hexadecimal digits
+  std::uint64_t resource_version = 0;
+  WallMicros create_time_us = 0;
+  std::string tenant;  // empty for nodes and GPUs
+  Labels labels;
+  friend bool operator==(const Metadata&, const Metadata&) = default;
+};
+
+struct Condition {
+  std::string type;
+  bool status = false;
+  std::string reason;   // for programs, one word
+  std::string message;  // for people
+  WallMicros last_transition_us = 0;
+  friend bool operator==(const Condition&, const Condition&) = default;
+};
+
+// Enumerators have the numbers of their protobuf twins.
+enum class DeviceApi { kUnspecified = 0, kOpenCl = 1, kCuda = 2 };
+enum class PerformanceLevel { kUnspecified = 0, kBestEffort = 1, kBurst = 2, kGuaranteed = 3, kDedicated = 4 };
+enum class ClaimPhase { kPending = 1, kBound = 2, kReleased = 3, kFailed = 4 };
+enum class VGpuPhase { kCreating = 1, kReady = 2, kFailed = 3, kDeleting = 4 };
+enum class NodeState { kReady = 1, kNotReady = 2, kLeft = 3 };
+
+struct ClaimSpec {
+  std::vector<std::string> gpu_types;
+  std::vector<std::string> vendors;
+  DeviceApi api = DeviceApi::kUnspecified;
+  std::uint64_t memory_bytes = 0;
+  std::uint32_t compute_percent = 0;
+  PerformanceLevel performance_level = PerformanceLevel::kUnspecified;
+  std::uint32_t count = 0;
+  Labels node_selector;
+  bool no_wait = false;
+  bool release_when_unheld = false;
+  friend bool operator==(const ClaimSpec&, const ClaimSpec&) = default;
+};
+
+struct ClaimStatus {
+  ClaimPhase phase = ClaimPhase::kPending;
+  std::vector<std::string> vgpus;
+  std::vector<Condition> conditions;
+  std::uint32_t holders = 0;
+  friend bool operator==(const ClaimStatus&, const ClaimStatus&) = default;
+};
+
+struct Claim {
+  Metadata metadata;
+  ClaimSpec spec;
+  ClaimStatus status;
+  friend bool operator==(const Claim&, const Claim&) = default;
+};
+
+struct VGpuSpec {
+  std::string claim;
+  std::string gpu;
+  std::uint64_t memory_bytes = 0;
+  std::uint32_t compute_percent = 0;
+  PerformanceLevel performance_level = PerformanceLevel::kUnspecified;
+  friend bool operator==(const VGpuSpec&, const VGpuSpec&) = default;
+};
+
+struct VGpuStatus {
+  VGpuPhase phase = VGpuPhase::kCreating;
+  std::string node;
+  std::string endpoint;
+  std::uint32_t sessions = 0;
+  std::string message;
+  friend bool operator==(const VGpuStatus&, const VGpuStatus&) = default;
+};
+
+struct VGpu {
+  Metadata metadata;
+  VGpuSpec spec;
+  VGpuStatus status;
+  friend bool operator==(const VGpu&, const VGpu&) = default;
+};
+
+struct GpuDescription {
+  std::string type;
+  std::string vendor;
+  std::vector<DeviceApi> apis;
+  std::uint64_t memory_bytes = 0;
+  std::uint32_t compute_units = 0;
+  std::uint32_t clock_mhz = 0;
+  std::uint64_t bandwidth_bytes_per_s = 0;
+  std::string driver;
+  friend bool operator==(const GpuDescription&, const GpuDescription&) = default;
+};
+
+struct GpuSpec {
+  std::string node;
+  std::uint32_t index = 0;
+  GpuDescription description;
+  friend bool operator==(const GpuSpec&, const GpuSpec&) = default;
+};
+
+struct GpuStatus {
+  std::uint64_t allocatable_memory_bytes = 0;
+  std::uint32_t allocatable_compute_percent = 0;
+  std::uint64_t allocated_memory_bytes = 0;
+  std::uint32_t allocated_compute_percent = 0;
+  std::uint32_t vgpus = 0;
+  bool schedulable = false;
+  friend bool operator==(const GpuStatus&, const GpuStatus&) = default;
+};
+
+struct Gpu {
+  Metadata metadata;
+  GpuSpec spec;
+  GpuStatus status;
+  friend bool operator==(const Gpu&, const Gpu&) = default;
+};
+
+struct NodeTelemetry {
+  std::uint32_t cpus = 0;
+  float cpu_percent = 0;
+  std::uint64_t memory_total_bytes = 0;
+  std::uint64_t memory_available_bytes = 0;
+  std::uint64_t network_received_bytes = 0;
+  std::uint64_t network_sent_bytes = 0;
+  std::uint32_t sessions = 0;
+  friend bool operator==(const NodeTelemetry&, const NodeTelemetry&) = default;
+};
+
+struct NodeSpec {
+  bool cordoned = false;
+  friend bool operator==(const NodeSpec&, const NodeSpec&) = default;
+};
+
+struct NodeStatus {
+  NodeState state = NodeState::kNotReady;
+  std::string endpoint;
+  std::string version;
+  WallMicros last_heartbeat_us = 0;
+  NodeTelemetry telemetry;
+  std::uint32_t gpus = 0;
+  std::uint32_t vgpus = 0;
+  std::string message;
+  friend bool operator==(const NodeStatus&, const NodeStatus&) = default;
+};
+
+struct Node {
+  Metadata metadata;
+  NodeSpec spec;
+  NodeStatus status;
+  friend bool operator==(const Node&, const Node&) = default;
+};
+
+struct InstanceStatus {
+  std::string address;
+  std::vector<std::string> claims;
+  WallMicros last_seen_us = 0;
+  friend bool operator==(const InstanceStatus&, const InstanceStatus&) = default;
+};
+
+struct Instance {
+  Metadata metadata;
+  InstanceStatus status;
+  friend bool operator==(const Instance&, const Instance&) = default;
+};
+
+// What lets programs attach to one vGPU of a claim.
+struct AttachedVGpu {
+  std::string vgpu;
+  std::string vgpu_uid;
+  std::vector<std::string> endpoints;  // host:port, the vGPU's own node first
+  std::string grant_id;                // 32 hexadecimal digits
+  std::string grant_key;               // 32 bytes, secret: never log it
+  GpuDescription device;
+  std::uint64_t memory_bytes = 0;
+  std::uint32_t compute_percent = 0;
+  PerformanceLevel performance_level = PerformanceLevel::kUnspecified;
+};
+
+// The words of the API: "PENDING", "BURST", "OPENCL", ...
+const char* Name(DeviceApi api);
+const char* Name(PerformanceLevel level);
+const char* Name(ClaimPhase phase);
+const char* Name(VGpuPhase phase);
+const char* Name(NodeState state);
+
+// "best-effort", "burst", "guaranteed", "dedicated" (any case, '_' for '-'). False for anything else.
+bool ParsePerformanceLevel(std::string_view text, PerformanceLevel* level);
+
+// The condition of that type, or null.
+const Condition* FindCondition(const std::vector<Condition>& conditions, std::string_view type);
+
+}  // namespace tulle::control

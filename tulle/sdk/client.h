@@ -1,0 +1,163 @@
+// The C++ client library of the mesh's API. Results are plain structs (tulle/control/model/resources.h), failures
+// are Results whose codes are the API's; no gRPC or protobuf type shows.
+//
+//   TULLE_ASSIGN_OR_RETURN(auto client, tulle::sdk::Client::Connect());
+//   TULLE_ASSIGN_OR_RETURN(auto claim, client->CreateClaim({.spec = {.memory_bytes = 1 << 30, .release_when_unheld = true}}));
+//   auto hold = client->Hold(claim.metadata.name, {.program = "render"});
+//   TULLE_ASSIGN_OR_RETURN(claim, hold->WaitBound());
+//   TULLE_ASSIGN_OR_RETURN(auto vgpus, client->Attach(claim.metadata.name));
+//
+// A Client is thread-safe and may be shared; it owns one connection. Not to be used across fork(2): fork first, or
+// exec. Connections are made on first use and again after a break, so Connect succeeds while the controller is down.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "tulle/base/clock.h"
+#include "tulle/base/result.h"
+#include "tulle/control/model/resources.h"
+#include "tulle/security/credentials.h"
+
+namespace tulle::sdk {
+
+using control::AttachedVGpu;
+using control::Claim;
+using control::ClaimSpec;
+using control::Gpu;
+using control::Instance;
+using control::Labels;
+using control::Node;
+using control::VGpu;
+
+// How to reach a controller and as whom. Read and written by tulle/security/credentials.h.
+using Config = security::Credentials;
+
+// Where the configuration is, in this order: $TULLE_CONFIG (the file), $TULLE_STATE_DIR/client.conf,
+// $XDG_STATE_HOME/tulle/client.conf, ~/.local/state/tulle/client.conf.
+std::string DefaultConfigPath();
+
+struct CallOptions {
+  // The call fails with kDeadlineExceeded after this long. While the controller cannot be reached a call waits for
+  // it up to this long, unless fail_fast.
+  Duration timeout = std::chrono::seconds(10);
+  // kUnavailable at once when the controller cannot be reached.
+  bool fail_fast = false;
+};
+
+struct NewClaim {
+  std::string name;  // empty: the controller chooses
+  Labels labels;
+  ClaimSpec spec;          // fields left at 0 get the API's defaults
+  std::string request_id;  // empty: a fresh random one, so that the library's own retries create one claim only
+};
+
+struct HoldOptions {
+  std::string instance;  // default: this host's name
+  std::string program;   // what runs, for people
+};
+
+// Says that the claim's user is alive, from construction to destruction (or the death of this process, however it
+// dies). A thread of its own keeps the stream open and opens it anew after a break. Thread-safe.
+class ClaimHold {
+ public:
+  virtual ~ClaimHold() = default;
+
+  // The claim as last seen; nothing before the first message has come.
+  virtual std::optional<Claim> Latest() const = 0;
+
+  // Waits until the claim's resource version is above `after_version` (0: until anything is known) and returns it.
+  // kDeadlineExceeded when nothing newer came; kNotFound, kUnauthenticated, ... when holding failed for good.
+  virtual Result<Claim> WaitChange(std::uint64_t after_version, Duration timeout) = 0;
+
+  // Waits until the claim is BOUND. kDeadlineExceeded carries what it waits for, kFailedPrecondition why the claim
+  // ended instead.
+  virtual Result<Claim> WaitBound(Duration timeout = std::chrono::minutes(10)) = 0;
+
+  // False from the first break of the stream that has not been mended.
+  virtual bool connected() const = 0;
+};
+
+enum class Kind { kClaim = 1, kVGpu = 2, kGpu = 3, kNode = 4, kInstance = 5 };
+enum class EventType { kAdded = 1, kModified = 2, kDeleted = 3, kSynced = 4 };
+
+struct Event {
+  EventType type = EventType::kSynced;
+  std::uint64_t resource_version = 0;  // resume from here
+  std::variant<std::monostate, Claim, VGpu, Gpu, Node, Instance> resource;
+};
+
+// One stream of changes. Next is called by one thread; Cancel by any.
+class Watch {
+ public:
+  virtual ~Watch() = default;
+  // Blocks for the next event. kOutOfRange: the controller no longer has the changes since then, watch from 0 (or
+  // list) again. kUnavailable: the connection broke, watch again from the last event's version. kCancelled after
+  // Cancel.
+  virtual Result<Event> Next() = 0;
+  virtual void Cancel() = 0;
+};
+
+struct MeshInfo {
+  std::string version;  // of the controller
+  std::string caller;   // "tulle://user/alice"
+  Duration hold_grace{};
+  std::uint32_t nodes_ready = 0;
+  std::uint32_t gpus = 0;
+};
+
+class Client {
+ public:
+  // `config`, or the file at DefaultConfigPath(). kNotFound when there is none (start a mesh, or set TULLE_CONFIG);
+  // kInvalidArgument when it or a file that it names cannot be used. Does not wait for the controller.
+  static Result<std::unique_ptr<Client>> Connect(const Config& config);
+  static Result<std::unique_ptr<Client>> Connect();
+
+  virtual ~Client() = default;
+
+  virtual Result<MeshInfo> GetMesh(const CallOptions& options = {}) = 0;
+
+  virtual Result<Claim> CreateClaim(const NewClaim& claim, const CallOptions& options = {}) = 0;
+  // Releases it (phase RELEASED); a claim that has ended already is removed.
+  virtual Result<Claim> DeleteClaim(const std::string& name, const CallOptions& options = {}) = 0;
+  virtual Result<std::vector<AttachedVGpu>> Attach(const std::string& claim, const CallOptions& options = {}) = 0;
+  // Revokes all grants of the claim; the next Attach makes new ones.
+  virtual Status Detach(const std::string& claim, const CallOptions& options = {}) = 0;
+  // Never null; problems show in the hold's own results. The client must outlive it.
+  virtual std::unique_ptr<ClaimHold> Hold(const std::string& claim, const HoldOptions& options = {}) = 0;
+
+  // By name or uid.
+  virtual Result<Claim> GetClaim(const std::string& name, const CallOptions& options = {}) = 0;
+  virtual Result<VGpu> GetVGpu(const std::string& name, const CallOptions& options = {}) = 0;
+  virtual Result<Gpu> GetGpu(const std::string& name, const CallOptions& options = {}) = 0;
+  virtual Result<Node> GetNode(const std::string& name, const CallOptions& options = {}) = 0;
+  virtual Result<Instance> GetInstance(const std::string& name, const CallOptions& options = {}) = 0;
+
+  // All pages.
+  virtual Result<std::vector<Claim>> ListClaims(const CallOptions& options = {}) = 0;
+  virtual Result<std::vector<VGpu>> ListVGpus(const CallOptions& options = {}) = 0;
+  virtual Result<std::vector<Gpu>> ListGpus(const CallOptions& options = {}) = 0;
+  virtual Result<std::vector<Node>> ListNodes(const CallOptions& options = {}) = 0;
+  virtual Result<std::vector<Instance>> ListInstances(const CallOptions& options = {}) = 0;
+
+  // No kinds: all. From version 0: what exists as kAdded, then kSynced, then changes. The client must outlive it.
+  virtual std::unique_ptr<Watch> WatchChanges(const std::vector<Kind>& kinds, std::uint64_t resource_version = 0) = 0;
+
+  // The controller may be unreachable; that is an error of each call, never of these.
+  virtual const Config& config() const = 0;
+
+  // A resource as the API's JSON (two spaces of indent), for output and scripts.
+  static std::string ToJson(const Claim& claim);
+  static std::string ToJson(const VGpu& vgpu);
+  static std::string ToJson(const Gpu& gpu);
+  static std::string ToJson(const Node& node);
+  static std::string ToJson(const Instance& instance);
+};
+
+}  // namespace tulle::sdk
