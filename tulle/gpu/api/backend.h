@@ -1,0 +1,113 @@
+// The contract of a GPU backend: checked commands in, completions out. It speaks the wire's own message
+// structs, so a remoted call is declared once and a decorator (isolated/) can pass commands on as bytes.
+//
+// A backend serves one session. It is given only commands whose limits and handles have been checked, in
+// the session's order; it never sees a peer's memory.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tulle/base/bytes.h"
+#include "tulle/base/result.h"
+#include "tulle/wire/command_table.h"
+#include "tulle/wire/frame.h"
+#include "tulle/wire/schema/exec.h"
+
+namespace tulle::gpu {
+
+// One command as a backend gets it. Views are valid during Submit only, except where said.
+struct Command {
+  std::uint16_t opcode = 0;        // of kCommands with Place::kDevice, or of kExecCommands
+  bool wants_status = false;       // answer StatusReply though the row has no reply
+  std::uint64_t sequence = 0;
+  ByteView body;
+  MutableByteView payload;         // bytes brought (Payload), or room for the bytes wanted (Wanted); valid until
+                                   // PayloadDone(sequence), or the reply to the command
+  MutableByteView memory;          // CreateBuffer: memory of size_bytes (page-aligned, zeroed) that the buffer must
+                                   // live in, valid until the buffer is destroyed; empty: the backend allocates
+};
+
+// Where a backend reports. Thread-safe: drivers call from their own threads. Never blocks for long; the
+// views are copied before the call returns.
+class Completions {
+ public:
+  virtual ~Completions() = default;
+  // The answer to a command; `payload_bytes` of the command's `payload` room have been filled.
+  virtual void Reply(std::uint16_t opcode, std::uint64_t sequence, ByteView body, std::uint64_t payload_bytes) = 0;
+  // EventsCompleted, CommandFailed.
+  virtual void Notice(std::uint16_t opcode, ByteView body) = 0;
+  // The payload that the command brought is no longer needed. Exactly once for each command that brought any.
+  virtual void PayloadDone(std::uint64_t sequence) = 0;
+};
+
+template <wire::Message M>
+void SendReply(Completions& completions, std::uint16_t opcode, std::uint64_t sequence, const M& message,
+               std::uint64_t payload_bytes = 0) {
+  ByteVector body(wire::EncodedSize(message));
+  wire::Encode(message, body);
+  completions.Reply(opcode, sequence, body, payload_bytes);
+}
+template <wire::Message M>
+void SendNotice(Completions& completions, const M& message) {
+  ByteVector body(wire::EncodedSize(message));
+  wire::Encode(message, body);
+  completions.Notice(wire::kOpcodeOf<M>, body);
+}
+
+class Backend {
+ public:
+  virtual ~Backend() = default;  // waits until no completion is under way
+
+  // Starts one command. Called by one thread; returns without waiting for the device. What fails is
+  // reported: in the reply if there is one; as the event's status if there is an event; and always as
+  // CommandFailed when the command had no reply and wants_status was not set.
+  virtual void Submit(const Command& command) = 0;
+
+  // Commands submitted so far need not wait for more to come (end of a batch).
+  virtual void Flush() = 0;
+};
+
+// One GPU as a probe found it.
+struct DeviceInfo {
+  std::uint32_t index = 0;          // position in the probe; stable while the host's drivers are
+  std::string api;                  // "OPENCL"
+  std::string name;                 // as the vendor has it
+  std::string vendor;
+  std::string platform;             // of the native driver
+  std::string driver_version;
+  std::string type;                 // "CPU", "GPU", "ACCELERATOR"
+  std::uint64_t memory_bytes = 0;
+  std::uint64_t max_allocation_bytes = 0;
+  std::uint32_t compute_units = 0;
+  std::uint32_t clock_mhz = 0;
+  std::uint64_t memory_bandwidth_bytes_per_s = 0;  // measured; 0: not measured
+  bool protects_memory = false;     // kernels cannot reach the host process's memory
+};
+
+// Compiles away from running programs. Used once per process.
+struct CompileOutput {
+  std::int32_t status = 0;          // of clBuildProgram
+  std::string log;
+  ByteVector binary;
+};
+class Compiler {
+ public:
+  virtual ~Compiler() = default;
+  virtual CompileOutput Compile(wire::opencl::ProgramKind kind, ByteView text, const std::string& options) = 0;
+};
+
+// A vendor's driver, loaded into this process: what an executor, a builder and a probe open. The factory
+// functions of the implementations return one.
+class Driver {
+ public:
+  virtual ~Driver() = default;
+  virtual Result<std::vector<DeviceInfo>> Probe(bool measure_bandwidth) = 0;
+  // `completions` must outlive the backend.
+  virtual Result<std::unique_ptr<Backend>> OpenDevice(std::uint32_t index, Completions* completions) = 0;
+  virtual Result<std::unique_ptr<Compiler>> OpenCompiler(std::uint32_t index) = 0;
+};
+
+}  // namespace tulle::gpu

@@ -1,0 +1,92 @@
+// The worker's end of a session. One thread owns it and drives it: poll fd(), Pump(), Flush().
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "tulle/base/random.h"
+#include "tulle/base/unique_fd.h"
+#include "tulle/session/attach.h"
+#include "tulle/session/frame_handler.h"
+#include "tulle/wire/command_table.h"
+
+namespace tulle::session {
+
+struct ServerLimits {
+  std::uint64_t capabilities = wire::KnownCapabilities();
+  std::uint64_t window_bytes = wire::kMaxWindowBytes;
+  std::uint64_t memory_limit_bytes = 0;
+  bool allow_plain_tcp = false;                             // no TLS: only where the operator says so
+  Duration handshake_timeout = std::chrono::seconds(10);
+};
+
+// Who attached, as proved by the handshake.
+struct Peer {
+  std::string vgpu;
+  std::string grant;
+  std::string session_id;  // 32 hex digits, chosen by the client
+  std::string program;     // what the client says of itself; only for logs
+  std::uint32_t process_id = 0;
+};
+
+class ServerSession {
+ public:
+  // The grant's key, or an error (unknown, revoked, another vGPU). Called during the handshake.
+  using KeyLookup = std::function<Result<GrantKey>(const std::string& vgpu, const std::string& grant)>;
+
+  // TLS (or, if allowed, plain) handshake and Hello on a connected socket of which nothing was read.
+  // Blocks up to the timeout. A refusal has been told to the client as far as it proved its key.
+  static Result<std::unique_ptr<ServerSession>> Accept(UniqueFd socket, const ServerLimits& limits,
+                                                       const KeyLookup& keys);
+  virtual ~ServerSession() = default;
+
+  virtual const Peer& peer() const = 0;
+  virtual int fd() const = 0;
+  // poll() events that can make progress now (reading, and writing while output is pending).
+  virtual short events() const = 0;
+  virtual bool has_buffered_input() const = 0;
+
+  // Reads what has arrived and hands over each whole frame; at most ~256 KiB of bodies a call, so that
+  // replies are not starved. False: nothing had arrived. An error ends the session; when it is the client's
+  // breach of protocol, SessionEnded{kProtocol} has been queued.
+  virtual Result<bool> Pump(FrameHandler& handler) = 0;
+  // While paused, Pump reads nothing: back-pressure when the worker's staging is full.
+  virtual void Pause(bool paused) = 0;
+
+  // Queue frames to the client. Payload bytes are written out or copied before the call returns.
+  virtual Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload) = 0;
+  template <wire::Message M>
+  Status SendNotice(const M& message) {
+    return SendMessage(wire::kOpcodeOf<M>, 0, message, {});
+  }
+  // `opcode` is the command's.
+  template <wire::Message M>
+  Status SendReply(std::uint16_t opcode, std::uint64_t answers, const M& message, ByteView payload = {}) {
+    return SendMessage(opcode, answers, message, payload);
+  }
+
+  // All commands up to `sequence` have reached the driver. Acks are sent as needed, not each time.
+  virtual void Acknowledge(std::uint64_t sequence) = 0;
+
+  // Writes what it can; true when nothing is left. Blocks never.
+  virtual Result<bool> Flush() = 0;
+
+  // Tells the client why, tries to flush for at most a second, closes.
+  virtual void End(wire::EndReason reason, const std::string& message) = 0;
+
+  struct Counters {
+    std::uint64_t frames_received = 0, bytes_received = 0, bytes_sent = 0;
+  };
+  virtual Counters counters() const = 0;
+
+ private:
+  template <wire::Message M>
+  Status SendMessage(std::uint16_t opcode, std::uint64_t answers, const M& message, ByteView payload) {
+    ByteVector body(wire::EncodedSize(message));
+    wire::Encode(message, body);
+    return SendRaw(opcode, answers, body, payload);
+  }
+};
+
+}  // namespace tulle::session

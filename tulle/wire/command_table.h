@@ -1,0 +1,69 @@
+// Every message between client and worker, once. A new one is a struct in schema/ and a row here; the
+// compiler then asks for its handler. Numbers are never reused; schema.lock holds what was released.
+#pragma once
+
+#include "tulle/wire/row.h"
+#include "tulle/wire/schema/opencl/device.h"
+#include "tulle/wire/schema/opencl/memory.h"
+#include "tulle/wire/schema/opencl/program.h"
+#include "tulle/wire/schema/opencl/queue.h"
+
+namespace tulle::wire {
+
+inline constexpr auto kCommands = std::tuple{
+    // The session itself.
+    Row<0x0001, Hello, HelloReply>{Mode::kReply, Place::kSession},
+    Row<0x0002, Ack>{Mode::kNotice, Place::kSession},
+    Row<0x0003, Ping>{Mode::kReply, Place::kSession},
+    Row<0x0004, SessionEnded>{Mode::kNotice, Place::kSession},
+    Row<0x0005, Goodbye>{Mode::kOneWay, Place::kSession},
+    Row<0x0006, CommandFailed>{Mode::kNotice, Place::kSession},
+    Row<0x0010, AcquireMemory, AcquireMemoryReply>{Mode::kReply, Place::kWorker},
+    Row<0x0011, ReleaseMemory>{Mode::kOneWay, Place::kWorker},
+    Row<0x0012, DestroyObject>{Mode::kOneWay, Place::kDevice},
+
+    // OpenCL: devices and contexts.
+    Row<0x0101, opencl::DescribeDevice, opencl::DescribeDeviceReply>{Mode::kReply, Place::kDevice, Capability::kOpenCl},
+    Row<0x0102, opencl::CreateContext>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+
+    // OpenCL: memory objects.
+    Row<0x0201, opencl::CreateBuffer>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0202, opencl::InitBuffer>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+
+    // OpenCL: programs and kernels. Building happens in the worker's builder, not on the device.
+    Row<0x0301, opencl::CreateProgram>{Mode::kOneWay, Place::kWorker, Capability::kOpenCl},
+    Row<0x0302, opencl::ProgramText>{Mode::kOneWay, Place::kWorker, Capability::kOpenCl},
+    Row<0x0303, opencl::BuildProgram, opencl::BuildProgramReply>{Mode::kReply, Place::kWorker, Capability::kOpenCl},
+    Row<0x0304, opencl::GetProgramBinary, opencl::GetProgramBinaryReply>{Mode::kReply, Place::kWorker,
+                                                                         Capability::kOpenCl},
+    Row<0x0311, opencl::CreateKernel>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0312, opencl::SetKernelArg>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+
+    // OpenCL: queues, commands, events.
+    Row<0x0401, opencl::CreateQueue>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0402, opencl::Flush>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0403, opencl::Finish>{Mode::kReply, Place::kDevice, Capability::kOpenCl},
+    Row<0x0411, opencl::EnqueueKernel>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0412, opencl::EnqueueRead, opencl::EnqueueReadReply>{Mode::kReply, Place::kDevice, Capability::kOpenCl},
+    Row<0x0413, opencl::EnqueueWrite>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0414, opencl::EnqueueCopy>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0415, opencl::EnqueueFill>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0416, opencl::EnqueueSync>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0421, opencl::CreateUserEvent>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0422, opencl::SetUserEventStatus>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0431, opencl::EventsCompleted>{Mode::kNotice, Place::kDevice, Capability::kOpenCl},
+};
+static_assert(WellFormed(kCommands));
+
+inline constexpr auto kRowInfos = InfosOf(kCommands);
+
+template <Message M>
+inline constexpr U16 kOpcodeOf = OpcodeIn<M>(kCommands);
+
+// Null when no row has this opcode.
+const RowInfo* FindRow(U16 opcode);
+
+// The table as text, one line a row: what schema.lock holds.
+std::string DescribeTable();
+
+}  // namespace tulle::wire

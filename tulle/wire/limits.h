@@ -1,0 +1,46 @@
+// Every bound of the data-plane language, each with its reason. A peer that goes over one ends its session.
+#pragma once
+
+#include <cstdint>
+
+namespace tulle::wire {
+
+// A body holds structs, names and build logs; bulk data travels as payload. The largest one is the reply
+// to a build: its log plus the description of its kernels.
+inline constexpr std::uint32_t kMaxBodyBytes = 4u << 20;
+
+// A payload is one piece of a transfer. Small enough that a worker can stage a few of each session, large
+// enough that the cost of a frame disappears (a 4 MiB copy takes about 1 ms at loopback speed).
+inline constexpr std::uint64_t kMaxPayloadBytes = 4u << 20;
+
+// Bytes that a client may have under way, not acknowledged. Covers 30 ms of round trip at 1 GB/s.
+inline constexpr std::uint64_t kMaxWindowBytes = 32u << 20;
+
+// Objects alive in one session (events are the many). A worker's table costs 32 B an entry.
+inline constexpr std::uint32_t kMaxObjects = 1u << 20;
+
+// Longest wait list: PoCL and vendors' drivers are exercised to a few thousand.
+inline constexpr std::uint32_t kMaxWaitList = 4096;
+
+// Source, binary or IL of one program.
+inline constexpr std::uint64_t kMaxProgramBytes = 64u << 20;
+inline constexpr std::uint32_t kMaxBuildOptionsBytes = 64u << 10;
+inline constexpr std::uint32_t kMaxBuildLogBytes = 1u << 20;   // longer logs are cut, and say so
+inline constexpr std::uint32_t kMaxKernelsInProgram = 4096;
+inline constexpr std::uint32_t kMaxNameBytes = 1024;
+inline constexpr std::uint32_t kMaxTypeNameBytes = 256;
+
+// OpenCL demands at least 1024 bytes for all arguments of a kernel; devices offer up to 4352 (NVIDIA).
+inline constexpr std::uint32_t kMaxArgBytes = 4352;
+inline constexpr std::uint32_t kMaxKernelArgs = 1024;
+inline constexpr std::uint32_t kMaxFillPatternBytes = 128;     // sizeof(cl_double16), the largest there is
+
+inline constexpr std::uint32_t kMaxDeviceInfos = 512;
+inline constexpr std::uint32_t kMaxInfoBytes = 16u << 10;      // the extension list is the longest
+
+// Completions that one notice carries.
+inline constexpr std::uint32_t kMaxEventsPerNotice = 256;
+
+inline constexpr std::uint32_t kMaxReasonBytes = 512;
+
+}  // namespace tulle::wire

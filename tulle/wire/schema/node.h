@@ -1,0 +1,77 @@
+// Messages between a node and the workers that it supervises: one packet each over a SOCK_SEQPACKET socket,
+// file descriptors beside them. Same host and same build, so there is no version; the codec is the wire's.
+#pragma once
+
+#include "tulle/wire/row.h"
+
+namespace tulle::wire::node {
+
+inline constexpr U32 kMaxIdBytes = 64;   // vGPU, grant and tenant ids
+inline constexpr U32 kKeyBytes = 32;
+
+// Node to worker, first: which vGPU this worker is.
+struct AssignVGpu {
+  Str<kMaxIdBytes> vgpu;
+  Str<kMaxIdBytes> tenant;
+  U32 device_index = 0;      // as the probe numbered the GPUs
+  U64 memory_bytes = 0;      // quota of the vGPU, over all of its sessions
+  U32 compute_percent = 0;   // share of the GPU, 1 to 100
+  TULLE_MESSAGE(AssignVGpu, vgpu, tenant, device_index, memory_bytes, compute_percent)
+};
+
+// Whoever proves this key may open sessions until it is revoked.
+struct AddGrant {
+  Str<kMaxIdBytes> grant;
+  Bytes<kKeyBytes> key;      // exactly kKeyBytes
+  TULLE_MESSAGE(AddGrant, grant, key)
+};
+
+// Ends the grant and every session that it opened.
+struct RevokeGrant {
+  Str<kMaxIdBytes> grant;
+  TULLE_MESSAGE(RevokeGrant, grant)
+};
+
+// A connection whose ClientHello names this vGPU; its socket is the packet's one descriptor, unread.
+struct AdoptConnection {
+  TULLE_EMPTY_MESSAGE(AdoptConnection)
+};
+
+// End all sessions (they are told), then exit.
+struct Shutdown {
+  TULLE_EMPTY_MESSAGE(Shutdown)
+};
+
+// Worker to node, once: ready to adopt connections, or why not.
+struct WorkerReady {
+  I32 status = 0;            // 0: ready
+  Str<kMaxReasonBytes> message;
+  TULLE_MESSAGE(WorkerReady, status, message)
+};
+
+// Worker to node: at most ten a second, when something changed. Totals since the worker started.
+struct WorkerStats {
+  U32 sessions = 0;
+  U64 memory_used_bytes = 0;
+  U64 commands_total = 0;
+  U64 received_bytes_total = 0;
+  U64 sent_bytes_total = 0;
+  U64 device_time_ns_total = 0;  // CPU time of the executors on the CPU device
+  U32 executor_crashes_total = 0;
+  U32 refused_sessions_total = 0;
+  TULLE_MESSAGE(WorkerStats, sessions, memory_used_bytes, commands_total, received_bytes_total, sent_bytes_total,
+                device_time_ns_total, executor_crashes_total, refused_sessions_total)
+};
+
+inline constexpr auto kNodeCommands = std::tuple{
+    Row<0x8001, AssignVGpu>{Mode::kOneWay, Place::kWorker},
+    Row<0x8002, AddGrant>{Mode::kOneWay, Place::kWorker},
+    Row<0x8003, RevokeGrant>{Mode::kOneWay, Place::kWorker},
+    Row<0x8004, AdoptConnection>{Mode::kOneWay, Place::kWorker},
+    Row<0x8005, Shutdown>{Mode::kOneWay, Place::kWorker},
+    Row<0x8011, WorkerReady>{Mode::kNotice, Place::kWorker},
+    Row<0x8012, WorkerStats>{Mode::kNotice, Place::kWorker},
+};
+static_assert(WellFormed(kNodeCommands));
+
+}  // namespace tulle::wire::node

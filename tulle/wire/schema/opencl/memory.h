@@ -1,0 +1,36 @@
+// OpenCL memory objects.
+#pragma once
+
+#include "tulle/wire/fields.h"
+
+namespace tulle::wire::opencl {
+
+// cl_mem_flags that mean something to the device; the host-pointer ones stay in the client. OpenCL's values.
+enum class MemFlag : U64 {
+  kReadWrite = 1u << 0,
+  kWriteOnly = 1u << 1,
+  kReadOnly = 1u << 2,
+  kHostWriteOnly = 1u << 7,
+  kHostReadOnly = 1u << 8,
+  kHostNoAccess = 1u << 9,
+};
+constexpr U64 KnownBits(MemFlag) { return 0x387; }
+
+// Fresh memory reads as zero.
+struct CreateBuffer {
+  Ref<ObjectKind::kContext> context;
+  New<ObjectKind::kMemory> buffer;
+  Flags<MemFlag> flags;
+  U64 size_bytes = 0;
+  TULLE_MESSAGE(CreateBuffer, context, buffer, flags, size_bytes)
+};
+
+// A piece of the contents that the program gave at creation. Precedes any other use of the buffer.
+struct InitBuffer {
+  Ref<ObjectKind::kMemory> buffer;
+  U64 offset_bytes = 0;
+  Payload<kMaxPayloadBytes> data;
+  TULLE_MESSAGE(InitBuffer, buffer, offset_bytes, data)
+};
+
+}  // namespace tulle::wire::opencl

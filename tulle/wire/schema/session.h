@@ -1,0 +1,114 @@
+// Messages of the session itself: handshake, acknowledgement, memory leases, how it ends.
+#pragma once
+
+#include "tulle/wire/fields.h"
+
+namespace tulle::wire {
+
+inline constexpr U16 kWireVersion = 1;     // spoken by this build
+inline constexpr U16 kWireVersionMin = 1;  // oldest still understood
+
+// What the two ends agree on beside the version. Bits are never reused.
+enum class Capability : U64 {
+  kNone = 0,
+  kOpenCl = 1u << 0,
+};
+constexpr U64 KnownCapabilities() { return static_cast<U64>(Capability::kOpenCl); }
+
+// The reply to every command that has no reply of its own and was sent with kWantStatus.
+struct StatusReply {
+  I32 status = 0;  // in the API's own codes; 0 is success
+  TULLE_MESSAGE(StatusReply, status)
+};
+
+// The first frame of a session, sent by the client.
+struct Hello {
+  U16 version_min = 0;
+  U16 version_max = 0;
+  U64 capabilities = 0;  // offered; unknown bits are ignored, so that a newer client can talk to us
+  Str<kMaxNameBytes> program;  // for logs only
+  U32 process_id = 0;          // for logs only
+  TULLE_MESSAGE(Hello, version_min, version_max, capabilities, program, process_id)
+};
+
+enum class HelloStatus : U8 { kAccepted = 0, kNoCommonVersion = 1, kNoCommonCapability = 2, kBusy = 3 };
+constexpr bool IsKnown(HelloStatus s) { return s <= HelloStatus::kBusy; }
+
+struct HelloReply {
+  Enum<HelloStatus> status;
+  U16 version = 0;             // the highest both speak
+  U64 capabilities = 0;        // the common ones
+  U64 window_bytes = 0;        // the client may have this many bytes not acknowledged as executed
+  U64 memory_limit_bytes = 0;  // the vGPU's memory: what the program sees as the device's
+  Str<kMaxReasonBytes> reason; // for a person, when refused
+  TULLE_MESSAGE(HelloReply, status, version, capabilities, window_bytes, memory_limit_bytes, reason)
+};
+
+// Worker to client: every command up to `executed` has reached the driver in order and will not be asked
+// for again; every one up to `durable` is also in an epoch that is held elsewhere. Without protection the
+// two are equal.
+struct Ack {
+  U64 executed = 0;
+  U64 durable = 0;
+  TULLE_MESSAGE(Ack, executed, durable)
+};
+
+// Asks whether the worker lives; the answer is a StatusReply.
+struct Ping {
+  U64 nonce = 0;
+  TULLE_MESSAGE(Ping, nonce)
+};
+
+// The session asks for the right to create objects of this many bytes without a round trip each.
+struct AcquireMemory {
+  U64 size_bytes = 0;
+  TULLE_MESSAGE(AcquireMemory, size_bytes)
+};
+struct AcquireMemoryReply {
+  U64 granted_bytes = 0;    // size_bytes, or 0: the vGPU has no more
+  U64 available_bytes = 0;  // what is left for all sessions of the vGPU
+  TULLE_MESSAGE(AcquireMemoryReply, granted_bytes, available_bytes)
+};
+
+// Gives back a part of the lease that no object uses.
+struct ReleaseMemory {
+  U64 size_bytes = 0;
+  TULLE_MESSAGE(ReleaseMemory, size_bytes)
+};
+
+// Worker to client: a command that had returned success to the program could not be carried out.
+struct CommandFailed {
+  U64 sequence = 0;
+  I32 status = 0;
+  TULLE_MESSAGE(CommandFailed, sequence, status)
+};
+
+enum class EndReason : U8 {
+  kGoodbye = 0,        // asked for by the client
+  kGrantRevoked = 1,   // the claim ended
+  kDeviceLost = 2,     // the executor died: a kernel crashed it, or it was killed
+  kProtocol = 3,       // the client broke the protocol; no details on purpose
+  kShuttingDown = 4,   // the node or worker stops
+  kResource = 5,       // the session went over a limit of its worker
+};
+constexpr bool IsKnown(EndReason r) { return r <= EndReason::kResource; }
+
+// Worker to client, the last frame: why there will be no more.
+struct SessionEnded {
+  Enum<EndReason> reason;
+  Str<kMaxReasonBytes> message;
+  TULLE_MESSAGE(SessionEnded, reason, message)
+};
+
+// Client to worker, the last frame: objects may be destroyed without being asked for.
+struct Goodbye {
+  TULLE_EMPTY_MESSAGE(Goodbye)
+};
+
+// Ends the life of any object. One command for all kinds.
+struct DestroyObject {
+  Drop object;
+  TULLE_MESSAGE(DestroyObject, object)
+};
+
+}  // namespace tulle::wire
