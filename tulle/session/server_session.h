@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "tulle/base/random.h"
+#include "tulle/base/clock.h"
 #include "tulle/base/unique_fd.h"
 #include "tulle/session/attach.h"
 #include "tulle/session/frame_handler.h"
