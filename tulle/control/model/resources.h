@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "tulle/base/secret.h"
+
 namespace tulle::control {
 
 using Labels = std::map<std::string, std::string>;
@@ -186,7 +188,7 @@ struct AttachedVGpu {
   std::string vgpu_uid;
   std::vector<std::string> endpoints;  // host:port, the vGPU's own node first
   std::string grant_id;                // 32 hexadecimal digits
-  std::string grant_key;               // 32 bytes, secret: never log it
+  Secret grant_key;                    // 32 bytes
   GpuDescription device;
   std::uint64_t memory_bytes = 0;
   std::uint32_t compute_percent = 0;

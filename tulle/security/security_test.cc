@@ -1,0 +1,164 @@
+#include <gtest/gtest.h>
+#include <openssl/pem.h>
+#include <openssl/x509_vfy.h>
+#include <openssl/x509v3.h>
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <memory>
+
+#include "tulle/security/ca.h"
+#include "tulle/security/credentials.h"
+#include "tulle/security/crypto.h"
+#include "tulle/security/files.h"
+
+namespace tulle::security {
+namespace {
+
+class SecurityTest : public ::testing::Test {
+ protected:
+  SecurityTest() {
+    char pattern[] = "/tmp/tulle-security-XXXXXX";
+    root_ = mkdtemp(pattern);
+  }
+  ~SecurityTest() override { std::filesystem::remove_all(root_); }
+
+  static unsigned Mode(const std::string& path) {
+    struct stat info {};
+    return stat(path.c_str(), &info) == 0 ? info.st_mode & 0777 : 0;
+  }
+
+  std::string root_;
+  SystemClock clock_;
+  SecureRandom random_;
+};
+
+using CertificatePtr = std::unique_ptr<X509, void (*)(X509*)>;
+
+CertificatePtr Parse(const std::string& pem) {
+  BIO* bio = BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size()));
+  CertificatePtr certificate(PEM_read_bio_X509(bio, nullptr, nullptr, nullptr), X509_free);
+  BIO_free(bio);
+  return certificate;
+}
+
+// Whether OpenSSL accepts `pem` under `ca` for `purpose`.
+bool Verifies(const std::string& pem, const std::string& ca, int purpose) {
+  const CertificatePtr certificate = Parse(pem);
+  const CertificatePtr authority = Parse(ca);
+  X509_STORE* store = X509_STORE_new();
+  X509_STORE_add_cert(store, authority.get());
+  X509_STORE_CTX* context = X509_STORE_CTX_new();
+  X509_STORE_CTX_init(context, store, certificate.get(), nullptr);
+  X509_STORE_CTX_set_purpose(context, purpose);
+  const bool ok = X509_verify_cert(context) == 1;
+  X509_STORE_CTX_free(context);
+  X509_STORE_free(store);
+  return ok;
+}
+
+TEST_F(SecurityTest, AnAuthorityIssuesWhatItsRoleMayDo) {
+  auto authority = CertificateAuthority::OpenOrCreate(root_ + "/ca", clock_, random_);
+  ASSERT_TRUE(authority.ok()) << authority.error().message;
+  EXPECT_EQ(Mode(root_ + "/ca"), 0700u);
+  EXPECT_EQ(Mode(root_ + "/ca/ca.key"), 0600u);
+
+  const auto user = authority->Issue({Role::kUser, "alice"});
+  const auto controller = authority->Issue({Role::kController, "main"}, {.hosts = {"localhost", "127.0.0.1", "::1"}});
+  ASSERT_TRUE(user.ok() && controller.ok());
+  EXPECT_EQ(IdentityOfCertificate(user->certificate)->Uri(), "tulle://user/alice");
+  EXPECT_TRUE(Verifies(user->certificate, user->ca, X509_PURPOSE_SSL_CLIENT));
+  EXPECT_FALSE(Verifies(user->certificate, user->ca, X509_PURPOSE_SSL_SERVER)) << "a user could pass for a controller";
+  EXPECT_TRUE(Verifies(controller->certificate, user->ca, X509_PURPOSE_SSL_SERVER));
+  const CertificatePtr parsed = Parse(controller->certificate);
+  EXPECT_EQ(X509_check_host(parsed.get(), kControllerTlsName, 0, 0, nullptr), 1);
+  EXPECT_EQ(X509_check_ip_asc(parsed.get(), "127.0.0.1", 0), 1);
+  EXPECT_EQ(X509_check_host(Parse(user->certificate).get(), kControllerTlsName, 0, 0, nullptr), 0);
+
+  // Loaded again it is the same authority; another mesh's is not.
+  auto again = CertificateAuthority::OpenOrCreate(root_ + "/ca", clock_, random_);
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->certificate_pem(), authority->certificate_pem());
+  auto other = CertificateAuthority::OpenOrCreate(root_ + "/other", clock_, random_);
+  EXPECT_FALSE(Verifies(other->Issue({Role::kUser, "alice"})->certificate, user->ca, X509_PURPOSE_SSL_CLIENT));
+
+  EXPECT_EQ(authority->Issue({Role::kUser, "a,URI:tulle://user/b"}).error().code, Code::kInvalidArgument);
+  EXPECT_FALSE(authority->Issue({Role::kController, "main"}, {.hosts = {"a,URI:tulle://user/b"}}).ok());
+}
+
+TEST_F(SecurityTest, AnAuthorityThatOthersCanReadOrHalfOfOneIsRefused) {
+  ASSERT_TRUE(CertificateAuthority::OpenOrCreate(root_ + "/ca", clock_, random_).ok());
+  chmod((root_ + "/ca/ca.key").c_str(), 0640);
+  EXPECT_EQ(CertificateAuthority::OpenOrCreate(root_ + "/ca", clock_, random_).error().code, Code::kPermissionDenied);
+  std::filesystem::remove(root_ + "/ca/ca.key");
+  EXPECT_EQ(CertificateAuthority::OpenOrCreate(root_ + "/ca", clock_, random_).error().code, Code::kFailedPrecondition);
+  std::filesystem::create_directory(root_ + "/open");
+  chmod((root_ + "/open").c_str(), 0755);
+  EXPECT_EQ(CertificateAuthority::OpenOrCreate(root_ + "/open", clock_, random_).error().code, Code::kPermissionDenied);
+}
+
+TEST_F(SecurityTest, CredentialsAreKeptUntilTheyNearTheirEnd) {
+  auto authority = CertificateAuthority::OpenOrCreate(root_ + "/ca", clock_, random_);
+  const Identity alice{Role::kUser, "alice"};
+  const std::string folder = root_ + "/credentials";
+  auto first = EnsureCredentials(*authority, folder, alice, clock_);
+  ASSERT_TRUE(first.ok()) << first.error().message;
+  const std::string certificate = LoadPemBundle(*first)->certificate;
+  EXPECT_EQ(Mode(first->key_file), 0600u);
+  EXPECT_EQ(LoadPemBundle(*EnsureCredentials(*authority, folder, alice, clock_))->certificate, certificate);
+
+  class Later final : public Clock {
+    Instant Now() const override { return {}; }
+    std::int64_t WallMicros() const override { return SystemClock().WallMicros() + 340LL * 86400 * 1'000'000; }
+  };
+  EXPECT_NE(LoadPemBundle(*EnsureCredentials(*authority, folder, alice, Later()))->certificate, certificate);
+}
+
+TEST_F(SecurityTest, CredentialFilesGoBothWays) {
+  const Credentials saved{.endpoint = "127.0.0.1:7400", .identity = "tulle://user/alice", .ca_file = "ca.pem",
+                          .certificate_file = "/elsewhere/a.pem", .key_file = "sub/a.key"};
+  const std::string path = root_ + "/client.conf";
+  ASSERT_TRUE(SaveCredentials(saved, path).ok());
+  EXPECT_EQ(Mode(path), 0600u);
+  const auto loaded = LoadCredentials(path);
+  ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+  EXPECT_EQ(loaded->endpoint, "127.0.0.1:7400");
+  EXPECT_EQ(loaded->http_endpoint, "");
+  EXPECT_EQ(loaded->ca_file, root_ + "/ca.pem");
+  EXPECT_EQ(loaded->certificate_file, "/elsewhere/a.pem");
+  EXPECT_EQ(loaded->key_file, root_ + "/sub/a.key");
+
+  EXPECT_EQ(LoadCredentials(root_ + "/none").error().code, Code::kNotFound);
+  ASSERT_TRUE(WritePrivateFile(path, "# comment\n endpoint=x:1 \nfuture = y\nnonsense\n").ok());
+  EXPECT_EQ(LoadCredentials(path).error().message, path + ":4: not of the form \"key = value\"");
+  ASSERT_TRUE(WritePrivateFile(path, "endpoint = x:1\n").ok());
+  EXPECT_EQ(LoadCredentials(path).error().message, path + ":1: ca_file is missing");
+  EXPECT_EQ(ReadFile(path, 4).error().code, Code::kInvalidArgument);
+}
+
+TEST(Identity, OnlyTheOneFormIsAccepted) {
+  EXPECT_EQ(ParseIdentity("tulle://node/a-1")->role, Role::kNode);
+  for (const char* bad : {"", "tulle://node/", "tulle://node/-a", "tulle://node/a/b", "tulle://admin/a", "http://node/a",
+                          "tulle://user/Alice", "tulle://user/a b"}) {
+    EXPECT_EQ(ParseIdentity(bad).error().code, Code::kUnauthenticated) << bad;
+  }
+  EXPECT_EQ(IdentityOfCertificate("rubbish").error().code, Code::kUnauthenticated);
+  EXPECT_EQ(MakeName("My_Host.local"), "my-host-local");
+  EXPECT_EQ(MakeName("--"), "x");
+  EXPECT_TRUE(IsName(MakeName(std::string(62, 'a') + ".b")));
+}
+
+// RFC 5869, test cases 1 and 3.
+TEST(Hkdf, IsTheOneOfTheRfc) {
+  std::byte key[22], salt[13], info[10];
+  ASSERT_TRUE(FromHex("0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b", key));
+  ASSERT_TRUE(FromHex("000102030405060708090a0b0c", salt));
+  ASSERT_TRUE(FromHex("f0f1f2f3f4f5f6f7f8f9", info));
+  EXPECT_EQ(ToHex(HkdfSha256(key, salt, info, 42).Expose()),
+            "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865");
+  EXPECT_EQ(ToHex(HkdfSha256(key, {}, {}, 42).Expose()),
+            "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8");
+}
+
+}  // namespace
+}  // namespace tulle::security
