@@ -1,0 +1,130 @@
+"""Runs one benchmark (bench/<name>/bench.py) and reports it as JSON lines or as a table.
+
+A benchmark declares TARGETS (what to build), CASES, YARDSTICK_UNITS, and three functions that each return
+{case: {"value": ..., "p99": ...}} for one round: measure_native(bin), measure_yardsticks(bin) and
+measure_mesh(mesh, bin). Rounds of everything that is compared are interleaved, so that a slow minute of the
+machine is shared; what is reported is the median over the rounds.
+
+A line is {bench, case, value, unit, yardstick, yardstick_value, ratio, runs} and p99 where single calls are
+timed; ratio = value / yardstick_value. A yardstick "a+b" is the sum of both. Lines of yardsticks themselves
+have none.
+"""
+
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+from collections import namedtuple
+from pathlib import Path
+
+Case = namedtuple("Case", "name unit yardsticks")
+
+MESH_START_S = 60
+ROUND_S = 300
+
+
+def run_json(command, env=None):
+    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, timeout=ROUND_S, env=env)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(map(str, command))} ended with {done.returncode}")
+    return json.loads(done.stdout)
+
+
+class Mesh:
+    """A one-machine mesh of the programs in `bin`, with state of its own; a context manager."""
+
+    def __init__(self, bin):
+        self.bin = bin
+
+    def __enter__(self):
+        self.state = tempfile.mkdtemp(prefix="tulle-bench-")
+        self.env = {**os.environ, "TULLE_STATE_DIR": self.state}
+        self.log = open(Path(self.state) / "mesh.log", "w+")
+        self.process = subprocess.Popen([self.bin / "tulle", "up"], env=self.env, stdout=self.log, stderr=self.log)
+        deadline = time.monotonic() + MESH_START_S
+        while subprocess.run([self.bin / "tulle", "status"], env=self.env, capture_output=True).returncode != 0:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.log.seek(0)
+                message = f"the mesh of {self.bin} did not start:\n{self.log.read()}"
+                self.__exit__()
+                raise SystemExit(message)
+            time.sleep(0.1)
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self.log.close()
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    def run_json(self, claim, command):
+        return run_json([self.bin / "tulle", "run", *claim, "--", *command], self.env)
+
+
+class Samples:
+    """What the rounds measured: {case: median}, and the median of the rounds' 99th percentiles."""
+
+    def __init__(self):
+        self.rounds = []
+
+    def median(self, case, key="value"):
+        values = [r[case][key] for r in self.rounds if key in r.get(case, {})]
+        return statistics.median(values) if values else None
+
+
+def rounded(value):
+    return None if value is None else float(f"{value:.4g}")
+
+
+def line(name, runs, case, unit, samples, yardstick=None, yardstick_value=None):
+    value = samples.median(case)
+    result = {
+        "bench": name, "case": case, "value": rounded(value), "unit": unit, "yardstick": yardstick,
+        "yardstick_value": rounded(yardstick_value),
+        "ratio": rounded(value / yardstick_value) if yardstick_value else None, "runs": runs,
+    }
+    p99 = samples.median(case, "p99")
+    return {**result, "p99": rounded(p99)} if p99 is not None else result
+
+
+def run(name, bench, bin, runs, other=None):
+    """Yields the report's lines. `other` = (label, bin of another build): its mesh is compared case by case."""
+    native, bare, mesh, other_mesh = Samples(), Samples(), Samples(), Samples()
+    builds = [(bin, mesh)] + ([(other[1], other_mesh)] if other else [])
+    for number in range(runs):
+        bare.rounds.append(bench.measure_yardsticks(bin))
+        native.rounds.append(bench.measure_native(bin))
+        for build, samples in builds[:: 1 if number % 2 == 0 else -1]:  # one mesh at a time, in turns
+            with Mesh(build) as running:
+                samples.rounds.append(bench.measure_mesh(running, bin))
+    for case in bench.CASES:
+        def yardstick(part):
+            return native.median(case.name) if part == "native" else bare.median(part)
+
+        for parts in case.yardsticks:
+            yield line(name, runs, case.name, case.unit, mesh, "+".join(parts), sum(map(yardstick, parts)))
+        if other:
+            yield line(name, runs, case.name, case.unit, mesh, other[0], other_mesh.median(case.name))
+    for case in bench.CASES:
+        yield {**line(name, runs, case.name, case.unit, native), "case": f"native {case.name}"}
+    for case, unit in bench.YARDSTICK_UNITS.items():
+        yield line(name, runs, case, unit, bare)
+
+
+def table(lines):
+    columns = ["case", "value", "unit", "p99", "yardstick", "yardstick_value", "ratio"]
+    rows = [columns] + [["" if row.get(c) is None else f"{row[c]:g}" if isinstance(row[c], float) else str(row[c]) for c in columns]
+                        for row in lines]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
+    text = ["  ".join(cell.rjust(width) if i in (1, 3, 5, 6) else cell.ljust(width)
+                      for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
+    return "\n".join(text + [f"medians of {lines[0]['runs']} interleaved runs; ratio = value / yardstick_value"])
