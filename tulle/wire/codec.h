@@ -37,6 +37,14 @@ enum class [[nodiscard]] WireResult : std::uint8_t {
 };
 std::string_view WireResultName(WireResult result);
 
+// Known bugs, compiled in one at a time (-DTULLE_PLANTED_BUG=n) to prove that the fuzzers find such things.
+enum class PlantedBug { kNone = 0, kLimitOffByOne = 1, kShortListReadsAsZeros = 2, kStaleHandleAccepted = 3 };
+#ifdef TULLE_PLANTED_BUG
+inline constexpr PlantedBug kPlantedBug = static_cast<PlantedBug>(TULLE_PLANTED_BUG);
+#else
+inline constexpr PlantedBug kPlantedBug = PlantedBug::kNone;
+#endif
+
 // Memory for what decoding makes; freed as a whole. Not thread-safe.
 class Arena {
  public:
@@ -277,11 +285,7 @@ WireResult GetField(Reader& reader, DecodeContext& context, T& field) {
   } else if constexpr (IsStr<T>::value || IsBytes<T>::value) {
     U32 size = 0;
     if (!reader.Get(&size, sizeof size)) return WireResult::kTruncated;
-#ifdef TULLE_PLANTED_BUGS
-    if (size > T::kMax + 1) return WireResult::kLimit;  // planted: off by one
-#else
-    if (size > T::kMax) return WireResult::kLimit;
-#endif
+    if (size > T::kMax + (kPlantedBug == PlantedBug::kLimitOffByOne ? 1 : 0)) return WireResult::kLimit;
     ByteView view;
     if (!reader.View(size, &view)) return WireResult::kTruncated;
     if constexpr (IsStr<T>::value) {
@@ -295,16 +299,15 @@ WireResult GetField(Reader& reader, DecodeContext& context, T& field) {
     U32 count = 0;
     if (!reader.Get(&count, sizeof count)) return WireResult::kTruncated;
     if (count > T::kMax) return WireResult::kLimit;
-#ifndef TULLE_PLANTED_BUGS
-    if (count * MinFieldSize<Element>() > reader.remaining()) return WireResult::kTruncated;
-#endif
+    if (kPlantedBug != PlantedBug::kShortListReadsAsZeros &&
+        count * MinFieldSize<Element>() > reader.remaining()) {
+      return WireResult::kTruncated;
+    }
     Element* items = context.arena.template Allocate<Element>(count);
     for (U32 i = 0; i < count; ++i) {
       Element* item = new (items + i) Element{};
       const WireResult result = GetField(reader, context, *item);
-#ifdef TULLE_PLANTED_BUGS
-      if (result == WireResult::kTruncated) continue;  // planted: a short list reads as zeros
-#endif
+      if (kPlantedBug == PlantedBug::kShortListReadsAsZeros && result == WireResult::kTruncated) continue;
       if (result != WireResult::kOk) return result;
     }
     field.items = std::span<const Element>(items, count);

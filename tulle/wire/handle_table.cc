@@ -5,9 +5,7 @@ namespace tulle::wire {
 WireResult HandleTable::CheckLive(ObjectKind kind, Handle handle) const {
   if (handle.null() || handle.slot >= slots_.size()) return WireResult::kBadHandle;
   const Slot& slot = slots_[handle.slot];
-#ifndef TULLE_PLANTED_BUGS
-  if (slot.generation != handle.generation) return WireResult::kStale;
-#endif
+  if (kPlantedBug != PlantedBug::kStaleHandleAccepted && slot.generation != handle.generation) return WireResult::kStale;
   if (slot.kind == ObjectKind::kNone) return WireResult::kStale;
   return slot.kind == kind ? WireResult::kOk : WireResult::kWrongKind;
 }
