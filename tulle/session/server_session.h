@@ -19,6 +19,7 @@ struct ServerLimits {
   std::uint64_t memory_limit_bytes = 0;
   bool allow_plain_tcp = false;                             // no TLS: only where the operator says so
   Duration handshake_timeout = std::chrono::seconds(10);
+  std::string busy;  // not empty: the handshake ends in HelloStatus::kBusy with this reason, and Accept in an error
 };
 
 // Who attached, as proved by the handshake.
@@ -51,7 +52,8 @@ class ServerSession {
   // replies are not starved. False: nothing had arrived. An error ends the session; when it is the client's
   // breach of protocol, SessionEnded{kProtocol} has been queued.
   virtual Result<bool> Pump(FrameHandler& handler) = 0;
-  // While paused, Pump reads nothing: back-pressure when the worker's staging is full.
+  // While paused, Pump reads nothing: back-pressure when the worker's staging is full. May be called from
+  // OnFrame: then Pump hands over no further frame, not even one that has arrived, until the pause ends.
   virtual void Pause(bool paused) = 0;
 
   // Queue frames to the client. Payload bytes are written out or copied before the call returns.

@@ -2,7 +2,9 @@
 // structs, so a remoted call is declared once and a decorator (isolated/) can pass commands on as bytes.
 //
 // A backend serves one session. It is given only commands whose limits and handles have been checked, in
-// the session's order; it never sees a peer's memory.
+// the session's order; it never sees a peer's memory. An object whose creation failed may still be named by
+// what was sent before the failure was known, and by DestroyObject: such commands fail with the API's
+// invalid-object status (destroying it succeeds), and nothing else happens.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +29,9 @@ struct Command {
   MutableByteView payload;         // bytes brought (Payload), or room for the bytes wanted (Wanted); valid until
                                    // PayloadDone(sequence), or the reply to the command
   MutableByteView memory;          // CreateBuffer: memory of size_bytes (page-aligned, zeroed) that the buffer must
-                                   // live in, valid until the buffer is destroyed; empty: the backend allocates
+                                   // live in, valid until the buffer is destroyed; empty: the backend allocates.
+                                   // DestroyObject of a buffer is answered (the worker always asks, wants_status)
+                                   // when no command can touch that memory any more: it is used again from then on
 };
 
 // Where a backend reports. Thread-safe: drivers call from their own threads. Never blocks for long; the

@@ -59,7 +59,11 @@ struct Ping {
   TULLE_MESSAGE(Ping, nonce)
 };
 
-// The session asks for the right to create objects of this many bytes without a round trip each.
+// The session asks for the right to create objects of this many bytes without a round trip each: its lease.
+// A live object takes its ChargedBytes (opencl/memory.h) of the lease from its creation until its
+// DestroyObject, both in the order in which the client sent them. A creation that does not fit into what is
+// left must be sent with kWantStatus: the lease then grows by just what is missing, or the creation fails
+// with the API's out-of-memory status and takes nothing. Without kWantStatus it is a breach of protocol.
 struct AcquireMemory {
   U64 size_bytes = 0;
   TULLE_MESSAGE(AcquireMemory, size_bytes)
@@ -105,7 +109,9 @@ struct Goodbye {
   TULLE_EMPTY_MESSAGE(Goodbye)
 };
 
-// Ends the life of any object. One command for all kinds.
+// Ends the life of any object. One command for all kinds. A handle is taken by the command that creates it,
+// whether or not the creation succeeded, and freed only here: both ends' tables depend on what the client
+// sent and never on results.
 struct DestroyObject {
   Drop object;
   TULLE_MESSAGE(DestroyObject, object)

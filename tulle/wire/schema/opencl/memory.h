@@ -16,6 +16,12 @@ enum class MemFlag : U64 {
 };
 constexpr U64 KnownBits(MemFlag) { return 0x387; }
 
+// What a memory object takes of its session's lease, and of the vGPU's memory: whole pages.
+inline constexpr U64 kMemoryGranuleBytes = 4096;
+constexpr U64 ChargedBytes(U64 size_bytes) {
+  return (size_bytes + kMemoryGranuleBytes - 1) / kMemoryGranuleBytes * kMemoryGranuleBytes;
+}
+
 // Fresh memory reads as zero.
 struct CreateBuffer {
   Ref<ObjectKind::kContext> context;
