@@ -16,10 +16,13 @@ enum class MemFlag : U64 {
 };
 constexpr U64 KnownBits(MemFlag) { return 0x387; }
 
-// What a memory object takes of its session's lease, and of the vGPU's memory: whole pages.
+// What a memory object takes of its session's lease, and of the vGPU's memory: whole pages. Sizes that no
+// lease can hold stay so.
 inline constexpr U64 kMemoryGranuleBytes = 4096;
 constexpr U64 ChargedBytes(U64 size_bytes) {
-  return (size_bytes + kMemoryGranuleBytes - 1) / kMemoryGranuleBytes * kMemoryGranuleBytes;
+  const U64 rest = size_bytes % kMemoryGranuleBytes;
+  if (rest == 0) return size_bytes;
+  return size_bytes > ~U64{0} - kMemoryGranuleBytes ? ~U64{0} : size_bytes - rest + kMemoryGranuleBytes;
 }
 
 // Fresh memory reads as zero.
