@@ -1,0 +1,156 @@
+#include "tulle/control/model/rules.h"
+
+#include <algorithm>
+#include <initializer_list>
+#include <string>
+
+#include "tulle/base/bytes.h"
+
+namespace tulle::control {
+namespace {
+
+Error Invalid(std::string_view path, const std::string& what) {
+  return Error{.code = Code::kInvalidArgument, .message = std::string(path) + ": " + what};
+}
+
+Status CheckTerms(const std::vector<std::string>& terms, std::string_view path) {
+  if (terms.size() > kMaxSelectorTerms) {
+    return Invalid(path, std::to_string(terms.size()) + " entries, at most " + std::to_string(kMaxSelectorTerms));
+  }
+  for (std::size_t i = 0; i < terms.size(); ++i) {
+    if (terms[i].empty() || terms[i].size() > kMaxNameBytes) {
+      return Invalid(std::string(path) + "[" + std::to_string(i) + "]", "must have 1 to 63 bytes");
+    }
+  }
+  return OkStatus();
+}
+
+template <typename Phase>
+bool IsOneOf(Phase phase, std::initializer_list<Phase> phases) {
+  return std::find(phases.begin(), phases.end(), phase) != phases.end();
+}
+
+}  // namespace
+
+bool IsResourceName(std::string_view name) {
+  return !name.empty() && name.size() <= kMaxNameBytes && name.front() != '-' && name.back() != '-' &&
+         std::all_of(name.begin(), name.end(),
+                     [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; });
+}
+
+Status CheckName(std::string_view name, std::string_view path) {
+  if (IsResourceName(name)) return OkStatus();
+  return Invalid(path, "\"" + std::string(name.substr(0, kMaxNameBytes)) +
+                           "\" is not a name: use 1 to 63 of a-z, 0-9 and '-', not '-' at either end");
+}
+
+Status CheckLabels(const Labels& labels, std::string_view path) {
+  if (labels.size() > kMaxLabels) {
+    return Invalid(path, std::to_string(labels.size()) + " labels, at most " + std::to_string(kMaxLabels));
+  }
+  for (const auto& [key, value] : labels) {
+    if (key.empty() || key.size() > kMaxNameBytes || value.size() > kMaxNameBytes) {
+      return Invalid(std::string(path) + "[\"" + key.substr(0, kMaxNameBytes) + "\"]",
+                     "keys have 1 to 63 bytes, values at most 63");
+    }
+  }
+  return OkStatus();
+}
+
+Status CheckClaimSpec(const ClaimSpec& spec) {
+  TULLE_RETURN_IF_ERROR(CheckTerms(spec.gpu_types, "spec.gpu_types"));
+  TULLE_RETURN_IF_ERROR(CheckTerms(spec.vendors, "spec.vendors"));
+  TULLE_RETURN_IF_ERROR(CheckLabels(spec.node_selector, "spec.node_selector"));
+  if (spec.memory_bytes != 0 && spec.memory_bytes < kMinMemoryBytes) {
+    return Invalid("spec.memory_bytes", FormatSize(spec.memory_bytes) + " is less than the least, " +
+                                            FormatSize(kMinMemoryBytes));
+  }
+  if (spec.compute_percent > 100) {
+    return Invalid("spec.compute_percent", std::to_string(spec.compute_percent) +
+                                               " is more than one GPU's 100; ask for more vGPUs with spec.count");
+  }
+  if (spec.performance_level == PerformanceLevel::kDedicated && spec.compute_percent != 0 && spec.compute_percent != 100) {
+    return Invalid("spec.compute_percent",
+                   std::to_string(spec.compute_percent) + " of a DEDICATED vGPU, which is always 100; leave it out");
+  }
+  if (spec.count > kMaxVGpusPerClaim) {
+    return Invalid("spec.count", std::to_string(spec.count) + " is more than the most that one claim may ask for, " +
+                                     std::to_string(kMaxVGpusPerClaim));
+  }
+  const auto level = static_cast<int>(spec.performance_level);
+  if (level < 0 || level > static_cast<int>(PerformanceLevel::kDedicated)) {
+    return Invalid("spec.performance_level", std::to_string(level) + " is not a level that this controller knows");
+  }
+  const auto api = static_cast<int>(spec.api);
+  if (api < 0 || api > static_cast<int>(DeviceApi::kCuda)) {
+    return Invalid("spec.api", std::to_string(api) + " is not an API that this controller knows");
+  }
+  return OkStatus();
+}
+
+ClaimSpec WithDefaults(ClaimSpec spec) {
+  using enum PerformanceLevel;
+  if (spec.api == DeviceApi::kUnspecified) spec.api = DeviceApi::kOpenCl;
+  if (spec.performance_level == kUnspecified) spec.performance_level = kBurst;
+  if (spec.count == 0) spec.count = 1;
+  const bool dedicated = spec.performance_level == kDedicated;
+  if (spec.memory_bytes == 0 && !dedicated) spec.memory_bytes = kDefaultMemoryBytes;
+  if (spec.compute_percent == 0) {
+    spec.compute_percent = dedicated || spec.performance_level == kBestEffort ? 100 : kDefaultComputePercent;
+  }
+  return spec;
+}
+
+std::uint32_t ReservedComputePercent(PerformanceLevel level, std::uint32_t compute_percent) {
+  return level == PerformanceLevel::kBestEffort ? 0 : compute_percent;
+}
+
+bool MayBecome(ClaimPhase from, ClaimPhase to) {
+  using enum ClaimPhase;
+  switch (from) {
+    case kPending: return IsOneOf(to, {kBound, kReleased, kFailed});
+    case kBound: return IsOneOf(to, {kReleased, kFailed});
+    case kReleased:
+    case kFailed: return false;
+  }
+  return false;
+}
+
+bool MayBecome(VGpuPhase from, VGpuPhase to) {
+  using enum VGpuPhase;
+  switch (from) {
+    case kCreating: return IsOneOf(to, {kReady, kFailed, kDeleting});
+    case kReady: return IsOneOf(to, {kCreating, kFailed, kDeleting});  // kCreating: its node makes it anew
+    case kFailed: return to == kDeleting;
+    case kDeleting: return false;
+  }
+  return false;
+}
+
+bool MayBecome(NodeState from, NodeState to) {
+  using enum NodeState;
+  switch (from) {
+    case kReady: return IsOneOf(to, {kNotReady, kLeft});
+    case kNotReady: return IsOneOf(to, {kReady, kLeft});
+    case kLeft: return to == kReady;
+  }
+  return false;
+}
+
+bool SetCondition(std::vector<Condition>* conditions, std::string_view type, bool status, std::string_view reason,
+                  std::string_view message, WallMicros now_us) {
+  auto it = std::find_if(conditions->begin(), conditions->end(), [type](const Condition& c) { return c.type == type; });
+  if (it == conditions->end()) {
+    conditions->push_back({.type = std::string(type), .status = !status});
+    it = conditions->end() - 1;
+  } else if (it->status == status && it->reason == reason && it->message == message) {
+    return false;
+  }
+  if (it->status != status) it->last_transition_us = now_us;
+  it->status = status;
+  it->reason = reason;
+  it->message = message;
+  return true;
+}
+
+}  // namespace tulle::control

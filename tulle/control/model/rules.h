@@ -1,0 +1,56 @@
+// What may be asked, what a state may become, and the limits of both. Pure functions on the resources.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "tulle/base/result.h"
+#include "tulle/control/model/resources.h"
+
+namespace tulle::control {
+
+inline constexpr std::size_t kMaxNameBytes = 63;
+inline constexpr std::size_t kMaxLabels = 32;
+inline constexpr std::size_t kMaxRequestIdBytes = 64;
+inline constexpr std::size_t kMaxProgramBytes = 256;
+inline constexpr std::size_t kMaxMessageBytes = 512;
+inline constexpr std::size_t kMaxSelectorTerms = 16;    // gpu_types, vendors
+inline constexpr std::uint32_t kMaxVGpusPerClaim = 64;
+inline constexpr std::size_t kMaxGpusPerNode = 64;
+inline constexpr std::size_t kMaxVGpusPerNode = 4096;
+inline constexpr std::size_t kGrantKeyBytes = 32;
+inline constexpr std::uint64_t kDefaultMemoryBytes = std::uint64_t{1} << 30;
+inline constexpr std::uint32_t kDefaultComputePercent = 25;
+// A vGPU smaller than this cannot hold a program's binaries and arguments.
+inline constexpr std::uint64_t kMinMemoryBytes = std::uint64_t{1} << 20;
+// The label that each node has: its own name.
+inline constexpr std::string_view kNodeLabel = "tulle/node";
+
+// 1 to 63 of a-z, 0-9 and '-', not '-' at either end.
+bool IsResourceName(std::string_view name);
+
+// Each returns kInvalidArgument with a message that starts with the field's path below `path`.
+Status CheckName(std::string_view name, std::string_view path);
+Status CheckLabels(const Labels& labels, std::string_view path);
+// A spec as the user wrote it, before WithDefaults.
+Status CheckClaimSpec(const ClaimSpec& spec);
+
+// The spec with each field that was left open filled in. Memory stays 0 for kDedicated: all that the GPU has.
+ClaimSpec WithDefaults(ClaimSpec spec);
+
+// Compute that a vGPU of this spec keeps from others: none for kBestEffort.
+std::uint32_t ReservedComputePercent(PerformanceLevel level, std::uint32_t compute_percent);
+
+// Whether a resource in state `from` may go to `to`. Staying is not a transition.
+bool MayBecome(ClaimPhase from, ClaimPhase to);
+bool MayBecome(VGpuPhase from, VGpuPhase to);
+bool MayBecome(NodeState from, NodeState to);
+
+inline bool IsFinal(ClaimPhase phase) { return phase == ClaimPhase::kReleased || phase == ClaimPhase::kFailed; }
+
+// Sets the condition of that type. Returns whether anything changed; the transition time moves with the status only.
+bool SetCondition(std::vector<Condition>* conditions, std::string_view type, bool status, std::string_view reason,
+                  std::string_view message, WallMicros now_us);
+
+}  // namespace tulle::control
