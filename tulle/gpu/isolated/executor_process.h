@@ -1,0 +1,125 @@
+// The worker's half of a backend in another process: a sandboxed executor, the memory it shares with the
+// worker, and the two rings through which commands go and replies come.
+//
+// One thread (the session's) owns an ExecutorProcess and calls everything on it; CpuTimeNs may be called by
+// any. Nothing here blocks. What the executor writes is hostile: it is copied, then checked, and what does
+// not answer a command under way, or is not a well-formed message, kills the executor. Bounds: the rings
+// (kRingBytes each), the staging and arena sizes given, kMaxInFlight commands that wait for an answer.
+//
+// The loop of a session, in short:
+//   while (executor.TryReceive(&r) == Receive::kGot) ...;          // replies first
+//   ... executor.Submit(s); ... executor.Flush();                  // a batch of commands
+//   if (executor.SpinForReplies()) continue;                       // a reply is often microseconds away
+//   if (executor.PrepareToSleep()) poll({socket, executor.wake_fd(), executor.death_fd()});
+//   executor.Awake();
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tulle/base/bytes.h"
+#include "tulle/base/result.h"
+#include "tulle/gpu/isolated/range_allocator.h"
+#include "tulle/gpu/isolated/staging.h"
+#include "tulle/sandbox/launcher.h"
+
+namespace tulle::gpu::isolated {
+
+struct ExecutorOptions {
+  std::string binary = "/proc/self/exe";
+  std::vector<std::string> argv;          // {"tulle-worker", "--role=executor", ...}: must end in RunExecutor()
+  std::vector<std::string> environment;   // added to what drivers need anyway
+  std::uint32_t device_index = 0;         // of Driver::Probe
+  std::uint64_t arena_bytes = 0;          // device memory; sparse: costs what is touched
+  std::uint64_t staging_bytes = 256ull << 20;  // payloads under way; sparse too
+  std::uint64_t tmp_bytes = 256ull << 20;      // the executor's /tmp: drivers unpack binaries there
+};
+
+// One command. `body` has been checked (Decode, limits, handles, quota) by the caller.
+struct Submission {
+  std::uint16_t opcode = 0;      // of kCommands with Place::kDevice, or exec::LoadProgram
+  std::uint16_t flags = 0;       // wire::FrameFlag: kWantStatus asks for a StatusReply
+  std::uint64_t sequence = 0;    // names the command in its answers; not in use by another under way
+  ByteView body;                 // copied
+  StagingBlock payload;          // the bytes that it brings, or room for those that it wants; moved from on success
+  std::optional<Range> memory;   // CreateBuffer: where in the arena
+};
+
+struct Received {
+  enum class Kind {
+    kReady,        // the device is open and the sandbox locked (commands may be submitted before)
+    kReply,        // `body` is a well-formed Reply of the row `opcode` (StatusReply where it has none), with `payload`
+    kNotice,       // `body` is a well-formed EventsCompleted or CommandFailed; its handles are not checked
+    kPayloadDone,  // the staging block that command `sequence` brought is free again
+  };
+  Kind kind = Kind::kReady;
+  std::uint16_t opcode = 0;
+  std::uint64_t sequence = 0;    // the command's; 0 in a notice
+  ByteView body;                 // valid until the next TryReceive
+  StagingBlock payload;          // the reply's bytes, exactly as many as its body announces; the caller's to keep
+};
+
+enum class Receive {
+  kGot,
+  kNothing,
+  kDead,     // the executor has ended, broke the protocol (and was killed), or could not start: see end_reason()
+};
+
+class ExecutorProcess {
+ public:
+  // Returns as soon as the process runs; opening the device goes on (Received::Kind::kReady tells its end).
+  // `launcher` must outlive it.
+  static Result<std::unique_ptr<ExecutorProcess>> Start(sandbox::Launcher& launcher, const ExecutorOptions& options);
+  ~ExecutorProcess();  // kills; every StagingBlock must have been given back
+  ExecutorProcess(const ExecutorProcess&) = delete;
+  ExecutorProcess& operator=(const ExecutorProcess&) = delete;
+
+  // --- memory ---
+  // Room for a buffer, page-aligned, reads as zero; nullopt: no free range is large enough. The range goes
+  // into Submission::memory of its CreateBuffer.
+  std::optional<Range> AllocateMemory(std::uint64_t size_bytes);
+  // The range may go to another buffer, and reads as zero again. Only after the executor has let go of it:
+  // send DestroyObject with kWantStatus, and free when its StatusReply comes.
+  void FreeMemory(const Range& range);
+  // The bytes of the device's memory as kernels see them; a stranger writes to them at any time.
+  MutableByteView memory(const Range& range);
+  // Room for a payload; nullopt: staging is full until a reply or kPayloadDone gives some back.
+  std::optional<StagingBlock> AllocateStaging(std::uint64_t size_bytes);
+
+  // --- commands ---
+  // False when there is no room now (ring or commands under way): take replies, and try again when
+  // wake_fd() says so. On false nothing has happened and `submission` is unchanged.
+  bool Submit(Submission& submission);
+  // The commands submitted so far shall be seen: wakes the executor if it sleeps. End of each batch.
+  void Flush();
+
+  // --- replies ---
+  Receive TryReceive(Received* received);
+  // Looks for replies for some microseconds, as long as that has paid off lately. True: TryReceive has something.
+  bool SpinForReplies();
+  // True: nothing is there, and wake_fd() will be readable when something is (a reply; room after Submit
+  // returned false; the executor's end). False: take it now.
+  bool PrepareToSleep();
+  // After poll(), whatever it said.
+  void Awake();
+  int wake_fd() const;
+  int death_fd() const;  // readable when the executor has ended; TryReceive then says kDead after the last reply
+
+  // --- life ---
+  void Kill();
+  // For a person: "the executor was killed by signal 11 (Segmentation fault)", with the last lines it printed.
+  // Empty while it lives.
+  const std::string& end_reason() const;
+  std::uint64_t CpuTimeNs() const;  // all of its threads, in nanoseconds; thread-safe
+  pid_t pid() const;
+
+ private:
+  class Impl;
+  explicit ExecutorProcess(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace tulle::gpu::isolated

@@ -1,0 +1,36 @@
+// A memfd and its mapping in this process. Sealed against shrinking and growing, so that no other holder can
+// make an access fault by truncating it.
+#pragma once
+
+#include <cstdint>
+
+#include "tulle/base/bytes.h"
+#include "tulle/base/result.h"
+#include "tulle/base/unique_fd.h"
+
+namespace tulle::gpu::isolated {
+
+class SharedMemory {
+ public:
+  // Sparse: pages come when they are touched, and read as zero. `name` shows in /proc/<pid>/maps.
+  static Result<SharedMemory> Create(const char* name, std::uint64_t size_bytes);
+  // Maps one that was inherited; takes the descriptor. Its size is the file's.
+  static Result<SharedMemory> Adopt(UniqueFd fd);
+  SharedMemory(SharedMemory&& other) noexcept;
+  SharedMemory& operator=(SharedMemory&& other) = delete;
+  ~SharedMemory();
+
+  MutableByteView bytes() const { return {data_, static_cast<std::size_t>(size_bytes_)}; }
+  std::uint64_t size_bytes() const { return size_bytes_; }
+  int fd() const { return fd_.get(); }
+  // Gives the pages back to the kernel: they read as zero afterwards. Whole pages only.
+  void Scrub(std::uint64_t offset_bytes, std::uint64_t size_bytes);
+
+ private:
+  SharedMemory(UniqueFd fd, std::byte* data, std::uint64_t size_bytes);
+  UniqueFd fd_;
+  std::byte* data_ = nullptr;
+  std::uint64_t size_bytes_ = 0;
+};
+
+}  // namespace tulle::gpu::isolated
