@@ -73,6 +73,9 @@ class ServerSession {
 
   // Writes what it can; true when nothing is left. Blocks never.
   virtual Result<bool> Flush() = 0;
+  // Bytes queued and not yet written: the worker takes no more commands and replies while there are many, so
+  // that a client which does not read cannot fill its memory.
+  virtual std::size_t pending_bytes() const = 0;
 
   // Tells the client why, tries to flush for at most a second, closes.
   virtual void End(wire::EndReason reason, const std::string& message) = 0;
