@@ -26,7 +26,7 @@ struct ChildSpec {
   std::string binary = "/proc/self/exe";  // as the parent sees it; run by descriptor, so it need not be in the jail
   std::vector<std::string> argv;
   std::vector<std::string> environment;   // "NAME=value"; the whole of it
-  std::vector<int> fds;                   // fds[i] becomes descriptor i of the child; -1: /dev/null. Borrowed.
+  std::vector<int> fds;                   // fds[i] becomes descriptor i of the child; -1: /dev/null. Borrowed; at most 32.
   std::vector<std::string> read_only_paths;      // seen in the jail besides the system's folders
   std::uint64_t tmp_bytes = 64ull << 20;         // size of /tmp, the one place that can be written; gone with the child
   std::uint64_t open_files = 256;                // RLIMIT_NOFILE
@@ -86,6 +86,7 @@ class Launcher {
   Result<std::unique_ptr<Child>> Start(const ChildSpec& spec);
 
   const std::vector<Layer>& layers() const;
+  bool best_effort() const;
 
  private:
   class Impl;

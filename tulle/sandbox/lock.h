@@ -14,6 +14,7 @@ enum class Role {
 
 // Applies to every thread of the process, also those that drivers made. kFailedPrecondition names the layer
 // that failed and its fix; nothing of a tenant's may run then.
-Status Lock(Role role);
+// With `best_effort` a layer that cannot be had is left out instead.
+Status Lock(Role role, bool best_effort = false);
 
 }  // namespace tulle::sandbox
