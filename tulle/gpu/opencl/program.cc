@@ -1,0 +1,220 @@
+#include "tulle/gpu/opencl/program.h"
+
+#include <algorithm>
+
+namespace tulle::gpu::opencl {
+namespace {
+
+// Kernels' argument infos tell handles from numbers. Programs that do not ask for them must not see them,
+// which is the client's business.
+constexpr char kArgInfoOption[] = "-cl-kernel-arg-info";
+
+std::string Cut(std::string text, std::size_t most) {
+  if (text.size() > most) text.resize(most);
+  return text;
+}
+
+template <typename Get>
+std::string Text(Get get, std::size_t most) {
+  std::size_t size = 0;
+  if (get(0, nullptr, &size) != CL_SUCCESS || size <= 1) return {};
+  std::string text(size, '\0');
+  if (get(size, text.data(), nullptr) != CL_SUCCESS) return {};
+  text.resize(std::min(text.find('\0'), text.size()));
+  return Cut(std::move(text), most);
+}
+
+bool IsImageOrSampler(std::string_view type_name) {
+  return type_name.starts_with("image") || type_name == "sampler_t" || type_name == "queue_t" ||
+         type_name.starts_with("pipe") || type_name == "event_t" || type_name == "reserve_id_t";
+}
+
+ArgShape ShapeOf(const KernelDescription::Arg& arg) {
+  if (IsImageOrSampler(arg.type_name)) return ArgShape::kOther;
+  switch (arg.info.address_qualifier) {
+    case CL_KERNEL_ARG_ADDRESS_GLOBAL:
+    case CL_KERNEL_ARG_ADDRESS_CONSTANT: return ArgShape::kMemory;
+    case CL_KERNEL_ARG_ADDRESS_LOCAL: return ArgShape::kLocal;
+    case CL_KERNEL_ARG_ADDRESS_PRIVATE: return ArgShape::kValue;
+    default: return ArgShape::kUnknown;
+  }
+}
+
+class OpenClCompiler final : public Compiler {
+ public:
+  explicit OpenClCompiler(const NativeDevice& device) : device_(device) {}
+
+  CompileOutput Compile(wire::opencl::ProgramKind kind, ByteView text, const std::string& options) override {
+    CompileOutput output;
+    cl_int status = CL_SUCCESS;
+    const OwnedContext context = MakeContext(device_, &status);
+    if (!context) return Failed(status);
+    const std::size_t size = text.size();
+    OwnedProgram program;
+    if (kind == wire::opencl::ProgramKind::kSource) {
+      const char* source = AsText(text).data();
+      if (size == 0) source = "";
+      program.reset(clCreateProgramWithSource(context.get(), 1, &source, &size, &status));
+    } else {
+      const auto* bytes = reinterpret_cast<const unsigned char*>(text.data());
+      cl_int binary_status = CL_SUCCESS;
+      if (size == 0) return Failed(CL_INVALID_BINARY);
+      program.reset(clCreateProgramWithBinary(context.get(), 1, &device_.device, &size, &bytes, &binary_status, &status));
+      if (status == CL_SUCCESS) status = binary_status;
+    }
+    if (status != CL_SUCCESS) return Failed(status);
+
+    const std::string all_options = options.empty() ? kArgInfoOption : options + " " + kArgInfoOption;
+    output.status = clBuildProgram(program.get(), 1, &device_.device, all_options.c_str(), nullptr, nullptr);
+    output.log = BuildLog(program.get(), device_.device);
+    if (output.status != CL_SUCCESS) return output;
+
+    std::size_t binary_size = 0;
+    status = clGetProgramInfo(program.get(), CL_PROGRAM_BINARY_SIZES, sizeof binary_size, &binary_size, nullptr);
+    if (status != CL_SUCCESS || binary_size == 0 || binary_size > wire::kMaxProgramBytes) {
+      return Failed(CL_OUT_OF_RESOURCES);
+    }
+    output.binary.resize(binary_size);
+    unsigned char* out = reinterpret_cast<unsigned char*>(output.binary.data());
+    status = clGetProgramInfo(program.get(), CL_PROGRAM_BINARIES, sizeof out, &out, nullptr);
+    return status == CL_SUCCESS ? output : Failed(status);
+  }
+
+ private:
+  static CompileOutput Failed(cl_int status) {
+    CompileOutput output;
+    output.status = status == CL_SUCCESS ? CL_OUT_OF_RESOURCES : status;
+    return output;
+  }
+
+  const NativeDevice device_;
+};
+
+}  // namespace
+
+KernelDescription DescribeKernel(cl_kernel kernel, cl_device_id device) {
+  KernelDescription described;
+  wire::opencl::KernelInfo& info = described.info;
+  described.name = Text(
+      [&](std::size_t size, void* out, std::size_t* needed) {
+        return clGetKernelInfo(kernel, CL_KERNEL_FUNCTION_NAME, size, out, needed);
+      },
+      wire::kMaxNameBytes);
+  described.attributes = Text(
+      [&](std::size_t size, void* out, std::size_t* needed) {
+        return clGetKernelInfo(kernel, CL_KERNEL_ATTRIBUTES, size, out, needed);
+      },
+      wire::kMaxNameBytes);
+  cl_uint arg_count = 0;
+  clGetKernelInfo(kernel, CL_KERNEL_NUM_ARGS, sizeof arg_count, &arg_count, nullptr);
+  info.arg_count = std::min(arg_count, wire::kMaxKernelArgs);
+
+  const auto work_group = [&](cl_kernel_work_group_info what, auto* value) {
+    std::remove_reference_t<decltype(*value)> got{};
+    if (clGetKernelWorkGroupInfo(kernel, device, what, sizeof got, &got, nullptr) == CL_SUCCESS) *value = got;
+  };
+  static_assert(sizeof(std::size_t) == sizeof(std::uint64_t));
+  work_group(CL_KERNEL_WORK_GROUP_SIZE, &info.work_group_size);
+  work_group(CL_KERNEL_COMPILE_WORK_GROUP_SIZE, &info.compile_work_group_size);
+  work_group(CL_KERNEL_LOCAL_MEM_SIZE, &info.local_mem_bytes);
+  work_group(CL_KERNEL_PREFERRED_WORK_GROUP_SIZE_MULTIPLE, &info.preferred_work_group_multiple);
+  work_group(CL_KERNEL_PRIVATE_MEM_SIZE, &info.private_mem_bytes);
+
+  described.args.resize(info.arg_count);
+  described.has_arg_info = info.arg_count > 0;
+  for (cl_uint i = 0; i < info.arg_count; ++i) {
+    KernelDescription::Arg& arg = described.args[i];
+    const auto get = [&](cl_kernel_arg_info what, auto* value) {
+      return clGetKernelArgInfo(kernel, i, what, sizeof *value, value, nullptr) == CL_SUCCESS;
+    };
+    const auto text = [&](cl_kernel_arg_info what, std::size_t most) {
+      return Text(
+          [&](std::size_t size, void* out, std::size_t* needed) {
+            return clGetKernelArgInfo(kernel, i, what, size, out, needed);
+          },
+          most);
+    };
+    if (!get(CL_KERNEL_ARG_ADDRESS_QUALIFIER, &arg.info.address_qualifier)) {
+      described.has_arg_info = false;
+      continue;
+    }
+    get(CL_KERNEL_ARG_ACCESS_QUALIFIER, &arg.info.access_qualifier);
+    get(CL_KERNEL_ARG_TYPE_QUALIFIER, &arg.info.type_qualifier);
+    arg.type_name = text(CL_KERNEL_ARG_TYPE_NAME, wire::kMaxTypeNameBytes);
+    arg.name = text(CL_KERNEL_ARG_NAME, wire::kMaxNameBytes);
+    arg.shape = ShapeOf(arg);
+  }
+  return described;
+}
+
+LoadedProgram LoadBinary(cl_context context, cl_device_id device, ByteView binary) {
+  LoadedProgram loaded;
+  if (binary.empty()) {
+    loaded.status = CL_INVALID_BINARY;
+    return loaded;
+  }
+  const std::size_t size = binary.size();
+  const auto* bytes = reinterpret_cast<const unsigned char*>(binary.data());
+  cl_int binary_status = CL_SUCCESS;
+  OwnedProgram program(clCreateProgramWithBinary(context, 1, &device, &size, &bytes, &binary_status, &loaded.status));
+  if (loaded.status == CL_SUCCESS) loaded.status = binary_status;
+  if (loaded.status != CL_SUCCESS) return loaded;
+  loaded.status = clBuildProgram(program.get(), 1, &device, kArgInfoOption, nullptr, nullptr);
+  loaded.log = BuildLog(program.get(), device);
+  if (loaded.status != CL_SUCCESS) return loaded;
+
+  cl_uint count = 0;
+  loaded.status = clCreateKernelsInProgram(program.get(), 0, nullptr, &count);
+  if (loaded.status == CL_SUCCESS && count > wire::kMaxKernelsInProgram) loaded.status = CL_OUT_OF_RESOURCES;
+  std::vector<cl_kernel> kernels(count);
+  if (loaded.status == CL_SUCCESS && count > 0) {
+    loaded.status = clCreateKernelsInProgram(program.get(), count, kernels.data(), nullptr);
+  }
+  if (loaded.status != CL_SUCCESS) return loaded;
+  for (cl_kernel native : kernels) {
+    const OwnedKernel kernel(native);
+    auto described = std::make_shared<const KernelDescription>(DescribeKernel(native, device));
+    loaded.kernels.emplace(described->name, described);
+  }
+  loaded.program = std::move(program);
+  return loaded;
+}
+
+ByteVector EncodeReply(const LoadedProgram& loaded) {
+  const auto encode = [&](bool with_args) {
+    std::vector<wire::opencl::KernelInfo> infos;
+    std::vector<std::vector<wire::opencl::KernelArgInfo>> args;
+    args.reserve(loaded.kernels.size());
+    for (const auto& [name, kernel] : loaded.kernels) {
+      wire::opencl::KernelInfo& info = infos.emplace_back(kernel->info);
+      info.name.text = kernel->name;
+      info.attributes.text = kernel->attributes;
+      auto& list = args.emplace_back();
+      if (!with_args || !kernel->has_arg_info) continue;
+      for (const KernelDescription::Arg& arg : kernel->args) {
+        wire::opencl::KernelArgInfo& arg_info = list.emplace_back(arg.info);
+        arg_info.type_name.text = arg.type_name;
+        arg_info.name.text = arg.name;
+      }
+      info.args.items = list;
+    }
+    const wire::exec::LoadProgramReply reply{loaded.status, {loaded.log}, {infos}};
+    ByteVector body(wire::EncodedSize(reply));
+    wire::Encode(reply, body);
+    return body;
+  };
+  ByteVector body = encode(true);
+  if (body.size() > wire::kMaxBodyBytes) body = encode(false);
+  if (body.size() > wire::kMaxBodyBytes) {
+    const wire::exec::LoadProgramReply reply{CL_OUT_OF_RESOURCES, {"the description of its kernels is too long"}};
+    body.resize(wire::EncodedSize(reply));
+    wire::Encode(reply, body);
+  }
+  return body;
+}
+
+std::unique_ptr<Compiler> MakeCompiler(const NativeDevice& device) {
+  return std::make_unique<OpenClCompiler>(device);
+}
+
+}  // namespace tulle::gpu::opencl

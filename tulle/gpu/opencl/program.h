@@ -1,0 +1,56 @@
+// Programs: compiling one to a binary, loading the binary, and what there is to know of its kernels.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tulle/gpu/api/backend.h"
+#include "tulle/gpu/opencl/native.h"
+
+namespace tulle::gpu::opencl {
+
+// What clSetKernelArg takes for an argument.
+enum class ArgShape : std::uint8_t {
+  kUnknown,   // the driver does not say: it must check by itself
+  kValue,
+  kMemory,    // a buffer
+  kLocal,
+  kOther,     // an image, a sampler, ...: nothing that a command can name yet
+};
+
+// One kernel as the driver describes it. Immutable.
+struct KernelDescription {
+  struct Arg {
+    std::string type_name;
+    std::string name;
+    wire::opencl::KernelArgInfo info;  // its texts are empty: they are the strings here
+    ArgShape shape = ArgShape::kUnknown;
+  };
+  std::string name;
+  std::string attributes;
+  wire::opencl::KernelInfo info;       // its texts and args are empty: they are the members here
+  std::vector<Arg> args;               // arg_count of them
+  bool has_arg_info = false;
+};
+
+KernelDescription DescribeKernel(cl_kernel kernel, cl_device_id device);
+
+struct LoadedProgram {
+  std::int32_t status = 0;             // of clBuildProgram
+  std::string log;
+  OwnedProgram program;                // null unless status is 0
+  // By name; shared with the kernel objects made from it.
+  std::map<std::string, std::shared_ptr<const KernelDescription>, std::less<>> kernels;
+};
+
+LoadedProgram LoadBinary(cl_context context, cl_device_id device, ByteView binary);
+
+// The reply that describes the program; fits into wire::kMaxBodyBytes (argument infos go first).
+ByteVector EncodeReply(const LoadedProgram& loaded);
+
+// See Driver::OpenCompiler.
+std::unique_ptr<Compiler> MakeCompiler(const NativeDevice& device);
+
+}  // namespace tulle::gpu::opencl
