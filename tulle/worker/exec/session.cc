@@ -1,0 +1,339 @@
+// The loop, and a command's way from bytes to a handler.
+#include "tulle/worker/exec/session.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <cstdio>
+
+namespace tulle::worker::exec {
+namespace {
+
+// A sentence for a person within what the message may hold.
+std::string Cut(std::string text) {
+  if (text.size() > wire::kMaxReasonBytes) text.resize(wire::kMaxReasonBytes);
+  return text;
+}
+
+std::string CommandText(const wire::FrameHeader& header) {
+  const wire::RowInfo* row = wire::FindRow(header.opcode);
+  char number[8];
+  std::snprintf(number, sizeof number, "0x%04x", header.opcode);
+  return std::string(row != nullptr ? row->name : std::string_view("command")) + " (" + number + ", sequence " +
+         std::to_string(header.sequence) + ")";
+}
+
+// What OnFrame and OnPayload return to stop the client's stream; the reason stands in ending_.
+Error Over() { return Error{Code::kCancelled, "the session is over", Scope::kSession}; }
+
+}  // namespace
+
+Session::Session(session::ServerSession* client, std::unique_ptr<Executor> executor, const Shared& shared,
+                 const SessionLimits& limits, EndRequest* end, SessionCounters* counters)
+    : client_(*client),
+      executor_(std::move(executor)),
+      shared_(shared),
+      limits_(limits),
+      end_(*end),
+      counters_(*counters),
+      lease_(shared.quota) {
+  counters_.SetExecutor(executor_.get());
+}
+
+Session::~Session() {
+  Publish();
+  counters_.SetExecutor(nullptr);
+  // Rooms go back to the executor, which goes before the lease: memory is free when the quota says so.
+  builds_.clear();
+  incoming_.Release();
+  landing_.Release();
+  held_.reset();
+  unsent_.reset();
+  executor_.reset();
+}
+
+Ending Session::Run() {
+  while (!over()) {
+    bool progress = TakeReplies();
+    if (!over()) progress |= AdvanceBuilds();
+    if (!over()) progress |= Retry();
+    if (!over()) progress |= TakeCommands();
+    if (over()) break;
+    if (std::exchange(flush_executor_, false)) executor_->Flush();
+    if (auto flushed = client_.Flush(); !flushed.ok()) {
+      End(wire::EndReason::kGoodbye, "", flushed.error().message);
+      break;
+    }
+    Publish();
+    if (progress || executor_->Spin()) continue;
+    Sleep();
+  }
+  client_.End(ending_->reason, ending_->message);
+  return *ending_;
+}
+
+bool Session::CanTakeCommands() {
+  if (held_.has_value() || unsent_.has_value() || client_.pending_bytes() > limits_.pending_output_bytes) return false;
+  // The next frame may bring the largest payload, and must find room for it.
+  if (landing_.empty()) {
+    auto room = executor_->AllocateRoom(wire::kMaxPayloadBytes);
+    if (!room.has_value()) return false;
+    landing_ = std::move(*room);
+  }
+  return true;
+}
+
+bool Session::TakeCommands() {
+  const bool may = CanTakeCommands();
+  client_.Pause(!may);
+  if (!may) return false;
+  auto pumped = client_.Pump(*this);
+  client_.Acknowledge(done_sequence_);
+  if (pumped.ok()) return *pumped;
+  if (!over()) OnClientError(pumped.error());
+  return true;
+}
+
+void Session::OnClientError(const Error& error) {
+  switch (error.code) {
+    case Code::kCancelled:    // it said goodbye
+    case Code::kUnavailable:  // it is gone without a word: its process ended
+      return End(wire::EndReason::kGoodbye, "", error.message);
+    default:
+      return End(wire::EndReason::kProtocol, "", error.message);
+  }
+}
+
+void Session::Sleep() {
+  const bool paused = !CanTakeCommands();
+  if (!paused && client_.has_buffered_input()) return;
+  const bool clogged = client_.pending_bytes() > limits_.pending_output_bytes;
+  if (!clogged && !executor_->PrepareToSleep()) return;
+
+  fds_.clear();
+  fds_.push_back({client_.fd(), client_.events(), 0});
+  fds_.push_back({end_.fd(), POLLIN, 0});
+  if (!clogged) {  // else nothing would be taken from it, and poll would not wait
+    fds_.push_back({executor_->wake_fd(), POLLIN, 0});
+    if (executor_->death_fd() >= 0) fds_.push_back({executor_->death_fd(), POLLIN, 0});
+  }
+  if (wants_slot_) fds_.push_back({shared_.build_slots->fd(), POLLIN, 0});
+  for (const BuildJob& job : builds_) {
+    if (job.build != nullptr) fds_.push_back({job.build->fd(), POLLIN, 0});
+  }
+
+  int timeout_ms = -1;
+  const bool may_be_stuck = (held_for_ == Wait::kRoom || held_for_ == Wait::kMemory) && !open_user_events_.empty();
+  if (may_be_stuck) {
+    const Duration left = limits_.wait_on_user_event - (shared_.clock->Now() - held_since_);
+    timeout_ms = static_cast<int>(std::clamp<std::int64_t>(left.count() / 1'000'000 + 1, 0, 60'000));
+  }
+  const int ready = poll(fds_.data(), fds_.size(), timeout_ms);
+  if (!clogged) executor_->Awake();
+
+  if (ready > 0 && (fds_[1].revents & POLLIN) != 0) {
+    if (const auto why = end_.Get()) End(why->reason, why->message);
+  } else if (ready > 0 && paused && (fds_[0].revents & (POLLHUP | POLLERR)) != 0) {
+    // Pump reads nothing while paused, so it would not notice.
+    End(wire::EndReason::kGoodbye, "", "the connection was lost");
+  } else if (may_be_stuck && shared_.clock->Now() - held_since_ >= limits_.wait_on_user_event) {
+    End(wire::EndReason::kResource,
+        "commands that wait for a user event hold all the memory that the next command needs (" +
+            std::to_string(limits_.wait_on_user_event / std::chrono::seconds(1)) +
+            " s); set the event before more is enqueued");
+  }
+}
+
+void Session::Publish() {
+  const auto counters = client_.counters();
+  counters_.commands.store(commands_, std::memory_order_relaxed);
+  counters_.received_bytes.store(counters.bytes_received, std::memory_order_relaxed);
+  counters_.sent_bytes.store(counters.bytes_sent, std::memory_order_relaxed);
+}
+
+void Session::End(wire::EndReason reason, std::string message, std::string detail) {
+  if (over()) return;
+  ending_ = Ending{reason, Cut(std::move(message)), std::move(detail), false};
+}
+
+void Session::Breach(const wire::FrameHeader& header, const std::string& what) {
+  End(wire::EndReason::kProtocol, "", CommandText(header) + ": " + what);
+}
+
+void Session::Distrust(const std::string& what) {
+  executor_->Kill();
+  End(wire::EndReason::kDeviceLost, "the device's process broke its protocol and was ended", what);
+  ending_->executor_crashed = true;
+}
+
+// --- a command's way ---
+
+Result<MutableByteView> Session::OnPayload(const wire::FrameHeader& header, ByteView body) {
+  wire::WireResult result = wire::WireResult::kUnknownOpcode;
+  wire::Handle program;
+  arena_.Reset();
+  wire::WithRow(wire::kCommands, header.opcode, [&](const auto& row) {
+    using M = typename std::remove_cvref_t<decltype(row)>::Command;
+    M message;
+    // Says whether a payload of this size is announced, before room is made for it.
+    result = wire::Decode(body, header.payload_bytes, arena_, &message);
+    if constexpr (std::same_as<M, wire::opencl::ProgramText>) {
+      if (result == wire::WireResult::kOk) result = wire::CheckHandles(message, objects_);
+      program = message.program.handle;
+    }
+  });
+  if (result != wire::WireResult::kOk) {
+    Breach(header, std::string(wire::WireResultName(result)));
+    return Over();
+  }
+  if (!program.null()) return RoomForText(header, program);
+
+  auto room = executor_->AllocateRoom(header.payload_bytes);
+  if (!room.has_value()) {
+    landing_.Release();  // kept for this case
+    room = executor_->AllocateRoom(header.payload_bytes);
+  }
+  TULLE_CHECK(room.has_value());
+  incoming_ = std::move(*room);
+  return incoming_.bytes();
+}
+
+Status Session::OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView) {
+  ++commands_;
+  Room payload = std::move(incoming_);
+  Process(header, body, payload);
+  if (over()) return Over();
+  if (!CanTakeCommands()) client_.Pause(true);
+  return OkStatus();
+}
+
+void Session::Process(const wire::FrameHeader& header, ByteView body, Room& payload) {
+  Frame frame{header, body, payload};
+  held_for_ = Wait::kNone;
+  if (!wire::WithRow(wire::kCommands, header.opcode, [&](const auto& row) { ProcessRow(row, frame); })) {
+    return Breach(header, std::string(wire::WireResultName(wire::WireResult::kUnknownOpcode)));
+  }
+  if (over()) return;
+  if (held_for_ == Wait::kNone) {
+    if (!unsent_.has_value()) done_sequence_ = header.sequence;
+    return;
+  }
+  if (held_sequence_ != header.sequence) held_since_ = shared_.clock->Now();
+  held_sequence_ = header.sequence;
+  held_ = HeldFrame{header, ByteVector(body.begin(), body.end()), std::move(payload)};
+}
+
+constexpr bool Session::RunsEveryWorkerCommand() {
+  bool all = true;
+  wire::ForEachRow(wire::kCommands, [&](const auto& row) {
+    using M = typename std::remove_cvref_t<decltype(row)>::Command;
+    constexpr bool runs = requires(Session& s, const wire::Checked<M>& m, Frame& f) { s.Run(m, f); };
+    if (row.place == wire::Place::kWorker && !runs) all = false;
+  });
+  return all;
+}
+
+template <typename Row>
+void Session::ProcessRow(const Row& row, Frame& frame) {
+  using M = typename Row::Command;
+  static_assert(RunsEveryWorkerCommand(), "a row of Place::kWorker has no Run");
+  if (row.place == wire::Place::kSession || row.mode == wire::Mode::kNotice) {
+    return Breach(frame.header, std::string(wire::WireResultName(wire::WireResult::kWrongDirection)));
+  }
+  M message;
+  arena_.Reset();
+  wire::WireResult result = wire::Decode(frame.body, frame.header.payload_bytes, arena_, &message);
+  if (result != wire::WireResult::kOk) return Breach(frame.header, std::string(wire::WireResultName(result)));
+
+  held_for_ = Ready(message, frame);
+  if (held_for_ != Wait::kNone) return;
+
+  wire::Checked<M> checked;
+  result = wire::Checked<M>::Make(message, objects_, &checked);
+  if (result != wire::WireResult::kOk) return Breach(frame.header, std::string(wire::WireResultName(result)));
+  NoteEvents(message);
+  if constexpr (requires { Run(checked, frame); }) {
+    Run(checked, frame);
+  } else {
+    Forward(frame, row.mode == wire::Mode::kReply);
+  }
+}
+
+template <wire::Message M>
+void Session::NoteEvents(const M& message) {
+  M::ForEachField(message, [&](std::string_view, const auto& field) {
+    using T = std::remove_cvref_t<decltype(field)>;
+    if constexpr (wire::internal::IsHandle<T>::value) {
+      if constexpr (T::kKind == wire::ObjectKind::kEvent &&
+                    (T::kUse == wire::Use::kNew || T::kUse == wire::Use::kOptNew)) {
+        if (field.handle.null()) return;
+        if (events_.size() <= field.handle.slot) events_.resize(field.handle.slot + 1);
+        events_[field.handle.slot] = {field.handle.generation, true};
+      }
+    }
+  });
+}
+
+template <wire::Message M>
+Session::Wait Session::Ready(const M& message, Frame& frame) {
+  if constexpr (std::same_as<M, wire::opencl::CreateBuffer>) {
+    return ReadyToCreate(message, frame);
+  } else if constexpr (std::same_as<M, wire::opencl::BuildProgram>) {
+    const bool full = builds_.size() >= limits_.builds;
+    return full || IsBuilding(message.program.handle) ? Wait::kBuild : Wait::kNone;
+  } else if constexpr (std::same_as<M, wire::opencl::CreateKernel> || std::same_as<M, wire::opencl::ProgramText> ||
+                       std::same_as<M, wire::opencl::GetProgramBinary>) {
+    return IsBuilding(message.program.handle) ? Wait::kBuild : Wait::kNone;
+  } else if constexpr (std::same_as<M, wire::DestroyObject>) {
+    const bool program = message.object.kind == wire::ObjectKind::kProgram;
+    return program && IsBuilding(message.object.handle) ? Wait::kBuild : Wait::kNone;
+  } else {
+    const std::uint64_t wanted = wire::WantedPayload(message);
+    if (wanted == 0) return Wait::kNone;
+    auto room = executor_->AllocateRoom(wanted);
+    if (!room.has_value()) return Wait::kRoom;
+    frame.payload = std::move(*room);
+    return Wait::kNone;
+  }
+}
+
+bool Session::Retry() {
+  if (unsent_.has_value()) {
+    if (!executor_->Submit(*unsent_)) return false;
+    done_sequence_ = std::max(done_sequence_, unsent_->sequence);
+    unsent_.reset();
+    flush_executor_ = true;
+    return true;
+  }
+  if (!held_.has_value()) return false;
+  HeldFrame frame = std::move(*held_);
+  held_.reset();
+  Process(frame.header, frame.body, frame.payload);
+  return !held_.has_value();
+}
+
+void Session::Forward(Frame& frame, bool has_reply) {
+  if (has_reply || frame.wants_status()) {
+    const UnderWay then{frame.header.opcode};
+    return Forward(frame, frame.wants_status(), std::nullopt, &then);
+  }
+  Forward(frame, false, std::nullopt, nullptr);
+}
+
+void Session::Forward(Frame& frame, bool wants_status, std::optional<Range> memory, const UnderWay* then) {
+  if (then != nullptr) under_way_.emplace(frame.header.sequence, *then);
+  Submit(Submission{frame.header.opcode, wants_status, frame.header.sequence, frame.body, std::move(frame.payload),
+                    memory});
+}
+
+void Session::Submit(Submission submission) {
+  TULLE_CHECK(!unsent_.has_value());
+  flush_executor_ = true;
+  submitted_sequence_ = std::max(submitted_sequence_, submission.sequence);
+  if (executor_->Submit(submission)) return;
+  unsent_body_.assign(submission.body.begin(), submission.body.end());
+  submission.body = unsent_body_;
+  unsent_ = std::move(submission);
+}
+
+}  // namespace tulle::worker::exec

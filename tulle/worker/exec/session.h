@@ -1,0 +1,247 @@
+// One session at work: its client's commands are decoded, checked against the session's own tables, held to
+// limits and quota, and carried out here or passed to the executor as the same bytes; what the executor
+// answers goes back.
+//
+// One thread owns a Session and calls Run(), which returns when it is over; only EndRequest and
+// SessionCounters are touched by others. A command that cannot go on yet (no room in ring or staging, memory
+// still in use, its program being built) is held, and with it the client's stream, never the replies.
+// Bounds: SessionLimits, wire/limits.h, the executor's staging and rings.
+#pragma once
+
+#include <poll.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "tulle/base/clock.h"
+#include "tulle/base/guarded.h"
+#include "tulle/session/server_session.h"
+#include "tulle/wire/handle_table.h"
+#include "tulle/wire/schema/exec.h"
+#include "tulle/worker/build/builder.h"
+#include "tulle/worker/build/slots.h"
+#include "tulle/worker/exec/end_request.h"
+#include "tulle/worker/exec/executor.h"
+#include "tulle/worker/exec/limits.h"
+#include "tulle/worker/quota/memory.h"
+
+namespace tulle::worker::exec {
+
+// What a session has done so far; written by its thread, read by any.
+class SessionCounters {
+ public:
+  std::atomic<std::uint64_t> commands{0};
+  std::atomic<std::uint64_t> received_bytes{0};
+  std::atomic<std::uint64_t> sent_bytes{0};
+
+  // The executor's, as of now; what it was at the end once the session is over.
+  std::uint64_t DeviceTimeNs() {
+    auto device = device_.lock();
+    if (device->executor != nullptr) device->time_ns = device->executor->DeviceTimeNs();
+    return device->time_ns;
+  }
+  // Null: the executor is about to go.
+  void SetExecutor(const Executor* executor) {
+    DeviceTimeNs();
+    device_.lock()->executor = executor;
+  }
+
+ private:
+  struct Device {
+    const Executor* executor = nullptr;
+    std::uint64_t time_ns = 0;
+  };
+  Guarded<Device> device_;
+};
+
+// What the sessions of a vGPU share. All must outlive the session.
+struct Shared {
+  quota::MemoryQuota* quota = nullptr;
+  build::Builder* builder = nullptr;
+  build::Slots* build_slots = nullptr;
+  const Clock* clock = nullptr;
+};
+
+// How a session ended.
+struct Ending {
+  wire::EndReason reason = wire::EndReason::kGoodbye;
+  std::string message;           // told to the client
+  std::string detail;            // for the worker's log only
+  bool executor_crashed = false;
+};
+
+class Session final : public session::FrameHandler {
+ public:
+  // `client`, `end` and `counters` are borrowed.
+  Session(session::ServerSession* client, std::unique_ptr<Executor> executor, const Shared& shared,
+          const SessionLimits& limits, EndRequest* end, SessionCounters* counters);
+  ~Session() override;
+
+  // Serves the client until it leaves, breaks the protocol, is told to go, or loses its device. The client has
+  // been told why when this returns.
+  Ending Run();
+
+  // session::FrameHandler: called by `client` within Run().
+  Result<MutableByteView> OnPayload(const wire::FrameHeader& header, ByteView body) override;
+  Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) override;
+
+ private:
+  // Why a command is held.
+  enum class Wait { kNone, kRoom, kMemory, kBuild };
+  // A command on its way through the handlers. Everything is valid during the call only.
+  struct Frame {
+    const wire::FrameHeader& header;
+    ByteView body;
+    Room& payload;  // what it brought, or the room that Ready took for what it wants
+    bool wants_status() const { return (header.flags & wire::kWantStatus) != 0; }
+  };
+  // One that is held before anything of it has happened.
+  struct HeldFrame {
+    wire::FrameHeader header;
+    ByteVector body;
+    Room payload;
+  };
+  struct Buffer {
+    std::uint64_t charged_bytes = 0;  // 0: its creation failed, the device has never heard of it
+    Range range;
+  };
+  struct Program {
+    wire::Handle context;
+    wire::opencl::ProgramKind kind{};
+    ByteVector text;
+    ByteVector binary;
+    bool sealed = false;     // a build was asked for: the text stays as it is
+    bool building = false;
+    bool on_device = false;  // the executor has heard of it
+  };
+  struct BuildJob {
+    enum class Stage { kWaiting, kCompiling, kCompiled, kLoading, kDone };
+    Stage stage = Stage::kWaiting;
+    std::uint64_t sequence = 0;        // of the BuildProgram; LoadProgram goes under it too
+    wire::Handle program;
+    std::string options;
+    std::string log;
+    build::Slots::Slot slot;
+    std::unique_ptr<build::Build> build;
+  };
+  // A command that the executor will answer.
+  struct UnderWay {
+    enum class Then : std::uint8_t { kTellClient, kFreeBuffer, kFinishBuild };
+    std::uint16_t opcode = 0;
+    Then then = Then::kTellClient;
+    bool tell_client = true;
+    Buffer buffer;  // kFreeBuffer
+  };
+  struct EventSlot {
+    std::uint32_t generation = 0;
+    bool pending = false;
+  };
+
+  // --- the client's side ---
+  void Process(const wire::FrameHeader& header, ByteView body, Room& payload);
+  template <typename Row>
+  void ProcessRow(const Row& row, Frame& frame);
+  bool Retry();
+  // Remembers the events that the message creates, for EventsAreOurs.
+  template <wire::Message M>
+  void NoteEvents(const M& message);
+  Result<MutableByteView> RoomForText(const wire::FrameHeader& header, wire::Handle program);
+
+  // Takes what the command needs, or says what it must wait for. The default: room for the payload it wants.
+  template <wire::Message M>
+  Wait Ready(const M& message, Frame& frame);
+  Wait ReadyToCreate(const wire::opencl::CreateBuffer& message, Frame& frame);
+  bool IsBuilding(wire::Handle program) const;
+
+  // What is done here rather than by the executor alone; session.cc has the list.
+  void Run(const wire::Checked<wire::AcquireMemory>& message, Frame& frame);
+  void Run(const wire::Checked<wire::ReleaseMemory>& message, Frame& frame);
+  void Run(const wire::Checked<wire::DestroyObject>& message, Frame& frame);
+  void Run(const wire::Checked<wire::opencl::CreateBuffer>& message, Frame& frame);
+  void Run(const wire::Checked<wire::opencl::CreateProgram>& message, Frame& frame);
+  void Run(const wire::Checked<wire::opencl::ProgramText>& message, Frame& frame);
+  void Run(const wire::Checked<wire::opencl::BuildProgram>& message, Frame& frame);
+  void Run(const wire::Checked<wire::opencl::GetProgramBinary>& message, Frame& frame);
+  void Run(const wire::Checked<wire::opencl::CreateUserEvent>& message, Frame& frame);
+  void Run(const wire::Checked<wire::opencl::SetUserEventStatus>& message, Frame& frame);
+
+  static constexpr bool RunsEveryWorkerCommand();
+
+  // Passes the command on, as the bytes that came.
+  void Forward(Frame& frame, bool has_reply);
+  // The same; `then`: what to do with the answer, null when there will be none.
+  void Forward(Frame& frame, bool wants_status, std::optional<Range> memory, const UnderWay* then);
+  void Submit(Submission submission);
+  // Answers, if the client wants a status.
+  void SendStatus(const Frame& frame, std::int32_t status);
+  // Counts program memory; false: over the limit, the session is ending.
+  bool TakeProgramBytes(std::uint64_t size_bytes);
+
+  // --- the executor's side ---
+  bool TakeReplies();
+  void OnReply(Received& received);
+  void OnNotice(const Received& received);
+  void OnLoaded(const Received& received);
+  bool EventsAreOurs(ByteView body);
+
+  // --- builds ---
+  bool AdvanceBuilds();
+  bool Advance(BuildJob& job);  // to its next stage; false: not yet
+  bool Load(BuildJob& job);
+  void FinishBuild(BuildJob& job, std::int32_t status, std::string_view more_log,
+                   std::span<const wire::opencl::KernelInfo> kernels);
+
+  // --- the loop ---
+  bool TakeCommands();
+  bool CanTakeCommands();
+  void OnClientError(const Error& error);
+  void Sleep();
+  void Publish();
+  void End(wire::EndReason reason, std::string message, std::string detail = {});
+  void Breach(const wire::FrameHeader& header, const std::string& what);
+  void Distrust(const std::string& what);  // the executor lies: it is killed, the device is lost
+  bool over() const { return ending_.has_value(); }
+
+  session::ServerSession& client_;
+  std::unique_ptr<Executor> executor_;  // before everything that holds rooms
+  const Shared shared_;
+  const SessionLimits limits_;
+  EndRequest& end_;
+  SessionCounters& counters_;
+
+  wire::HandleTable objects_;
+  quota::Lease lease_;
+  std::unordered_map<std::uint32_t, Buffer> buffers_;    // by slot, as the next two
+  std::unordered_map<std::uint32_t, Program> programs_;
+  std::unordered_set<std::uint32_t> open_user_events_;   // the program has still to set them
+  std::vector<EventSlot> events_;                        // by slot
+  std::uint64_t program_bytes_ = 0;
+  std::unordered_map<std::uint64_t, UnderWay> under_way_;  // by sequence; bounded by the executor's own limit
+  std::vector<BuildJob> builds_;
+
+  wire::Arena arena_;                  // of the command at hand
+  wire::Arena reply_arena_;
+  Room landing_;                       // kept for the next payload, so that there is always room for it
+  Room incoming_;                      // between OnPayload and OnFrame
+  std::optional<HeldFrame> held_;
+  Wait held_for_ = Wait::kNone;
+  std::uint64_t held_sequence_ = 0;
+  Instant held_since_;
+  std::optional<Submission> unsent_;   // the executor's ring was full: everything else of it has happened
+  ByteVector unsent_body_;
+  quota::Lease::Take taken_{};         // by ReadyToCreate, for the CreateBuffer at hand
+  std::uint64_t done_sequence_ = 0;    // last command that has reached the executor, or was done here
+  std::uint64_t submitted_sequence_ = 0;
+  std::uint64_t commands_ = 0;
+  bool flush_executor_ = false;
+  bool wants_slot_ = false;
+  std::vector<pollfd> fds_;            // kept for its memory
+  std::optional<Ending> ending_;
+};
+
+}  // namespace tulle::worker::exec

@@ -1,0 +1,172 @@
+// The commands that need more than being passed on.
+#include "tulle/gpu/api/opencl_status.h"
+#include "tulle/worker/exec/session.h"
+
+namespace tulle::worker::exec {
+
+namespace cl_status = gpu::cl_status;
+
+void Session::SendStatus(const Frame& frame, std::int32_t status) {
+  if (!frame.wants_status()) return;
+  (void)client_.SendReply(frame.header.opcode, frame.header.sequence, wire::StatusReply{status});
+}
+
+// --- memory ---
+
+void Session::Run(const wire::Checked<wire::AcquireMemory>& message, Frame& frame) {
+  const std::uint64_t size_bytes = message->size_bytes;
+  const bool granted = lease_.Acquire(size_bytes);
+  (void)client_.SendReply(frame.header.opcode, frame.header.sequence,
+                          wire::AcquireMemoryReply{granted ? size_bytes : 0, shared_.quota->available_bytes()});
+}
+
+void Session::Run(const wire::Checked<wire::ReleaseMemory>& message, Frame& frame) {
+  if (!lease_.Release(message->size_bytes)) return Breach(frame.header, "objects use what is given back");
+  SendStatus(frame, cl_status::kSuccess);
+}
+
+Session::Wait Session::ReadyToCreate(const wire::opencl::CreateBuffer& message, Frame& frame) {
+  taken_ = quota::Lease::Take::kTaken;
+  if (message.size_bytes == 0) return Wait::kNone;
+  taken_ = lease_.TakeForObject(wire::opencl::ChargedBytes(message.size_bytes), frame.wants_status());
+  return taken_ == quota::Lease::Take::kNotYet ? Wait::kMemory : Wait::kNone;
+}
+
+void Session::Run(const wire::Checked<wire::opencl::CreateBuffer>& message, Frame& frame) {
+  Buffer& buffer = buffers_[message->buffer.handle.slot] = {};
+  if (message->size_bytes == 0) {
+    // The client knows that without asking.
+    if (!frame.wants_status()) return Breach(frame.header, "a buffer of no bytes");
+    return SendStatus(frame, cl_status::kInvalidBufferSize);
+  }
+  if (taken_ != quota::Lease::Take::kTaken) {
+    if (!frame.wants_status()) return Breach(frame.header, "beyond the lease");
+    return SendStatus(frame, cl_status::kMemObjectAllocationFailure);
+  }
+  const std::uint64_t charged_bytes = wire::opencl::ChargedBytes(message->size_bytes);
+  auto range = executor_->AllocateMemory(charged_bytes);
+  if (!range.has_value()) {
+    lease_.Destroyed(charged_bytes);
+    lease_.Reclaim(charged_bytes);
+    if (frame.wants_status()) return SendStatus(frame, cl_status::kMemObjectAllocationFailure);
+    // Within its lease the client was promised the memory, and has gone on.
+    return End(wire::EndReason::kResource, "the vGPU's memory is too fragmented for a buffer of " +
+                                               FormatSize(message->size_bytes) + "; use fewer, larger buffers");
+  }
+  buffer = {charged_bytes, *range};
+  range->size_bytes = message->size_bytes;
+  const UnderWay then{frame.header.opcode};
+  Forward(frame, frame.wants_status(), range, frame.wants_status() ? &then : nullptr);
+}
+
+void Session::Run(const wire::Checked<wire::DestroyObject>& message, Frame& frame) {
+  const wire::Handle handle = message->object.handle;
+  switch (message->object.kind) {
+    case wire::ObjectKind::kMemory: {
+      const auto found = buffers_.find(handle.slot);
+      TULLE_CHECK(found != buffers_.end());
+      const Buffer buffer = found->second;
+      buffers_.erase(found);
+      if (buffer.charged_bytes == 0) return SendStatus(frame, cl_status::kSuccess);
+      lease_.Destroyed(buffer.charged_bytes);
+      // Commands may still use it: its memory is free when the executor says so.
+      const UnderWay then{frame.header.opcode, UnderWay::Then::kFreeBuffer, frame.wants_status(), buffer};
+      return Forward(frame, true, std::nullopt, &then);
+    }
+    case wire::ObjectKind::kProgram: {
+      const auto found = programs_.find(handle.slot);
+      TULLE_CHECK(found != programs_.end());
+      const bool on_device = found->second.on_device;
+      program_bytes_ -= found->second.text.size() + found->second.binary.size();
+      programs_.erase(found);
+      return on_device ? Forward(frame, false) : SendStatus(frame, cl_status::kSuccess);
+    }
+    case wire::ObjectKind::kEvent:
+      open_user_events_.erase(handle.slot);
+      return Forward(frame, false);
+    default:
+      return Forward(frame, false);
+  }
+}
+
+// --- events that the program completes ---
+
+void Session::Run(const wire::Checked<wire::opencl::CreateUserEvent>& message, Frame& frame) {
+  open_user_events_.insert(message->event.handle.slot);
+  Forward(frame, false);
+}
+
+void Session::Run(const wire::Checked<wire::opencl::SetUserEventStatus>& message, Frame& frame) {
+  open_user_events_.erase(message->event.handle.slot);
+  Forward(frame, false);
+}
+
+// --- programs ---
+
+bool Session::IsBuilding(wire::Handle program) const {
+  const auto found = programs_.find(program.slot);
+  return found != programs_.end() && found->second.building;
+}
+
+bool Session::TakeProgramBytes(std::uint64_t size_bytes) {
+  program_bytes_ += size_bytes;
+  if (program_bytes_ <= limits_.program_bytes) return true;
+  End(wire::EndReason::kResource, "the programs of one session may take " + FormatSize(limits_.program_bytes) +
+                                      " of source and binary; release programs that are not needed");
+  return false;
+}
+
+void Session::Run(const wire::Checked<wire::opencl::CreateProgram>& message, Frame& frame) {
+  Program& program = programs_[message->program.handle.slot] = {};
+  program.context = message->context.handle;
+  program.kind = message->kind.value;
+  SendStatus(frame, cl_status::kSuccess);
+}
+
+// The text is received right behind what the program has already.
+Result<MutableByteView> Session::RoomForText(const wire::FrameHeader& header, wire::Handle handle) {
+  const auto found = programs_.find(handle.slot);
+  TULLE_CHECK(found != programs_.end());
+  Program& program = found->second;
+  if (program.sealed) {
+    Breach(header, "text after the build");
+  } else if (header.payload_bytes > wire::kMaxProgramBytes - program.text.size()) {
+    Breach(header, "a program over the limit");
+  } else if (TakeProgramBytes(header.payload_bytes)) {
+    program.text.resize(program.text.size() + header.payload_bytes);
+    return MutableByteView(program.text).last(header.payload_bytes);
+  }
+  return Error{Code::kCancelled, "the session is over", Scope::kSession};
+}
+
+void Session::Run(const wire::Checked<wire::opencl::ProgramText>&, Frame& frame) {
+  SendStatus(frame, cl_status::kSuccess);
+}
+
+void Session::Run(const wire::Checked<wire::opencl::BuildProgram>& message, Frame& frame) {
+  Program& program = programs_.at(message->program.handle.slot);
+  program.sealed = true;
+  program.building = true;
+  BuildJob& job = builds_.emplace_back();
+  job.sequence = frame.header.sequence;
+  job.program = message->program.handle;
+  job.options = message->options.text;
+}
+
+void Session::Run(const wire::Checked<wire::opencl::GetProgramBinary>& message, Frame& frame) {
+  const Program& program = programs_.at(message->program.handle.slot);
+  wire::opencl::GetProgramBinaryReply reply;
+  ByteView piece;
+  if (program.binary.empty()) {
+    reply.status = cl_status::kInvalidProgramExecutable;
+  } else if (message->offset_bytes > program.binary.size() ||
+             message->data.size_bytes > program.binary.size() - message->offset_bytes) {
+    reply.status = cl_status::kInvalidValue;
+  } else {
+    piece = ByteView(program.binary).subspan(message->offset_bytes, message->data.size_bytes);
+  }
+  reply.data.size_bytes = piece.size();
+  (void)client_.SendReply(frame.header.opcode, frame.header.sequence, reply, piece);
+}
+
+}  // namespace tulle::worker::exec

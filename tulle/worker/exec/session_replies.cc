@@ -1,0 +1,194 @@
+// What comes back: from the executor, whose word is not trusted, and from builders.
+#include <algorithm>
+
+#include "tulle/gpu/api/opencl_status.h"
+#include "tulle/worker/exec/session.h"
+
+namespace tulle::worker::exec {
+
+namespace cl_status = gpu::cl_status;
+
+bool Session::TakeReplies() {
+  unsigned taken = 0;
+  Received received;
+  while (!over() && taken < limits_.replies_per_turn && client_.pending_bytes() <= limits_.pending_output_bytes) {
+    switch (executor_->TryReceive(&received)) {
+      case Receive::kNothing:
+        return taken != 0;
+      case Receive::kDead:
+        End(wire::EndReason::kDeviceLost, executor_->EndText());
+        ending_->executor_crashed = true;
+        return true;
+      case Receive::kGot:
+        ++taken;
+        if (received.kind == Received::Kind::kReply) OnReply(received);
+        if (received.kind == Received::Kind::kNotice) OnNotice(received);
+        break;  // kPayloadDone: the executor has given the room back
+    }
+  }
+  return taken != 0;
+}
+
+void Session::OnReply(Received& received) {
+  const auto found = under_way_.find(received.sequence);
+  if (found == under_way_.end() || (found->second.opcode != received.opcode)) {
+    return Distrust("an answer to nothing (sequence " + std::to_string(received.sequence) + ")");
+  }
+  const UnderWay under_way = found->second;
+  under_way_.erase(found);
+  switch (under_way.then) {
+    case UnderWay::Then::kTellClient:
+      break;
+    case UnderWay::Then::kFreeBuffer:
+      executor_->FreeMemory(under_way.buffer.range);
+      lease_.Reclaim(under_way.buffer.charged_bytes);
+      break;
+    case UnderWay::Then::kFinishBuild:
+      return OnLoaded(received);
+  }
+  if (under_way.tell_client) {
+    (void)client_.SendRaw(received.opcode, received.sequence, received.body, received.payload.bytes());
+  }
+  received.payload.Release();
+}
+
+void Session::OnNotice(const Received& received) {
+  if (received.opcode == wire::kOpcodeOf<wire::opencl::EventsCompleted>) {
+    if (!EventsAreOurs(received.body)) return Distrust("completion of an event that is not under way");
+  } else if (received.opcode == wire::kOpcodeOf<wire::CommandFailed>) {
+    wire::CommandFailed failed;
+    reply_arena_.Reset();
+    if (wire::Decode(received.body, 0, reply_arena_, &failed) != wire::WireResult::kOk || failed.sequence == 0 ||
+        failed.sequence > submitted_sequence_) {
+      return Distrust("failure of a command that was not sent");
+    }
+  } else {
+    return Distrust("a notice of another kind");
+  }
+  (void)client_.SendRaw(received.opcode, 0, received.body, {});
+}
+
+// Each event completes once. One whose slot has a newer event by now was destroyed by the client before it
+// completed: nobody waits for it, so it can do no harm.
+bool Session::EventsAreOurs(ByteView body) {
+  wire::opencl::EventsCompleted completed;
+  reply_arena_.Reset();
+  if (wire::Decode(body, 0, reply_arena_, &completed) != wire::WireResult::kOk) return false;
+  for (const wire::opencl::EventCompletion& completion : completed.events.items) {
+    const wire::Handle event = completion.event;
+    if (event.slot >= events_.size()) return false;
+    EventSlot& known = events_[event.slot];
+    if (event.generation > known.generation) return false;
+    if (event.generation < known.generation) continue;
+    if (!std::exchange(known.pending, false)) return false;
+  }
+  return true;
+}
+
+// --- builds ---
+
+bool Session::AdvanceBuilds() {
+  bool progress = false;
+  wants_slot_ = false;
+  for (BuildJob& job : builds_) {
+    while (Advance(job)) progress = true;
+  }
+  std::erase_if(builds_, [](const BuildJob& job) { return job.stage == BuildJob::Stage::kDone; });
+  return progress;
+}
+
+bool Session::Advance(BuildJob& job) {
+  switch (job.stage) {
+    case BuildJob::Stage::kWaiting: {
+      job.slot = shared_.build_slots->TryTake();
+      wants_slot_ = !job.slot;
+      if (wants_slot_) return false;
+      const Program& program = programs_.at(job.program.slot);
+      auto build = shared_.builder->Start(program.kind, program.text, job.options);
+      if (build.ok()) {
+        job.build = std::move(*build);
+        job.stage = BuildJob::Stage::kCompiling;
+      } else {
+        job.slot = {};
+        FinishBuild(job, cl_status::kOutOfResources, "the compiler could not be started: " + build.error().message, {});
+      }
+      return true;
+    }
+    case BuildJob::Stage::kCompiling: {
+      auto output = job.build->TryFinish();
+      if (!output.has_value()) return false;
+      job.build.reset();
+      job.slot = {};
+      job.log = std::move(output->log);
+      if (output->status != cl_status::kSuccess) {
+        FinishBuild(job, output->status, "", {});
+      } else if (TakeProgramBytes(output->binary.size())) {
+        Program& program = programs_.at(job.program.slot);
+        program_bytes_ -= program.binary.size();
+        program.binary = std::move(output->binary);
+        job.stage = BuildJob::Stage::kCompiled;
+      }
+      return !over();
+    }
+    case BuildJob::Stage::kCompiled:
+      return Load(job);
+    case BuildJob::Stage::kLoading:
+    case BuildJob::Stage::kDone:
+      return false;
+  }
+  return false;
+}
+
+// Gives the binary to the executor, which runs it and never compiles.
+bool Session::Load(BuildJob& job) {
+  if (unsent_.has_value()) return false;
+  Program& program = programs_.at(job.program.slot);
+  Room room;
+  if (!program.binary.empty()) {
+    auto allocated = executor_->AllocateRoom(program.binary.size());
+    if (!allocated.has_value()) return false;
+    room = std::move(*allocated);
+    std::copy(program.binary.begin(), program.binary.end(), room.bytes().begin());
+  }
+  program.on_device = true;
+  job.stage = BuildJob::Stage::kLoading;
+  const wire::exec::LoadProgram message{program.context, job.program, {program.binary.size()}};
+  ByteVector body(wire::EncodedSize(message));
+  wire::Encode(message, body);
+  constexpr std::uint16_t kOpcode = wire::OpcodeIn<wire::exec::LoadProgram>(wire::exec::kExecCommands);
+  under_way_.emplace(job.sequence, UnderWay{kOpcode, UnderWay::Then::kFinishBuild});
+  Submit(Submission{kOpcode, false, job.sequence, body, std::move(room), std::nullopt});
+  return true;
+}
+
+void Session::OnLoaded(const Received& received) {
+  const auto job = std::find_if(builds_.begin(), builds_.end(),
+                                [&](const BuildJob& b) { return b.sequence == received.sequence; });
+  TULLE_CHECK(job != builds_.end());
+  wire::exec::LoadProgramReply reply;
+  reply_arena_.Reset();
+  if (wire::Decode(received.body, 0, reply_arena_, &reply) != wire::WireResult::kOk) {
+    return Distrust("an answer to LoadProgram that is not one");
+  }
+  FinishBuild(*job, reply.status, reply.log.text, reply.kernels.items);
+}
+
+void Session::FinishBuild(BuildJob& job, std::int32_t status, std::string_view more_log,
+                          std::span<const wire::opencl::KernelInfo> kernels) {
+  Program& program = programs_.at(job.program.slot);
+  program.building = false;
+  job.stage = BuildJob::Stage::kDone;
+  job.log += more_log;
+  if (job.log.size() > wire::kMaxBuildLogBytes) {
+    constexpr std::string_view kCutMark = "\n[the log was cut here]\n";
+    job.log.resize(wire::kMaxBuildLogBytes - kCutMark.size());
+    job.log += kCutMark;
+  }
+  wire::opencl::BuildProgramReply reply{status, {job.log}, program.binary.size(), {kernels}};
+  if (wire::EncodedSize(reply) > wire::kMaxBodyBytes) {
+    reply = {cl_status::kOutOfResources, {"the program has too many kernels and arguments to describe"}, 0, {}};
+  }
+  (void)client_.SendReply(wire::kOpcodeOf<wire::opencl::BuildProgram>, job.sequence, reply);
+}
+
+}  // namespace tulle::worker::exec

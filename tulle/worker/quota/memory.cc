@@ -1,0 +1,80 @@
+#include "tulle/worker/quota/memory.h"
+
+#include <algorithm>
+
+#include "tulle/base/check.h"
+
+namespace tulle::worker::quota {
+
+bool MemoryQuota::TryTake(std::uint64_t size_bytes) {
+  auto used = used_bytes_.lock();
+  if (size_bytes > limit_bytes_ - *used) return false;
+  *used += size_bytes;
+  return true;
+}
+
+void MemoryQuota::Return(std::uint64_t size_bytes) {
+  auto used = used_bytes_.lock();
+  TULLE_CHECK(size_bytes <= *used);
+  *used -= size_bytes;
+}
+
+std::uint64_t MemoryQuota::used_bytes() { return *used_bytes_.lock(); }
+
+bool Lease::Hold(std::uint64_t lease_bytes, std::uint64_t device_bytes) {
+  const std::uint64_t needed_bytes = std::max(lease_bytes, device_bytes);
+  if (needed_bytes > held_bytes_) {
+    if (!quota_->TryTake(needed_bytes - held_bytes_)) return false;
+  } else {
+    quota_->Return(held_bytes_ - needed_bytes);
+  }
+  held_bytes_ = needed_bytes;
+  return true;
+}
+
+bool Lease::Acquire(std::uint64_t size_bytes) {
+  // Compared before it is added: the sum may not wrap.
+  if (size_bytes > quota_->limit_bytes() - lease_bytes_) return false;
+  if (!Hold(lease_bytes_ + size_bytes, live_bytes_ + dying_bytes_)) return false;
+  lease_bytes_ += size_bytes;
+  return true;
+}
+
+bool Lease::Release(std::uint64_t size_bytes) {
+  if (size_bytes > lease_bytes_ - live_bytes_) return false;
+  lease_bytes_ -= size_bytes;
+  TULLE_CHECK(Hold(lease_bytes_, live_bytes_ + dying_bytes_));
+  return true;
+}
+
+Lease::Take Lease::TakeForObject(std::uint64_t size_bytes, bool grow) {
+  std::uint64_t lease_bytes = lease_bytes_;
+  if (size_bytes > lease_bytes_ - live_bytes_) {
+    if (!grow) return Take::kBeyondLease;
+    const std::uint64_t missing_bytes = size_bytes - (lease_bytes_ - live_bytes_);
+    if (missing_bytes > quota_->limit_bytes() - lease_bytes_) return Take::kNoMemory;
+    lease_bytes += missing_bytes;
+  }
+  if (!Hold(lease_bytes, live_bytes_ + dying_bytes_ + size_bytes)) {
+    // Without the dying objects it might fit. If another session has taken their room when they are gone,
+    // the next attempt says kNoMemory.
+    return dying_bytes_ != 0 ? Take::kNotYet : Take::kNoMemory;
+  }
+  lease_bytes_ = lease_bytes;
+  live_bytes_ += size_bytes;
+  return Take::kTaken;
+}
+
+void Lease::Destroyed(std::uint64_t size_bytes) {
+  TULLE_CHECK(size_bytes <= live_bytes_);
+  live_bytes_ -= size_bytes;
+  dying_bytes_ += size_bytes;
+}
+
+void Lease::Reclaim(std::uint64_t size_bytes) {
+  TULLE_CHECK(size_bytes <= dying_bytes_);
+  dying_bytes_ -= size_bytes;
+  TULLE_CHECK(Hold(lease_bytes_, live_bytes_ + dying_bytes_));
+}
+
+}  // namespace tulle::worker::quota
