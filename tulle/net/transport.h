@@ -22,7 +22,8 @@ class Transport {
   // the peer closed) is final.
   virtual Result<std::size_t> Read(MutableByteView out) = 0;
 
-  // Writes as much of `pieces`, in order, as the stream takes now; the bytes taken, perhaps 0.
+  // Writes as much of `pieces`, in order, as the stream takes now; the bytes taken, perhaps 0. What was not
+  // taken must come first, unchanged, in the next Write: TLS may have sealed it already.
   virtual Result<std::size_t> Write(std::span<const iovec> pieces) = 0;
 
   // For poll(). When Read or Write took nothing, wait for read_events() or write_events() on it: TLS may
