@@ -1,0 +1,36 @@
+// What happens on a connection before its first frame: the client names its grant and proves the key, both
+// ends get a Transport. Normally TLS 1.3 with the key; or, where the operator allows it, plain TCP, whose
+// ends prove the key to each other (nonces and HMAC) and then trust the network.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "tulle/base/clock.h"
+#include "tulle/base/unique_fd.h"
+#include "tulle/net/tls/crypto.h"
+#include "tulle/net/transport.h"
+#include "tulle/session/attach.h"
+#include "tulle/session/psk_identity.h"
+
+namespace tulle::session {
+
+// The key of one stream of a session: HKDF-SHA256 of the grant's key, so that no two connections share one.
+Result<net::SecretKey> DeriveStreamKey(const net::Crypto& crypto, const GrantKey& key, const PskIdentity& identity);
+
+// The client's side, over a connected socket. kPermissionDenied: the worker does not know the grant (or does
+// not allow plain TCP); kUnauthenticated: it has another key.
+Result<std::unique_ptr<net::Transport>> SecureClient(UniqueFd socket, const GrantKey& key, const PskIdentity& identity,
+                                                     bool tls, Instant deadline);
+
+struct SecuredPeer {
+  std::unique_ptr<net::Transport> transport;
+  PskIdentity identity;
+};
+// The worker's side. `keys` says the grant's key or why there is none; the client learns only that.
+Result<SecuredPeer> SecureServer(UniqueFd socket, bool allow_plain,
+                                 const std::function<Result<GrantKey>(const std::string&, const std::string&)>& keys,
+                                 Instant deadline);
+
+}  // namespace tulle::session
