@@ -1,0 +1,246 @@
+// The controller's brain: (state, event, now) -> (state, actions). No clock, network, store or thread inside, so a
+// test runs years of it in seconds. One strand owns it; nothing here is thread-safe.
+//
+// It is level-based. A claim (what was asked) leads to vGPUs (what shall be), a node's reports say what is, and each
+// event ends with the difference being worked off. So messages may be repeated, and a node or the controller may
+// go and come back: what a returning node still runs and the store still knows goes on undisturbed.
+//
+//   claim  PENDING -> BOUND -> RELEASED | FAILED     all of its vGPUs or none
+//   vGPU   CREATING -> READY -> DELETING -> (gone)   what it takes of its GPU is free only once its node has
+//                                                    confirmed the end
+//   node   READY <-> NOT_READY, -> LEFT
+//
+// Waiting claims are tried again, oldest first, when something becomes free; a smaller one may pass a larger one.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <vector>
+
+#include "tulle/base/random.h"
+#include "tulle/control/core/events.h"
+#include "tulle/control/core/table.h"
+#include "tulle/control/placement/placement.h"
+
+namespace tulle::control {
+
+// All durations are positive.
+struct CoreOptions {
+  Duration hold_grace = std::chrono::seconds(10);         // how long a claim outlives its last holder
+  Duration heartbeat_interval = std::chrono::seconds(2);
+  Duration heartbeat_timeout = std::chrono::seconds(10);  // silence after which a node is out of touch
+  Duration node_lost_after = std::chrono::minutes(5);     // out of touch for so long, its vGPUs are given up
+  Duration node_forget_after = std::chrono::hours(24);    // LEFT or lost for so long, its record goes
+  Duration start_timeout = std::chrono::seconds(60);      // of a claim's vGPUs, then another try
+  Duration attach_wait = std::chrono::seconds(5);         // for nodes to confirm grants
+  Duration claim_retention = std::chrono::minutes(10);    // of RELEASED and FAILED claims, to be read
+  Duration instance_retention = std::chrono::hours(1);    // after its last hold
+  Duration retry_backoff = std::chrono::seconds(1);       // after a failed start; doubles with each
+  std::uint32_t start_attempts = 5;                       // then the claim is FAILED
+  std::size_t max_claims = 100'000;                       // records of all tenants; about 2 KiB each
+  std::size_t max_instances = 100'000;
+  std::size_t max_nodes = 20'000;
+};
+
+template <typename R>
+struct Page {
+  std::vector<R> resources;
+  bool more = false;
+};
+
+struct CoreStats {
+  std::map<ClaimPhase, std::size_t> claims;
+  std::map<VGpuPhase, std::size_t> vgpus;
+  std::map<NodeState, std::size_t> nodes;
+  std::size_t gpus = 0;
+  std::size_t instances = 0;
+  std::uint64_t allocatable_memory_bytes = 0;
+  std::uint64_t allocated_memory_bytes = 0;
+  std::uint64_t sessions = 0;
+};
+
+class Core {
+ public:
+  // `random` makes uids, names and keys; it must outlive the core. `first_version`: resource versions start above it.
+  Core(const CoreOptions& options, Random& random, std::uint64_t first_version);
+
+  // The state of an earlier core, from what its Writes left in the store. Called once, before any event. Timers start
+  // anew from `now`; no node is in touch and no claim is held yet. Fails with kDataLoss when records contradict
+  // each other.
+  Status Load(std::vector<Record> records, const Now& now);
+
+  Actions Handle(const Event& event, const Now& now);
+
+  // When Handle(Tick) is next needed; nothing when only events can change something.
+  std::optional<Instant> NextTick() const;
+
+  // Reading. `R` is Claim, VGpu, Gpu, Node or Instance; `tenant` is empty for GPUs and nodes.
+  template <typename R>
+  std::optional<R> Get(const std::string& tenant, const std::string& name) const;
+  // Up to `limit` in the order of names, from the first after `after`.
+  template <typename R>
+  Page<R> List(const std::string& tenant, const std::string& after, std::size_t limit) const;
+  std::uint64_t resource_version() const { return version_; }
+  CoreStats Stats() const;
+
+ private:
+  struct ClaimState {
+    using Model = Claim;
+    ClaimRecord record;
+    std::vector<std::string> vgpu_uids;
+    std::set<HoldId> holds;
+    std::vector<std::pair<CallId, Instant>> attaches;  // waiting, each until when
+    std::set<std::string> avoid_gpus;                  // where the last try failed
+    std::optional<Instant> unheld_until, start_until, retry_at, erase_at;
+    bool announced = false;
+    Claim& model() { return record.claim; }
+    const Claim& model() const { return record.claim; }
+    const Metadata& metadata() const { return record.claim.metadata; }
+  };
+  struct VGpuState {
+    using Model = VGpu;
+    VGpuRecord record;
+    std::set<std::string> accepted;  // grants that the node has confirmed
+    bool announced = false;
+    VGpu& model() { return record.vgpu; }
+    const VGpu& model() const { return record.vgpu; }
+    const Metadata& metadata() const { return record.vgpu.metadata; }
+  };
+  struct GpuState {
+    using Model = Gpu;
+    Gpu gpu;
+    std::string node_uid;
+    std::set<std::string> vgpus;  // uids
+    bool announced = false;
+    Gpu& model() { return gpu; }
+    const Gpu& model() const { return gpu; }
+    const Metadata& metadata() const { return gpu.metadata; }
+  };
+  struct NodeRecord {
+    using Model = Node;
+    Node node;
+    std::optional<LinkId> link;
+    Instant heard;
+    std::optional<Instant> lost_at, forget_at;
+    std::map<std::uint32_t, std::string> gpus;  // uids by index
+    bool announced = false;
+    Node& model() { return node; }
+    const Node& model() const { return node; }
+    const Metadata& metadata() const { return node.metadata; }
+  };
+  struct InstanceState {
+    using Model = Instance;
+    Instance instance;
+    std::map<HoldId, std::string> holds;  // the claim's name
+    std::optional<Instant> erase_at;
+    bool announced = false;
+    Instance& model() { return instance; }
+    const Instance& model() const { return instance; }
+    const Metadata& metadata() const { return instance.metadata; }
+  };
+  struct HoldState {
+    std::string claim_uid;
+    std::string instance_uid;  // may be empty
+  };
+  struct Touched {
+    bool durable = false;
+  };
+
+  void On(const CreateClaim& event);
+  void On(const DeleteClaim& event);
+  void On(const AttachClaim& event);
+  void On(const DetachClaim& event);
+  void On(const CordonNode& event);
+  void On(const OpenHold& event);
+  void On(const CloseHold& event);
+  void On(const RegisterNode& event);
+  void On(const NodeHeartbeat& event);
+  void On(const ReportVGpu& event);
+  void On(const NodeLeaving& event);
+  void On(const LinkClosed& event);
+  void On(const Tick& event);
+
+  // Claims.
+  Result<ClaimState*> FindClaim(const std::string& tenant, const std::string& name);
+  Placement TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus,
+                     std::vector<GpuState*>* order);
+  void Bind(ClaimState& claim, const std::vector<Slot>& slots, const std::vector<GpuState*>& order);
+  void SetWaiting(ClaimState& claim, const std::string& reason, const std::string& message);
+  void PlaceWaiting();
+  // Works off the difference between the claim and its vGPUs.
+  void Reconcile(ClaimState& claim);
+  void StartFailed(ClaimState& claim, const std::string& message);
+  void End(ClaimState& claim, ClaimPhase phase, const std::string& reason, const std::string& message);
+  void AnswerAttaches(ClaimState& claim);
+  void CheckTimers(ClaimState& claim);
+
+  // vGPUs.
+  void SetPhase(VGpuState& vgpu, VGpuPhase phase);
+  void BeginDelete(VGpuState& vgpu);
+  void EraseVGpu(const std::string& uid);
+  void ApplyReport(VGpuState& vgpu, const VGpuReport& report);
+  void Fail(VGpuState& vgpu, const std::string& reason, const std::string& message);
+  void SendCreate(const VGpuState& vgpu);
+  void Recount(GpuState& gpu);
+
+  // Nodes.
+  NodeRecord* NodeOfLink(LinkId link);
+  NodeRecord* NodeOf(const VGpuState& vgpu);
+  void Command(const NodeRecord& node, NodeCommand command);
+  void UpdateInventory(NodeRecord& node, const RegisterNode& event);
+  void ReconcileVGpus(NodeRecord& node, const std::vector<VGpuReport>& reports);
+  void OutOfTouch(NodeRecord& node, const std::string& message);
+  // Each vGPU of `gpu` that is not going yet fails; with `forget`, no confirmation of their end is waited for.
+  void GiveUp(GpuState& gpu, const std::string& reason, const std::string& message, bool forget);
+  void EraseGpu(NodeRecord& node, std::uint32_t index);
+  void CheckTimers(NodeRecord& node);
+
+  void LeaveInstance(HoldId hold, const std::string& instance_uid);
+  void CheckTimers(InstanceState& instance);
+
+  // Bookkeeping.
+  std::string NewUid();
+  Grant NewGrant();
+  void Answer(CallId call, Result<ReplyBody> body);
+  void AnswerWith(CallId call, Kind kind, const std::string& uid);
+  void Touch(Kind kind, const std::string& uid, bool durable);
+  template <typename State>
+  void Remove(Table<State>& table, Kind kind, const std::string& uid);
+  template <typename State>
+  void FlushTouched(Table<State>& table, Kind kind);
+  void Flush();
+  // Wakes the object at `at`, or earlier if it is to be woken earlier already.
+  void Arm(const std::string& uid, std::optional<Instant> at);
+  template <typename R>
+  const auto& TableOf() const;
+
+  const CoreOptions options_;
+  Random& random_;
+  std::uint64_t version_;
+  Table<ClaimState> claims_;
+  Table<VGpuState> vgpus_;
+  Table<GpuState> gpus_;
+  Table<NodeRecord> nodes_;
+  Table<InstanceState> instances_;
+  std::map<LinkId, std::string> node_of_link_;
+  std::map<HoldId, HoldState> holds_;
+  std::map<std::pair<std::string, std::string>, std::string> requests_;  // (tenant, request id) to claim uid
+  std::set<std::pair<WallMicros, std::string>> waiting_;                 // claims without a place, oldest first
+  std::map<std::string, Instant> armed_;
+  std::set<std::pair<Instant, std::string>> wakeups_;
+
+  // Of the event in hand.
+  Now now_;
+  Actions actions_;
+  std::map<std::pair<Kind, std::string>, Touched> touched_;
+  std::vector<std::tuple<CallId, Kind, std::string>> answers_;
+  std::vector<std::pair<HoldId, std::string>> ended_holds_;  // with the instance's uid
+  bool room_changed_ = false;
+};
+
+}  // namespace tulle::control

@@ -1,0 +1,455 @@
+#include "tulle/control/core/core.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "tulle/control/model/rules.h"
+
+namespace tulle::control {
+namespace {
+
+using ::testing::HasSubstr;
+using namespace std::chrono_literals;
+
+constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
+constexpr LinkId kLink{1};
+
+// A core with a clock, a store that survives it, and what it said last.
+class CoreTest : public ::testing::Test {
+ protected:
+  CoreTest() { StartCore(); }
+
+  void StartCore() {
+    core_ = std::make_unique<Core>(options_, random_, ++epoch_ << 40);
+    std::vector<Record> records;
+    for (const auto& [key, record] : store_) records.push_back(record);
+    const Status status = core_->Load(std::move(records), now_);
+    ASSERT_TRUE(status.ok()) << status.error().message;
+  }
+
+  void Do(const Event& event) {
+    Actions actions = core_->Handle(event, now_);
+    for (Write& write : actions.writes) {
+      if (write.record) {
+        store_.insert_or_assign({write.kind, write.uid}, std::move(*write.record));
+      } else {
+        store_.erase({write.kind, write.uid});
+      }
+    }
+    changes_ = std::move(actions.changes);
+    commands_.clear();
+    for (Effect& effect : actions.effects) {
+      if (auto* reply = std::get_if<Reply>(&effect)) replies_.insert_or_assign(reply->call, std::move(reply->body));
+      if (auto* send = std::get_if<SendToNode>(&effect)) commands_.push_back(std::move(send->command));
+      if (auto* end = std::get_if<EndHold>(&effect)) ended_.insert_or_assign(end->hold, end->status);
+      if (auto* update = std::get_if<UpdateHold>(&effect)) held_.insert_or_assign(update->hold, update->claim);
+      if (auto* close = std::get_if<CloseLink>(&effect)) closed_.insert_or_assign(close->link, close->status);
+    }
+  }
+
+  // Moves time and wakes the core when it wants to be woken.
+  void Advance(Duration by) {
+    const Instant end = now_.mono + by;
+    while (core_->NextTick() && *core_->NextTick() <= end) {
+      MoveTo(std::max(now_.mono, *core_->NextTick()));
+      Do(Tick{});
+    }
+    MoveTo(end);
+  }
+  // The same while the nodes of `links` keep sending heartbeats.
+  void AdvanceBeating(Duration by, const std::vector<LinkId>& links) {
+    for (const Instant end = now_.mono + by; now_.mono < end;) {
+      for (const LinkId link : links) Do(NodeHeartbeat{.link = link});
+      Advance(std::min<Duration>(1s, end - now_.mono));
+    }
+  }
+  void MoveTo(Instant to) {
+    now_.wall_us += std::chrono::duration_cast<std::chrono::microseconds>(to - now_.mono).count();
+    now_.mono = to;
+  }
+
+  CallId NextCall() { return CallId{++calls_}; }
+  Result<ReplyBody> Call(auto event) {
+    event.call = NextCall();
+    Do(event);
+    const auto it = replies_.find(event.call);
+    if (it == replies_.end()) return Error{.code = Code::kUnknown, .message = "no reply"};
+    return it->second;
+  }
+  Claim Create(const std::string& name, ClaimSpec spec = {}) {
+    auto reply = Call(CreateClaim{.tenant = "alice", .name = name, .spec = std::move(spec)});
+    EXPECT_TRUE(reply.ok()) << reply.error().message;
+    return std::get<Claim>(*reply);
+  }
+  Claim Get(const std::string& name) { return core_->Get<Claim>("alice", name).value_or(Claim{}); }
+
+  RegisterNode Registration(LinkId link = kLink, const std::string& name = "a", std::uint64_t memory = 8 * kGiB) {
+    return {.link = link,
+            .name = name,
+            .endpoint = name + ":7",
+            .gpus = {{.description = {.type = "cpu", .apis = {DeviceApi::kOpenCl}, .memory_bytes = memory},
+                      .allocatable_memory_bytes = memory}}};
+  }
+  template <typename C>
+  std::vector<C> Commands() const {
+    std::vector<C> found;
+    for (const NodeCommand& command : commands_) {
+      if (const auto* it = std::get_if<C>(&command)) found.push_back(*it);
+    }
+    return found;
+  }
+  VGpuReport ReadyReport(const CreateVGpu& command) {
+    VGpuReport report{.uid = command.uid, .state = ReportedState::kReady};
+    for (const Grant& grant : command.grants) report.grant_ids.push_back(grant.id);
+    return report;
+  }
+  // A node that makes what it is told to make at once.
+  void Comply(LinkId link = kLink) {
+    for (const CreateVGpu& command : Commands<CreateVGpu>()) Do(ReportVGpu{link, ReadyReport(command)});
+  }
+
+  CoreOptions options_;
+  SeededRandom random_{1};
+  Now now_{.mono = {1'000'000'000}, .wall_us = 1'700'000'000'000'000};
+  std::uint64_t epoch_ = 0;
+  std::unique_ptr<Core> core_;
+  std::map<std::pair<Kind, std::string>, Record> store_;
+  std::vector<Change> changes_;
+  std::vector<NodeCommand> commands_;
+  std::map<CallId, Result<ReplyBody>> replies_;
+  std::map<HoldId, Status> ended_;
+  std::map<HoldId, Claim> held_;
+  std::map<LinkId, Status> closed_;
+  std::uint64_t calls_ = 0;
+};
+
+TEST_F(CoreTest, AClaimGoesFromPendingToBoundToReleased) {
+  Do(Registration());
+  const Claim created = Create("c", {.memory_bytes = kGiB});
+  EXPECT_EQ(created.status.phase, ClaimPhase::kPending);
+  EXPECT_EQ(created.status.vgpus, std::vector<std::string>{"c-0"});
+  const auto creates = Commands<CreateVGpu>();
+  ASSERT_EQ(creates.size(), 1u);
+  EXPECT_EQ(creates[0].memory_bytes, kGiB);
+  EXPECT_EQ(creates[0].tenant, "alice");
+
+  Comply();
+  EXPECT_EQ(Get("c").status.phase, ClaimPhase::kBound);
+  const auto attached = Call(AttachClaim{.tenant = "alice", .name = "c"});
+  ASSERT_TRUE(attached.ok()) << attached.error().message;
+  const auto& vgpus = std::get<std::vector<AttachedVGpu>>(*attached);
+  ASSERT_EQ(vgpus.size(), 1u);
+  EXPECT_EQ(vgpus[0].vgpu_uid, creates[0].uid);
+  EXPECT_EQ(vgpus[0].endpoints, std::vector<std::string>{"a:7"});
+  EXPECT_EQ(vgpus[0].grant_id, creates[0].grants[0].id);
+  EXPECT_EQ(vgpus[0].grant_key, creates[0].grants[0].key);
+
+  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "c"}).ok());
+  EXPECT_EQ(Get("c").status.phase, ClaimPhase::kReleased);
+  ASSERT_EQ(Commands<DeleteVGpu>().size(), 1u);
+  EXPECT_EQ(core_->Get<Gpu>("", "a-0")->status.allocated_memory_bytes, kGiB) << "free only once the node has confirmed";
+  Do(ReportVGpu{kLink, {.uid = creates[0].uid, .state = ReportedState::kDeleted}});
+  EXPECT_EQ(core_->Get<Gpu>("", "a-0")->status.allocated_memory_bytes, 0u);
+  EXPECT_FALSE(core_->Get<VGpu>("alice", "c-0"));
+  Advance(options_.claim_retention);
+  EXPECT_FALSE(core_->Get<Claim>("alice", "c"));
+  EXPECT_EQ(store_.size(), 2u) << "the node and its GPU";
+}
+
+TEST_F(CoreTest, AWaitingClaimSaysWhyAndGetsWhatBecomesFree) {
+  Do(Registration());
+  Create("first", {.memory_bytes = 5 * kGiB});
+  Comply();
+  Create("second", {.memory_bytes = 4 * kGiB});
+  EXPECT_THAT(FindCondition(Get("second").status.conditions, "Placed")->message,
+              HasSubstr("asked for 4GiB and 25% of compute; the largest free slice is 3GiB on node a"));
+  EXPECT_THAT(Call(AttachClaim{.tenant = "alice", .name = "second"}).error().message,
+              HasSubstr("claim second is PENDING, not BOUND: asked for 4GiB"));
+  const auto refused = Call(CreateClaim{.tenant = "alice", .name = "third", .spec = {.memory_bytes = 4 * kGiB, .no_wait = true}});
+  EXPECT_EQ(refused.error().code, Code::kResourceExhausted);
+  EXPECT_FALSE(core_->Get<Claim>("alice", "third"));
+
+  const std::string uid = core_->Get<VGpu>("alice", "first-0")->metadata.uid;
+  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "first"}).ok());
+  EXPECT_EQ(Get("second").status.vgpus.size(), 0u);
+  Do(ReportVGpu{kLink, {.uid = uid, .state = ReportedState::kDeleted}});
+  Comply();
+  EXPECT_EQ(Get("second").status.phase, ClaimPhase::kBound);
+}
+
+TEST_F(CoreTest, AnUnheldClaimIsReleasedAfterTheGrace) {
+  Do(Registration());
+  Create("c", {.release_when_unheld = true});
+  Comply();
+  Advance(options_.hold_grace - 1s);
+  Do(OpenHold{.hold = HoldId{1}, .tenant = "alice", .claim = "c", .instance = "laptop", .program = "render", .address = "10.0.0.1"});
+  EXPECT_EQ(held_.at(HoldId{1}).status.holders, 1u);
+  EXPECT_EQ(core_->Get<Instance>("alice", "laptop")->status.claims, std::vector<std::string>{"c"});
+  AdvanceBeating(options_.hold_grace * 2, {kLink});
+  EXPECT_EQ(Get("c").status.phase, ClaimPhase::kBound);
+  Do(CloseHold{HoldId{1}});
+  Advance(options_.hold_grace - 1s);
+  Do(OpenHold{.hold = HoldId{2}, .tenant = "alice", .claim = "c"});
+  Advance(options_.hold_grace * 2);
+  EXPECT_EQ(Get("c").status.phase, ClaimPhase::kBound) << "taken up again within the grace";
+  Do(CloseHold{HoldId{2}});
+  Advance(options_.hold_grace);
+  EXPECT_EQ(Get("c").status.phase, ClaimPhase::kReleased);
+  EXPECT_EQ(FindCondition(Get("c").status.conditions, "Ready")->reason, "Unheld");
+  Advance(options_.instance_retention);
+  EXPECT_FALSE(core_->Get<Instance>("alice", "laptop"));
+}
+
+TEST_F(CoreTest, AHoldEndsWithItsClaim) {
+  Do(Registration());
+  Create("c");
+  Do(OpenHold{.hold = HoldId{1}, .tenant = "alice", .claim = "c"});
+  Do(OpenHold{.hold = HoldId{2}, .tenant = "bob", .claim = "c"});
+  EXPECT_EQ(ended_.at(HoldId{2}).error().code, Code::kNotFound) << "another tenant's";
+  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "c"}).ok());
+  EXPECT_TRUE(ended_.at(HoldId{1}).ok());
+  EXPECT_EQ(held_.at(HoldId{1}).status.phase, ClaimPhase::kReleased);
+}
+
+TEST_F(CoreTest, ARestartInterruptsNothingAndReleasesNothing) {
+  Do(Registration());
+  Create("c", {.release_when_unheld = true});
+  const CreateVGpu create = Commands<CreateVGpu>().at(0);
+  Comply();
+  Do(OpenHold{.hold = HoldId{1}, .tenant = "alice", .claim = "c"});
+  AdvanceBeating(100s, {kLink});
+  const std::uint64_t version = core_->resource_version();
+
+  StartCore();
+  EXPECT_GT(core_->resource_version(), version);
+  EXPECT_EQ(core_->Get<Node>("", "a")->status.state, NodeState::kNotReady);
+  Advance(options_.hold_grace - 1s);
+  RegisterNode registration = Registration(LinkId{2});
+  registration.vgpus = {ReadyReport(create)};
+  registration.vgpus[0].sessions = 3;
+  Do(registration);
+  EXPECT_EQ(Commands<CreateVGpu>().size() + Commands<DeleteVGpu>().size() + Commands<AddGrant>().size(), 0u);
+  Do(OpenHold{.hold = HoldId{2}, .tenant = "alice", .claim = "c"});
+  AdvanceBeating(options_.hold_grace * 3, {LinkId{2}});
+  EXPECT_EQ(Get("c").status.phase, ClaimPhase::kBound);
+  EXPECT_EQ(core_->Get<VGpu>("alice", "c-0")->status.sessions, 3u);
+  const auto attached = Call(AttachClaim{.tenant = "alice", .name = "c"});
+  ASSERT_TRUE(attached.ok()) << attached.error().message;
+  EXPECT_EQ(std::get<std::vector<AttachedVGpu>>(*attached)[0].grant_id, create.grants[0].id) << "the grant of before";
+}
+
+TEST_F(CoreTest, ARegisteringNodeGetsTheDifference) {
+  Do(Registration());
+  for (const char* name : {"kept", "missing", "released"}) {
+    Create(name);
+    Comply();
+  }
+  const auto uid = [this](const char* name) { return core_->Get<VGpu>("alice", name)->metadata.uid; };
+  const std::string kept = uid("kept-0"), missing = uid("missing-0"), released = uid("released-0");
+  Do(LinkClosed{kLink});
+  EXPECT_EQ(core_->Get<Node>("", "a")->status.state, NodeState::kNotReady);
+  EXPECT_FALSE(core_->Get<Gpu>("", "a-0")->status.schedulable);
+  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "released"}).ok());
+  ASSERT_TRUE(Call(DetachClaim{.tenant = "alice", .name = "kept"}).ok());
+
+  RegisterNode registration = Registration(LinkId{2});
+  registration.vgpus = {{.uid = kept, .state = ReportedState::kReady, .grant_ids = {"old"}},
+                        {.uid = released, .state = ReportedState::kReady},
+                        {.uid = "orphan", .state = ReportedState::kReady}};
+  Do(registration);
+  ASSERT_EQ(Commands<CreateVGpu>().size(), 1u);
+  EXPECT_EQ(Commands<CreateVGpu>()[0].uid, missing);
+  std::vector<std::string> deleted;
+  for (const DeleteVGpu& command : Commands<DeleteVGpu>()) deleted.push_back(command.uid);
+  EXPECT_THAT(deleted, ::testing::UnorderedElementsAre(released, "orphan"));
+  ASSERT_EQ(Commands<RevokeGrant>().size(), 1u);
+  EXPECT_EQ(Commands<RevokeGrant>()[0].grant_id, "old");
+  EXPECT_EQ(Get("missing").status.phase, ClaimPhase::kBound) << "a restarted node makes it anew";
+  EXPECT_FALSE(FindCondition(Get("missing").status.conditions, "Ready")->status);
+  Comply(LinkId{2});
+  EXPECT_TRUE(FindCondition(Get("missing").status.conditions, "Ready")->status);
+}
+
+TEST_F(CoreTest, ASilentOrLostNode) {
+  Do(Registration());
+  Create("c");
+  Comply();
+  Advance(options_.heartbeat_timeout);
+  EXPECT_EQ(closed_.at(kLink).error().code, Code::kDeadlineExceeded);
+  EXPECT_EQ(core_->Get<Node>("", "a")->status.state, NodeState::kNotReady);
+  EXPECT_EQ(Get("c").status.phase, ClaimPhase::kBound);
+  Advance(options_.node_lost_after);
+  EXPECT_EQ(Get("c").status.phase, ClaimPhase::kFailed);
+  EXPECT_THAT(FindCondition(Get("c").status.conditions, "Ready")->message, HasSubstr("NodeLost: node a has been out of touch for 300 s"));
+  Advance(options_.node_forget_after);
+  EXPECT_FALSE(core_->Get<Node>("", "a"));
+  EXPECT_TRUE(store_.empty());
+}
+
+TEST_F(CoreTest, ANodeThatLeavesTakesItsVGpusWithIt) {
+  Do(Registration());
+  Do(Registration(LinkId{2}, "b"));
+  Create("bound", {.node_selector = {{"tulle/node", "a"}}});
+  Comply();
+  Create("starting", {.memory_bytes = 6 * kGiB, .count = 2});
+  Do(NodeLeaving{kLink, "SIGTERM"});
+  EXPECT_TRUE(closed_.at(kLink).ok());
+  EXPECT_EQ(core_->Get<Node>("", "a")->status.state, NodeState::kLeft);
+  EXPECT_FALSE(core_->Get<Gpu>("", "a-0"));
+  EXPECT_EQ(Get("bound").status.phase, ClaimPhase::kFailed);
+  EXPECT_EQ(Get("starting").status.phase, ClaimPhase::kPending);
+  EXPECT_TRUE(Get("starting").status.vgpus.empty()) << "all or none";
+}
+
+TEST_F(CoreTest, AFailedStartIsTriedElsewhereAndGivenUpInTheEnd) {
+  Do(Registration());
+  Do(Registration(LinkId{2}, "b"));
+  Create("c");
+  std::vector<std::string> tried;
+  while (tried.size() < 100 && Get("c").status.phase == ClaimPhase::kPending) {
+    if (!Get("c").status.vgpus.empty()) {
+      const VGpu vgpu = *core_->Get<VGpu>("alice", Get("c").status.vgpus[0]);
+      tried.push_back(vgpu.status.node);
+      const LinkId link = vgpu.status.node == "a" ? kLink : LinkId{2};
+      Do(ReportVGpu{link, {.uid = vgpu.metadata.uid, .state = ReportedState::kFailed, .message = "no device"}});
+      Do(ReportVGpu{link, {.uid = vgpu.metadata.uid, .state = ReportedState::kDeleted}});
+    }
+    AdvanceBeating(1s, {kLink, LinkId{2}});
+  }
+  ASSERT_EQ(tried.size(), options_.start_attempts);
+  EXPECT_NE(tried[0], tried[1]);
+  EXPECT_EQ(Get("c").status.phase, ClaimPhase::kFailed);
+  EXPECT_THAT(FindCondition(Get("c").status.conditions, "Ready")->message, HasSubstr("no device (try 5, no more are made)"));
+}
+
+TEST_F(CoreTest, AVGpuThatFailsEndsItsClaim) {
+  Do(Registration());
+  Create("c", {.count = 2});
+  Comply();
+  const std::string uid = core_->Get<VGpu>("alice", "c-1")->metadata.uid;
+  Do(ReportVGpu{kLink, {.uid = uid, .state = ReportedState::kFailed, .message = "worker died 5 times"}});
+  EXPECT_EQ(Get("c").status.phase, ClaimPhase::kFailed);
+  EXPECT_EQ(FindCondition(Get("c").status.conditions, "Ready")->message, "vGPU c-1 on node a: worker died 5 times");
+  EXPECT_EQ(Commands<DeleteVGpu>().size(), 2u);
+}
+
+TEST_F(CoreTest, AttachWaitsForTheNodeToKnowTheGrant) {
+  Do(Registration());
+  Create("c");
+  Comply();
+  const std::string uid = core_->Get<VGpu>("alice", "c-0")->metadata.uid;
+  ASSERT_TRUE(Call(DetachClaim{.tenant = "alice", .name = "c"}).ok());
+  ASSERT_EQ(Commands<RevokeGrant>().size(), 1u);
+  EXPECT_EQ(Call(AttachClaim{.tenant = "alice", .name = "c"}).error().message, "no reply");
+  const auto added = Commands<AddGrant>();
+  ASSERT_EQ(added.size(), 1u);
+  Do(ReportVGpu{kLink, {.uid = uid, .state = ReportedState::kReady, .grant_ids = {added[0].grant.id}}});
+  ASSERT_TRUE(replies_.contains(CallId{calls_}));
+  ASSERT_TRUE(replies_.at(CallId{calls_}).ok());
+
+  ASSERT_TRUE(Call(DetachClaim{.tenant = "alice", .name = "c"}).ok());
+  EXPECT_EQ(Call(AttachClaim{.tenant = "alice", .name = "c"}).error().message, "no reply");
+  Advance(options_.attach_wait);
+  EXPECT_EQ(replies_.at(CallId{calls_}).error().message,
+            "claim c: vGPU c-0 on node a has not confirmed its grant; try again");
+}
+
+TEST_F(CoreTest, RequestIdsMakeCreationIdempotent) {
+  const CreateClaim create{.tenant = "alice", .spec = {.count = 2}, .request_id = "r1"};
+  const auto first = Call(create), again = Call(create);
+  ASSERT_TRUE(first.ok() && again.ok());
+  EXPECT_EQ(std::get<Claim>(*first).metadata.uid, std::get<Claim>(*again).metadata.uid);
+  StartCore();
+  EXPECT_EQ(std::get<Claim>(*Call(create)).metadata.uid, std::get<Claim>(*first).metadata.uid) << "also after a restart";
+  CreateClaim other = create;
+  other.spec.count = 3;
+  EXPECT_EQ(Call(other).error().code, Code::kInvalidArgument);
+  other.tenant = "bob";
+  EXPECT_TRUE(Call(other).ok());
+}
+
+TEST_F(CoreTest, NamesAreUniqueAmongTheLiving) {
+  Do(Registration());
+  const Claim first = Create("c");
+  EXPECT_EQ(Call(CreateClaim{.tenant = "alice", .name = "c"}).error().code, Code::kAlreadyExists);
+  EXPECT_TRUE(Call(CreateClaim{.tenant = "bob", .name = "c"}).ok()) << "tenants do not see each other";
+  EXPECT_EQ(Call(DeleteClaim{.tenant = "carol", .name = "c"}).error().code, Code::kNotFound);
+  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "c"}).ok());
+  const Claim second = Create("c");
+  EXPECT_NE(first.metadata.uid, second.metadata.uid);
+  EXPECT_EQ(second.status.vgpus, std::vector<std::string>{"c-0-2"}) << "the first c-0 is still going";
+  EXPECT_EQ(core_->Get<Claim>("alice", second.metadata.uid)->metadata.name, "c") << "uids find too";
+  EXPECT_FALSE(core_->Get<Claim>("bob", second.metadata.uid));
+}
+
+TEST_F(CoreTest, CordonedNodesTakeNothingNew) {
+  Do(Registration());
+  ASSERT_TRUE(Call(CordonNode{.name = "a", .cordoned = true}).ok());
+  Create("c");
+  EXPECT_EQ(FindCondition(Get("c").status.conditions, "Placed")->reason, "NoReadyNode");
+  StartCore();
+  Do(Registration(LinkId{2}));
+  EXPECT_TRUE(core_->Get<Node>("", "a")->spec.cordoned) << "also after a restart";
+  EXPECT_TRUE(Get("c").status.vgpus.empty());
+  ASSERT_TRUE(Call(CordonNode{.name = "a", .cordoned = false}).ok());
+  EXPECT_EQ(Get("c").status.vgpus.size(), 1u);
+}
+
+TEST_F(CoreTest, ListsAreInPagesAndVersionsGrow) {
+  for (const char* name : {"b", "a", "d", "c"}) Create(name);
+  ASSERT_TRUE(Call(CreateClaim{.tenant = "bob", .name = "aa"}).ok());
+  const Page<Claim> first = core_->List<Claim>("alice", "", 3);
+  ASSERT_EQ(first.resources.size(), 3u);
+  EXPECT_EQ(first.resources[2].metadata.name, "c");
+  EXPECT_TRUE(first.more);
+  const Page<Claim> last = core_->List<Claim>("alice", "c", 3);
+  ASSERT_EQ(last.resources.size(), 1u);
+  EXPECT_FALSE(last.more);
+  const std::uint64_t before = core_->resource_version();
+  Create("e");
+  ASSERT_EQ(changes_.size(), 1u);
+  EXPECT_EQ(changes_[0].type, ChangeType::kAdded);
+  EXPECT_GT(std::get<Claim>(changes_[0].resource).metadata.resource_version, before);
+}
+
+TEST_F(CoreTest, HostileRegistrationsAreRefused) {
+  RegisterNode bad = Registration();
+  bad.gpus.push_back(bad.gpus[0]);
+  Do(bad);
+  EXPECT_EQ(closed_.at(kLink).error().message, "gpus[0].index: twice");
+  bad = Registration(LinkId{2});
+  bad.gpus[0].allocatable_memory_bytes = 9 * kGiB;
+  Do(bad);
+  EXPECT_EQ(closed_.at(LinkId{2}).error().message, "gpus[0].allocatable_memory_bytes: 9GiB is more than it has, 8GiB");
+  EXPECT_FALSE(core_->Get<Node>("", "a"));
+  Do(ReportVGpu{LinkId{2}, {.uid = "x"}});  // of a link that is not registered: nothing happens
+  EXPECT_TRUE(commands_.empty());
+}
+
+TEST_F(CoreTest, AVGpuOfAnotherNodeIsNotTakenOver) {
+  Do(Registration());
+  Do(Registration(LinkId{2}, "b"));
+  Create("c", {.node_selector = {{"tulle/node", "a"}}});
+  const std::string uid = core_->Get<VGpu>("alice", "c-0")->metadata.uid;
+  Do(ReportVGpu{LinkId{2}, {.uid = uid, .state = ReportedState::kReady}});
+  EXPECT_EQ(core_->Get<VGpu>("alice", "c-0")->status.phase, VGpuPhase::kCreating);
+  EXPECT_EQ(Commands<DeleteVGpu>().size(), 1u) << "node b shall not run it";
+}
+
+TEST_F(CoreTest, AStoreThatContradictsItselfIsRefused) {
+  Do(Registration());
+  Create("c", {.count = 2});
+  for (const Kind lost : {Kind::kVGpu, Kind::kGpu, Kind::kClaim}) {
+    std::vector<Record> records;
+    bool dropped = false;
+    for (const auto& [key, record] : store_) {
+      if (key.first == lost && !std::exchange(dropped, true)) continue;
+      records.push_back(record);
+    }
+    Core core(options_, random_, 1);
+    EXPECT_EQ(core.Load(std::move(records), now_).error().code, Code::kDataLoss);
+  }
+}
+
+}  // namespace
+}  // namespace tulle::control

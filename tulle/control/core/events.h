@@ -1,0 +1,214 @@
+// What goes into the core and what comes out. Plain values: an event is what somebody asked or what happened, an
+// action is what the program around the core has to do about it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "tulle/base/clock.h"
+#include "tulle/base/result.h"
+#include "tulle/base/secret.h"
+#include "tulle/control/model/resources.h"
+
+namespace tulle::control {
+
+// Given out by the program around the core, never used twice in its life.
+enum class CallId : std::uint64_t {};
+enum class HoldId : std::uint64_t {};
+enum class LinkId : std::uint64_t {};  // one stream of a node
+
+struct Now {
+  Instant mono;             // for durations
+  WallMicros wall_us = 0;   // for people
+};
+
+struct Grant {
+  std::string id;  // 32 hexadecimal digits
+  Secret key;      // kGrantKeyBytes
+};
+
+// ---- events
+
+struct CreateClaim {
+  CallId call;
+  std::string tenant;
+  std::string name;  // may be empty
+  Labels labels;
+  ClaimSpec spec;
+  std::string request_id;  // may be empty
+};
+struct DeleteClaim {
+  CallId call;
+  std::string tenant;
+  std::string name;
+};
+struct AttachClaim {
+  CallId call;
+  std::string tenant;
+  std::string name;
+};
+struct DetachClaim {
+  CallId call;
+  std::string tenant;
+  std::string name;
+};
+struct CordonNode {
+  CallId call;
+  std::string name;
+  bool cordoned = false;
+};
+struct OpenHold {
+  HoldId hold;
+  std::string tenant;
+  std::string claim;
+  std::string instance;  // may be empty
+  std::string program;
+  std::string address;
+};
+struct CloseHold {
+  HoldId hold;
+};
+
+enum class ReportedState { kCreating = 1, kReady = 2, kFailed = 3, kDeleted = 4 };
+struct VGpuReport {
+  std::string uid;
+  ReportedState state = ReportedState::kCreating;
+  std::string message;
+  std::vector<std::string> grant_ids;
+  std::uint32_t sessions = 0;
+};
+struct InventoryGpu {
+  std::uint32_t index = 0;
+  GpuDescription description;
+  std::uint64_t allocatable_memory_bytes = 0;
+};
+struct RegisterNode {
+  LinkId link;
+  std::string name;
+  std::string endpoint;
+  std::string version;
+  Labels labels;
+  std::vector<InventoryGpu> gpus;
+  std::vector<VGpuReport> vgpus;
+  NodeTelemetry telemetry;
+};
+struct NodeHeartbeat {
+  LinkId link;
+  NodeTelemetry telemetry;
+};
+struct ReportVGpu {
+  LinkId link;
+  VGpuReport report;
+};
+struct NodeLeaving {
+  LinkId link;
+  std::string reason;
+};
+struct LinkClosed {
+  LinkId link;
+};
+// Time has passed.
+struct Tick {};
+
+using Event = std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, OpenHold, CloseHold, RegisterNode,
+                           NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Tick>;
+
+// ---- what is kept in the store
+
+struct ClaimRecord {
+  Claim claim;
+  std::string request_id;
+  std::uint32_t attempts = 0;  // failed tries to start its vGPUs
+};
+struct VGpuRecord {
+  VGpu vgpu;
+  std::string claim_uid;
+  std::string gpu_uid;
+  std::vector<Grant> grants;
+};
+using Record = std::variant<ClaimRecord, VGpuRecord, Gpu, Node>;
+
+// Enumerators have the numbers of their protobuf twins.
+enum class Kind { kClaim = 1, kVGpu = 2, kGpu = 3, kNode = 4, kInstance = 5 };
+
+// ---- actions
+
+// Put `record` in the store, or remove what is there under kind and uid.
+struct Write {
+  Kind kind;
+  std::string uid;
+  std::optional<Record> record;
+};
+
+using Resource = std::variant<Claim, VGpu, Gpu, Node, Instance>;  // in the order of Kind
+enum class ChangeType { kAdded = 1, kModified = 2, kDeleted = 3 };
+// For watchers.
+struct Change {
+  ChangeType type;
+  Resource resource;
+};
+
+using ReplyBody = std::variant<std::monostate, Claim, Node, std::vector<AttachedVGpu>>;
+struct Reply {
+  CallId call;
+  Result<ReplyBody> body;
+};
+struct UpdateHold {
+  HoldId hold;
+  Claim claim;
+};
+struct EndHold {
+  HoldId hold;
+  Status status;
+};
+
+struct NodeRegistered {
+  std::string node_uid;
+  Duration heartbeat_interval{};
+};
+struct CreateVGpu {
+  std::string uid;
+  std::string name;
+  std::string tenant;
+  std::uint32_t gpu_index = 0;
+  std::uint64_t memory_bytes = 0;
+  std::uint32_t compute_percent = 0;
+  PerformanceLevel performance_level = PerformanceLevel::kUnspecified;
+  std::vector<Grant> grants;
+};
+struct DeleteVGpu {
+  std::string uid;
+};
+struct AddGrant {
+  std::string vgpu_uid;
+  Grant grant;
+};
+struct RevokeGrant {
+  std::string vgpu_uid;
+  std::string grant_id;
+};
+using NodeCommand = std::variant<NodeRegistered, CreateVGpu, DeleteVGpu, AddGrant, RevokeGrant>;
+struct SendToNode {
+  LinkId link;
+  NodeCommand command;
+};
+// No further event of this link is listened to.
+struct CloseLink {
+  LinkId link;
+  Status status;
+};
+
+using Effect = std::variant<Reply, UpdateHold, EndHold, SendToNode, CloseLink>;
+
+// To be done in this order: all writes in one transaction, then changes, then effects. When the writes fail, nothing
+// else may be done, and the core is lost: load a new one from the store.
+struct Actions {
+  std::vector<Write> writes;
+  std::vector<Change> changes;
+  std::vector<Effect> effects;
+};
+
+}  // namespace tulle::control
