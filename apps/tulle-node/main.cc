@@ -1,0 +1,186 @@
+// tulle-node: the daemon of a GPU host. Flags in, a Node out, signals to Stop.
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tulle/base/clock.h"
+#include "tulle/base/log.h"
+#include "tulle/base/paths.h"
+#include "tulle/node/node.h"
+#include "tulle/security/credentials.h"
+#include "tulle/security/files.h"
+#include "tulle/security/identity.h"
+
+namespace tulle {
+namespace {
+
+struct Flags {
+  std::string name;
+  std::string config;
+  std::string state_dir = DefaultStateDir();
+  std::string data_listen = ":7410";
+  std::string advertise;
+  std::string http_listen = "127.0.0.1:7411";
+  std::string worker_binary = FindProgram("tulle-worker");
+  std::vector<std::string> worker_arguments;
+  std::vector<std::uint32_t> only_devices;
+  std::uint32_t memory_percent = 0;
+  std::vector<std::string> labels;
+  std::string log_level = "info";
+  std::string log_format = "text";
+  int ready_fd = -1;
+};
+
+std::string HostName() {
+  char name[256] = "node";
+  gethostname(name, sizeof name - 1);
+  return security::MakeName(name);
+}
+
+// "key=value" texts as a map.
+Result<std::map<std::string, std::string>> ParseLabels(const std::vector<std::string>& texts) {
+  std::map<std::string, std::string> labels;
+  for (const std::string& text : texts) {
+    const std::size_t equals = text.find('=');
+    if (equals == 0 || equals == std::string::npos) {
+      return Error{.code = Code::kInvalidArgument, .message = "--label " + text + ": write KEY=VALUE"};
+    }
+    labels[text.substr(0, equals)] = text.substr(equals + 1);
+  }
+  return labels;
+}
+
+// So that a wrong path or name is an error at once and not a line in the log every few seconds.
+Status CheckCredentials(const Flags& flags) {
+  TULLE_ASSIGN_OR_RETURN(const security::Credentials credentials, security::LoadCredentials(flags.config));
+  TULLE_ASSIGN_OR_RETURN(const security::PemBundle pem, security::LoadPemBundle(credentials));
+  TULLE_ASSIGN_OR_RETURN(const security::Identity identity, security::IdentityOfCertificate(pem.certificate));
+  if (identity == security::Identity{security::Role::kNode, flags.name}) return OkStatus();
+  return Error{.code = Code::kInvalidArgument,
+               .message = "the certificate in " + flags.config + " is for " + identity.Uri() + ", not for node " +
+                          flags.name + "; say --name, or give the credentials of this node"};
+}
+
+Status Run(const Flags& flags, const SystemClock& clock) {
+  TULLE_RETURN_IF_ERROR(security::MakePrivateDirectory(flags.state_dir));
+  node::NodeOptions options{.name = flags.name, .version = TULLE_VERSION, .credentials_path = flags.config,
+                            .advertise = flags.advertise};
+  TULLE_ASSIGN_OR_RETURN(options.labels, ParseLabels(flags.labels));
+  TULLE_ASSIGN_OR_RETURN(options.data_listen, node::ParseHostPort(flags.data_listen));
+  TULLE_ASSIGN_OR_RETURN(options.http_listen, node::ParseHostPort(flags.http_listen));
+  TULLE_RETURN_IF_ERROR(CheckCredentials(flags));
+  options.supervisor.worker_binary = flags.worker_binary;
+  options.supervisor.worker_arguments = flags.worker_arguments;
+  TULLE_ASSIGN_OR_RETURN(options.gpus, node::TakeInventory({.worker_binary = flags.worker_binary,
+                                                            .state_file = flags.state_dir + "/inventory",
+                                                            .only_devices = flags.only_devices,
+                                                            .memory_share = {.percent = flags.memory_percent}}));
+  if (options.gpus.empty()) {
+    Log(LogLevel::kWarn, "node", "no GPU found: this node will offer nothing; `tulle doctor` says more");
+  }
+  for (const node::InventoryGpu& gpu : options.gpus) {
+    Log(LogLevel::kInfo, "node", "GPU found",
+        {{"index", gpu.index}, {"type", gpu.name}, {"memory", FormatSize(gpu.memory_bytes)},
+         {"allocatable", FormatSize(gpu.allocatable_memory_bytes)},
+         {"bandwidth_per_s", FormatSize(gpu.bandwidth_bytes_per_s)}});
+  }
+
+  // Before any thread is made, so that all of them leave these signals to the loop.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  const UniqueFd signal_fd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!signal_fd.valid()) return ErrnoError("signalfd", errno);
+
+  TULLE_ASSIGN_OR_RETURN(const std::unique_ptr<node::Node> node, node::Node::Open(clock, options));
+  Log(LogLevel::kInfo, "node", "listening",
+      {{"name", flags.name}, {"data", node->data_endpoint()}, {"http", node->http_address().Text()}});
+  node->loop().Watch(signal_fd.get(), EPOLLIN, [&](std::uint32_t) {
+    signalfd_siginfo info;
+    while (read(signal_fd.get(), &info, sizeof info) == sizeof info) {
+      node->Stop(std::string("signal ") + strsignal(static_cast<int>(info.ssi_signo)));
+    }
+  });
+  node->Run([&] {
+    if (flags.ready_fd < 0) return;
+    const std::string text = "name " + flags.name + "\ndata " + node->data_endpoint() + "\nhttp " +
+                             node->http_address().Text() + "\n";
+    [[maybe_unused]] const ssize_t written = write(flags.ready_fd, text.data(), text.size());
+    close(flags.ready_fd);
+  });
+  Log(LogLevel::kInfo, "node", "stopped");
+  return OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  Flags flags;
+  flags.name = HostName();
+  CLI::App app(
+      "The daemon of a GPU host: offers its GPUs to a mesh and runs vGPUs on them.\n\n"
+      "Example: tulle-node --config /etc/tulle/node-a.conf --name a --data-listen :7410",
+      "tulle-node");
+  app.set_version_flag("--version", TULLE_VERSION);
+  app.option_defaults()->always_capture_default();
+  app.add_option("--name", flags.name, "Name of this node in the mesh, as in its certificate");
+  app.add_option("--config", flags.config,
+                 "Credentials file that the controller wrote for this node: where the controller is, certificate, key "
+                 "[STATE-DIR/node-NAME.conf]")
+      ->envname("TULLE_NODE_CONFIG");
+  app.add_option("--state-dir", flags.state_dir, "Where the node keeps what it measured");
+  app.add_option("--data-listen", flags.data_listen, "HOST:PORT that programs connect to; port 0: any free one");
+  app.add_option("--advertise", flags.advertise,
+                 "HOST or HOST:PORT by which programs reach the data port [the address on the way to the controller]");
+  app.add_option("--http-listen", flags.http_listen, "HOST:PORT of /healthz and /metrics");
+  app.add_option("--worker-binary", flags.worker_binary, "Program that is started for each vGPU and to look for GPUs");
+  app.add_option("--worker-arg", flags.worker_arguments, "A further argument for it; may be repeated")->take_all()->default_str("");
+  app.add_option("--only-devices", flags.only_devices,
+                 "Offer these devices only, by the numbers of `tulle-worker --probe`: 0,2")
+      ->delimiter(',')->default_str("");
+  app.add_option("--memory-percent", flags.memory_percent,
+                 "Share of each GPU's memory that vGPUs may have [100; 75 where it is the host's own memory]")
+      ->check(CLI::Range(1u, 100u))->default_str("");
+  app.add_option("--label", flags.labels, "KEY=VALUE that claims can select nodes by; may be repeated")->take_all()->default_str("");
+  app.add_option("--log-level", flags.log_level, "Least level that is logged")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}));
+  app.add_option("--log-format", flags.log_format, "Lines for people or for machines, on standard error")
+      ->check(CLI::IsMember({"text", "json"}));
+  app.add_option("--ready-fd", flags.ready_fd,
+                 "Descriptor that gets \"name N\", \"data HOST:PORT\" and \"http HOST:PORT\", a line each, and is "
+                 "closed when the controller knows the node")
+      ->check(CLI::NonNegativeNumber)->default_str("");
+  CLI11_PARSE(app, argc, argv);
+  if (flags.config.empty()) flags.config = flags.state_dir + "/node-" + flags.name + ".conf";
+
+  LogLevel level = LogLevel::kInfo;
+  ParseLogLevel(flags.log_level, &level);
+  SetLogSink(flags.log_format == "json" ? JsonLogSink : StderrLogSink, level);
+  const SystemClock clock;
+  if (const Status status = Run(flags, clock); !status.ok()) {
+    Log(LogLevel::kError, "node", status.error().message);
+    if (!LogEnabled(LogLevel::kError)) std::fprintf(stderr, "tulle-node: %s\n", status.error().message.c_str());
+    return EXIT_FAILURE;
+  }
+  return EXIT_SUCCESS;
+}
+
+}  // namespace
+}  // namespace tulle
+
+int main(int argc, char** argv) { return tulle::Main(argc, argv); }

@@ -1,0 +1,139 @@
+#include "tulle/node/data_port.h"
+
+#include <netdb.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include "tulle/base/log.h"
+
+namespace tulle::node {
+namespace {
+
+constexpr auto kLogInterval = std::chrono::seconds(5);
+// After accept() failed for want of descriptors or memory: trying at once would spin.
+constexpr auto kAcceptPause = std::chrono::milliseconds(100);
+
+std::string PeerText(const sockaddr_storage& address, socklen_t size) {
+  char host[NI_MAXHOST], port[NI_MAXSERV];
+  if (getnameinfo(reinterpret_cast<const sockaddr*>(&address), size, host, sizeof host, port, sizeof port,
+                  NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+    return "?";
+  }
+  return std::string(host) + " port " + port;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<DataPort>> DataPort::Open(Loop& loop, const Options& options, Route route) {
+  TULLE_ASSIGN_OR_RETURN(Listener listener, ListenTcp(options.listen));
+  return std::unique_ptr<DataPort>(new DataPort(loop, options, std::move(listener), std::move(route)));
+}
+
+DataPort::DataPort(Loop& loop, const Options& options, Listener listener, Route route)
+    : loop_(loop),
+      options_(options),
+      listener_(std::move(listener)),
+      route_(std::move(route)),
+      log_limit_(loop.clock(), kLogInterval) {
+  loop_.Watch(listener_.fd.get(), EPOLLIN, [this](std::uint32_t) { Accept(); });
+}
+
+DataPort::~DataPort() {
+  loop_.Cancel(timer_);
+  if (accepting_) loop_.Unwatch(listener_.fd.get());
+  for (const Waiting& waiting : waiting_) loop_.Unwatch(waiting.fd.get());
+}
+
+DataPort::Counters DataPort::counters() const {
+  Counters counters = counters_;
+  counters.waiting = waiting_.size();
+  return counters;
+}
+
+void DataPort::Accept() {
+  // A few a turn, so that a flood of connections does not keep the loop from its other duties.
+  for (int i = 0; i < 32; ++i) {
+    sockaddr_storage address{};
+    socklen_t size = sizeof address;
+    UniqueFd fd(accept4(listener_.fd.get(), reinterpret_cast<sockaddr*>(&address), &size, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!fd.valid()) {
+      if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ECONNABORTED) return;
+      if (const auto left_out = log_limit_.Allow()) {
+        Log(LogLevel::kError, "node", ErrnoError("cannot accept a connection", errno).message, {{"left_out", *left_out}});
+      }
+      loop_.Unwatch(listener_.fd.get());
+      accepting_ = false;
+      ArmTimer();
+      return;
+    }
+    ++counters_.accepted;
+    if (waiting_.size() >= kMaxWaiting) Close(waiting_.begin(), &counters_.too_slow, "pushed out by newer connections");
+    const WaitingIt it = waiting_.insert(
+        waiting_.end(), Waiting{std::move(fd), PeerText(address, size), loop_.clock().Now() + options_.hello_timeout});
+    // Edge-triggered: peeked bytes stay in the socket, and would be reported for ever.
+    loop_.Watch(it->fd.get(), EPOLLIN | EPOLLRDHUP | EPOLLET, [this, it](std::uint32_t events) { Look(it, events); });
+    if (waiting_.size() == 1) ArmTimer();
+  }
+}
+
+void DataPort::Look(WaitingIt it, std::uint32_t events) {
+  std::array<std::byte, session::kMaxClientHelloBytes> seen;
+  ssize_t size;
+  do {
+    size = recv(it->fd.get(), seen.data(), seen.size(), MSG_PEEK);
+  } while (size < 0 && errno == EINTR);
+  if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+  if (size <= 0) return Close(it, &counters_.hung_up, "hung up before it said anything");
+  session::PskIdentity identity;
+  switch (session::PeekPskIdentity(ByteView(seen).first(static_cast<std::size_t>(size)), &identity)) {
+    case session::PeekResult::kMore:
+      if (static_cast<std::size_t>(size) == seen.size()) return Close(it, &counters_.garbage, "hello is too long");
+      if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+        return Close(it, &counters_.hung_up, "hung up in the middle of its hello");
+      }
+      return;
+    case session::PeekResult::kInvalid:
+      return Close(it, &counters_.garbage, "is no client of a vGPU: its first bytes are not such a hello");
+    case session::PeekResult::kFound:
+      break;
+  }
+  if (Status routed = route_(identity, it->fd.get()); !routed.ok()) {
+    return Close(it, &counters_.refused, routed.error().message);
+  }
+  ++counters_.routed;
+  loop_.Unwatch(it->fd.get());
+  waiting_.erase(it);
+}
+
+void DataPort::Close(WaitingIt it, std::uint64_t* counter, const std::string& why) {
+  ++*counter;
+  if (const auto left_out = log_limit_.Allow()) {
+    Log(LogLevel::kWarn, "node", "closed a connection on the data port",
+        {{"peer", it->peer}, {"why", why}, {"left_out", *left_out}});
+  }
+  loop_.Unwatch(it->fd.get());
+  waiting_.erase(it);
+}
+
+void DataPort::ArmTimer() {
+  loop_.Cancel(timer_);
+  const Instant now = loop_.clock().Now();
+  if (accepting_ && waiting_.empty()) return;
+  const Duration delay = accepting_ ? waiting_.front().deadline - now : Duration(kAcceptPause);
+  timer_ = loop_.After(delay, [this] {
+    while (!waiting_.empty() && waiting_.front().deadline <= loop_.clock().Now()) {
+      Close(waiting_.begin(), &counters_.too_slow, "showed no whole hello in time");
+    }
+    if (!accepting_) {
+      accepting_ = true;
+      loop_.Watch(listener_.fd.get(), EPOLLIN, [this](std::uint32_t) { Accept(); });
+    }
+    ArmTimer();
+  });
+}
+
+}  // namespace tulle::node

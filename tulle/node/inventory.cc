@@ -1,0 +1,216 @@
+#include "tulle/node/inventory.h"
+
+#include <fcntl.h>
+#include <google/protobuf/struct.pb.h>
+#include <google/protobuf/util/json_util.h>
+#include <poll.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <map>
+#include <set>
+#include <sstream>
+
+#include "tulle/base/log.h"
+#include "tulle/base/subprocess.h"
+#include "tulle/security/files.h"
+
+namespace tulle::node {
+namespace {
+
+constexpr std::size_t kMaxProbeBytes = 1 << 20;
+constexpr std::size_t kMaxStateBytes = 1 << 20;
+constexpr std::size_t kMaxKnown = 1024;
+constexpr const char* kStateHead = "tulle-inventory 1";
+
+// What the worker printed, or why there is nothing.
+Result<std::string> RunProbe(const InventoryOptions& options, std::vector<std::string> arguments) {
+  int out[2], err[2];
+  if (pipe2(out, O_CLOEXEC | O_NONBLOCK) != 0) return ErrnoError("pipe", errno);
+  UniqueFd out_read(out[0]), out_write(out[1]);
+  if (pipe2(err, O_CLOEXEC | O_NONBLOCK) != 0) return ErrnoError("pipe", errno);
+  UniqueFd err_read(err[0]), err_write(err[1]);
+  arguments.insert(arguments.begin(), options.worker_binary);
+  TULLE_ASSIGN_OR_RETURN(Subprocess probe, Subprocess::Start({.argv = arguments,
+                                                              .fds = {{-1, 0}, {out[1], 1}, {err[1], 2}},
+                                                              .death_signal = SIGKILL,
+                                                              .own_group = true}));
+  out_write.reset();
+  err_write.reset();
+  std::string text, words;
+  const SystemClock clock;
+  const Instant deadline = clock.Now() + options.probe_timeout;
+  bool open = true;
+  while (open && clock.Now() < deadline && text.size() <= kMaxProbeBytes) {
+    pollfd waiting[] = {{out_read.get(), POLLIN, 0}, {err_read.get(), POLLIN, 0}};
+    poll(waiting, 2, static_cast<int>((deadline - clock.Now()).count() / 1'000'000 + 1));
+    char buffer[4096];
+    for (ssize_t got; (got = read(err_read.get(), buffer, sizeof buffer)) > 0;) {
+      words.append(buffer, static_cast<std::size_t>(got));
+      if (words.size() > 2048) words.erase(0, words.size() - 2048);  // the end tells most
+    }
+    for (ssize_t got; (got = read(out_read.get(), buffer, sizeof buffer)) >= 0;) {
+      if (got == 0) {
+        open = false;
+        break;
+      }
+      text.append(buffer, static_cast<std::size_t>(got));
+      if (text.size() > kMaxProbeBytes) break;
+    }
+  }
+  std::optional<ExitState> exit = open ? std::nullopt : probe.Wait(std::max(deadline - clock.Now(), Duration(0)));
+  if (!exit) {
+    probe.Signal(SIGKILL);
+    probe.Wait(std::chrono::seconds(10));
+    return Error{.code = Code::kDeadlineExceeded,
+                 .message = "looking for GPUs took longer than " +
+                            std::to_string(options.probe_timeout.count() / 1'000'000'000) +
+                            " s: a driver hangs. Try `" + options.worker_binary + " --probe`"};
+  }
+  if (!exit->ok()) {
+    while (words.ends_with('\n')) words.pop_back();
+    return Error{.code = Code::kFailedPrecondition,
+                 .message = "looking for GPUs failed: `" + options.worker_binary + " --probe` " + exit->Text() +
+                            (words.empty() ? "" : ", saying: " + words)};
+  }
+  return text;
+}
+
+std::string IdentityOf(const InventoryGpu& gpu, std::uint32_t ordinal) {
+  std::string identity = gpu.api + " " + gpu.vendor + " " + gpu.name + " #" + std::to_string(ordinal);
+  std::replace_if(identity.begin(), identity.end(), [](char c) { return c == '\t' || c == '\n'; }, ' ');
+  return identity;
+}
+
+}  // namespace
+
+std::uint64_t MemoryShare::Of(const InventoryGpu& gpu) const {
+  const std::uint64_t share = percent != 0 ? percent : gpu.type == "CPU" ? 75 : 100;
+  constexpr std::uint64_t kWhole = 1u << 20;  // whole mebibytes read well
+  return gpu.memory_bytes / 100 * share / kWhole * kWhole;
+}
+
+Result<std::vector<InventoryGpu>> ParseProbe(const std::string& text) {
+  std::vector<InventoryGpu> gpus;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.empty()) continue;
+    google::protobuf::Struct object;
+    if (!google::protobuf::util::JsonStringToMessage(line, &object).ok()) {
+      return Error{.code = Code::kInternal, .message = "the probe printed something else than a JSON object: " + line};
+    }
+    const auto& fields = object.fields();
+    const auto text_of = [&](const char* key) {
+      const auto it = fields.find(key);
+      return it == fields.end() ? std::string() : it->second.string_value();
+    };
+    const auto number_of = [&](const char* key) -> std::uint64_t {
+      const auto it = fields.find(key);
+      const double value = it == fields.end() ? 0 : it->second.number_value();
+      return value >= 0 && value < 9e18 ? static_cast<std::uint64_t>(value) : 0;
+    };
+    if (gpus.size() == kMaxGpus) {
+      Log(LogLevel::kWarn, "node", "more GPUs than a node can have; the rest is left out", {{"limit", kMaxGpus}});
+      break;
+    }
+    gpus.push_back({.device_index = static_cast<std::uint32_t>(number_of("index")),
+                    .api = text_of("api"),
+                    .name = text_of("name"),
+                    .vendor = text_of("vendor"),
+                    .driver = text_of("driver_version"),
+                    .type = text_of("type"),
+                    .memory_bytes = number_of("memory_bytes"),
+                    .compute_units = static_cast<std::uint32_t>(number_of("compute_units")),
+                    .clock_mhz = static_cast<std::uint32_t>(number_of("clock_mhz")),
+                    .bandwidth_bytes_per_s = number_of("memory_bandwidth_bytes_per_s")});
+  }
+  return gpus;
+}
+
+std::vector<KnownDevice> ParseKnownDevices(const std::string& text) {
+  std::vector<KnownDevice> known;
+  std::istringstream lines(text);
+  std::string line;
+  if (!std::getline(lines, line) || line != kStateHead) return {};
+  while (std::getline(lines, line) && known.size() < kMaxKnown) {
+    std::istringstream fields(line);
+    KnownDevice device;
+    if (fields >> device.index >> device.bandwidth_bytes_per_s && fields.get() == '\t' &&
+        std::getline(fields, device.identity, '\t') && std::getline(fields, device.driver)) {
+      known.push_back(device);
+    }
+  }
+  return known;
+}
+
+std::string FormatKnownDevices(const std::vector<KnownDevice>& known) {
+  std::ostringstream text;
+  text << kStateHead << '\n';
+  for (const KnownDevice& device : known) {
+    text << device.index << '\t' << device.bandwidth_bytes_per_s << '\t' << device.identity << '\t' << device.driver
+         << '\n';
+  }
+  return text.str();
+}
+
+std::vector<KnownDevice> Recognise(std::vector<InventoryGpu>* gpus, std::vector<KnownDevice> known) {
+  std::set<std::uint32_t> taken;
+  for (const KnownDevice& device : known) taken.insert(device.index);
+  std::map<std::string, std::uint32_t> ordinals;  // equal devices are told apart by their order
+  for (InventoryGpu& gpu : *gpus) {
+    const std::string identity = IdentityOf(gpu, ordinals[IdentityOf(gpu, 0)]++);
+    auto it = std::find_if(known.begin(), known.end(), [&](const KnownDevice& d) { return d.identity == identity; });
+    if (it == known.end()) {
+      std::uint32_t index = 0;
+      while (taken.contains(index)) ++index;
+      taken.insert(index);
+      it = known.insert(known.end(), {.index = index, .identity = identity, .driver = gpu.driver});
+    }
+    if (gpu.bandwidth_bytes_per_s != 0) {
+      it->bandwidth_bytes_per_s = gpu.bandwidth_bytes_per_s;
+      it->driver = gpu.driver;
+    } else if (it->driver == gpu.driver) {
+      gpu.bandwidth_bytes_per_s = it->bandwidth_bytes_per_s;
+    }
+    gpu.index = it->index;
+  }
+  return known;
+}
+
+Result<std::vector<InventoryGpu>> TakeInventory(const InventoryOptions& options) {
+  const auto state = security::ReadFile(options.state_file, kMaxStateBytes);
+  std::vector<KnownDevice> known = state.ok() ? ParseKnownDevices(*state) : std::vector<KnownDevice>{};
+
+  TULLE_ASSIGN_OR_RETURN(const std::string quick, RunProbe(options, {"--probe"}));
+  TULLE_ASSIGN_OR_RETURN(std::vector<InventoryGpu> gpus, ParseProbe(quick));
+  known = Recognise(&gpus, std::move(known));
+  const auto unmeasured = [](const InventoryGpu& gpu) { return gpu.bandwidth_bytes_per_s == 0; };
+  if (std::any_of(gpus.begin(), gpus.end(), unmeasured)) {
+    Log(LogLevel::kInfo, "node", "measuring the memory bandwidth of new devices");
+    TULLE_ASSIGN_OR_RETURN(const std::string slow, RunProbe(options, {"--probe", "--measure"}));
+    TULLE_ASSIGN_OR_RETURN(gpus, ParseProbe(slow));
+    known = Recognise(&gpus, std::move(known));
+  }
+  if (const Status saved = security::WritePrivateFile(options.state_file, FormatKnownDevices(known)); !saved.ok()) {
+    Log(LogLevel::kWarn, "node", "cannot keep the inventory", {{"why", saved.error().message}});
+  }
+
+  if (!options.only_devices.empty()) {
+    for (const std::uint32_t wanted : options.only_devices) {
+      if (std::none_of(gpus.begin(), gpus.end(), [&](const InventoryGpu& gpu) { return gpu.device_index == wanted; })) {
+        return Error{.code = Code::kNotFound,
+                     .message = "there is no device " + std::to_string(wanted) + "; the probe found " +
+                                std::to_string(gpus.size()) + ". See `" + options.worker_binary + " --probe`"};
+      }
+    }
+    std::erase_if(gpus, [&](const InventoryGpu& gpu) {
+      return std::find(options.only_devices.begin(), options.only_devices.end(), gpu.device_index) ==
+             options.only_devices.end();
+    });
+  }
+  for (InventoryGpu& gpu : gpus) gpu.allocatable_memory_bytes = options.memory_share.Of(gpu);
+  return gpus;
+}
+
+}  // namespace tulle::node

@@ -1,0 +1,154 @@
+#include <charconv>
+#include <map>
+#include <string_view>
+
+#include "tulle/node/snapshot.h"
+
+namespace tulle::node {
+namespace {
+
+class MetricsText {
+ public:
+  // All samples of one metric follow its head.
+  void Head(std::string_view name, std::string_view type, std::string_view help) {
+    name_ = name;
+    text_ += "# HELP " + name_ + " " + std::string(help) + "\n# TYPE " + name_ + " " + std::string(type) + "\n";
+  }
+  using Labels = std::initializer_list<std::pair<std::string_view, std::string_view>>;
+  template <typename N>
+  void Sample(N value, Labels labels = {}) {
+    text_ += name_;
+    char separator = '{';
+    for (const auto& [key, label] : labels) {
+      text_ += separator;
+      text_ += std::string(key) + "=\"" + Escape(label) + '"';
+      separator = ',';
+    }
+    if (separator == ',') text_ += '}';
+    char number[64];
+    const auto end = std::to_chars(number, number + sizeof number, value);
+    text_ += ' ';
+    text_.append(number, end.ptr);
+    text_ += '\n';
+  }
+  std::string Take() { return std::move(text_); }
+
+ private:
+  static std::string Escape(std::string_view label) {
+    std::string escaped;
+    for (const char c : label) {
+      if (c == '\n') {
+        escaped += "\\n";
+        continue;
+      }
+      if (c == '"' || c == '\\') escaped += '\\';
+      escaped += c;
+    }
+    return escaped;
+  }
+  std::string name_;
+  std::string text_;
+};
+
+constexpr double kNanosecond = 1e-9;
+
+}  // namespace
+
+std::string FormatMetrics(const Snapshot& s) {
+  MetricsText m;
+  m.Head("tulle_node_info", "gauge", "What this node is; always 1.");
+  m.Sample(1, {{"node", s.name}, {"version", s.version}});
+  m.Head("tulle_node_registered", "gauge", "1 while the controller knows this node.");
+  m.Sample(s.registered ? 1 : 0);
+
+  m.Head("tulle_node_cpus", "gauge", "CPUs of the host.");
+  m.Sample(s.load.cpus);
+  m.Head("tulle_node_cpu_busy_ratio", "gauge", "Load of the host's CPUs, 0 to 1.");
+  m.Sample(static_cast<double>(s.load.cpu_percent) / 100);
+  m.Head("tulle_node_memory_bytes", "gauge", "Memory of the host.");
+  m.Sample(s.load.memory_total_bytes);
+  m.Head("tulle_node_memory_available_bytes", "gauge", "Memory of the host that programs could still get.");
+  m.Sample(s.load.memory_available_bytes);
+
+  // Per GPU: what its vGPUs have and use. By the node's number, so that it joins with the controller's names.
+  struct Use {
+    std::uint64_t promised_bytes = 0, compute_percent = 0, vgpus = 0;
+    VGpuUsage usage;
+  };
+  std::map<std::uint32_t, Use> uses;
+  for (const VGpuStatus& vgpu : s.vgpus) {
+    Use& use = uses[vgpu.spec.gpu_index];
+    use.promised_bytes += vgpu.spec.memory_bytes;
+    use.compute_percent += vgpu.spec.compute_percent;
+    ++use.vgpus;
+    use.usage.Add(vgpu.usage);
+  }
+  const auto per_gpu = [&](const char* name, const char* help, auto value) {
+    m.Head(name, "gauge", help);
+    for (const InventoryGpu& gpu : s.gpus) {
+      m.Sample(value(gpu, uses[gpu.index]), {{"gpu", std::to_string(gpu.index)}, {"type", gpu.name}});
+    }
+  };
+  per_gpu("tulle_gpu_memory_bytes", "Memory of the GPU.", [](const auto& gpu, const auto&) { return gpu.memory_bytes; });
+  per_gpu("tulle_gpu_allocatable_memory_bytes", "What vGPUs may have of it.",
+          [](const auto& gpu, const auto&) { return gpu.allocatable_memory_bytes; });
+  per_gpu("tulle_gpu_allocated_memory_bytes", "What its vGPUs were promised.",
+          [](const auto&, const auto& use) { return use.promised_bytes; });
+  per_gpu("tulle_gpu_used_memory_bytes", "What programs have taken of that.",
+          [](const auto&, const auto& use) { return use.usage.memory_used_bytes; });
+  per_gpu("tulle_gpu_allocated_compute_percent", "Compute shares that its vGPUs were promised.",
+          [](const auto&, const auto& use) { return use.compute_percent; });
+  per_gpu("tulle_gpu_bandwidth_bytes_per_second", "Measured bandwidth of the GPU's memory; 0: not known.",
+          [](const auto& gpu, const auto&) { return gpu.bandwidth_bytes_per_s; });
+  per_gpu("tulle_gpu_vgpus", "vGPUs on it.", [](const auto&, const auto& use) { return use.vgpus; });
+  per_gpu("tulle_gpu_sessions", "Client processes attached to its vGPUs.",
+          [](const auto&, const auto& use) { return use.usage.sessions; });
+
+  const auto per_vgpu = [&](const char* name, const char* type, const char* help, auto value) {
+    m.Head(name, type, help);
+    for (const VGpuStatus& vgpu : s.vgpus) {
+      m.Sample(value(vgpu),
+               {{"vgpu", vgpu.spec.uid}, {"name", vgpu.spec.name}, {"tenant", vgpu.spec.tenant}});
+    }
+  };
+  per_vgpu("tulle_vgpu_ready", "gauge", "1 while programs can attach.",
+           [](const auto& v) { return v.state == VGpuState::kReady ? 1 : 0; });
+  per_vgpu("tulle_vgpu_sessions", "gauge", "Client processes attached.", [](const auto& v) { return v.usage.sessions; });
+  per_vgpu("tulle_vgpu_memory_bytes", "gauge", "Memory of the vGPU.", [](const auto& v) { return v.spec.memory_bytes; });
+  per_vgpu("tulle_vgpu_used_memory_bytes", "gauge", "What programs have taken of it.",
+           [](const auto& v) { return v.usage.memory_used_bytes; });
+  per_vgpu("tulle_vgpu_commands_total", "counter", "Commands run.", [](const auto& v) { return v.usage.commands; });
+  per_vgpu("tulle_vgpu_received_bytes_total", "counter", "Bytes from programs.",
+           [](const auto& v) { return v.usage.received_bytes; });
+  per_vgpu("tulle_vgpu_sent_bytes_total", "counter", "Bytes to programs.",
+           [](const auto& v) { return v.usage.sent_bytes; });
+  per_vgpu("tulle_vgpu_device_seconds_total", "counter", "Time on the device (on the CPU device: CPU time).",
+           [](const auto& v) { return static_cast<double>(v.usage.device_time_ns) * kNanosecond; });
+  per_vgpu("tulle_vgpu_executor_crashes_total", "counter", "Sessions that ended because their driver process died.",
+           [](const auto& v) { return v.usage.executor_crashes; });
+  per_vgpu("tulle_vgpu_worker_restarts_total", "counter", "Starts of its worker after the first.",
+           [](const auto& v) { return v.usage.worker_restarts; });
+  per_vgpu("tulle_vgpu_refused_sessions_total", "counter", "Programs that did not prove a grant, or were too many.",
+           [](const auto& v) { return v.usage.refused_sessions; });
+
+  m.Head("tulle_node_commands_total", "counter", "Commands run by all vGPUs, those that are gone included.");
+  m.Sample(s.total.commands);
+  m.Head("tulle_node_received_bytes_total", "counter", "Bytes from programs, of all vGPUs.");
+  m.Sample(s.total.received_bytes);
+  m.Head("tulle_node_sent_bytes_total", "counter", "Bytes to programs, of all vGPUs.");
+  m.Sample(s.total.sent_bytes);
+  m.Head("tulle_node_device_seconds_total", "counter", "Time on the devices, of all vGPUs.");
+  m.Sample(static_cast<double>(s.total.device_time_ns) * kNanosecond);
+
+  m.Head("tulle_data_port_connections_total", "counter", "Connections to the data port, by what became of them.");
+  m.Sample(s.data_port.routed, {{"outcome", "routed"}});
+  m.Sample(s.data_port.garbage, {{"outcome", "garbage"}});
+  m.Sample(s.data_port.too_slow, {{"outcome", "too_slow"}});
+  m.Sample(s.data_port.refused, {{"outcome", "refused"}});
+  m.Sample(s.data_port.hung_up, {{"outcome", "hung_up"}});
+  m.Head("tulle_data_port_waiting", "gauge", "Connections that have not shown a whole hello yet.");
+  m.Sample(s.data_port.waiting);
+  return m.Take();
+}
+
+}  // namespace tulle::node

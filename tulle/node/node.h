@@ -1,0 +1,71 @@
+// A node as a whole: data port, supervisor, link to the controller, HTTP port, on one loop. What apps/tulle-node runs.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "tulle/base/clock.h"
+#include "tulle/base/result.h"
+#include "tulle/node/control_link.h"
+#include "tulle/node/data_port.h"
+#include "tulle/node/http_port.h"
+#include "tulle/node/inventory.h"
+#include "tulle/node/loop.h"
+#include "tulle/node/supervisor.h"
+
+namespace tulle::node {
+
+struct NodeOptions {
+  std::string name;
+  std::string version;
+  std::string credentials_path;
+  std::map<std::string, std::string> labels;
+  HostPort data_listen;
+  std::string advertise;      // host, or host:port, that programs connect to; empty: found out
+  HostPort http_listen;
+  std::vector<InventoryGpu> gpus;
+  Supervisor::Options supervisor;
+};
+
+class Node {
+ public:
+  // Opens the ports. Everything that can fail has been done when it returns.
+  static Result<std::unique_ptr<Node>> Open(const Clock& clock, const NodeOptions& options);
+
+  // Runs until Stop has done its work. By the thread that shall be the workers' parent: they die with it. `on_ready`
+  // is called once, when the controller knows the node.
+  void Run(std::function<void()> on_ready);
+
+  // Leaves the mesh: takes no more connections, tells the controller, ends the workers. Only on the loop's thread
+  // (from a watch or timer); may be called again.
+  void Stop(const std::string& reason);
+
+  Loop& loop() { return loop_; }
+  std::string data_endpoint() const { return data_endpoint_; }
+  HostPort http_address() const { return http_port_->address(); }
+
+ private:
+  Node(const Clock& clock, NodeOptions options);
+  Status OpenPorts();
+  Snapshot TakeSnapshot() const;
+  void SampleLoad();
+
+  const NodeOptions options_;
+  Loop loop_;
+  HostLoadSampler sampler_;
+  HostLoad load_;
+  bool registered_ = false;
+  bool stopping_ = false;
+  std::function<void()> on_ready_;
+  std::string data_endpoint_;
+  Supervisor supervisor_;
+  std::unique_ptr<DataPort> data_port_;
+  DataPort::Counters last_data_port_;  // of the closed port
+  std::unique_ptr<HttpPort> http_port_;
+  std::unique_ptr<ControlLink> link_;
+};
+
+}  // namespace tulle::node

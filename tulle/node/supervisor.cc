@@ -1,0 +1,382 @@
+#include "tulle/node/supervisor.h"
+
+#include <signal.h>
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "tulle/base/log.h"
+#include "tulle/base/seqpacket.h"
+
+namespace tulle::node {
+namespace {
+
+constexpr int kControlFd = 3;
+constexpr auto kGrace = std::chrono::seconds(1);  // for a worker that has closed its control socket to end
+constexpr std::size_t kMaxOutbox = 4 * kMaxGrants;
+constexpr auto kExpiryCheck = std::chrono::seconds(1);
+
+}  // namespace
+
+void VGpuUsage::Add(const VGpuUsage& other) {
+  sessions += other.sessions;
+  memory_used_bytes += other.memory_used_bytes;
+  commands += other.commands;
+  received_bytes += other.received_bytes;
+  sent_bytes += other.sent_bytes;
+  device_time_ns += other.device_time_ns;
+  executor_crashes += other.executor_crashes;
+  refused_sessions += other.refused_sessions;
+  worker_restarts += other.worker_restarts;
+}
+
+VGpuUsage Supervisor::VGpu::usage() const {
+  VGpuUsage sum = past;
+  sum.Add(current);
+  return sum;
+}
+
+Supervisor::Supervisor(Loop& loop, Options options, OnChange on_change)
+    : loop_(loop), options_(std::move(options)), on_change_(std::move(on_change)) {}
+
+Supervisor::~Supervisor() {
+  loop_.Cancel(expiry_timer_);
+  for (auto& [uid, vgpu] : vgpus_) {
+    loop_.Cancel(vgpu.timer);
+    if (vgpu.control.valid()) loop_.Unwatch(vgpu.control.get());
+    if (!vgpu.process) continue;
+    loop_.Unwatch(vgpu.process->pidfd());
+    vgpu.process->Signal(SIGKILL);
+    vgpu.process->Wait(std::chrono::seconds(10));
+  }
+}
+
+Supervisor::VGpu* Supervisor::Find(const std::string& uid) {
+  const auto it = vgpus_.find(uid);
+  return it == vgpus_.end() ? nullptr : &it->second;
+}
+
+void Supervisor::Create(const VGpuSpec& spec, const std::vector<Grant>& grants) {
+  VGpu* vgpu = Find(spec.uid);
+  if (vgpu == nullptr) {
+    if (on_empty_) return Refuse(spec, "the node is stopping");
+    if (vgpus_.size() >= kMaxVGpus) {
+      return Refuse(spec, "this node runs " + std::to_string(kMaxVGpus) + " vGPUs, which is its limit");
+    }
+    vgpu = &vgpus_[spec.uid];
+    vgpu->spec = spec;
+    for (const Grant& grant : grants) {
+      if (vgpu->grants.size() < kMaxGrants) vgpu->grants[grant.id] = grant;
+    }
+    StartWorker(*vgpu);
+  } else {
+    if (!(vgpu->spec == spec)) {
+      Log(LogLevel::kError, "node", "a vGPU cannot be changed in this version; it stays as it is", {{"vgpu", spec.uid}});
+    }
+    std::set<std::string> wanted;
+    for (const Grant& grant : grants) wanted.insert(grant.id);
+    std::vector<std::string> unwanted;
+    for (const auto& [id, grant] : vgpu->grants) {
+      if (!wanted.contains(id)) unwanted.push_back(id);
+    }
+    for (const std::string& id : unwanted) {
+      vgpu->grants.erase(id);
+      Send(*vgpu, wire::node::RevokeGrant{{id}});
+    }
+    for (const Grant& grant : grants) {
+      if (!vgpu->grants.contains(grant.id) && vgpu->grants.size() < kMaxGrants) SendGrant(*vgpu, grant);
+    }
+  }
+  ArmExpiry();
+  Report(*vgpu);
+}
+
+void Supervisor::Refuse(const VGpuSpec& spec, const std::string& why) {
+  Log(LogLevel::kError, "node", "cannot make a vGPU", {{"vgpu", spec.uid}, {"why", why}});
+  if (vgpus_.size() >= 2 * kMaxVGpus) {  // not even to be remembered
+    return on_change_({.spec = spec, .state = VGpuState::kFailed, .message = why});
+  }
+  VGpu& vgpu = vgpus_[spec.uid];
+  vgpu.spec = spec;
+  vgpu.state = VGpuState::kFailed;
+  vgpu.message = why;
+  Report(vgpu);
+}
+
+void Supervisor::Delete(const std::string& uid) {
+  VGpu* vgpu = Find(uid);
+  if (vgpu == nullptr) return ReportAbsent(uid);
+  if (vgpu->deleting) return;
+  vgpu->deleting = true;
+  loop_.Cancel(vgpu->timer);
+  if (!vgpu->process) return Remove(uid);
+  Send(*vgpu, wire::node::Shutdown{});
+  KillAfter(*vgpu, options_.shutdown_timeout, "it did not end in time");
+}
+
+void Supervisor::AddGrant(const std::string& uid, const Grant& grant) {
+  VGpu* vgpu = Find(uid);
+  if (vgpu == nullptr) return ReportAbsent(uid);
+  if (!vgpu->grants.contains(grant.id)) {
+    if (vgpu->grants.size() < kMaxGrants) {
+      SendGrant(*vgpu, grant);
+      ArmExpiry();
+    } else {
+      Log(LogLevel::kError, "node", "too many grants of one vGPU", {{"vgpu", uid}, {"limit", kMaxGrants}});
+    }
+  }
+  Report(*vgpu);
+}
+
+void Supervisor::RevokeGrant(const std::string& uid, const std::string& grant_id) {
+  VGpu* vgpu = Find(uid);
+  if (vgpu == nullptr) return ReportAbsent(uid);
+  if (vgpu->grants.erase(grant_id) != 0) Send(*vgpu, wire::node::RevokeGrant{{grant_id}});
+  Report(*vgpu);
+}
+
+Status Supervisor::Adopt(const session::PskIdentity& identity, int socket) {
+  VGpu* vgpu = Find(identity.vgpu);
+  if (vgpu == nullptr) return Error{.code = Code::kNotFound, .message = "no vGPU " + identity.vgpu + " here"};
+  if (!vgpu->control.valid() || vgpu->state != VGpuState::kReady || vgpu->deleting) {
+    return Error{.code = Code::kUnavailable, .message = "vGPU " + identity.vgpu + " is not ready"};
+  }
+  // Packets that wait must not be overtaken: the grant that this connection proves may be among them.
+  if (!vgpu->outbox.empty()) {
+    return Error{.code = Code::kResourceExhausted, .message = "the worker of vGPU " + identity.vgpu + " is behind"};
+  }
+  return SendPacket(vgpu->control.get(), wire::EncodePacket(wire::node::kNodeCommands, wire::node::AdoptConnection{}),
+                    std::array{socket});
+}
+
+std::vector<VGpuStatus> Supervisor::List() const {
+  std::vector<VGpuStatus> all;
+  for (const auto& [uid, vgpu] : vgpus_) all.push_back(StatusOf(vgpu));
+  return all;
+}
+
+VGpuUsage Supervisor::Total() const {
+  VGpuUsage total = gone_;
+  for (const auto& [uid, vgpu] : vgpus_) total.Add(vgpu.usage());
+  return total;
+}
+
+void Supervisor::Shutdown(std::function<void()> done) {
+  on_empty_ = std::move(done);
+  std::vector<std::string> uids;
+  for (const auto& [uid, vgpu] : vgpus_) uids.push_back(uid);
+  for (const std::string& uid : uids) Delete(uid);
+  if (uids.empty()) on_empty_();
+}
+
+void Supervisor::StartWorker(VGpu& vgpu) {
+  const std::string uid = vgpu.spec.uid;
+  vgpu.ready_since.reset();
+  vgpu.last_words.clear();
+  vgpu.outbox.clear();
+  auto pair = MakeSeqPacketPair();
+  std::vector<std::string> argv = {options_.worker_binary, "--control-fd", std::to_string(kControlFd)};
+  argv.insert(argv.end(), options_.worker_arguments.begin(), options_.worker_arguments.end());
+  auto process = pair.ok() ? Subprocess::Start({.argv = argv,
+                                                .fds = {{-1, 0}, {STDERR_FILENO, 1}, {pair->child.get(), kControlFd}},
+                                                .death_signal = SIGKILL,
+                                                .own_group = true})
+                           : Result<Subprocess>(pair.error());
+  if (!process.ok()) {
+    vgpu.state = VGpuState::kFailed;
+    vgpu.message = "cannot start its worker: " + process.error().message;
+    Log(LogLevel::kError, "node", vgpu.message, {{"vgpu", uid}});
+    return;
+  }
+  vgpu.process = std::move(*process);
+  vgpu.control = std::move(pair->parent);
+  // Edge-triggered, so that one watch serves for both directions.
+  loop_.Watch(vgpu.control.get(), EPOLLIN | EPOLLOUT | EPOLLET, [this, uid](std::uint32_t) { OnControl(uid); });
+  loop_.Watch(vgpu.process->pidfd(), EPOLLIN, [this, uid](std::uint32_t) { OnEnded(uid); });
+  vgpu.state = VGpuState::kCreating;
+  Log(LogLevel::kInfo, "node", "worker started",
+      {{"vgpu", uid}, {"name", vgpu.spec.name}, {"pid", vgpu.process->pid()}, {"gpu", vgpu.spec.gpu_index}});
+  Send(vgpu, wire::node::AssignVGpu{.vgpu = {uid},
+                                    .tenant = {vgpu.spec.tenant},
+                                    .device_index = vgpu.spec.device_index,
+                                    .memory_bytes = vgpu.spec.memory_bytes,
+                                    .compute_percent = vgpu.spec.compute_percent});
+  for (const auto& [id, grant] : vgpu.grants) Send(vgpu, wire::node::AddGrant{{id}, {grant.key.Expose()}});
+  KillAfter(vgpu, options_.ready_timeout, "it was not ready in time");
+}
+
+template <typename M>
+void Supervisor::Send(VGpu& vgpu, const M& message) {
+  if (!vgpu.control.valid()) return;
+  if (vgpu.outbox.size() >= kMaxOutbox) return KillAfter(vgpu, Duration(0), "it does not take its messages");
+  vgpu.outbox.push_back(wire::EncodePacket(wire::node::kNodeCommands, message));
+  FlushOutbox(vgpu);
+}
+
+void Supervisor::FlushOutbox(VGpu& vgpu) {
+  while (!vgpu.outbox.empty()) {
+    // No room: the next EPOLLOUT goes on. Gone: its end is noticed by its pidfd.
+    if (!SendPacket(vgpu.control.get(), vgpu.outbox.front()).ok()) return;
+    explicit_bzero(vgpu.outbox.front().data(), vgpu.outbox.front().size());  // it may hold a key
+    vgpu.outbox.pop_front();
+  }
+}
+
+void Supervisor::SendGrant(VGpu& vgpu, const Grant& grant) {
+  vgpu.grants[grant.id] = grant;
+  Send(vgpu, wire::node::AddGrant{{grant.id}, {grant.key.Expose()}});
+}
+
+void Supervisor::KillAfter(VGpu& vgpu, Duration delay, const std::string& why) {
+  loop_.Cancel(vgpu.timer);
+  vgpu.timer = loop_.After(delay, [this, uid = vgpu.spec.uid, why] {
+    VGpu* late = Find(uid);
+    if (late == nullptr || !late->process) return;
+    Log(LogLevel::kError, "node", "worker killed", {{"vgpu", uid}, {"why", why}});
+    if (late->last_words.empty()) late->last_words = why;
+    late->process->Signal(SIGKILL);
+  });
+}
+
+void Supervisor::OnControl(const std::string& uid) {
+  VGpu* vgpu = Find(uid);
+  if (vgpu == nullptr) return;
+  FromWorker handler{*this, *vgpu};
+  while (vgpu->control.valid()) {
+    std::byte buffer[wire::kMaxPacketBytes];
+    auto packet = ReceivePacket(vgpu->control.get(), buffer);
+    if (packet.ok() && packet->none) break;
+    wire::WireResult result = wire::WireResult::kOk;
+    if (packet.ok()) {
+      result = wire::DispatchPacket(wire::node::kNodeCommands, ByteView(buffer).first(packet->size_bytes), arena_, handler);
+      if (result == wire::WireResult::kOk) continue;
+      Log(LogLevel::kError, "node", "a worker broke the protocol",
+          {{"vgpu", uid}, {"why", wire::WireResultName(result)}});
+    }
+    loop_.Unwatch(vgpu->control.get());
+    vgpu->control.reset();
+    KillAfter(*vgpu, packet.ok() ? Duration(0) : Duration(kGrace), "it closed or misused its control socket");
+  }
+  if (vgpu->control.valid()) FlushOutbox(*vgpu);
+}
+
+void Supervisor::FromWorker::On(const wire::node::WorkerReady& message) {
+  if (vgpu.state != VGpuState::kCreating || vgpu.ready_since) return;
+  if (message.status != 0) {
+    // It has decided that it cannot serve; it ends now, and would decide the same next time.
+    vgpu.state = VGpuState::kFailed;
+    vgpu.message = std::string(message.message.text);
+    vgpu.last_words = vgpu.message;
+    Log(LogLevel::kError, "node", "worker cannot serve", {{"vgpu", vgpu.spec.uid}, {"why", vgpu.message}});
+    if (!vgpu.deleting) supervisor.KillAfter(vgpu, kGrace, "it could not serve");
+  } else {
+    vgpu.state = VGpuState::kReady;
+    vgpu.message.clear();
+    vgpu.ready_since = supervisor.loop_.clock().Now();
+    if (!vgpu.deleting) supervisor.loop_.Cancel(vgpu.timer);
+    Log(LogLevel::kInfo, "node", "vGPU is ready", {{"vgpu", vgpu.spec.uid}, {"name", vgpu.spec.name}});
+  }
+  supervisor.Report(vgpu);
+}
+
+void Supervisor::FromWorker::On(const wire::node::WorkerStats& message) {
+  const bool tell = vgpu.current.sessions != message.sessions;
+  vgpu.current = {.sessions = message.sessions,
+                  .memory_used_bytes = message.memory_used_bytes,
+                  .commands = message.commands_total,
+                  .received_bytes = message.received_bytes_total,
+                  .sent_bytes = message.sent_bytes_total,
+                  .device_time_ns = message.device_time_ns_total,
+                  .executor_crashes = message.executor_crashes_total,
+                  .refused_sessions = message.refused_sessions_total};
+  if (tell) supervisor.Report(vgpu);
+}
+
+void Supervisor::OnEnded(const std::string& uid) {
+  VGpu* vgpu = Find(uid);
+  if (vgpu == nullptr || !vgpu->process) return;
+  OnControl(uid);  // what it said before it ended
+  const std::optional<ExitState> exit = vgpu->process->TryWait();
+  if (!exit) return;
+  loop_.Unwatch(vgpu->process->pidfd());
+  vgpu->process.reset();
+  if (vgpu->control.valid()) loop_.Unwatch(vgpu->control.get());
+  vgpu->control.reset();
+  loop_.Cancel(vgpu->timer);
+  const std::uint32_t lost_sessions = std::exchange(vgpu->current.sessions, 0);
+  vgpu->current.memory_used_bytes = 0;
+  vgpu->past = vgpu->usage();
+  vgpu->current = {};
+  if (vgpu->deleting) {
+    Log(LogLevel::kInfo, "node", "worker ended", {{"vgpu", uid}, {"how", exit->Text()}});
+    return Remove(uid);
+  }
+  const std::string how =
+      "its worker " + exit->Text() + (vgpu->last_words.empty() ? "" : " (" + vgpu->last_words + ")");
+  if (vgpu->state != VGpuState::kFailed) {
+    const std::optional<Duration> delay = vgpu->backoff.OnEnd(loop_.clock().Now(), vgpu->ready_since);
+    vgpu->state = delay ? VGpuState::kCreating : VGpuState::kFailed;
+    vgpu->message = how + "; " + std::to_string(lost_sessions) + " sessions were lost; " +
+                    (delay ? "it is being started again" : "it ended too often to be started again");
+    Log(LogLevel::kError, "node", "worker ended by itself",
+        {{"vgpu", uid},
+         {"name", vgpu->spec.name},
+         {"how", exit->Text()},
+         {"sessions_lost", lost_sessions},
+         {"restart_ms", delay ? delay->count() / 1'000'000 : -1}});
+    if (delay) {
+      vgpu->timer = loop_.After(*delay, [this, uid] {
+        VGpu* waiting = Find(uid);
+        if (waiting == nullptr || waiting->deleting || waiting->process) return;
+        ++waiting->past.worker_restarts;
+        StartWorker(*waiting);
+        Report(*waiting);
+      });
+    }
+  }
+  Report(*vgpu);
+}
+
+void Supervisor::Remove(const std::string& uid) {
+  gone_.Add(vgpus_.at(uid).usage());
+  vgpus_.erase(uid);
+  ReportAbsent(uid);
+  if (vgpus_.empty() && on_empty_) on_empty_();
+}
+
+VGpuStatus Supervisor::StatusOf(const VGpu& vgpu) const {
+  VGpuStatus status{.spec = vgpu.spec, .state = vgpu.state, .message = vgpu.message, .usage = vgpu.usage()};
+  for (const auto& [id, grant] : vgpu.grants) status.grant_ids.push_back(id);
+  return status;
+}
+
+void Supervisor::Report(const VGpu& vgpu) { on_change_(StatusOf(vgpu)); }
+
+void Supervisor::ReportAbsent(const std::string& uid) {
+  on_change_({.spec = {.uid = uid}, .state = VGpuState::kDeleted});
+}
+
+void Supervisor::ArmExpiry() {
+  loop_.Cancel(expiry_timer_);
+  bool any = false;
+  for (const auto& [uid, vgpu] : vgpus_) {
+    for (const auto& [id, grant] : vgpu.grants) any |= grant.expire_us != 0;
+  }
+  if (!any) return;
+  // Looked at once a second rather than at the time itself: the wall clock may jump.
+  expiry_timer_ = loop_.After(kExpiryCheck, [this] {
+    const std::int64_t now_us = loop_.clock().WallMicros();
+    std::vector<std::pair<std::string, std::string>> expired;
+    for (const auto& [uid, vgpu] : vgpus_) {
+      for (const auto& [id, grant] : vgpu.grants) {
+        if (grant.expire_us != 0 && grant.expire_us <= now_us) expired.emplace_back(uid, id);
+      }
+    }
+    for (const auto& [uid, id] : expired) RevokeGrant(uid, id);
+    ArmExpiry();
+  });
+}
+
+}  // namespace tulle::node

@@ -1,0 +1,167 @@
+// The vGPUs of this node: one worker process each, started, told what it is and whom it serves, watched, started
+// again when it ends by itself, ended when its vGPU goes. All commands say what should be and may be repeated.
+//
+// A worker that ends takes its sessions with it: their programs are told that the device is lost, new ones may attach
+// as soon as the worker is back. Lives on the loop's thread. Bounds: kMaxVGpus, kMaxGrants each.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "tulle/base/bytes.h"
+#include "tulle/base/clock.h"
+#include "tulle/base/result.h"
+#include "tulle/base/secret.h"
+#include "tulle/base/subprocess.h"
+#include "tulle/base/unique_fd.h"
+#include "tulle/node/loop.h"
+#include "tulle/node/restart_backoff.h"
+#include "tulle/session/psk_identity.h"
+#include "tulle/wire/packet.h"
+#include "tulle/wire/schema/node.h"
+
+namespace tulle::node {
+
+inline constexpr std::size_t kMaxVGpus = 256;
+inline constexpr std::size_t kMaxGrants = 256;  // of one vGPU; a claim needs one, or two while they are exchanged
+
+struct Grant {
+  std::string id;
+  Secret key;
+  std::int64_t expire_us = 0;  // wall clock, microseconds since 1970; 0: with the vGPU
+};
+
+struct VGpuSpec {
+  std::string uid;
+  std::string name;  // for logs
+  std::string tenant;
+  std::uint32_t gpu_index = 0;     // the node's number
+  std::uint32_t device_index = 0;  // the probe's number
+  std::uint64_t memory_bytes = 0;
+  std::uint32_t compute_percent = 0;
+  friend bool operator==(const VGpuSpec&, const VGpuSpec&) = default;
+};
+
+enum class VGpuState { kCreating, kReady, kFailed, kDeleted };
+
+// What a vGPU did, all of its workers together.
+struct VGpuUsage {
+  std::uint32_t sessions = 0;  // now
+  std::uint64_t memory_used_bytes = 0;  // now
+  std::uint64_t commands = 0;
+  std::uint64_t received_bytes = 0;
+  std::uint64_t sent_bytes = 0;
+  std::uint64_t device_time_ns = 0;
+  std::uint64_t executor_crashes = 0;
+  std::uint64_t refused_sessions = 0;
+  std::uint64_t worker_restarts = 0;
+
+  // Adds what another has counted.
+  void Add(const VGpuUsage& other);
+};
+
+struct VGpuStatus {
+  VGpuSpec spec;  // only the uid when there is no such vGPU
+  VGpuState state = VGpuState::kCreating;
+  std::string message;
+  std::vector<std::string> grant_ids;
+  VGpuUsage usage;
+};
+
+class Supervisor {
+ public:
+  struct Options {
+    // Started with "--control-fd 3" and these arguments.
+    std::string worker_binary;
+    std::vector<std::string> worker_arguments;
+    Duration ready_timeout = std::chrono::seconds(30);     // loading a driver takes up to seconds
+    Duration shutdown_timeout = std::chrono::seconds(5);   // then it is killed
+  };
+  // After each change that others should know.
+  using OnChange = std::function<void(const VGpuStatus&)>;
+
+  // `loop` must outlive it.
+  Supervisor(Loop& loop, Options options, OnChange on_change);
+  // Kills what still runs.
+  ~Supervisor();
+  Supervisor(const Supervisor&) = delete;
+  Supervisor& operator=(const Supervisor&) = delete;
+
+  // The four commands; each ends in an OnChange, Delete's when the worker has ended. `grants` is exactly what the
+  // vGPU shall accept.
+  void Create(const VGpuSpec& spec, const std::vector<Grant>& grants);
+  void Delete(const std::string& uid);
+  void AddGrant(const std::string& uid, const Grant& grant);
+  void RevokeGrant(const std::string& uid, const std::string& grant_id);
+
+  // Hands a connection to the worker that it names. The socket stays the caller's.
+  Status Adopt(const session::PskIdentity& identity, int socket);
+
+  // A vGPU that can never be made (no such GPU): it is kept as FAILED until deleted.
+  void Refuse(const VGpuSpec& spec, const std::string& why);
+
+  std::vector<VGpuStatus> List() const;
+  // Of all vGPUs, those that are gone included.
+  VGpuUsage Total() const;
+
+  // Ends all vGPUs; `done` is called when no worker is left. No Create after it.
+  void Shutdown(std::function<void()> done);
+
+ private:
+  struct VGpu;
+  // Handles the packets of one worker.
+  struct FromWorker {
+    Supervisor& supervisor;
+    VGpu& vgpu;
+    void On(const wire::node::WorkerReady& message);
+    void On(const wire::node::WorkerStats& message);
+  };
+  struct VGpu {
+    VGpuSpec spec;
+    std::map<std::string, Grant> grants;
+    VGpuState state = VGpuState::kCreating;
+    std::string message;
+    std::optional<Subprocess> process;
+    UniqueFd control;
+    std::deque<ByteVector> outbox;  // packets that the socket had no room for
+    std::string last_words;         // what the worker said about its end
+    std::optional<Instant> ready_since;
+    RestartBackoff backoff;
+    Loop::TimerId timer = 0;        // to be ready, to be started again, or to be gone
+    bool deleting = false;
+    VGpuUsage current;              // of the running worker
+    VGpuUsage past;                 // of its predecessors
+    VGpuUsage usage() const;
+  };
+
+  void StartWorker(VGpu& vgpu);
+  template <typename M>
+  void Send(VGpu& vgpu, const M& message);
+  void FlushOutbox(VGpu& vgpu);
+  void OnControl(const std::string& uid);
+  void OnEnded(const std::string& uid);
+  void SendGrant(VGpu& vgpu, const Grant& grant);
+  void KillAfter(VGpu& vgpu, Duration delay, const std::string& why);
+  void Remove(const std::string& uid);
+  void Report(const VGpu& vgpu);
+  void ReportAbsent(const std::string& uid);
+  VGpuStatus StatusOf(const VGpu& vgpu) const;
+  void ArmExpiry();
+  VGpu* Find(const std::string& uid);
+
+  Loop& loop_;
+  const Options options_;
+  const OnChange on_change_;
+  std::map<std::string, VGpu> vgpus_;
+  VGpuUsage gone_;  // of vGPUs that were deleted
+  wire::Arena arena_;
+  Loop::TimerId expiry_timer_ = 0;
+  std::function<void()> on_empty_;
+};
+
+}  // namespace tulle::node
