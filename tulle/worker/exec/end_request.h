@@ -3,6 +3,7 @@
 
 #include <sys/eventfd.h>
 
+#include <atomic>
 #include <optional>
 #include <string>
 
@@ -27,13 +28,16 @@ class EndRequest {
     auto why = why_.lock();
     if (why->has_value()) return;
     *why = Why{reason, std::move(message)};
+    requested_.store(true, std::memory_order_release);
     TULLE_CHECK(eventfd_write(event_.get(), 1) == 0);
   }
+  bool requested() const { return requested_.load(std::memory_order_acquire); }
   std::optional<Why> Get() { return *why_.lock(); }
   int fd() const { return event_.get(); }  // readable once it is set
 
  private:
   UniqueFd event_;
+  std::atomic<bool> requested_{false};
   Guarded<std::optional<Why>> why_;
 };
 

@@ -54,6 +54,11 @@ Session::~Session() {
 
 Ending Session::Run() {
   while (!over()) {
+    if (end_.requested()) {
+      const auto why = end_.Get();
+      End(why->reason, why->message);
+      break;
+    }
     bool progress = TakeReplies();
     if (!over()) progress |= AdvanceBuilds();
     if (!over()) progress |= Retry();
@@ -131,9 +136,7 @@ void Session::Sleep() {
   const int ready = poll(fds_.data(), fds_.size(), timeout_ms);
   if (!clogged) executor_->Awake();
 
-  if (ready > 0 && (fds_[1].revents & POLLIN) != 0) {
-    if (const auto why = end_.Get()) End(why->reason, why->message);
-  } else if (ready > 0 && paused && (fds_[0].revents & (POLLHUP | POLLERR)) != 0) {
+  if (ready > 0 && paused && (fds_[0].revents & (POLLHUP | POLLERR)) != 0) {
     // Pump reads nothing while paused, so it would not notice.
     End(wire::EndReason::kGoodbye, "", "the connection was lost");
   } else if (may_be_stuck && shared_.clock->Now() - held_since_ >= limits_.wait_on_user_event) {

@@ -1,0 +1,346 @@
+#include "tulle/worker/worker.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <system_error>
+
+#include "tulle/base/log.h"
+#include "tulle/base/seqpacket.h"
+
+namespace tulle::worker {
+namespace {
+
+// Packets read in a row before ended sessions are looked after.
+constexpr int kPacketsPerTurn = 64;
+
+std::string_view ReasonName(wire::EndReason reason) {
+  switch (reason) {
+    case wire::EndReason::kGoodbye: return "goodbye";
+    case wire::EndReason::kGrantRevoked: return "grant revoked";
+    case wire::EndReason::kDeviceLost: return "device lost";
+    case wire::EndReason::kProtocol: return "protocol breach";
+    case wire::EndReason::kShuttingDown: return "shutting down";
+    case wire::EndReason::kResource: return "over a limit";
+  }
+  return "unknown";
+}
+
+LogLevel LevelOf(wire::EndReason reason) {
+  switch (reason) {
+    case wire::EndReason::kDeviceLost:
+    case wire::EndReason::kProtocol:
+    case wire::EndReason::kResource: return LogLevel::kWarn;
+    default: return LogLevel::kInfo;
+  }
+}
+
+}  // namespace
+
+Worker::Worker(UniqueFd control, const Options& options, OpenDevice open_device, const Clock* clock)
+    : control_(std::move(control)),
+      options_(options),
+      open_device_(std::move(open_device)),
+      clock_(*clock),
+      wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+      build_slots_(options.concurrent_builds) {
+  TULLE_CHECK(wake_.valid());
+}
+
+Worker::~Worker() = default;
+
+void Worker::Wake() { (void)eventfd_write(wake_.get(), 1); }
+
+void Worker::RequestShutdown() {
+  shutdown_.store(true);
+  Wake();
+}
+
+Worker::End Worker::Run() {
+  while (!shutdown_.load()) {
+    pollfd fds[] = {{control_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
+    // Sessions' counters move without telling; without sessions all that changes wakes this thread.
+    const bool tick = sessions_.load() != 0 || stats_wait_;
+    const int timeout_ms = tick ? static_cast<int>(options_.stats_interval / std::chrono::milliseconds(1)) : -1;
+    (void)poll(fds, 2, timeout_ms);
+    if (fds[0].revents != 0) ReadControl();
+    if (fds[1].revents != 0) {
+      eventfd_t count = 0;
+      (void)eventfd_read(wake_.get(), &count);
+    }
+    Reap();
+    ReportStats();
+  }
+
+  EndAll(wire::EndReason::kShuttingDown, "the vGPU is shutting down");
+  const Instant deadline = clock_.Now() + options_.shutdown_timeout;
+  for (;;) {
+    Reap();
+    const std::size_t left = state_.lock()->connections.size();
+    if (left == 0) return no_device_ ? End::kNoDevice : End::kDone;
+    const Duration wait = deadline - clock_.Now();
+    if (wait <= Duration::zero()) {
+      Log(LogLevel::kWarn, "worker", "sessions did not end in time", {{"vgpu", vgpu_}, {"sessions", left}});
+      return End::kStuck;
+    }
+    pollfd fd{wake_.get(), POLLIN, 0};
+    (void)poll(&fd, 1, static_cast<int>(wait / std::chrono::milliseconds(1)) + 1);
+    eventfd_t count = 0;
+    (void)eventfd_read(wake_.get(), &count);
+  }
+}
+
+void Worker::ReadControl() {
+  std::array<std::byte, wire::kMaxPacketBytes> room;
+  wire::Arena arena;
+  for (int i = 0; i < kPacketsPerTurn && !shutdown_.load(); ++i) {
+    auto received = ReceivePacket(control_.get(), room);
+    if (!received.ok()) {
+      Log(LogLevel::kInfo, "worker", "the node is gone", {{"vgpu", vgpu_}, {"error", ToString(received.error())}});
+      shutdown_.store(true);
+      return;
+    }
+    if (received->none) return;
+    received_fds_ = std::move(received->fds);
+    const auto result =
+        wire::DispatchPacket(wire::node::kNodeCommands, ByteView(room).first(received->size_bytes), arena, *this);
+    received_fds_.clear();
+    explicit_bzero(room.data(), received->size_bytes);  // it may have held a key
+    if (result != wire::WireResult::kOk) {
+      Log(LogLevel::kError, "worker", "a packet of the node was not understood",
+          {{"vgpu", vgpu_}, {"problem", wire::WireResultName(result)}});
+    }
+  }
+}
+
+template <wire::Message M>
+Status Worker::Tell(const M& message) {
+  return SendPacket(control_.get(), wire::EncodePacket(wire::node::kNodeCommands, message));
+}
+
+// --- the node's messages ---
+
+void Worker::On(const wire::node::AssignVGpu& message) {
+  if (quota_.has_value()) {
+    Log(LogLevel::kError, "worker", "assigned twice", {{"vgpu", vgpu_}});
+    return;
+  }
+  auto device = open_device_(message);
+  if (!device.ok()) {
+    std::string reason = ToString(device.error());
+    Log(LogLevel::kError, "worker", "cannot open the device", {{"vgpu", message.vgpu.text}, {"error", reason}});
+    reason.resize(std::min<std::size_t>(reason.size(), wire::kMaxReasonBytes));
+    (void)Tell(wire::node::WorkerReady{1, {reason}});
+    no_device_ = true;
+    shutdown_.store(true);
+    return;
+  }
+  vgpu_ = message.vgpu.text;
+  device_ = std::move(*device);
+  quota_.emplace(message.memory_bytes);
+  spares_.emplace(device_.executors.get(), options_.spare_executors, &clock_);
+  Log(LogLevel::kInfo, "worker", "ready",
+      {{"vgpu", vgpu_},
+       {"tenant", message.tenant.text},
+       {"device", message.device_index},
+       {"memory", FormatSize(message.memory_bytes)}});
+  if (auto told = Tell(wire::node::WorkerReady{0, {""}}); !told.ok()) {
+    Log(LogLevel::kError, "worker", "cannot tell the node", {{"error", ToString(told.error())}});
+  }
+}
+
+void Worker::On(const wire::node::AddGrant& message) {
+  auto state = state_.lock();
+  if (message.key.bytes.size() != wire::node::kKeyBytes || state->grants.size() >= kMaxGrants) {
+    Log(LogLevel::kError, "worker", "a grant was not added: its key is too short, or there are too many",
+        {{"vgpu", vgpu_}, {"grant", message.grant.text}, {"grants", state->grants.size()}});
+    return;
+  }
+  state->grants.insert_or_assign(std::string(message.grant.text), Secret(message.key.bytes));
+}
+
+void Worker::On(const wire::node::RevokeGrant& message) {
+  auto state = state_.lock();
+  const auto found = state->grants.find(message.grant.text);
+  if (found != state->grants.end()) state->grants.erase(found);
+  for (Connection& connection : state->connections) {
+    if (connection.grant == message.grant.text) {
+      connection.end.Set(wire::EndReason::kGrantRevoked, "the claim that this program was using has ended");
+    }
+  }
+}
+
+void Worker::On(const wire::node::AdoptConnection&) {
+  if (received_fds_.size() != 1) {
+    Log(LogLevel::kError, "worker", "a connection came without its socket", {{"vgpu", vgpu_}});
+    return;
+  }
+  UniqueFd socket = std::move(received_fds_.front());
+  const std::size_t sessions = sessions_.load();
+  auto state = state_.lock();
+  if (!quota_.has_value() || state->connections.size() >= sessions + options_.max_handshakes) {
+    ++refused_;
+    Log(LogLevel::kWarn, "worker", "connection refused",
+        {{"vgpu", vgpu_}, {"reason", quota_.has_value() ? "too many handshakes under way" : "no vGPU assigned"}});
+    return;
+  }
+  Connection& connection = state->connections.emplace_back();
+  connection.socket = UniqueFd(fcntl(socket.get(), F_DUPFD_CLOEXEC, 0));
+  const bool busy = sessions >= options_.max_sessions;
+  try {
+    connection.thread = std::thread([this, &connection, busy, fd = socket.get()] {
+      Serve(connection, UniqueFd(fd), busy);
+      connection.finished.store(true);
+      Wake();
+    });
+    (void)socket.release();  // the thread's now
+  } catch (const std::system_error& error) {
+    ++refused_;
+    Log(LogLevel::kError, "worker", "no thread for a connection", {{"vgpu", vgpu_}, {"error", error.what()}});
+    state->connections.pop_back();
+  }
+}
+
+void Worker::On(const wire::node::Shutdown&) { shutdown_.store(true); }
+
+// --- sessions ---
+
+Result<session::GrantKey> Worker::KeyOf(Connection& connection, const std::string& vgpu, const std::string& grant) {
+  if (vgpu != vgpu_) return Error{Code::kNotFound, "vGPU " + vgpu + " is not here"};
+  auto state = state_.lock();
+  const auto found = state->grants.find(grant);
+  if (found == state->grants.end()) {
+    return Error{Code::kPermissionDenied, "grant " + grant + " is not known here, or was revoked"};
+  }
+  // From now on a revocation finds this connection, even before its handshake is done.
+  connection.grant = grant;
+  session::GrantKey key;
+  const ByteView bytes = found->second.Expose();
+  std::copy(bytes.begin(), bytes.end(), key.begin());
+  return key;
+}
+
+// On the connection's own thread.
+void Worker::Serve(Connection& connection, UniqueFd socket, bool busy) {
+  session::ServerLimits limits;
+  limits.memory_limit_bytes = quota_->limit_bytes();
+  limits.allow_plain_tcp = options_.allow_plain_tcp;
+  limits.handshake_timeout = options_.handshake_timeout;
+  const std::string busy_text = "the vGPU serves " + std::to_string(options_.max_sessions) +
+                                " programs already, as many as it may; wait for one to end";
+  if (busy) limits.busy = busy_text;
+  auto accepted = session::ServerSession::Accept(
+      std::move(socket), limits,
+      [&](const std::string& vgpu, const std::string& grant) { return KeyOf(connection, vgpu, grant); });
+  std::string grant;
+  {
+    auto state = state_.lock();
+    connection.socket.reset();
+    grant = connection.grant;
+  }
+  if (!accepted.ok()) {
+    ++refused_;
+    Log(LogLevel::kWarn, "worker", "session refused",
+        {{"vgpu", vgpu_}, {"grant", grant}, {"error", ToString(accepted.error())}});
+    return;
+  }
+  session::ServerSession& client = **accepted;
+  const Instant started = clock_.Now();
+  const bool over_limit = sessions_.fetch_add(1) >= options_.max_sessions;
+  Wake();  // the count has changed
+
+  exec::Ending ending;
+  if (over_limit) {
+    // Another one was faster: at the handshake there was still room.
+    ++refused_;
+    ending = {wire::EndReason::kResource, busy_text, "", false};
+    client.End(ending.reason, ending.message);
+  } else if (auto executor = spares_->Take(); !executor.ok()) {
+    ending = {wire::EndReason::kDeviceLost, "the device could not be opened on its node",
+              ToString(executor.error()), false};
+    client.End(ending.reason, ending.message);
+  } else {
+    const exec::Shared shared{&*quota_, device_.builder.get(), &build_slots_, &clock_};
+    exec::Session session(&client, std::move(*executor), shared, options_.session_limits, &connection.end,
+                          &connection.counters);
+    ending = session.Run();
+  }
+  if (ending.executor_crashed) ++crashes_;
+
+  const Totals totals = CountersOf(connection);
+  const session::Peer& peer = client.peer();
+  Log(LevelOf(ending.reason), "worker", "session ended",
+      {{"vgpu", vgpu_},
+       {"grant", grant},
+       {"session", peer.session_id.substr(0, 8)},
+       {"program", peer.program},
+       {"pid", peer.process_id},
+       {"reason", ReasonName(ending.reason)},
+       {"told", ending.message},
+       {"detail", ending.detail},
+       {"seconds", static_cast<double>((clock_.Now() - started).count()) / 1e9},
+       {"commands", totals.commands},
+       {"received_bytes", totals.received_bytes},
+       {"sent_bytes", totals.sent_bytes}});
+  sessions_.fetch_sub(1);
+}
+
+Worker::Totals Worker::CountersOf(Connection& connection) const {
+  exec::SessionCounters& counters = connection.counters;
+  return {counters.commands.load(), counters.received_bytes.load(), counters.sent_bytes.load(),
+          counters.DeviceTimeNs()};
+}
+
+void Worker::Reap() {
+  auto state = state_.lock();
+  for (auto it = state->connections.begin(); it != state->connections.end();) {
+    if (!it->finished.load()) {
+      ++it;
+      continue;
+    }
+    it->thread.join();  // it has nothing left to do
+    ended_ += CountersOf(*it);
+    it = state->connections.erase(it);
+  }
+}
+
+void Worker::EndAll(wire::EndReason reason, const std::string& message) {
+  auto state = state_.lock();
+  state->grants.clear();
+  for (Connection& connection : state->connections) {
+    connection.end.Set(reason, message);
+    if (connection.socket.valid()) ::shutdown(connection.socket.get(), SHUT_RDWR);
+  }
+}
+
+void Worker::ReportStats() {
+  if (!quota_.has_value()) return;
+  const Instant now = clock_.Now();
+  stats_wait_ = told_stats_.has_value() && now - stats_told_at_ < options_.stats_interval;
+  if (stats_wait_) return;
+  Totals totals = ended_;
+  {
+    auto state = state_.lock();
+    for (Connection& connection : state->connections) totals += CountersOf(connection);
+  }
+  const wire::node::WorkerStats stats{static_cast<std::uint32_t>(sessions_.load()),
+                                      quota_->used_bytes(),
+                                      totals.commands,
+                                      totals.received_bytes,
+                                      totals.sent_bytes,
+                                      totals.device_time_ns,
+                                      crashes_.load(),
+                                      refused_.load()};
+  ByteVector packet = wire::EncodePacket(wire::node::kNodeCommands, stats);
+  if (told_stats_ == packet) return;
+  // A node that does not read for a while misses some; the next ones hold the totals again.
+  if (!SendPacket(control_.get(), packet).ok()) return;
+  told_stats_ = std::move(packet);
+  stats_told_at_ = now;
+}
+
+}  // namespace tulle::worker

@@ -1,0 +1,146 @@
+// The worker: the process that is one vGPU. It holds the grants' keys, takes connections from its node, runs a
+// thread per session, and reports what they use. It runs no tenant code and loads no driver.
+//
+// The thread that calls Run() owns the control link, the grants' changes and the list of sessions. Bounds:
+// Options and kMaxGrants.
+//
+// A worker whose node has gone ends its sessions and exits: nobody could revoke their grants any more.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tulle/base/clock.h"
+#include "tulle/base/guarded.h"
+#include "tulle/base/secret.h"
+#include "tulle/base/unique_fd.h"
+#include "tulle/session/server_session.h"
+#include "tulle/wire/packet.h"
+#include "tulle/wire/schema/node.h"
+#include "tulle/worker/build/builder.h"
+#include "tulle/worker/build/slots.h"
+#include "tulle/worker/exec/session.h"
+#include "tulle/worker/quota/memory.h"
+#include "tulle/worker/spares.h"
+
+namespace tulle::worker {
+
+// A claim has one; a node may add a new one before it revokes the old.
+inline constexpr std::size_t kMaxGrants = 256;
+
+struct Options {
+  // One client process each, with an executor process and a thread here. More are told that the vGPU is busy.
+  std::size_t max_sessions = 64;
+  // Connections whose handshake is under way, or which are being told kBusy: each holds a thread for at most
+  // the handshake's timeout, so strangers can hold only these. More are closed at once.
+  std::size_t max_handshakes = 32;
+  std::size_t spare_executors = 1;
+  unsigned concurrent_builds = 2;
+  Duration stats_interval = std::chrono::milliseconds(200);
+  // How long ending sessions may take before the process exits without them.
+  Duration shutdown_timeout = std::chrono::seconds(4);
+  bool allow_plain_tcp = false;
+  Duration handshake_timeout = std::chrono::seconds(10);
+  exec::SessionLimits session_limits;
+};
+
+// Where sessions' work is done; made once the node has said which vGPU this is.
+struct Device {
+  std::unique_ptr<exec::ExecutorFactory> executors;
+  std::unique_ptr<build::Builder> builder;
+};
+
+class Worker {
+ public:
+  // Makes the device of an assignment. Called once, on Run()'s thread.
+  using OpenDevice = std::function<Result<Device>(const wire::node::AssignVGpu& assignment)>;
+
+  // `control` is the packet socket to the node; `clock` must outlive the worker.
+  Worker(UniqueFd control, const Options& options, OpenDevice open_device, const Clock* clock);
+  ~Worker();
+
+  enum class End {
+    kDone,
+    kNoDevice,  // the device could not be opened; the node has been told why
+    kStuck,     // sessions did not end in time: the process must exit without destroying this object
+  };
+  // Serves the node until it says Shutdown or is gone, then ends the sessions.
+  End Run();
+
+  // As if the node had said Shutdown. Safe in a signal handler.
+  void RequestShutdown();
+
+  // Messages of the node; called by DispatchPacket within Run().
+  void On(const wire::node::AssignVGpu& message);
+  void On(const wire::node::AddGrant& message);
+  void On(const wire::node::RevokeGrant& message);
+  void On(const wire::node::AdoptConnection& message);
+  void On(const wire::node::Shutdown& message);
+
+ private:
+  // One connection, from its arrival to the end of its session.
+  struct Connection {
+    std::thread thread;
+    UniqueFd socket;             // a duplicate, so that a handshake under way can be cut short; guarded by state_
+    std::string grant;           // once the client has named it; guarded by state_
+    exec::EndRequest end;
+    exec::SessionCounters counters;
+    std::atomic<bool> finished{false};  // the thread is about to return
+  };
+  struct State {
+    std::map<std::string, Secret, std::less<>> grants;
+    std::list<Connection> connections;  // the list itself changes on Run()'s thread only
+  };
+  struct Totals {
+    std::uint64_t commands = 0, received_bytes = 0, sent_bytes = 0, device_time_ns = 0;
+    Totals& operator+=(const Totals& other) {
+      commands += other.commands, received_bytes += other.received_bytes, sent_bytes += other.sent_bytes;
+      device_time_ns += other.device_time_ns;
+      return *this;
+    }
+  };
+
+  void ReadControl();
+  void Serve(Connection& connection, UniqueFd socket, bool busy);
+  Result<session::GrantKey> KeyOf(Connection& connection, const std::string& vgpu, const std::string& grant);
+  void Wake();
+  void Reap();
+  void EndAll(wire::EndReason reason, const std::string& message);
+  void ReportStats();
+  Totals CountersOf(Connection& connection) const;
+  template <wire::Message M>
+  Status Tell(const M& message);
+
+  const UniqueFd control_;
+  const Options options_;
+  const OpenDevice open_device_;
+  const Clock& clock_;
+  UniqueFd wake_;                      // an eventfd: a session ended, or a shutdown was asked for
+  std::atomic<bool> shutdown_{false};
+
+  bool no_device_ = false;
+  std::string vgpu_;                   // set by AssignVGpu, before any connection
+  Device device_;
+  std::optional<quota::MemoryQuota> quota_;
+  build::Slots build_slots_;
+  std::optional<Spares> spares_;
+
+  Guarded<State> state_;
+  std::atomic<std::size_t> sessions_{0};
+  std::atomic<std::uint32_t> crashes_{0};
+  std::atomic<std::uint32_t> refused_{0};
+  Totals ended_;                       // of sessions that are over
+  std::vector<UniqueFd> received_fds_; // of the packet at hand
+  std::optional<ByteVector> told_stats_;
+  Instant stats_told_at_{};
+  bool stats_wait_ = false;            // some may have changed, but it is too early to tell
+};
+
+}  // namespace tulle::worker
