@@ -28,6 +28,7 @@ inline constexpr std::int32_t kInvalidKernelArgs = -52;
 inline constexpr std::int32_t kInvalidWorkDimension = -53;
 inline constexpr std::int32_t kInvalidWorkGroupSize = -54;
 inline constexpr std::int32_t kInvalidGlobalWorkSize = -63;
+inline constexpr std::int32_t kInvalidGlobalOffset = -56;
 inline constexpr std::int32_t kInvalidEventWaitList = -57;
 inline constexpr std::int32_t kInvalidEvent = -58;
 inline constexpr std::int32_t kInvalidOperation = -59;

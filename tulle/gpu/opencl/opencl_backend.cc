@@ -6,6 +6,7 @@
 #include <map>
 #include <vector>
 
+#include "tulle/gpu/api/checks.h"
 #include "tulle/gpu/api/dispatch.h"
 #include "tulle/gpu/api/object_table.h"
 #include "tulle/gpu/api/outcome.h"
@@ -18,7 +19,6 @@ namespace {
 
 using wire::Handle;
 using wire::ObjectKind;
-using wire::opencl::MemFlag;
 
 // A context of the program. On a device with its own memory it also has a queue of ours, which fills fresh
 // buffers; other queues wait for it once after each such command.
@@ -52,18 +52,12 @@ struct BufferMemory {
   static void CL_CALLBACK OnDeleted(cl_mem, void* memory) { delete static_cast<BufferMemory*>(memory); }
 };
 
-struct Buffer final : Object {
+struct Buffer final : Object, BufferShape {
   static constexpr ObjectKind kKind = ObjectKind::kMemory;
   std::shared_ptr<NativeContext> context;
   OwnedMemory native;
   BufferMemory* memory = nullptr;  // valid as long as `native` is ours
   MutableByteView bytes;           // the contents, where this process can reach them
-  std::uint64_t size_bytes = 0;
-  wire::Flags<MemFlag> flags;
-
-  bool Contains(std::uint64_t offset, std::uint64_t size) const {
-    return offset <= size_bytes && size <= size_bytes - offset;
-  }
 };
 
 struct Program final : Object {
@@ -119,9 +113,6 @@ struct Event final : Object {
   }
   cl_event native() const { return tracked != nullptr ? tracked->native.get() : user.get(); }
 };
-
-// Transfers of one queue whose last piece has not come: one per thread of the program, and then some.
-constexpr std::size_t kMaxOpenTransfers = 1024;
 
 class OpenClBackend final : public Backend {
  public:
@@ -187,7 +178,7 @@ class OpenClBackend final : public Backend {
     std::int32_t status = queue == nullptr ? CL_INVALID_COMMAND_QUEUE : CL_SUCCESS;
     if constexpr (requires { message.transfer; }) {
       last_piece = message.more == 0;
-      if (!last_piece && (message.transfer == 0 || !message.event.handle.null())) status = CL_INVALID_VALUE;
+      if (status == CL_SUCCESS) status = CheckPiece(message);
       if (status == CL_SUCCESS && message.transfer != 0) {
         pieces = FindPieces(*queue, message.transfer, !last_piece, &status);
       }
@@ -232,7 +223,7 @@ class OpenClBackend final : public Backend {
     entry->native.reset(native);
     entry->duty = duty;
     entry->sequence = command.sequence;
-    entry->payload_bytes = command.payload.size();
+    if constexpr (requires { message.data.size_bytes; }) entry->payload_bytes = message.data.size_bytes;
     entry->queue = &queue->progress;
     entry->profiles = queue->profiles && (!event.null() || pieces != nullptr);
     if (pieces == nullptr) {
@@ -510,12 +501,8 @@ std::int32_t OpenClBackend::EnqueueService(const Buffer& buffer, std::uint64_t o
 
 void OpenClBackend::Run(const wire::opencl::InitBuffer& message, const Command& command) {
   const Buffer* const buffer = table_.Find<Buffer>(message.buffer.handle);
-  std::int32_t status = CL_SUCCESS;
-  if (buffer == nullptr) {
-    status = CL_INVALID_MEM_OBJECT;
-  } else if (!buffer->Contains(message.offset_bytes, command.payload.size())) {
-    status = CL_INVALID_VALUE;
-  } else if (!command.payload.empty()) {
+  std::int32_t status = CheckInit(buffer, message);
+  if (status == CL_SUCCESS && !command.payload.empty()) {
     if (buffer->bytes.empty()) {
       status = EnqueueService(*buffer, message.offset_bytes, &command);
     } else {
@@ -638,11 +625,7 @@ void OpenClBackend::Run(const wire::opencl::Finish& message, const Command& comm
 std::int32_t OpenClBackend::CheckKernel(const wire::opencl::EnqueueKernel& message, Kernel** kernel) const {
   *kernel = table_.Find<Kernel>(message.kernel.handle);
   if (*kernel == nullptr) return CL_INVALID_KERNEL;
-  if (message.work_dim < 1 || message.work_dim > 3) return CL_INVALID_WORK_DIMENSION;
-  const bool any_local = message.local_size != wire::Vec3{};
-  for (std::uint32_t i = 0; i < message.work_dim; ++i) {
-    if (any_local && message.local_size[i] == 0) return CL_INVALID_WORK_GROUP_SIZE;
-  }
+  if (const std::int32_t status = CheckRange(message); status != CL_SUCCESS) return status;
   // Kernels keep no reference to their arguments: a buffer may have been destroyed since it was set.
   for (const Kernel::Arg& arg : (*kernel)->args) {
     if (!arg.memory.null() && table_.Find<Buffer>(arg.memory) == nullptr) return CL_INVALID_KERNEL_ARGS;
@@ -666,37 +649,18 @@ void OpenClBackend::Run(const wire::opencl::EnqueueKernel& message, const Comman
 void OpenClBackend::Run(const wire::opencl::EnqueueRead& message, const Command& command) {
   const Buffer* const buffer = table_.Find<Buffer>(message.memory.handle);
   const std::uint64_t size = message.data.size_bytes;
-  Command sized = command;
-  sized.payload = command.payload.first(std::min<std::uint64_t>(size, command.payload.size()));
   Enqueue(
-      message, sized, Duty::kReadReply,
-      [&] {
-        if (buffer == nullptr) return CL_INVALID_MEM_OBJECT;
-        if (buffer->flags.has(MemFlag::kHostWriteOnly) || buffer->flags.has(MemFlag::kHostNoAccess)) {
-          return CL_INVALID_OPERATION;
-        }
-        return size != 0 && size == sized.payload.size() && buffer->Contains(message.offset_bytes, size) ? CL_SUCCESS
-                                                                                                         : CL_INVALID_VALUE;
-      },
+      message, command, Duty::kReadReply, [&] { return CheckRead(buffer, message, command.payload.size()); },
       [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
         return clEnqueueReadBuffer(queue, buffer->native.get(), CL_FALSE, message.offset_bytes, size,
-                                   sized.payload.data(), wait_count, waits, event);
+                                   command.payload.data(), wait_count, waits, event);
       });
 }
 
 void OpenClBackend::Run(const wire::opencl::EnqueueWrite& message, const Command& command) {
   const Buffer* const buffer = table_.Find<Buffer>(message.memory.handle);
   Enqueue(
-      message, command, Duty::kPayloadDone,
-      [&] {
-        if (buffer == nullptr) return CL_INVALID_MEM_OBJECT;
-        if (buffer->flags.has(MemFlag::kHostReadOnly) || buffer->flags.has(MemFlag::kHostNoAccess)) {
-          return CL_INVALID_OPERATION;
-        }
-        return !command.payload.empty() && buffer->Contains(message.offset_bytes, command.payload.size())
-                   ? CL_SUCCESS
-                   : CL_INVALID_VALUE;
-      },
+      message, command, Duty::kPayloadDone, [&] { return CheckWrite(buffer, message); },
       [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
         return clEnqueueWriteBuffer(queue, buffer->native.get(), CL_FALSE, message.offset_bytes, command.payload.size(),
                                     command.payload.data(), wait_count, waits, event);
@@ -706,20 +670,11 @@ void OpenClBackend::Run(const wire::opencl::EnqueueWrite& message, const Command
 void OpenClBackend::Run(const wire::opencl::EnqueueCopy& message, const Command& command) {
   const Buffer* const source = table_.Find<Buffer>(message.source.handle);
   const Buffer* const destination = table_.Find<Buffer>(message.destination.handle);
-  const std::uint64_t from = message.source_offset_bytes;
-  const std::uint64_t to = message.destination_offset_bytes;
-  const std::uint64_t size = message.size_bytes;
   Enqueue(
-      message, command, Duty::kNone,
-      [&] {
-        if (source == nullptr || destination == nullptr) return CL_INVALID_MEM_OBJECT;
-        if (size == 0 || !source->Contains(from, size) || !destination->Contains(to, size)) return CL_INVALID_VALUE;
-        if (source == destination && from < to + size && to < from + size) return CL_MEM_COPY_OVERLAP;
-        return CL_SUCCESS;
-      },
+      message, command, Duty::kNone, [&] { return CheckCopy(source, destination, message); },
       [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
-        return clEnqueueCopyBuffer(queue, source->native.get(), destination->native.get(), from, to, size, wait_count,
-                                   waits, event);
+        return clEnqueueCopyBuffer(queue, source->native.get(), destination->native.get(), message.source_offset_bytes,
+                                   message.destination_offset_bytes, message.size_bytes, wait_count, waits, event);
       });
 }
 
@@ -727,16 +682,7 @@ void OpenClBackend::Run(const wire::opencl::EnqueueFill& message, const Command&
   const Buffer* const buffer = table_.Find<Buffer>(message.memory.handle);
   const ByteView pattern = message.pattern.bytes;
   Enqueue(
-      message, command, Duty::kNone,
-      [&] {
-        if (buffer == nullptr) return CL_INVALID_MEM_OBJECT;
-        if (!std::has_single_bit(pattern.size()) || message.size_bytes == 0 ||
-            message.offset_bytes % pattern.size() != 0 || message.size_bytes % pattern.size() != 0 ||
-            !buffer->Contains(message.offset_bytes, message.size_bytes)) {
-          return CL_INVALID_VALUE;
-        }
-        return CL_SUCCESS;
-      },
+      message, command, Duty::kNone, [&] { return CheckFill(buffer, message); },
       [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
         return clEnqueueFillBuffer(queue, buffer->native.get(), pattern.data(), pattern.size(), message.offset_bytes,
                                    message.size_bytes, wait_count, waits, event);

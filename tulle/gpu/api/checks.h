@@ -1,0 +1,93 @@
+// What every backend checks of a command itself, before any driver or memory sees it: ranges, patterns,
+// what the host may do with a buffer. Each answers OpenCL's status, 0 when the command is good.
+#pragma once
+
+#include <bit>
+
+#include "tulle/gpu/api/opencl_status.h"
+#include "tulle/wire/command_table.h"
+
+namespace tulle::gpu {
+
+// A live buffer, as far as checks need to know it.
+struct BufferShape {
+  std::uint64_t size_bytes = 0;
+  wire::Flags<wire::opencl::MemFlag> flags;
+
+  // No sum is formed: offsets are as absurd as a peer likes.
+  bool Contains(std::uint64_t offset_bytes, std::uint64_t count_bytes) const {
+    return offset_bytes <= size_bytes && count_bytes <= size_bytes - offset_bytes;
+  }
+};
+
+// In all of these a null buffer is one that does not exist.
+inline std::int32_t CheckInit(const BufferShape* buffer, const wire::opencl::InitBuffer& message) {
+  if (buffer == nullptr) return cl_status::kInvalidMemObject;
+  return buffer->Contains(message.offset_bytes, message.data.size_bytes) ? 0 : cl_status::kInvalidValue;
+}
+
+// `room_bytes` is what the command has for the data.
+inline std::int32_t CheckRead(const BufferShape* buffer, const wire::opencl::EnqueueRead& message,
+                              std::uint64_t room_bytes) {
+  using wire::opencl::MemFlag;
+  if (buffer == nullptr) return cl_status::kInvalidMemObject;
+  if (buffer->flags.has(MemFlag::kHostWriteOnly) || buffer->flags.has(MemFlag::kHostNoAccess)) {
+    return cl_status::kInvalidOperation;
+  }
+  const std::uint64_t size = message.data.size_bytes;
+  return size != 0 && size <= room_bytes && buffer->Contains(message.offset_bytes, size) ? 0 : cl_status::kInvalidValue;
+}
+
+inline std::int32_t CheckWrite(const BufferShape* buffer, const wire::opencl::EnqueueWrite& message) {
+  using wire::opencl::MemFlag;
+  if (buffer == nullptr) return cl_status::kInvalidMemObject;
+  if (buffer->flags.has(MemFlag::kHostReadOnly) || buffer->flags.has(MemFlag::kHostNoAccess)) {
+    return cl_status::kInvalidOperation;
+  }
+  const std::uint64_t size = message.data.size_bytes;
+  return size != 0 && buffer->Contains(message.offset_bytes, size) ? 0 : cl_status::kInvalidValue;
+}
+
+inline std::int32_t CheckCopy(const BufferShape* source, const BufferShape* destination,
+                              const wire::opencl::EnqueueCopy& message) {
+  if (source == nullptr || destination == nullptr) return cl_status::kInvalidMemObject;
+  const std::uint64_t from = message.source_offset_bytes;
+  const std::uint64_t to = message.destination_offset_bytes;
+  const std::uint64_t size = message.size_bytes;
+  if (size == 0 || !source->Contains(from, size) || !destination->Contains(to, size)) return cl_status::kInvalidValue;
+  if (source == destination && from < to + size && to < from + size) return cl_status::kMemCopyOverlap;
+  return 0;
+}
+
+inline std::int32_t CheckFill(const BufferShape* buffer, const wire::opencl::EnqueueFill& message) {
+  if (buffer == nullptr) return cl_status::kInvalidMemObject;
+  const std::uint64_t pattern = message.pattern.bytes.size();
+  if (!std::has_single_bit(pattern) || message.size_bytes == 0 || message.offset_bytes % pattern != 0 ||
+      message.size_bytes % pattern != 0 || !buffer->Contains(message.offset_bytes, message.size_bytes)) {
+    return cl_status::kInvalidValue;
+  }
+  return 0;
+}
+
+// The dimensions only; what a device or kernel limits is the driver's to know.
+inline std::int32_t CheckRange(const wire::opencl::EnqueueKernel& message) {
+  if (message.work_dim < 1 || message.work_dim > 3) return cl_status::kInvalidWorkDimension;
+  const bool any_local = message.local_size != wire::Vec3{};
+  for (std::uint32_t i = 0; i < message.work_dim; ++i) {
+    if (any_local && message.local_size[i] == 0) return cl_status::kInvalidWorkGroupSize;
+    if (message.global_size[i] > ~message.global_offset[i]) return cl_status::kInvalidGlobalOffset;
+  }
+  return 0;
+}
+
+// A transfer's piece: see wire/schema/opencl/queue.h.
+template <typename M>
+std::int32_t CheckPiece(const M& message) {
+  if (message.more == 0) return 0;
+  return message.transfer != 0 && message.event.handle.null() ? 0 : cl_status::kInvalidValue;
+}
+
+// Transfers of one queue whose last piece has not come: one per thread of the program, and then some.
+inline constexpr std::size_t kMaxOpenTransfers = 1024;
+
+}  // namespace tulle::gpu
