@@ -1,0 +1,292 @@
+#include "tulle/control/api/map.h"
+
+#include <google/protobuf/util/json_util.h>
+#include <google/protobuf/util/time_util.h>
+
+#include "tulle/base/check.h"
+
+namespace tulle::control {
+namespace {
+
+using google::protobuf::util::TimeUtil;
+
+google::protobuf::Timestamp ToProtoTime(WallMicros us) { return TimeUtil::MicrosecondsToTimestamp(us); }
+// Zero when not set; out of range stays what arithmetic makes of it, nobody but people reads it.
+WallMicros FromProtoTime(const google::protobuf::Timestamp& time) {
+  return static_cast<WallMicros>(static_cast<std::uint64_t>(time.seconds()) * 1'000'000u) + time.nanos() / 1000;
+}
+
+template <typename Range, typename Repeated>
+void CopyInto(const Range& from, Repeated* to) {
+  to->Assign(from.begin(), from.end());
+}
+void CopyInto(const Labels& from, google::protobuf::Map<std::string, std::string>* to) {
+  to->insert(from.begin(), from.end());
+}
+Labels LabelsOf(const google::protobuf::Map<std::string, std::string>& from) { return {from.begin(), from.end()}; }
+std::vector<std::string> StringsOf(const google::protobuf::RepeatedPtrField<std::string>& from) {
+  return {from.begin(), from.end()};
+}
+
+v1::Metadata ToProto(const Metadata& from) {
+  v1::Metadata to;
+  to.set_name(from.name);
+  to.set_uid(from.uid);
+  to.set_resource_version(from.resource_version);
+  if (from.create_time_us != 0) *to.mutable_create_time() = ToProtoTime(from.create_time_us);
+  to.set_tenant(from.tenant);
+  CopyInto(from.labels, to.mutable_labels());
+  return to;
+}
+Metadata FromProto(const v1::Metadata& from) {
+  return {.name = from.name(),
+          .uid = from.uid(),
+          .resource_version = from.resource_version(),
+          .create_time_us = FromProtoTime(from.create_time()),
+          .tenant = from.tenant(),
+          .labels = LabelsOf(from.labels())};
+}
+
+}  // namespace
+
+v1::ClaimSpec ToProto(const ClaimSpec& from) {
+  v1::ClaimSpec to;
+  CopyInto(from.gpu_types, to.mutable_gpu_types());
+  CopyInto(from.vendors, to.mutable_vendors());
+  to.set_api(static_cast<v1::DeviceApi>(from.api));
+  to.set_memory_bytes(from.memory_bytes);
+  to.set_compute_percent(from.compute_percent);
+  to.set_performance_level(static_cast<v1::PerformanceLevel>(from.performance_level));
+  to.set_count(from.count);
+  CopyInto(from.node_selector, to.mutable_node_selector());
+  to.set_no_wait(from.no_wait);
+  to.set_release_when_unheld(from.release_when_unheld);
+  return to;
+}
+ClaimSpec FromProto(const v1::ClaimSpec& from) {
+  return {.gpu_types = StringsOf(from.gpu_types()),
+          .vendors = StringsOf(from.vendors()),
+          .api = static_cast<DeviceApi>(from.api()),
+          .memory_bytes = from.memory_bytes(),
+          .compute_percent = from.compute_percent(),
+          .performance_level = static_cast<PerformanceLevel>(from.performance_level()),
+          .count = from.count(),
+          .node_selector = LabelsOf(from.node_selector()),
+          .no_wait = from.no_wait(),
+          .release_when_unheld = from.release_when_unheld()};
+}
+
+v1::Claim ToProto(const Claim& from) {
+  v1::Claim to;
+  *to.mutable_metadata() = ToProto(from.metadata);
+  *to.mutable_spec() = ToProto(from.spec);
+  v1::ClaimStatus& status = *to.mutable_status();
+  status.set_phase(static_cast<v1::ClaimStatus::Phase>(from.status.phase));
+  CopyInto(from.status.vgpus, status.mutable_vgpus());
+  for (const Condition& condition : from.status.conditions) {
+    v1::Condition& added = *status.add_conditions();
+    added.set_type(condition.type);
+    added.set_status(condition.status);
+    added.set_reason(condition.reason);
+    added.set_message(condition.message);
+    if (condition.last_transition_us != 0) *added.mutable_last_transition_time() = ToProtoTime(condition.last_transition_us);
+  }
+  status.set_holders(from.status.holders);
+  return to;
+}
+Claim FromProto(const v1::Claim& from) {
+  Claim to{.metadata = FromProto(from.metadata()), .spec = FromProto(from.spec())};
+  to.status.phase = static_cast<ClaimPhase>(from.status().phase());
+  to.status.vgpus = StringsOf(from.status().vgpus());
+  for (const v1::Condition& condition : from.status().conditions()) {
+    to.status.conditions.push_back({.type = condition.type(),
+                                    .status = condition.status(),
+                                    .reason = condition.reason(),
+                                    .message = condition.message(),
+                                    .last_transition_us = FromProtoTime(condition.last_transition_time())});
+  }
+  to.status.holders = from.status().holders();
+  return to;
+}
+
+v1::VGpu ToProto(const VGpu& from) {
+  v1::VGpu to;
+  *to.mutable_metadata() = ToProto(from.metadata);
+  to.mutable_spec()->set_claim(from.spec.claim);
+  to.mutable_spec()->set_gpu(from.spec.gpu);
+  to.mutable_spec()->set_memory_bytes(from.spec.memory_bytes);
+  to.mutable_spec()->set_compute_percent(from.spec.compute_percent);
+  to.mutable_spec()->set_performance_level(static_cast<v1::PerformanceLevel>(from.spec.performance_level));
+  to.mutable_status()->set_phase(static_cast<v1::VGpuStatus::Phase>(from.status.phase));
+  to.mutable_status()->set_node(from.status.node);
+  to.mutable_status()->set_endpoint(from.status.endpoint);
+  to.mutable_status()->set_sessions(from.status.sessions);
+  to.mutable_status()->set_message(from.status.message);
+  return to;
+}
+VGpu FromProto(const v1::VGpu& from) {
+  return {.metadata = FromProto(from.metadata()),
+          .spec = {.claim = from.spec().claim(),
+                   .gpu = from.spec().gpu(),
+                   .memory_bytes = from.spec().memory_bytes(),
+                   .compute_percent = from.spec().compute_percent(),
+                   .performance_level = static_cast<PerformanceLevel>(from.spec().performance_level())},
+          .status = {.phase = static_cast<VGpuPhase>(from.status().phase()),
+                     .node = from.status().node(),
+                     .endpoint = from.status().endpoint(),
+                     .sessions = from.status().sessions(),
+                     .message = from.status().message()}};
+}
+
+v1::GpuDescription ToProto(const GpuDescription& from) {
+  v1::GpuDescription to;
+  to.set_type(from.type);
+  to.set_vendor(from.vendor);
+  for (const DeviceApi api : from.apis) to.add_apis(static_cast<v1::DeviceApi>(api));
+  to.set_memory_bytes(from.memory_bytes);
+  to.set_compute_units(from.compute_units);
+  to.set_clock_mhz(from.clock_mhz);
+  to.set_bandwidth_bytes_per_s(from.bandwidth_bytes_per_s);
+  to.set_driver(from.driver);
+  return to;
+}
+GpuDescription FromProto(const v1::GpuDescription& from) {
+  GpuDescription to{.type = from.type(),
+                    .vendor = from.vendor(),
+                    .memory_bytes = from.memory_bytes(),
+                    .compute_units = from.compute_units(),
+                    .clock_mhz = from.clock_mhz(),
+                    .bandwidth_bytes_per_s = from.bandwidth_bytes_per_s(),
+                    .driver = from.driver()};
+  for (const int api : from.apis()) to.apis.push_back(static_cast<DeviceApi>(api));
+  return to;
+}
+
+v1::Gpu ToProto(const Gpu& from) {
+  v1::Gpu to;
+  *to.mutable_metadata() = ToProto(from.metadata);
+  to.mutable_spec()->set_node(from.spec.node);
+  to.mutable_spec()->set_index(from.spec.index);
+  *to.mutable_spec()->mutable_description() = ToProto(from.spec.description);
+  v1::GpuStatus& status = *to.mutable_status();
+  status.set_allocatable_memory_bytes(from.status.allocatable_memory_bytes);
+  status.set_allocatable_compute_percent(from.status.allocatable_compute_percent);
+  status.set_allocated_memory_bytes(from.status.allocated_memory_bytes);
+  status.set_allocated_compute_percent(from.status.allocated_compute_percent);
+  status.set_vgpus(from.status.vgpus);
+  status.set_schedulable(from.status.schedulable);
+  return to;
+}
+Gpu FromProto(const v1::Gpu& from) {
+  return {.metadata = FromProto(from.metadata()),
+          .spec = {.node = from.spec().node(),
+                   .index = from.spec().index(),
+                   .description = FromProto(from.spec().description())},
+          .status = {.allocatable_memory_bytes = from.status().allocatable_memory_bytes(),
+                     .allocatable_compute_percent = from.status().allocatable_compute_percent(),
+                     .allocated_memory_bytes = from.status().allocated_memory_bytes(),
+                     .allocated_compute_percent = from.status().allocated_compute_percent(),
+                     .vgpus = from.status().vgpus(),
+                     .schedulable = from.status().schedulable()}};
+}
+
+v1::NodeTelemetry ToProto(const NodeTelemetry& from) {
+  v1::NodeTelemetry to;
+  to.set_cpus(from.cpus);
+  to.set_cpu_percent(from.cpu_percent);
+  to.set_memory_total_bytes(from.memory_total_bytes);
+  to.set_memory_available_bytes(from.memory_available_bytes);
+  to.set_network_received_bytes(from.network_received_bytes);
+  to.set_network_sent_bytes(from.network_sent_bytes);
+  to.set_sessions(from.sessions);
+  return to;
+}
+NodeTelemetry FromProto(const v1::NodeTelemetry& from) {
+  return {.cpus = from.cpus(),
+          .cpu_percent = from.cpu_percent(),
+          .memory_total_bytes = from.memory_total_bytes(),
+          .memory_available_bytes = from.memory_available_bytes(),
+          .network_received_bytes = from.network_received_bytes(),
+          .network_sent_bytes = from.network_sent_bytes(),
+          .sessions = from.sessions()};
+}
+
+v1::Node ToProto(const Node& from) {
+  v1::Node to;
+  *to.mutable_metadata() = ToProto(from.metadata);
+  to.mutable_spec()->set_cordoned(from.spec.cordoned);
+  v1::NodeStatus& status = *to.mutable_status();
+  status.set_state(static_cast<v1::NodeStatus::State>(from.status.state));
+  status.set_endpoint(from.status.endpoint);
+  status.set_version(from.status.version);
+  if (from.status.last_heartbeat_us != 0) *status.mutable_last_heartbeat_time() = ToProtoTime(from.status.last_heartbeat_us);
+  *status.mutable_telemetry() = ToProto(from.status.telemetry);
+  status.set_gpus(from.status.gpus);
+  status.set_vgpus(from.status.vgpus);
+  status.set_message(from.status.message);
+  return to;
+}
+Node FromProto(const v1::Node& from) {
+  return {.metadata = FromProto(from.metadata()),
+          .spec = {.cordoned = from.spec().cordoned()},
+          .status = {.state = static_cast<NodeState>(from.status().state()),
+                     .endpoint = from.status().endpoint(),
+                     .version = from.status().version(),
+                     .last_heartbeat_us = FromProtoTime(from.status().last_heartbeat_time()),
+                     .telemetry = FromProto(from.status().telemetry()),
+                     .gpus = from.status().gpus(),
+                     .vgpus = from.status().vgpus(),
+                     .message = from.status().message()}};
+}
+
+v1::Instance ToProto(const Instance& from) {
+  v1::Instance to;
+  *to.mutable_metadata() = ToProto(from.metadata);
+  to.mutable_spec();
+  to.mutable_status()->set_address(from.status.address);
+  CopyInto(from.status.claims, to.mutable_status()->mutable_claims());
+  if (from.status.last_seen_us != 0) *to.mutable_status()->mutable_last_seen_time() = ToProtoTime(from.status.last_seen_us);
+  return to;
+}
+Instance FromProto(const v1::Instance& from) {
+  return {.metadata = FromProto(from.metadata()),
+          .status = {.address = from.status().address(),
+                     .claims = StringsOf(from.status().claims()),
+                     .last_seen_us = FromProtoTime(from.status().last_seen_time())}};
+}
+
+v1::AttachedVGpu ToProto(const AttachedVGpu& from) {
+  v1::AttachedVGpu to;
+  to.set_vgpu(from.vgpu);
+  to.set_vgpu_uid(from.vgpu_uid);
+  CopyInto(from.endpoints, to.mutable_endpoints());
+  to.set_grant_id(from.grant_id);
+  to.set_grant_key(std::string(AsText(from.grant_key.Expose())));
+  *to.mutable_device() = ToProto(from.device);
+  to.set_memory_bytes(from.memory_bytes);
+  to.set_compute_percent(from.compute_percent);
+  to.set_performance_level(static_cast<v1::PerformanceLevel>(from.performance_level));
+  return to;
+}
+AttachedVGpu FromProto(const v1::AttachedVGpu& from) {
+  return {.vgpu = from.vgpu(),
+          .vgpu_uid = from.vgpu_uid(),
+          .endpoints = StringsOf(from.endpoints()),
+          .grant_id = from.grant_id(),
+          .grant_key = Secret(AsBytes(from.grant_key())),
+          .device = FromProto(from.device()),
+          .memory_bytes = from.memory_bytes(),
+          .compute_percent = from.compute_percent(),
+          .performance_level = static_cast<PerformanceLevel>(from.performance_level())};
+}
+
+std::string ToJson(const google::protobuf::Message& message) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.add_whitespace = true;
+  std::string json;
+  // Fails only for messages with a malformed Any, and there are none in this API.
+  TULLE_CHECK(google::protobuf::util::MessageToJsonString(message, &json, options).ok());
+  return json;
+}
+
+}  // namespace tulle::control

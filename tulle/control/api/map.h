@@ -1,0 +1,33 @@
+// Between the API's messages and the plain structs of control/model. Nothing is checked here: what comes from a
+// peer is validated by the core, and an enumerator that this version does not know passes as its number.
+#pragma once
+
+#include "tulle/control/model/resources.h"
+#include "tulle/v1/mesh.pb.h"
+
+namespace tulle::control {
+
+v1::Claim ToProto(const Claim& from);
+v1::VGpu ToProto(const VGpu& from);
+v1::Gpu ToProto(const Gpu& from);
+v1::Node ToProto(const Node& from);
+v1::Instance ToProto(const Instance& from);
+v1::AttachedVGpu ToProto(const AttachedVGpu& from);
+v1::ClaimSpec ToProto(const ClaimSpec& from);
+v1::NodeTelemetry ToProto(const NodeTelemetry& from);
+v1::GpuDescription ToProto(const GpuDescription& from);
+
+Claim FromProto(const v1::Claim& from);
+VGpu FromProto(const v1::VGpu& from);
+Gpu FromProto(const v1::Gpu& from);
+Node FromProto(const v1::Node& from);
+Instance FromProto(const v1::Instance& from);
+AttachedVGpu FromProto(const v1::AttachedVGpu& from);
+ClaimSpec FromProto(const v1::ClaimSpec& from);
+NodeTelemetry FromProto(const v1::NodeTelemetry& from);
+GpuDescription FromProto(const v1::GpuDescription& from);
+
+// The API's JSON, indented by two spaces.
+std::string ToJson(const google::protobuf::Message& message);
+
+}  // namespace tulle::control

@@ -1,0 +1,90 @@
+#include "tulle/control/api/map.h"
+
+#include <gtest/gtest.h>
+
+namespace tulle::control {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+
+// Gives each field of a message, at every depth, a value that is not its default.
+void Fill(Message* message, int* next) {
+  const auto* reflection = message->GetReflection();
+  const auto* descriptor = message->GetDescriptor();
+  for (int i = 0; i < descriptor->field_count(); ++i) {
+    const FieldDescriptor* field = descriptor->field(i);
+    const int n = ++*next;
+    if (field->is_map()) {
+      Message* entry = reflection->AddMessage(message, field);
+      entry->GetReflection()->SetString(entry, entry->GetDescriptor()->field(0), "k" + std::to_string(n));
+      entry->GetReflection()->SetString(entry, entry->GetDescriptor()->field(1), "v" + std::to_string(n));
+      continue;
+    }
+    const bool repeated = field->is_repeated();
+    switch (field->cpp_type()) {
+      case FieldDescriptor::CPPTYPE_MESSAGE: {
+        Message* child = repeated ? reflection->AddMessage(message, field) : reflection->MutableMessage(message, field);
+        if (child->GetTypeName() == "google.protobuf.Timestamp") {
+          child->GetReflection()->SetInt64(child, child->GetDescriptor()->field(0), 1'700'000'000 + n);
+        } else {
+          Fill(child, next);
+        }
+        break;
+      }
+      case FieldDescriptor::CPPTYPE_STRING:
+        repeated ? reflection->AddString(message, field, "s" + std::to_string(n))
+                 : reflection->SetString(message, field, "s" + std::to_string(n));
+        break;
+      case FieldDescriptor::CPPTYPE_ENUM: {
+        const int last = field->enum_type()->value(field->enum_type()->value_count() - 1)->number();
+        repeated ? reflection->AddEnumValue(message, field, last) : reflection->SetEnumValue(message, field, last);
+        break;
+      }
+      case FieldDescriptor::CPPTYPE_UINT64: reflection->SetUInt64(message, field, static_cast<std::uint64_t>(n) << 33); break;
+      case FieldDescriptor::CPPTYPE_UINT32: reflection->SetUInt32(message, field, static_cast<std::uint32_t>(n)); break;
+      case FieldDescriptor::CPPTYPE_FLOAT: reflection->SetFloat(message, field, static_cast<float>(n)); break;
+      case FieldDescriptor::CPPTYPE_BOOL: reflection->SetBool(message, field, true); break;
+      default: FAIL() << "teach Fill about " << field->full_name();
+    }
+  }
+}
+
+// A field that the mapping forgets is missing from the copy.
+template <typename Proto>
+void GoesBothWays() {
+  Proto original;
+  int next = 0;
+  Fill(&original, &next);
+  const Proto copy = ToProto(FromProto(original));
+  EXPECT_EQ(ToJson(original), ToJson(copy));
+}
+
+TEST(Map, EveryFieldGoesBothWays) {
+  GoesBothWays<v1::Claim>();
+  GoesBothWays<v1::VGpu>();
+  GoesBothWays<v1::Gpu>();
+  GoesBothWays<v1::Node>();
+  GoesBothWays<v1::Instance>();
+  GoesBothWays<v1::AttachedVGpu>();
+}
+
+TEST(Map, EnumeratorsHaveTheSameNumbers) {
+  EXPECT_EQ(v1::ClaimStatus::Phase_Name(static_cast<int>(ClaimPhase::kReleased)), Name(ClaimPhase::kReleased));
+  for (const auto phase : {ClaimPhase::kPending, ClaimPhase::kBound, ClaimPhase::kReleased, ClaimPhase::kFailed}) {
+    EXPECT_EQ(v1::ClaimStatus::Phase_Name(static_cast<int>(phase)), Name(phase));
+  }
+  for (const auto phase : {VGpuPhase::kCreating, VGpuPhase::kReady, VGpuPhase::kFailed, VGpuPhase::kDeleting}) {
+    EXPECT_EQ(v1::VGpuStatus::Phase_Name(static_cast<int>(phase)), Name(phase));
+  }
+  for (const auto state : {NodeState::kReady, NodeState::kNotReady, NodeState::kLeft}) {
+    EXPECT_EQ(v1::NodeStatus::State_Name(static_cast<int>(state)), Name(state));
+  }
+  for (const auto level : {PerformanceLevel::kBestEffort, PerformanceLevel::kBurst, PerformanceLevel::kGuaranteed, PerformanceLevel::kDedicated}) {
+    EXPECT_EQ(v1::PerformanceLevel_Name(static_cast<int>(level)), Name(level));
+  }
+  for (const auto api : {DeviceApi::kOpenCl, DeviceApi::kCuda}) EXPECT_EQ(v1::DeviceApi_Name(static_cast<int>(api)), Name(api));
+}
+
+}  // namespace
+}  // namespace tulle::control
