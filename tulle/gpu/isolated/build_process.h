@@ -23,6 +23,7 @@ struct BuildOptions {
   std::string binary = "/proc/self/exe";
   std::vector<std::string> argv;          // {"tulle-worker", "--role=builder", ...}: must end in RunBuilder()
   std::vector<std::string> environment;   // added to what drivers need anyway
+  std::vector<std::string> read_only_paths;  // seen in the jail besides the system's folders: a driver in /opt
   std::uint32_t device_index = 0;
   std::chrono::seconds deadline{300};
   std::uint64_t address_space_bytes = 8ull << 30;  // LLVM maps far more than it uses

@@ -28,10 +28,14 @@
 
 namespace tulle::gpu::isolated {
 
+// Commands that wait for an answer or hold staging. Each costs the worker some 100 B.
+inline constexpr std::size_t kMaxInFlight = 1u << 16;
+
 struct ExecutorOptions {
   std::string binary = "/proc/self/exe";
   std::vector<std::string> argv;          // {"tulle-worker", "--role=executor", ...}: must end in RunExecutor()
   std::vector<std::string> environment;   // added to what drivers need anyway
+  std::vector<std::string> read_only_paths;  // seen in the jail besides the system's folders: a driver in /opt
   std::uint32_t device_index = 0;         // of Driver::Probe
   std::uint64_t arena_bytes = 0;          // device memory; sparse: costs what is touched
   std::uint64_t staging_bytes = 256ull << 20;  // payloads under way; sparse too

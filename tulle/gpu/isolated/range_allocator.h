@@ -32,10 +32,11 @@ class RangeAllocator {
   std::uint64_t largest_free_bytes() const;
 
  private:
-  using BySize = std::pmr::set<std::pair<std::uint64_t, std::uint64_t>>;  // {size, offset}
+  void Insert(std::uint64_t offset, std::uint64_t size);
+
   std::pmr::unsynchronized_pool_resource pool_;  // nodes are reused: no malloc in steady state
-  std::pmr::map<std::uint64_t, std::uint64_t> free_by_offset_{&pool_};    // offset -> size
-  BySize free_by_size_{&pool_};
+  std::pmr::map<std::uint64_t, std::uint64_t> free_by_offset_{&pool_};           // offset -> size
+  std::pmr::set<std::pair<std::uint64_t, std::uint64_t>> free_by_size_{&pool_};  // {size, offset}
   const std::uint64_t granule_bytes_;
   std::uint64_t free_bytes_ = 0;
 };

@@ -1,0 +1,160 @@
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <mutex>
+
+#include "tulle/gpu/isolated/executor_main.h"
+#include "tulle/gpu/isolated/protocol.h"
+#include "tulle/gpu/isolated/ring.h"
+#include "tulle/gpu/isolated/shared_memory.h"
+#include "tulle/gpu/isolated/spinner.h"
+#include "tulle/sandbox/lock.h"
+
+namespace tulle::gpu::isolated {
+
+namespace {
+
+// A worker that takes no replies is alive and busy, or dead and we soon with it: looking again now and then
+// guards against nothing but a worker that forgot to wake us.
+constexpr int kLookAgainMs = 1000;
+// How often a batch of commands without end lets the worker know of room.
+constexpr std::uint64_t kWakeWriterEveryBytes = kRingBytes / 4;
+
+void RingDoorbell() {
+  const char byte = 1;
+  // Full means that it will wake anyway.
+  [[maybe_unused]] const ssize_t written = write(kDoorbellFd, &byte, 1);
+}
+
+// Carries what the driver reports to the worker. Thread-safe. When the ring is full the caller waits for the
+// worker, which takes replies whatever else it waits for: so a driver's thread can wait here while holding
+// its own locks.
+class Replies final : public Completions {
+ public:
+  Replies(RingIndices* indices, const RingBytes* bytes) : writer_(indices, bytes) {}
+
+  void Reply(std::uint16_t opcode, std::uint64_t sequence, ByteView body, std::uint64_t payload_bytes) override {
+    Write(RecordKind::kReply, opcode, sequence, body, payload_bytes);
+  }
+  void Notice(std::uint16_t opcode, ByteView body) override { Write(RecordKind::kNotice, opcode, 0, body, 0); }
+  void PayloadDone(std::uint64_t sequence) override { Write(RecordKind::kPayloadDone, 0, sequence, {}, 0); }
+
+  void Write(RecordKind kind, std::uint16_t opcode, std::uint64_t sequence, ByteView body,
+             std::uint64_t payload_bytes) {
+    RecordHeader header;
+    header.kind = static_cast<std::uint8_t>(kind);
+    header.opcode = opcode;
+    header.sequence = sequence;
+    header.payload_bytes = payload_bytes;
+    bool wake = false;
+    {
+      std::lock_guard lock(mutex_);  // the pieces of one message stay together
+      do {
+        const ByteView piece = body.first(std::min<std::size_t>(body.size(), kMaxRecordBodyBytes));
+        body = body.subspan(piece.size());
+        header.flags = body.empty() ? 0 : kMoreFollows;
+        while (writer_.TryWrite(header, piece) == RingResult::kNotNow) {
+          if (writer_.MustWakeReader()) RingDoorbell();
+          if (writer_.AnnounceWait(piece.size())) FutexWait(writer_.wait_word(), 1, kLookAgainMs);
+        }
+      } while (!body.empty());
+      wake = writer_.MustWakeReader();
+    }
+    if (wake) RingDoorbell();
+  }
+
+ private:
+  std::mutex mutex_;
+  RingWriter writer_;
+};
+
+// The worker's memory at a place that it named. The worker is trusted; a wrong place is its bug, and ends us.
+MutableByteView Piece(const SharedMemory& memory, std::uint64_t offset_bytes, std::uint64_t size_bytes) {
+  TULLE_CHECK(offset_bytes <= memory.size_bytes() && size_bytes <= memory.size_bytes() - offset_bytes);
+  return size_bytes == 0 ? MutableByteView() : memory.bytes().subspan(offset_bytes, size_bytes);
+}
+
+// Runs what lies in the ring. False: the ring is broken.
+bool RunBatch(RingReader& commands, const SharedMemory& arena, const SharedMemory& staging, Backend& backend) {
+  const auto make_room = [&] {
+    if (commands.MustWakeWriter()) RingDoorbell();
+  };
+  std::uint64_t popped_bytes = 0;
+  bool any = false;
+  RecordHeader header;
+  ByteView body;
+  RingResult result;
+  while ((result = commands.Peek(&header, &body)) == RingResult::kOk) {
+    Command command;
+    command.opcode = header.opcode;
+    command.wants_status = (header.flags & kWantsStatus) != 0;
+    command.sequence = header.sequence;
+    command.body = body;  // in place: the worker leaves it alone until Pop
+    command.payload = Piece(staging, header.payload_offset_bytes, header.payload_bytes);
+    command.memory = Piece(arena, header.memory_offset_bytes, header.memory_bytes);
+    backend.Submit(command);
+    any = true;
+    commands.Pop();
+    popped_bytes += header.size_bytes;
+    if (popped_bytes > kWakeWriterEveryBytes) {
+      popped_bytes = 0;
+      make_room();
+    }
+  }
+  if (any) {
+    backend.Flush();
+    make_room();
+  }
+  return result == RingResult::kNotNow;
+}
+
+struct Mappings {
+  SharedMemory rings, arena, staging;
+  RingBytes command_bytes, reply_bytes;
+};
+
+Result<Mappings> Map() {
+  TULLE_ASSIGN_OR_RETURN(auto rings, SharedMemory::Adopt(UniqueFd(kRingsFd)));
+  TULLE_ASSIGN_OR_RETURN(auto arena, SharedMemory::Adopt(UniqueFd(kArenaFd)));
+  TULLE_ASSIGN_OR_RETURN(auto staging, SharedMemory::Adopt(UniqueFd(kStagingFd)));
+  TULLE_ASSIGN_OR_RETURN(auto command_bytes, RingBytes::Map(rings.fd(), kCommandsOffset));
+  TULLE_ASSIGN_OR_RETURN(auto reply_bytes, RingBytes::Map(rings.fd(), kRepliesOffset));
+  return Mappings{std::move(rings), std::move(arena), std::move(staging), std::move(command_bytes),
+                  std::move(reply_bytes)};
+}
+
+}  // namespace
+
+int RunExecutor(Driver& driver) {
+  auto mapped = Map();
+  if (!mapped.ok() || mapped->rings.size_bytes() != kRingsFileBytes) return 2;  // not started by an ExecutorProcess
+  RingsHead& head = *reinterpret_cast<RingsHead*>(mapped->rings.bytes().data());
+  Replies replies(&head.replies, &mapped->reply_bytes);
+  const auto refuse = [&](const Error& error) {
+    replies.Write(RecordKind::kFailed, 0, 0, AsBytes(std::string_view(error.message).substr(0, kMaxRecordBodyBytes)),
+                  0);
+    return 1;
+  };
+
+  // Drivers load compilers and start threads, which the filter would not let them; nothing of a tenant's has
+  // been read yet.
+  auto backend = driver.OpenDevice(head.device_index, &replies);
+  if (!backend.ok()) return refuse(backend.error());
+  if (const Status locked = sandbox::Lock(sandbox::Role::kExecutor, head.best_effort != 0); !locked.ok()) {
+    return refuse(locked.error());
+  }
+  replies.Write(RecordKind::kReady, 0, 0, {}, 0);
+
+  RingReader commands(&head.commands, &mapped->command_bytes);
+  Spinner spinner;
+  while (RunBatch(commands, mapped->arena, mapped->staging, **backend)) {
+    if (!spinner.Spin([&] { return commands.HasRecord(); })) {
+      while (commands.AnnounceSleep()) FutexWait(commands.sleep_word(), 1, -1);
+    }
+    spinner.Came();
+  }
+  return 3;  // the ring is broken
+}
+
+}  // namespace tulle::gpu::isolated

@@ -1,0 +1,427 @@
+#include "tulle/gpu/isolated/executor_process.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory_resource>
+#include <new>
+#include <unordered_map>
+
+#include "tulle/gpu/isolated/captured_output.h"
+#include "tulle/gpu/isolated/protocol.h"
+#include "tulle/gpu/isolated/ring.h"
+#include "tulle/gpu/isolated/spinner.h"
+#include "tulle/wire/command_table.h"
+#include "tulle/wire/frame.h"
+#include "tulle/wire/schema/exec.h"
+
+namespace tulle::gpu::isolated {
+
+namespace {
+
+constexpr std::uint64_t kPageBytes = 4096;
+// A reader tells a waiting writer of room after this much, or when nothing is left.
+constexpr std::uint64_t kWakeWriterEveryBytes = kRingBytes / 4;
+constexpr std::size_t kReasonOutputBytes = 1024;
+
+// What an executor may say about a command, from the tables.
+struct CommandTraits {
+  bool known = false;
+  bool has_reply = false;
+  bool brings_payload = false;
+};
+
+template <typename M, template <typename> typename Is>
+constexpr bool AnyField() {
+  bool any = false;
+  M::ForEachField(M{}, [&](std::string_view, const auto& field) {
+    if constexpr (Is<std::remove_cvref_t<decltype(field)>>::value) any = true;
+  });
+  return any;
+}
+
+template <typename Table>
+void FindTraits(const Table& table, std::uint16_t opcode, CommandTraits* traits) {
+  wire::WithRow(table, opcode, [&](const auto& row) {
+    using M = typename std::remove_cvref_t<decltype(row)>::Command;
+    *traits = {.known = row.mode != wire::Mode::kNotice,
+               .has_reply = row.mode == wire::Mode::kReply,
+               .brings_payload = AnyField<M, wire::internal::IsPayload>()};
+  });
+}
+
+CommandTraits TraitsOf(std::uint16_t opcode) {
+  CommandTraits traits;
+  FindTraits(wire::kCommands, opcode, &traits);
+  FindTraits(wire::exec::kExecCommands, opcode, &traits);
+  return traits;
+}
+
+template <typename Table>
+void CheckReplyIn(const Table& table, std::uint16_t opcode, ByteView body, std::uint64_t payload_bytes,
+                  wire::Arena& arena, bool* good) {
+  wire::WithRow(table, opcode, [&](const auto& row) {
+    typename std::remove_cvref_t<decltype(row)>::Reply reply;
+    *good = wire::Decode(body, payload_bytes, arena, &reply) == wire::WireResult::kOk &&
+            wire::AnnouncedPayload(reply) == payload_bytes;
+  });
+}
+
+}  // namespace
+
+class ExecutorProcess::Impl {
+ public:
+  Impl(SharedMemory rings, RingBytes command_bytes, RingBytes reply_bytes, SharedMemory arena, Staging staging,
+       CapturedOutput output, UniqueFd doorbell)
+      : rings_(std::move(rings)),
+        command_bytes_(std::move(command_bytes)),
+        reply_bytes_(std::move(reply_bytes)),
+        arena_(std::move(arena)),
+        arena_ranges_(arena_.size_bytes(), kPageBytes),
+        staging_(std::move(staging)),
+        output_(std::move(output)),
+        doorbell_(std::move(doorbell)),
+        head_(*new (rings_.bytes().data()) RingsHead),
+        commands_(&head_.commands, &command_bytes_),
+        replies_(&head_.replies, &reply_bytes_) {}
+
+  // --- what the executor says ---
+
+  Receive TryReceive(Received* received) {
+    received->payload.Release();
+    while (true) {
+      RecordHeader header;
+      ByteView body;
+      switch (fault_.empty() ? replies_.Peek(&header, &body) : RingResult::kBroken) {
+        case RingResult::kBroken:
+          Fault("it damaged the reply ring");
+          return End();
+        case RingResult::kNotNow:
+          WakeWriterIfWaiting();
+          return hung_up_ ? End() : Receive::kNothing;
+        case RingResult::kOk:
+          break;
+      }
+      const bool whole = Assemble(header, body);
+      popped_bytes_ += header.size_bytes;
+      replies_.Pop();
+      if (popped_bytes_ > kWakeWriterEveryBytes) WakeWriterIfWaiting();
+      if (!whole) continue;
+      if (Accept(header, received)) {
+        spinner_.Came();
+        return Receive::kGot;
+      }
+    }
+  }
+
+  bool SpinForReplies() {
+    // Without an answer due, the next thing to happen is the client's, and is not seen here.
+    if (!fault_.empty() || answers_due_ == 0) return replies_.HasRecord();
+    return spinner_.Spin([this] { return replies_.HasRecord(); });
+  }
+
+  bool PrepareToSleep() {
+    if (!fault_.empty() || !replies_.AnnounceSleep()) return false;
+    // Whoever was refused room is to hear of it; what is refused for other reasons waits for a reply anyway.
+    if (refused_body_bytes_ != kNoneRefused && !commands_.AnnounceWait(refused_body_bytes_)) {
+      replies_.CancelSleep();
+      return false;
+    }
+    return true;
+  }
+
+  void Awake() {
+    replies_.CancelSleep();
+    commands_.CancelWait();
+    refused_body_bytes_ = kNoneRefused;
+    char bytes[64];
+    const ssize_t got = read(doorbell_.get(), bytes, sizeof bytes);
+    if (got == 0) hung_up_ = true;  // it is gone: nobody else holds the other end
+  }
+
+  // --- what it is told ---
+
+  bool Submit(Submission& submission) {
+    const CommandTraits traits = TraitsOf(submission.opcode);
+    TULLE_CHECK(traits.known && submission.body.size() <= kMaxRecordBodyBytes);
+    if (!fault_.empty()) return false;
+    const bool wants_status = (submission.flags & wire::kWantStatus) != 0;
+    const bool awaits_reply = traits.has_reply || wants_status;
+    const bool brings = traits.brings_payload && !submission.payload.empty();
+    const bool tracked = awaits_reply || !submission.payload.empty();
+    if (tracked && under_way_.size() >= kMaxInFlight) return false;
+
+    RecordHeader header;
+    header.opcode = submission.opcode;
+    header.kind = static_cast<std::uint8_t>(RecordKind::kCommand);
+    header.flags = wants_status ? kWantsStatus : 0;
+    header.sequence = submission.sequence;
+    if (!submission.payload.empty()) {
+      header.payload_offset_bytes = submission.payload.offset_bytes();
+      header.payload_bytes = submission.payload.size_bytes();
+    }
+    if (submission.memory.has_value()) {
+      header.memory_offset_bytes = submission.memory->offset_bytes;
+      header.memory_bytes = submission.memory->size_bytes;
+    }
+    switch (commands_.TryWrite(header, submission.body)) {
+      case RingResult::kBroken:
+        Fault("it damaged the command ring");
+        return false;
+      case RingResult::kNotNow:
+        refused_body_bytes_ = submission.body.size();
+        return false;
+      case RingResult::kOk:
+        break;
+    }
+    if (tracked) {
+      const auto [entry, fresh] = under_way_.try_emplace(submission.sequence);
+      TULLE_CHECK(fresh);
+      entry->second = {std::move(submission.payload), submission.opcode, awaits_reply, brings};
+      answers_due_ += awaits_reply ? 1 : 0;
+    }
+    return true;
+  }
+
+  void Flush() {
+    if (commands_.MustWakeReader()) FutexWakeAll(commands_reader_word());
+  }
+
+  // --- its end ---
+
+  void Kill() {
+    Fault("it was told to end");
+    child_->Kill();
+  }
+
+  SharedMemory rings_;
+  RingBytes command_bytes_, reply_bytes_;
+  SharedMemory arena_;
+  RangeAllocator arena_ranges_;
+  Staging staging_;
+  CapturedOutput output_;
+  UniqueFd doorbell_;
+  RingsHead& head_;
+  RingWriter commands_;
+  RingReader replies_;
+  std::unique_ptr<sandbox::Child> child_;  // before the blocks in under_way_: those refer to staging_ only
+  std::string end_reason_;
+
+ private:
+  // A command that the executor still owes something.
+  struct UnderWay {
+    StagingBlock payload;
+    std::uint16_t opcode = 0;
+    bool awaits_reply = false;
+    bool brings_payload = false;  // the block goes back at PayloadDone; else it is the reply's
+  };
+
+  static constexpr std::uint64_t kNoneRefused = ~std::uint64_t{0};
+
+  std::atomic<std::uint32_t>* commands_reader_word() { return &head_.commands.reader_sleeps; }
+
+  void WakeWriterIfWaiting() {
+    popped_bytes_ = 0;
+    if (replies_.MustWakeWriter()) FutexWakeAll(&head_.replies.writer_waits);
+  }
+
+  // Nothing more is believed of this executor. The first fault counts.
+  void Fault(const char* what) {
+    if (!fault_.empty()) return;
+    fault_ = what;
+    child_->Kill();
+  }
+
+  // Copies the record's body behind what came before of it. True when the message is complete.
+  bool Assemble(const RecordHeader& header, ByteView body) {
+    if (in_pieces_ && (header.kind != first_.kind || header.opcode != first_.opcode ||
+                       header.sequence != first_.sequence)) {
+      Fault("it mixed up the pieces of its messages");
+      return false;
+    }
+    if (!in_pieces_) body_.clear();
+    if (body.size() > wire::kMaxBodyBytes - body_.size()) {
+      Fault("it sent a message that is too long");
+      return false;
+    }
+    body_.insert(body_.end(), body.begin(), body.end());
+    first_ = header;
+    in_pieces_ = (header.flags & kMoreFollows) != 0;
+    return !in_pieces_;
+  }
+
+  // Judges one message, now private. True: *received holds it.
+  bool Accept(const RecordHeader& header, Received* received) {
+    received->opcode = header.opcode;
+    received->sequence = header.sequence;
+    received->body = body_;
+    decoded_.Reset();
+    switch (static_cast<RecordKind>(header.kind)) {
+      case RecordKind::kReady:
+        if (ready_) break;
+        ready_ = true;
+        received->kind = Received::Kind::kReady;
+        return true;
+      case RecordKind::kFailed:
+        // For a person to read, and cut to what a person reads.
+        failure_ = Printable(AsText(received->body).substr(0, kReasonOutputBytes));
+        return false;
+      case RecordKind::kReply: {
+        const auto entry = under_way_.find(header.sequence);
+        if (entry == under_way_.end() || !entry->second.awaits_reply || entry->second.opcode != header.opcode) break;
+        UnderWay& command = entry->second;
+        const std::uint64_t room = command.brings_payload ? 0 : command.payload.size_bytes();
+        bool good = false;
+        if (header.payload_bytes <= room) {
+          CheckReplyIn(wire::kCommands, header.opcode, body_, header.payload_bytes, decoded_, &good);
+          CheckReplyIn(wire::exec::kExecCommands, header.opcode, body_, header.payload_bytes, decoded_, &good);
+        }
+        if (!good) break;
+        received->kind = Received::Kind::kReply;
+        command.awaits_reply = false;
+        --answers_due_;
+        if (!command.brings_payload) {
+          if (header.payload_bytes != 0) {
+            received->payload = std::move(command.payload);
+            received->payload.Shrink(header.payload_bytes);
+          }
+          under_way_.erase(entry);
+        }
+        return true;
+      }
+      case RecordKind::kNotice: {
+        wire::CommandFailed failed;
+        wire::opencl::EventsCompleted completed;
+        const bool good =
+            header.opcode == wire::kOpcodeOf<wire::CommandFailed>
+                ? wire::Decode(body_, 0, decoded_, &failed) == wire::WireResult::kOk
+                : header.opcode == wire::kOpcodeOf<wire::opencl::EventsCompleted> &&
+                      wire::Decode(body_, 0, decoded_, &completed) == wire::WireResult::kOk;
+        if (!good) break;
+        received->kind = Received::Kind::kNotice;
+        received->sequence = 0;
+        return true;
+      }
+      case RecordKind::kPayloadDone: {
+        const auto entry = under_way_.find(header.sequence);
+        if (entry == under_way_.end() || !entry->second.brings_payload) break;
+        entry->second.payload.Release();
+        entry->second.brings_payload = false;
+        received->opcode = entry->second.opcode;
+        if (!entry->second.awaits_reply) under_way_.erase(entry);
+        received->kind = Received::Kind::kPayloadDone;
+        return true;
+      }
+      case RecordKind::kCommand:
+        break;
+    }
+    Fault("it answered what was not asked, or not in the form of an answer");
+    return false;
+  }
+
+  // The executor has ended, or was just killed, which takes instants: finds out how.
+  Receive End() {
+    if (!end_reason_.empty()) return Receive::kDead;
+    child_->Kill();  // a process that let go of its doorbell is as good as dead
+    pollfd ended = {child_->pidfd(), POLLIN, 0};
+    std::optional<sandbox::ExitStatus> exit;
+    while (!(exit = child_->TryWait()).has_value()) poll(&ended, 1, -1);
+    output_.Drain();
+    if (!failure_.empty()) {
+      end_reason_ = "the executor could not start: " + failure_;
+    } else if (!fault_.empty()) {
+      end_reason_ = "the executor was killed: " + fault_;
+    } else {
+      end_reason_ = "the executor " + exit->Text();
+    }
+    const std::string printed = output_.Tail(kReasonOutputBytes);
+    if (!printed.empty()) end_reason_ += "; it last printed: " + printed;
+    if (fault_.empty()) fault_ = "it has ended";
+    return Receive::kDead;
+  }
+
+  Spinner spinner_;
+  std::pmr::unsynchronized_pool_resource pool_;  // entries are reused: no malloc in steady state
+  std::pmr::unordered_map<std::uint64_t, UnderWay> under_way_{&pool_};
+  std::uint64_t answers_due_ = 0;
+  std::uint64_t popped_bytes_ = 0;
+  std::uint64_t refused_body_bytes_ = kNoneRefused;
+  ByteVector body_;
+  RecordHeader first_;
+  wire::Arena decoded_;
+  std::string fault_;    // why it was killed; nothing is believed of it then
+  std::string failure_;  // why it could not start, in its own words
+  bool in_pieces_ = false;
+  bool ready_ = false;
+  bool hung_up_ = false;
+};
+
+ExecutorProcess::ExecutorProcess(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ExecutorProcess::~ExecutorProcess() = default;
+
+Result<std::unique_ptr<ExecutorProcess>> ExecutorProcess::Start(sandbox::Launcher& launcher,
+                                                                const ExecutorOptions& options) {
+  TULLE_ASSIGN_OR_RETURN(auto rings, SharedMemory::Create("tulle rings", kRingsFileBytes));
+  TULLE_ASSIGN_OR_RETURN(auto command_bytes, RingBytes::Map(rings.fd(), kCommandsOffset));
+  TULLE_ASSIGN_OR_RETURN(auto reply_bytes, RingBytes::Map(rings.fd(), kRepliesOffset));
+  TULLE_ASSIGN_OR_RETURN(auto arena, SharedMemory::Create("tulle arena", options.arena_bytes));
+  TULLE_ASSIGN_OR_RETURN(auto staging, Staging::Create(options.staging_bytes));
+  // Nobody reads it while the executor lives; it must not wait for that.
+  TULLE_ASSIGN_OR_RETURN(auto output, CapturedOutput::Create(/*drop_when_full=*/true));
+  int doorbell[2];
+  if (pipe2(doorbell, O_CLOEXEC | O_NONBLOCK) != 0) return ErrnoError("a pipe to an executor", errno);
+  const UniqueFd doorbell_of_child(doorbell[1]);
+
+  auto impl = std::make_unique<Impl>(std::move(rings), std::move(command_bytes), std::move(reply_bytes),
+                                     std::move(arena), std::move(staging), std::move(output), UniqueFd(doorbell[0]));
+  impl->head_.device_index = options.device_index;
+  impl->head_.best_effort = launcher.best_effort() ? 1 : 0;
+
+  sandbox::ChildSpec spec;
+  spec.binary = options.binary;
+  spec.argv = options.argv;
+  spec.environment = DriverEnvironment(options.environment);
+  spec.fds = {-1,
+              impl->output_.child_fd(),
+              impl->output_.child_fd(),
+              impl->rings_.fd(),
+              impl->arena_.fd(),
+              impl->staging_.fd(),
+              doorbell_of_child.get()};
+  static_assert(kRingsFd == 3 && kArenaFd == 4 && kStagingFd == 5 && kDoorbellFd == 6);
+  spec.read_only_paths = options.read_only_paths;
+  spec.tmp_bytes = options.tmp_bytes;
+  TULLE_ASSIGN_OR_RETURN(impl->child_, launcher.Start(spec));
+  impl->output_.CloseChildEnd();
+  return std::unique_ptr<ExecutorProcess>(new ExecutorProcess(std::move(impl)));
+}
+
+std::optional<Range> ExecutorProcess::AllocateMemory(std::uint64_t size_bytes) {
+  return impl_->arena_ranges_.Allocate(size_bytes);
+}
+void ExecutorProcess::FreeMemory(const Range& range) {
+  impl_->arena_ranges_.Free(range);
+  impl_->arena_.Scrub(range.offset_bytes, range.size_bytes);
+}
+MutableByteView ExecutorProcess::memory(const Range& range) {
+  return impl_->arena_.bytes().subspan(range.offset_bytes, range.size_bytes);
+}
+std::optional<StagingBlock> ExecutorProcess::AllocateStaging(std::uint64_t size_bytes) {
+  return impl_->staging_.Allocate(size_bytes);
+}
+bool ExecutorProcess::Submit(Submission& submission) { return impl_->Submit(submission); }
+void ExecutorProcess::Flush() { impl_->Flush(); }
+Receive ExecutorProcess::TryReceive(Received* received) { return impl_->TryReceive(received); }
+bool ExecutorProcess::SpinForReplies() { return impl_->SpinForReplies(); }
+bool ExecutorProcess::PrepareToSleep() { return impl_->PrepareToSleep(); }
+void ExecutorProcess::Awake() { impl_->Awake(); }
+int ExecutorProcess::wake_fd() const { return impl_->doorbell_.get(); }
+int ExecutorProcess::death_fd() const { return impl_->child_->pidfd(); }
+void ExecutorProcess::Kill() { impl_->Kill(); }
+const std::string& ExecutorProcess::end_reason() const { return impl_->end_reason_; }
+std::uint64_t ExecutorProcess::CpuTimeNs() const { return impl_->child_->CpuTimeNs(); }
+pid_t ExecutorProcess::pid() const { return impl_->child_->pid(); }
+
+}  // namespace tulle::gpu::isolated

@@ -1,0 +1,64 @@
+// What worker and executor (or builder) agree on beside the ring: descriptors, the layout of the shared
+// memory, kinds of record. Same host and same build, so there is no version.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tulle/gpu/isolated/ring.h"
+#include "tulle/wire/limits.h"
+
+namespace tulle::gpu::isolated {
+
+// Descriptors of an executor; 0 is /dev/null, 1 and 2 are kept for the exit reason.
+inline constexpr int kRingsFd = 3;     // RingsHead, commands, replies
+inline constexpr int kArenaFd = 4;     // the device's memory
+inline constexpr int kStagingFd = 5;   // payloads
+inline constexpr int kDoorbellFd = 6;  // a pipe: one byte wakes the worker
+
+// Descriptors of a builder; 1 and 2 are kept for the build log.
+inline constexpr int kRequestFd = 3;   // a memfd: FrameHeader, exec::Compile, text
+inline constexpr int kResultFd = 4;    // a memfd, empty: FrameHeader, exec::CompileReply, binary
+
+enum class RecordKind : std::uint8_t {
+  kCommand,      // worker to executor; all others the other way
+  kReady,        // the device is open, the sandbox locked
+  kFailed,       // could not start; the body says why, as text
+  kReply,
+  kNotice,
+  kPayloadDone,
+};
+
+// RecordHeader::flags.
+inline constexpr std::uint8_t kWantsStatus = 1u << 0;  // commands
+inline constexpr std::uint8_t kMoreFollows = 1u << 1;  // the body goes on in the next record (from executors only)
+
+// The first page of kRingsFd. The settings are written by the worker before the executor starts.
+struct RingsHead {
+  std::uint32_t device_index = 0;
+  std::uint32_t best_effort = 0;
+  RingIndices commands;
+  RingIndices replies;
+};
+inline constexpr std::uint64_t kRingsHeadBytes = 4096;
+static_assert(sizeof(RingsHead) <= kRingsHeadBytes);
+inline constexpr std::uint64_t kCommandsOffset = kRingsHeadBytes;
+inline constexpr std::uint64_t kRepliesOffset = kCommandsOffset + kRingBytes;
+inline constexpr std::uint64_t kRingsFileBytes = kRepliesOffset + kRingBytes;
+
+// The whole environment of a jailed process. `given` comes first, so that it wins.
+inline std::vector<std::string> DriverEnvironment(const std::vector<std::string>& given) {
+  std::vector<std::string> all = given;
+  for (const char* variable : {
+           "PATH=/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LC_ALL=C.UTF-8",
+           // PoCL: a cache of its own, and kernels that fit any local size, so that an enqueue needs no linker.
+           "POCL_CACHE_DIR=/tmp/pocl", "POCL_WORK_GROUP_SPECIALIZATION=0",
+           // OpenMP runtimes of drivers: sleep when idle.
+           "OMP_WAIT_POLICY=passive"}) {
+    all.emplace_back(variable);
+  }
+  return all;
+}
+
+}  // namespace tulle::gpu::isolated
