@@ -1,11 +1,15 @@
 // The client's end of a session: one process attached to one vGPU.
 //
 // Any thread may send. Frames gather in an outgoing buffer; they leave when the link is idle, when enough
-// have gathered, when a caller waits, or on Flush(). Whoever waits for an answer reads the socket itself
-// (leader/follower); when nobody waits, the session's I/O thread does. The handler's calls are made by
-// whichever thread reads, one at a time, with the receive lock held: they must not wait for an answer.
-// Sends beyond the worker's window block until it acknowledges. Loss of the connection is final in this
-// version: every wait returns, every later send fails, OnLost is called once.
+// have gathered, when an acknowledgement arrives, when a caller waits, on Flush(), and at the latest a
+// millisecond after they were queued. Whoever waits for an answer reads the socket itself (leader/follower);
+// when nobody waits, the session's I/O thread does. Sends beyond the worker's window, or into a full socket,
+// block; who is blocked reads meanwhile. Loss of the connection is final in this version: every wait
+// returns, every later send fails, OnLost is called once.
+//
+// The handler's calls are made by whichever thread reads, one at a time, with the receive lock held. Inside
+// them no call of the session is allowed but limits() and lost(): what an arriving frame causes to be sent
+// is noted down and sent by another thread. (Send and the waits answer kFailedPrecondition there.)
 #pragma once
 
 #include <functional>
@@ -13,6 +17,7 @@
 
 #include "tulle/base/clock.h"
 #include "tulle/base/random.h"
+#include "tulle/base/unique_fd.h"
 #include "tulle/session/attach.h"
 #include "tulle/session/frame_handler.h"
 #include "tulle/wire/command_table.h"
@@ -22,7 +27,7 @@ namespace tulle::session {
 class ClientHandler : public FrameHandler {
  public:
   // The session is over: `error` is the worker's last word (SessionEnded) or what happened to the
-  // connection. Called once, from the reading or the sending thread; no frame follows.
+  // connection. Called at most once, like OnFrame; no frame follows. Not called for Close().
   virtual void OnLost(const Error& error) = 0;
 };
 
@@ -43,28 +48,30 @@ class ClientSession {
     Random* random = nullptr;                             // for session ids; must outlive the session
   };
 
-  // Tries the endpoints in order. `handler` must outlive the session.
+  // Tries the endpoints in order. `handler` must outlive the session. The error says for each endpoint what
+  // went wrong; kPermissionDenied and kUnauthenticated: a worker answered, and refused the grant.
   static Result<std::unique_ptr<ClientSession>> Connect(const Options& options, ClientHandler* handler);
+  // The same over a connected stream socket of which nothing was read; the target's endpoints are not used.
+  static Result<std::unique_ptr<ClientSession>> ConnectOver(UniqueFd socket, const Options& options,
+                                                            ClientHandler* handler);
   virtual ~ClientSession() = default;
 
   virtual const SessionLimits& limits() const = 0;
 
   // Queues one command and returns its sequence number. `payload` is gathered from the pieces and must
   // total what the message announces; it is copied or written out before the call returns.
+  // `before_send(argument, sequence)` runs under the send lock, before the frame can be answered: the place
+  // to register who waits for the sequence number.
+  using BeforeSend = void (*)(void* argument, std::uint64_t sequence);
   template <wire::Message M>
-  Result<std::uint64_t> Send(const M& message, std::span<const ByteView> payload = {}, std::uint16_t flags = 0) {
-    return SendWith(wire::kOpcodeOf<M>, flags, wire::EncodedSize(message), payload,
-                    [](MutableByteView out, const void* m) { wire::Encode(*static_cast<const M*>(m), out); }, &message,
-                    nullptr, nullptr);
-  }
-  // The same; `before_send(argument, sequence)` runs under the send lock, before the frame can be answered:
-  // the place to register who waits for the sequence number.
-  template <wire::Message M>
-  Result<std::uint64_t> Send(const M& message, std::span<const ByteView> payload, std::uint16_t flags,
-                             void (*before_send)(void* argument, std::uint64_t sequence), void* argument) {
-    return SendWith(wire::kOpcodeOf<M>, flags, wire::EncodedSize(message), payload,
-                    [](MutableByteView out, const void* m) { wire::Encode(*static_cast<const M*>(m), out); }, &message,
-                    before_send, argument);
+  Result<std::uint64_t> Send(const M& message, std::span<const ByteView> payload = {}, std::uint16_t flags = 0,
+                             BeforeSend before_send = nullptr, void* argument = nullptr) {
+    constexpr std::uint16_t kOpcode = wire::kOpcodeOf<M>;
+    wire::Mode mode{};
+    wire::WithRow(wire::kCommands, kOpcode, [&](const auto& row) { mode = row.mode; });
+    return SendFrame({kOpcode, flags, mode, wire::EncodedSize(message), wire::AnnouncedPayload(message), payload,
+                      [](MutableByteView out, const void* m) { wire::Encode(*static_cast<const M*>(m), out); },
+                      &message, before_send, argument});
   }
 
   // Puts everything queued on the wire.
@@ -79,14 +86,29 @@ class ClientSession {
 
   virtual bool lost() const = 0;
 
-  // Sends Goodbye, flushes, closes, ends the I/O thread. No call may follow.
+  // Sends Goodbye, flushes, waits until the worker has taken it (both for at most a second), closes, ends the
+  // I/O thread. Threads that wait are woken with an error. No call may follow; not from the handler.
   virtual void Close() = 0;
 
+  // In the child of a fork, before anything else touches this session there: gives the connection up without
+  // a byte written, so that the parent's goes on. Takes no lock and frees nothing, because the parent's other
+  // threads may have held either; the object may then only be leaked (unique_ptr::release).
+  virtual void AbandonAfterFork() = 0;
+
  protected:
-  using EncodeFn = void (*)(MutableByteView out, const void* message);
-  virtual Result<std::uint64_t> SendWith(std::uint16_t opcode, std::uint16_t flags, std::size_t body_bytes,
-                                         std::span<const ByteView> payload, EncodeFn encode, const void* message,
-                                         void (*before_send)(void*, std::uint64_t), void* argument) = 0;
+  struct Outgoing {
+    std::uint16_t opcode;
+    std::uint16_t flags;
+    wire::Mode mode;
+    std::size_t body_bytes;
+    std::uint64_t announced_bytes;  // of payload, by the message
+    std::span<const ByteView> payload;
+    void (*encode)(MutableByteView out, const void* message);
+    const void* message;
+    BeforeSend before_send;
+    void* argument;
+  };
+  virtual Result<std::uint64_t> SendFrame(const Outgoing& frame) = 0;
 };
 
 }  // namespace tulle::session

@@ -49,7 +49,7 @@ Status ReadAnswer(net::Transport& transport, Instant deadline) {
   switch (static_cast<PlainAnswer>(answer)) {
     case PlainAnswer::kProceed: return OkStatus();
     case PlainAnswer::kNotAllowed:
-      return Refused(Code::kPermissionDenied, "the worker does not allow connections without TLS");
+      return Refused(Code::kFailedPrecondition, "the worker does not allow connections without TLS");
     case PlainAnswer::kUnknownGrant: return Refused(Code::kPermissionDenied, "the worker does not know the grant");
     case PlainAnswer::kWrongKey: return Refused(Code::kUnauthenticated, "the worker has another key for the grant");
   }

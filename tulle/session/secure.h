@@ -19,8 +19,8 @@ namespace tulle::session {
 // The key of one stream of a session: HKDF-SHA256 of the grant's key, so that no two connections share one.
 Result<net::SecretKey> DeriveStreamKey(const net::Crypto& crypto, const GrantKey& key, const PskIdentity& identity);
 
-// The client's side, over a connected socket. kPermissionDenied: the worker does not know the grant (or does
-// not allow plain TCP); kUnauthenticated: it has another key.
+// The client's side, over a connected socket. kPermissionDenied: the worker does not know the grant;
+// kUnauthenticated: it has another key; kFailedPrecondition: it does not allow plain TCP.
 Result<std::unique_ptr<net::Transport>> SecureClient(UniqueFd socket, const GrantKey& key, const PskIdentity& identity,
                                                      bool tls, Instant deadline);
 

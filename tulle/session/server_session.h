@@ -49,14 +49,16 @@ class ServerSession {
   virtual bool has_buffered_input() const = 0;
 
   // Reads what has arrived and hands over each whole frame; at most ~256 KiB of bodies a call, so that
-  // replies are not starved. False: nothing had arrived. An error ends the session; when it is the client's
-  // breach of protocol, SessionEnded{kProtocol} has been queued.
+  // replies are not starved. False: nothing had arrived. An error ends the session: kCancelled when the client
+  // said goodbye, kUnavailable when it is gone, the handler's own, or the client's breach of protocol
+  // (SessionEnded{kProtocol} has been queued). What is left to do is End().
   virtual Result<bool> Pump(FrameHandler& handler) = 0;
   // While paused, Pump reads nothing: back-pressure when the worker's staging is full. May be called from
   // OnFrame: then Pump hands over no further frame, not even one that has arrived, until the pause ends.
   virtual void Pause(bool paused) = 0;
 
-  // Queue frames to the client. Payload bytes are written out or copied before the call returns.
+  // Queue frames to the client. Payload bytes are written out or copied before the call returns. A reply to a
+  // command that awaits none is refused (kInvalidArgument), and nothing is sent.
   virtual Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload) = 0;
   template <wire::Message M>
   Status SendNotice(const M& message) {
@@ -68,7 +70,8 @@ class ServerSession {
     return SendMessage(opcode, answers, message, payload);
   }
 
-  // All commands up to `sequence` have reached the driver. Acks are sent as needed, not each time.
+  // All commands up to `sequence` have reached the driver. Acks are sent as needed (by Flush, which the loop
+  // calls before it sleeps), not each time.
   virtual void Acknowledge(std::uint64_t sequence) = 0;
 
   // Writes what it can; true when nothing is left. Blocks never.
@@ -77,7 +80,8 @@ class ServerSession {
   // that a client which does not read cannot fill its memory.
   virtual std::size_t pending_bytes() const = 0;
 
-  // Tells the client why, tries to flush for at most a second, closes.
+  // Tells the client why, unless it has been told; flushes, and waits until it has closed, both for at most a
+  // second; closes. Logs the session's one line.
   virtual void End(wire::EndReason reason, const std::string& message) = 0;
 
   struct Counters {

@@ -1,0 +1,455 @@
+#include "tulle/session/server_session.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <utility>
+
+#include "tulle/base/log.h"
+#include "tulle/net/wait.h"
+#include "tulle/session/frame_io.h"
+#include "tulle/session/ledger.h"
+#include "tulle/session/secure.h"
+
+namespace tulle::session {
+namespace {
+
+constexpr std::size_t kPumpBytes = 256u << 10;       // of one Pump, so that replies are not starved
+constexpr std::uint64_t kAckCommands = 64;           // an Ack is due at the latest after so many commands ...
+constexpr std::uint64_t kAckBytes = 256u << 10;      // ... or bytes
+constexpr std::size_t kMaxQueuedBytes = 64u << 20;   // a worker that ignores pending_bytes() ends the session here
+constexpr Duration kFarewell = std::chrono::seconds(1);  // what End() gives the client
+constexpr std::size_t kLoggedTextBytes = 256;
+constexpr std::uint64_t kMaxFrameBytes = wire::kFrameHeaderBytes + wire::kMaxBodyBytes + wire::kMaxPayloadBytes;
+
+Error SessionError(Code code, std::string message) { return {code, std::move(message), Scope::kSession}; }
+
+// A client's words, fit for a line of a log.
+std::string Printable(std::string_view text) {
+  std::string out(text.substr(0, kLoggedTextBytes));
+  std::replace_if(out.begin(), out.end(), [](unsigned char c) { return c < 0x20 || c >= 0x7f; }, '?');
+  return out;
+}
+
+std::string_view ReasonText(wire::EndReason reason) {
+  switch (reason) {
+    case wire::EndReason::kGoodbye: return "goodbye";
+    case wire::EndReason::kGrantRevoked: return "grant revoked";
+    case wire::EndReason::kDeviceLost: return "device lost";
+    case wire::EndReason::kProtocol: return "protocol broken by the client";
+    case wire::EndReason::kShuttingDown: return "worker stops";
+    case wire::EndReason::kResource: return "over a limit";
+  }
+  return "unknown";
+}
+
+// Takes the client's Hello.
+class HelloSink final : public FrameSink {
+ public:
+  bool WantsMore() const override { return !got_; }
+  Status OnHeader(const wire::FrameHeader& header) override {
+    if (header.opcode != wire::kOpcodeOf<wire::Hello> || header.sequence != 1 || header.answers != 0) {
+      return Breach(wire::WireResult::kBadSequence);
+    }
+    if (header.flags != 0) return Breach(wire::WireResult::kBadEnum);
+    if (header.payload_bytes != 0) return Breach(wire::WireResult::kBadPayload);
+    return OkStatus();
+  }
+  Result<MutableByteView> OnPayload(const wire::FrameHeader&, ByteView) override { return MutableByteView(); }
+  Status OnFrame(const wire::FrameHeader&, ByteView body, MutableByteView) override {
+    wire::Arena arena;
+    TULLE_RETURN_IF_ERROR(CheckedOrBreach(wire::Decode(body, 0, arena, &hello)));
+    program = hello.program.text;
+    got_ = true;
+    return OkStatus();
+  }
+
+  wire::Hello hello;  // but for the text, whose memory is gone
+  std::string program;
+
+ private:
+  bool got_ = false;
+};
+
+class Session final : public ServerSession, private FrameSink {
+ public:
+  Session(SecuredPeer secured, const ServerLimits& limits)
+      : transport_(std::move(secured.transport)), limits_(limits) {
+    peer_.vgpu = std::move(secured.identity.vgpu);
+    peer_.grant = std::move(secured.identity.grant);
+    peer_.session_id = std::move(secured.identity.session_id);
+  }
+
+  ~Session() override {
+    if (!logged_) LogEnd("dropped", "");
+  }
+
+  // Takes Hello and answers it. On an error the client has been told why, as far as it followed the protocol.
+  Status Greet(Instant deadline) {
+    HelloSink sink;
+    Status status = ReadUntilSatisfied(*transport_, reader_, sink, deadline);
+    if (!status.ok()) {
+      detail_ = status.error().message;
+      failed_ = status.error().code == Code::kUnavailable;
+      End(wire::EndReason::kProtocol, "");
+      return status;
+    }
+    peer_.program = Printable(sink.program);
+    peer_.process_id = sink.hello.process_id;
+
+    wire::HelloReply reply;
+    std::string reason;
+    const auto refuse = [&](wire::HelloStatus why, std::string text) {
+      reply.status = {why};
+      reason = std::move(text);
+    };
+    const wire::Hello& hello = sink.hello;
+    reply.version = std::min(hello.version_max, wire::kWireVersion);
+    reply.capabilities = hello.capabilities & limits_.capabilities & wire::KnownCapabilities();
+    if (hello.version_min > hello.version_max || reply.version < hello.version_min ||
+        reply.version < wire::kWireVersionMin) {
+      refuse(wire::HelloStatus::kNoCommonVersion,
+             "the program's tulle speaks wire versions " + std::to_string(hello.version_min) + " to " +
+                 std::to_string(hello.version_max) + ", this worker " + std::to_string(wire::kWireVersionMin) + " to " +
+                 std::to_string(wire::kWireVersion) + "; install the same release on both");
+      reply.version = 0;
+    } else if (reply.capabilities == 0) {
+      refuse(wire::HelloStatus::kNoCommonCapability,
+             "the worker offers nothing that the program's tulle can use; install the same release on both");
+    } else if (!limits_.busy.empty()) {
+      refuse(wire::HelloStatus::kBusy, limits_.busy);
+    }
+    if (reply.status.value == wire::HelloStatus::kAccepted) {
+      reply.window_bytes = std::min(limits_.window_bytes, wire::kMaxWindowBytes);
+      reply.memory_limit_bytes = limits_.memory_limit_bytes;
+    }
+    reply.reason = {std::string_view(reason).substr(0, wire::kMaxReasonBytes)};
+    capabilities_ = reply.capabilities;
+    version_ = reply.version;
+    AppendMessage(output_, wire::kOpcodeOf<wire::Hello>, ++sent_sequence_, 1, reply);
+    TULLE_RETURN_IF_ERROR(WriteAll(*transport_, output_.data(), deadline));
+    bytes_sent_ += output_.size();
+    output_.Consume(output_.size());
+    if (reply.status.value == wire::HelloStatus::kAccepted) return OkStatus();
+    ended_ = true;
+    AwaitClose(net::Now() + kFarewell);
+    LogEnd("refused", reason);
+    return SessionError(Code::kFailedPrecondition, reason);
+  }
+
+  const Peer& peer() const override { return peer_; }
+  int fd() const override { return transport_->fd(); }
+  short events() const override {
+    short events = 0;
+    if (!paused_ && !ended_) events |= transport_->read_events();
+    if (!output_.empty()) events |= transport_->write_events();
+    return events;
+  }
+  bool has_buffered_input() const override {
+    return !paused_ && !ended_ && (stopped_early_ || transport_->has_buffered_input());
+  }
+  std::size_t pending_bytes() const override { return output_.size(); }
+  void Pause(bool paused) override { paused_ = paused; }
+  Counters counters() const override { return {received_sequence_, bytes_received_, bytes_sent_}; }
+
+  Result<bool> Pump(FrameHandler& handler) override {
+    if (ended_) return SessionError(Code::kCancelled, "the session has ended");
+    handler_ = &handler;
+    const std::uint64_t first = received_sequence_;
+    std::size_t budget = kPumpBytes;
+    idle_ = false;
+    // Frames that a pause had held back come before new bytes.
+    Status status = stopped_early_ ? Drain() : OkStatus();
+    while (status.ok() && WantsMore() && budget != 0) {
+      const Result<std::size_t> got = reader_.Fill(*transport_);
+      if (!got.ok()) {
+        failed_ = true;
+        status = got.error();
+        break;
+      }
+      if (*got == 0) {
+        idle_ = true;
+        break;
+      }
+      budget -= std::min(budget, *got);
+      bytes_received_ += *got;
+      status = Drain();
+    }
+    if (status.ok()) return received_sequence_ != first || budget != kPumpBytes;
+    detail_ = status.error().message;
+    if (!failed_ && !handler_failed_) {
+      QueueEnd(goodbye_ ? wire::EndReason::kGoodbye : wire::EndReason::kProtocol, "");
+    }
+    return status.error();
+  }
+
+  Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload) override {
+    if (ended_) return SessionError(Code::kCancelled, "the session has ended");
+    TULLE_CHECK(body.size() <= wire::kMaxBodyBytes && payload.size() <= wire::kMaxPayloadBytes);
+    if (output_.size() + body.size() + payload.size() > kMaxQueuedBytes) {
+      return SessionError(Code::kResourceExhausted, "the client does not take its replies: " +
+                                                        FormatSize(output_.size()) + " wait, the limit is " +
+                                                        FormatSize(kMaxQueuedBytes));
+    }
+    if (answers != 0 && !pending_.Take(answers, opcode)) {
+      return Error{Code::kInvalidArgument,
+                   "command " + std::to_string(answers) + " of the session awaits no such answer"};
+    }
+    wire::FrameHeader header;
+    header.body_bytes = static_cast<std::uint32_t>(body.size());
+    header.opcode = opcode;
+    header.sequence = ++sent_sequence_;
+    header.answers = answers;
+    header.payload_bytes = payload.size();
+    const bool direct = payload.size() >= kDirectPayloadBytes;
+    MutableByteView room = AppendFrame(output_, header, direct ? 0 : payload.size());
+    std::copy(body.begin(), body.end(), room.begin());
+    if (!direct) {
+      std::copy(payload.begin(), payload.end(), room.begin() + static_cast<std::ptrdiff_t>(body.size()));
+      return OkStatus();
+    }
+    while (!payload.empty()) {
+      const ByteView queued = output_.data();
+      const iovec pieces[] = {{const_cast<std::byte*>(queued.data()), queued.size()},
+                              {const_cast<std::byte*>(payload.data()), payload.size()}};
+      TULLE_ASSIGN_OR_RETURN(const std::size_t taken, Write(pieces));
+      if (taken == 0) break;
+      const std::size_t from_queue = std::min(taken, queued.size());
+      output_.Consume(from_queue);
+      payload = payload.subspan(taken - from_queue);
+    }
+    output_.Append(payload);
+    return OkStatus();
+  }
+
+  void Acknowledge(std::uint64_t sequence) override {
+    TULLE_CHECK(sequence <= received_sequence_);
+    // What came behind the last command for the handler was for the session itself, and is done.
+    executed_ = std::max(executed_, sequence >= handed_sequence_ ? received_sequence_ : sequence);
+    if (executed_ - acked_ >= kAckCommands ||
+        (executed_ > acked_ && ledger_.unacked_bytes() >= std::min(kAckBytes, limits_.window_bytes / 4))) {
+      QueueAck();
+    }
+  }
+
+  Result<bool> Flush() override {
+    // An Ack goes along with whatever is sent, or when there is nothing else to do; then rather with a reply
+    // that will come anyway, so that a client in step with us is not woken twice, unless the client might need
+    // it to send its next frame.
+    if (executed_ > acked_ && !ended_) {
+      const bool resting = idle_ || paused_;
+      const bool urgent = pending_.size() == 0 || ledger_.unacked_bytes() + kMaxFrameBytes > limits_.window_bytes;
+      if (!output_.empty() || (resting && urgent)) QueueAck();
+    }
+    while (!output_.empty()) {
+      const ByteView queued = output_.data();
+      const iovec piece{const_cast<std::byte*>(queued.data()), queued.size()};
+      TULLE_ASSIGN_OR_RETURN(const std::size_t taken, Write({&piece, 1}));
+      if (taken == 0) return false;
+      output_.Consume(taken);
+    }
+    return true;
+  }
+
+  void End(wire::EndReason reason, const std::string& message) override {
+    if (logged_) return;
+    if (!failed_) {
+      QueueEnd(reason, message);
+      const Instant deadline = net::Now() + kFarewell;
+      for (;;) {
+        const Result<bool> flushed = Flush();
+        if (!flushed.ok() || net::Now() >= deadline) break;
+        if (*flushed) {
+          AwaitClose(deadline);
+          break;
+        }
+        net::WaitFor(transport_->fd(), transport_->write_events(), deadline);
+      }
+    }
+    ended_ = true;
+    transport_->Shutdown();
+    LogEnd(failed_ ? "connection lost" : ReasonText(end_reason_.value_or(reason)), message);
+  }
+
+ private:
+  Result<std::size_t> Write(std::span<const iovec> pieces) {
+    Result<std::size_t> taken = transport_->Write(pieces);
+    if (taken.ok()) {
+      bytes_sent_ += *taken;
+    } else {
+      failed_ = true;
+    }
+    return taken;
+  }
+
+  Status Drain() {
+    stopped_early_ = false;
+    Status status = reader_.Drain(*this);
+    stopped_early_ = status.ok() && reader_.has_undrained() && !WantsMore();
+    return status;
+  }
+
+  // The session's last frame.
+  void QueueEnd(wire::EndReason reason, const std::string& message) {
+    if (std::exchange(ended_, true)) return;
+    end_reason_ = reason;
+    wire::SessionEnded ended{{reason}, {std::string_view(message).substr(0, wire::kMaxReasonBytes)}};
+    AppendMessage(output_, wire::kOpcodeOf<wire::SessionEnded>, ++sent_sequence_, 0, ended);
+  }
+
+  void QueueAck() {
+    TULLE_CHECK(ledger_.Acknowledge(executed_));
+    acked_ = executed_;
+    // Without protection there is no other copy to wait for.
+    AppendMessage(output_, wire::kOpcodeOf<wire::Ack>, ++sent_sequence_, 0, wire::Ack{executed_, executed_});
+  }
+
+  // Closing a socket with unread input makes TCP throw away what it has not delivered: the client's bytes are
+  // read, and dropped, until it closes.
+  void AwaitClose(Instant deadline) {
+    std::array<std::byte, 4096> dropped;
+    while (net::Now() < deadline) {
+      const Result<std::size_t> got = transport_->Read(dropped);
+      if (!got.ok()) return;
+      if (*got == 0) net::WaitFor(transport_->fd(), transport_->read_events(), deadline);
+    }
+  }
+
+  // FrameSink.
+  bool WantsMore() const override { return !paused_ && !ended_ && !goodbye_; }
+
+  Status OnHeader(const wire::FrameHeader& header) override {
+    return CheckedOrBreach(CheckFromClient(header));
+  }
+
+  wire::WireResult CheckFromClient(const wire::FrameHeader& header) {
+    const wire::RowInfo* row = wire::FindRow(header.opcode);
+    if (row == nullptr) return wire::WireResult::kUnknownOpcode;
+    if (row->mode == wire::Mode::kNotice || header.answers != 0) return wire::WireResult::kWrongDirection;
+    const auto needs = static_cast<std::uint64_t>(row->needs);
+    if ((needs & ~capabilities_) != 0 || row->since > version_) return wire::WireResult::kNotNegotiated;
+    if (header.sequence != received_sequence_ + 1 || header.opcode == wire::kOpcodeOf<wire::Hello>) {
+      return wire::WireResult::kBadSequence;
+    }
+    const bool wants_status = (header.flags & wire::kWantStatus) != 0;
+    if (wants_status && row->mode != wire::Mode::kOneWay) return wire::WireResult::kBadEnum;
+    if (wants_status && row->place == wire::Place::kSession) return wire::WireResult::kBadEnum;
+    const std::uint64_t size = wire::kFrameHeaderBytes + header.body_bytes + header.payload_bytes;
+    const bool farewell = header.opcode == wire::kOpcodeOf<wire::Goodbye>;
+    if (!farewell && !ledger_.Allows(size, limits_.window_bytes)) return wire::WireResult::kLimit;
+    if (row->mode == wire::Mode::kReply || wants_status) {
+      if (pending_.size() == kMaxPendingReplies) return wire::WireResult::kLimit;
+      pending_.Add(header.sequence, header.opcode);
+    }
+    ledger_.Add(static_cast<std::uint32_t>(size));
+    received_sequence_ = header.sequence;
+    session_frame_ = row->place == wire::Place::kSession;
+    if (!session_frame_) handed_sequence_ = header.sequence;
+    return wire::WireResult::kOk;
+  }
+
+  Result<MutableByteView> OnPayload(const wire::FrameHeader& header, ByteView body) override {
+    // None of the session's own messages carries one; OnFrame will say so.
+    if (session_frame_) return MutableByteView();
+    Result<MutableByteView> room = handler_->OnPayload(header, body);
+    handler_failed_ = !room.ok();
+    return room;
+  }
+
+  Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) override {
+    if (!session_frame_) {
+      Status status = handler_->OnFrame(header, body, payload);
+      handler_failed_ = !status.ok();
+      return status;
+    }
+    TULLE_RETURN_IF_ERROR(CheckedOrBreach(RunOwn(header, body)));
+    if (goodbye_) return SessionError(Code::kCancelled, "the client said goodbye");
+    return OkStatus();
+  }
+
+  wire::WireResult RunOwn(const wire::FrameHeader& header, ByteView body) {
+    arena_.Reset();
+    wire::WireResult result = wire::WireResult::kWrongDirection;
+    if (header.opcode == wire::kOpcodeOf<wire::Ping>) {
+      wire::Ping ping;
+      result = wire::Decode(body, header.payload_bytes, arena_, &ping);
+      if (result == wire::WireResult::kOk && !SendReply(header.opcode, header.sequence, wire::StatusReply{}).ok()) {
+        result = wire::WireResult::kLimit;
+      }
+    } else if (header.opcode == wire::kOpcodeOf<wire::Goodbye>) {
+      wire::Goodbye goodbye;
+      result = wire::Decode(body, header.payload_bytes, arena_, &goodbye);
+      goodbye_ = result == wire::WireResult::kOk;
+    }
+    if (result == wire::WireResult::kOk && executed_ >= handed_sequence_) executed_ = header.sequence;
+    return result;
+  }
+
+  void LogEnd(std::string_view how, const std::string& message) {
+    logged_ = true;
+    Log(LogLevel::kInfo, "session", "session ended",
+        {{"how", how},
+         {"message", Printable(message)},
+         {"detail", Printable(detail_)},
+         {"vgpu", peer_.vgpu},
+         {"grant", peer_.grant},
+         {"session", peer_.session_id},
+         {"program", peer_.program},
+         {"pid", peer_.process_id},
+         {"frames", received_sequence_},
+         {"bytes_received", bytes_received_},
+         {"bytes_sent", bytes_sent_}});
+  }
+
+  const std::unique_ptr<net::Transport> transport_;
+  const ServerLimits limits_;
+  Peer peer_;
+  std::uint16_t version_ = 0;
+  std::uint64_t capabilities_ = 0;
+
+  FrameReader reader_;
+  FrameHandler* handler_ = nullptr;      // during Pump
+  std::uint64_t received_sequence_ = 1;  // Hello was the first
+  std::uint64_t handed_sequence_ = 1;    // the last that went to the handler
+  std::uint64_t executed_ = 1;
+  std::uint64_t acked_ = 1;              // told to the client
+  CreditLedger ledger_{1};
+  PendingReplies pending_;
+  wire::Arena arena_;
+  bool session_frame_ = false;           // the frame at hand is for the session itself
+  bool paused_ = false;
+  bool stopped_early_ = false;           // whole frames may be here that were not handed over
+  bool idle_ = false;                    // the last Pump took everything that had arrived
+
+  ByteQueue output_;
+  std::uint64_t sent_sequence_ = 0;
+  std::uint64_t bytes_received_ = 0;
+  std::uint64_t bytes_sent_ = 0;
+
+  bool handler_failed_ = false;
+  bool goodbye_ = false;
+  bool failed_ = false;  // the connection is gone
+  bool ended_ = false;   // nothing more is taken from either side
+  bool logged_ = false;
+  std::optional<wire::EndReason> end_reason_;
+  std::string detail_;   // what made Pump fail: for the log, never for the client
+};
+
+}  // namespace
+
+Result<std::unique_ptr<ServerSession>> ServerSession::Accept(UniqueFd socket, const ServerLimits& limits,
+                                                             const KeyLookup& keys) {
+  const Instant deadline = net::Now() + limits.handshake_timeout;
+  Result<SecuredPeer> secured = SecureServer(std::move(socket), limits.allow_plain_tcp, keys, deadline);
+  if (!secured.ok()) {
+    Log(LogLevel::kInfo, "session", "connection refused", {{"why", Printable(secured.error().message)}});
+    return secured.error();
+  }
+  auto session = std::make_unique<Session>(*std::move(secured), limits);
+  TULLE_RETURN_IF_ERROR(session->Greet(deadline));
+  return std::unique_ptr<ServerSession>(std::move(session));
+}
+
+}  // namespace tulle::session
