@@ -1,13 +1,17 @@
-# tulle_module(DEPS target... [LIBS external...] [TEST_DEPS target...])
+# tulle_module([NAME target] DEPS target... [LIBS external...] [TEST_DEPS target...])
 #
 # One folder = one target. Called from tulle/<path>/CMakeLists.txt, it makes the static library
 # tulle_<path with _> from the folder's *.cc, and, from its *_test.cc, the test program
 # tulle_<path>_test (ctest label "unit"). DEPS are other tulle modules: the only folders that this
-# one may include (the include check in tests/style reads them too). Header-only folders work.
+# one may include (the include check in tests/style reads them too). Header-only folders work. NAME is for
+# a folder whose own name is that of what it builds from the module.
 function(tulle_module)
-  cmake_parse_arguments(ARG "" "LABEL" "DEPS;LIBS;TEST_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "NAME;LABEL" "DEPS;LIBS;TEST_DEPS" ${ARGN})
   file(RELATIVE_PATH path ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
   string(REPLACE "/" "_" name ${path})
+  if(ARG_NAME)
+    set(name ${ARG_NAME})
+  endif()
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
   set(tests ${sources})
   list(FILTER sources EXCLUDE REGEX "_test\\.cc$")

@@ -1,0 +1,236 @@
+#include "tulle/shim/core/connection.h"
+
+#include <condition_variable>
+#include <thread>
+
+#include "tulle/base/log.h"
+
+namespace tulle::shim {
+namespace {
+
+thread_local bool t_handling = false;
+
+class Handling {
+ public:
+  Handling() : before_(std::exchange(t_handling, true)) {}
+  ~Handling() { t_handling = before_; }
+
+ private:
+  const bool before_;
+};
+
+}  // namespace
+
+bool HandlingFrame() { return t_handling; }
+
+Connection::Connection(const Options& options)
+    : options_(options),
+      events_(
+          handles_,
+          [](void* self, wire::Handle handle) {
+            static_cast<Connection*>(self)->Retire(wire::ObjectKind::kEvent, handle);
+          },
+          this) {}
+
+Connection::~Connection() {
+  if (session_ != nullptr) session_->Close();
+}
+
+Result<std::unique_ptr<Connection>> Connection::Open(const Options& options) {
+  std::unique_ptr<Connection> connection(new Connection(options));
+  session::ClientSession::Options session_options;
+  session_options.target = options.target;
+  session_options.program = options.program;
+  session_options.random = options.random;
+  TULLE_ASSIGN_OR_RETURN(connection->session_, session::ClientSession::Connect(session_options, connection.get()));
+  connection->lease_ = std::make_unique<MemoryLease>(connection->limits().memory_limit_bytes);
+  return connection;
+}
+
+void Connection::BeforeSend(void* argument, std::uint64_t sequence) {
+  Hook& hook = *static_cast<Hook*>(argument);
+  const Attached& attached = *hook.attached;
+  if (attached.event != nullptr) attached.event->set_sequence(sequence);
+  if (!attached.queue.null()) {
+    Blame& blame = hook.connection->blames_[sequence % kBlames];
+    blame.sequence.store(0, std::memory_order_relaxed);
+    blame.queue.store(attached.queue, std::memory_order_release);
+    blame.sequence.store(sequence, std::memory_order_release);
+  }
+  if (attached.reply != nullptr) {
+    hook.reply_sequence = sequence;
+    hook.refused = !hook.connection->replies_.Add(sequence, attached.reply);
+  }
+}
+
+bool Connection::Submitted(bool sent, const Hook& hook) {
+  if (!sent) {
+    // The reply is the caller's again, unless the loss has already been told to it.
+    if (hook.reply_sequence == 0 || hook.refused) return false;
+    return replies_.Take(hook.reply_sequence) == nullptr;
+  }
+  // The session may have been lost after the command was queued, and the sweep over the events may have
+  // come before this one was among them.
+  if (hook.attached->event != nullptr && lost()) hook.attached->event->Finalize(options_.lost_status);
+  return !hook.refused;
+}
+
+void Connection::Recycle(const Retired& object) {
+  if (object.kind == wire::ObjectKind::kEvent) {
+    events_.Recycle(object.handle);
+  } else {
+    handles_.Recycle(object.handle);
+  }
+  if (object.memory_bytes != 0) GiveMemory(object.memory_bytes);
+}
+
+void Connection::GiveMemory(std::uint64_t size) {
+  std::uint64_t unused = 0;
+  {
+    const std::lock_guard lock(lease_mutex_);
+    lease_->Give(size);
+    unused = lease_->Trim();
+  }
+  if (unused != 0) Submit(wire::ReleaseMemory{unused});
+}
+
+void Connection::Retire(wire::ObjectKind kind, wire::Handle handle, std::uint64_t memory_bytes) {
+  const Retired object{kind, handle, memory_bytes};
+  if (!t_handling) {
+    // The name is given back only after the worker has been told: whoever uses it next comes after.
+    Submit(wire::DestroyObject{{kind, handle}});
+    Recycle(object);
+    return;
+  }
+  if (lost()) return;  // names no longer matter
+  const std::lock_guard lock(retired_mutex_);
+  retired_.push_back(object);
+  has_retired_ = true;
+}
+
+void Connection::SendRetiredNow() {
+  std::vector<Retired> retired;
+  {
+    const std::lock_guard lock(retired_mutex_);
+    has_retired_ = false;
+    retired.swap(retired_);
+  }
+  for (const Retired& object : retired) Retire(object.kind, object.handle, object.memory_bytes);
+}
+
+Connection::Memory Connection::TakeMemory(std::uint64_t size) {
+  SendRetired();
+  for (const bool exact : {false, true}) {
+    std::uint64_t wanted = 0;
+    {
+      const std::lock_guard lock(lease_mutex_);
+      if (lease_->Take(size)) return Memory::kTaken;
+      wanted = lease_->WantedFor(size, exact);
+    }
+    std::uint64_t granted = 0;
+    auto take = [&](const wire::AcquireMemoryReply& reply) { granted = reply.granted_bytes; };
+    WaitFor<wire::AcquireMemoryReply, decltype(take)> wait(take);
+    if (!Call(wire::AcquireMemory{wanted}, wait)) return Memory::kLost;
+    const std::lock_guard lock(lease_mutex_);
+    lease_->Grant(granted);
+    if (lease_->Take(size)) return Memory::kTaken;
+  }
+  return Memory::kFull;
+}
+
+std::int32_t Connection::TakeFailure(wire::Handle queue) {
+  if (!has_failures_.load(std::memory_order_acquire)) return 0;
+  const std::lock_guard lock(failures_mutex_);
+  std::int32_t status = 0;
+  for (const std::uint32_t slot : {queue.slot, 0u}) {
+    const auto found = failures_.find(slot);
+    if (found == failures_.end()) continue;
+    if (status == 0 && (slot == 0 || found->second.first == queue)) status = found->second.second;
+    failures_.erase(found);
+  }
+  has_failures_ = !failures_.empty();
+  return status;
+}
+
+void Connection::Leave(Duration limit) {
+  if (lost()) return;
+  // Another thread of the program may hold the session for as long as it likes, so a helper waits for it.
+  struct Farewell {
+    std::mutex mutex;
+    std::condition_variable said;
+    bool done = false;
+  };
+  const auto farewell = std::make_shared<Farewell>();
+  std::thread([this, farewell] {
+    if (session_->Send(wire::Goodbye{}).ok()) Flush();
+    const std::lock_guard lock(farewell->mutex);
+    farewell->done = true;
+    farewell->said.notify_one();
+  }).detach();
+  std::unique_lock lock(farewell->mutex);
+  farewell->said.wait_for(lock, limit, [&] { return farewell->done; });
+}
+
+Result<MutableByteView> Connection::OnPayload(const wire::FrameHeader& header, ByteView body) {
+  Reply* reply = header.answers == 0 ? nullptr : replies_.Find(header.answers);
+  return reply == nullptr ? MutableByteView{} : reply->Room(header, body);
+}
+
+Status Connection::OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) {
+  const Handling handling;
+  if (header.answers != 0) {
+    Reply* reply = replies_.Take(header.answers);
+    if (reply != nullptr) return reply->OnReply(body, payload);
+    return Error{Code::kInternal, "worker answered a command that waits for no answer", Scope::kSession};
+  }
+  switch (header.opcode) {
+    case wire::kOpcodeOf<wire::opencl::EventsCompleted>: return OnEventsCompleted(body);
+    case wire::kOpcodeOf<wire::CommandFailed>: return OnCommandFailed(body);
+    default: return OkStatus();
+  }
+}
+
+Status Connection::OnEventsCompleted(ByteView body) {
+  wire::Arena arena;
+  wire::opencl::EventsCompleted notice;
+  TULLE_RETURN_IF_ERROR(DecodeReply(body, 0, arena, &notice));
+  for (const wire::opencl::EventCompletion& done : notice.events.items) {
+    // An event that the program has let go of is not found, or found with a newer generation.
+    const Ref<Event> event = events_.Find(done.event);
+    if (!event) continue;
+    const EventTimes times{done.queued_ns, done.submitted_ns, done.started_ns, done.ended_ns};
+    event->Arrive(done.status < 0 ? done.status : 0, &times);
+  }
+  return OkStatus();
+}
+
+Status Connection::OnCommandFailed(ByteView body) {
+  wire::Arena arena;
+  wire::CommandFailed notice;
+  TULLE_RETURN_IF_ERROR(DecodeReply(body, 0, arena, &notice));
+  const Blame& blame = blames_[notice.sequence % kBlames];
+  wire::Handle queue;
+  if (blame.sequence.load(std::memory_order_acquire) == notice.sequence) {
+    queue = blame.queue.load(std::memory_order_acquire);
+    if (blame.sequence.load(std::memory_order_acquire) != notice.sequence) queue = {};
+  }
+  Log(LogLevel::kError, "shim", "a command that had been accepted failed on the device",
+      {{"vgpu", options_.target.vgpu}, {"status", notice.status}, {"sequence", notice.sequence}, {"queue", queue.slot}});
+  const std::lock_guard lock(failures_mutex_);
+  // At most one entry for each queue: slots are bounded, and a newer queue's failure replaces an older one's.
+  auto [entry, inserted] = failures_.try_emplace(queue.slot, queue, notice.status);
+  if (!inserted && entry->second.first != queue) entry->second = {queue, notice.status};
+  has_failures_ = true;
+  return OkStatus();
+}
+
+void Connection::OnLost(const Error& error) {
+  const Handling handling;
+  lost_ = true;
+  Log(LogLevel::kError, "shim", "lost the vGPU", {{"vgpu", options_.target.vgpu}, {"error", ToString(error)}});
+  replies_.Close();
+  events_.ForEach([&](Event& event) { event.Finalize(options_.lost_status); });
+  if (options_.on_lost != nullptr) options_.on_lost(options_.on_lost_argument, error);
+}
+
+}  // namespace tulle::shim

@@ -1,0 +1,177 @@
+// One vGPU as this process uses it: the session with its worker, the names of the objects there, who waits
+// for which answer, the memory lease, the events, and what happens when it all ends.
+//
+// Every method may be called by any thread unless it says otherwise. Nothing here calls the program: its
+// callbacks are posted to the callback thread. A connection lives until the process ends (threads of the
+// program may be anywhere in it), so it is never destroyed in production.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "tulle/base/clock.h"
+#include "tulle/session/client_session.h"
+#include "tulle/shim/core/event.h"
+#include "tulle/shim/core/handles.h"
+#include "tulle/shim/core/lease.h"
+#include "tulle/shim/core/reply.h"
+
+namespace tulle::shim {
+
+// What goes with a command beside its message.
+struct Attached {
+  wire::Handle queue;                     // gets the blame when the command fails later
+  Event* event = nullptr;                 // named in the message; learns the command's sequence number
+  Reply* reply = nullptr;                 // for commands that are answered
+  bool wants_status = false;              // answer StatusReply though the command has no reply of its own
+  std::span<const ByteView> payload = {};
+};
+
+// True while this thread handles what a worker sent: it may hold the session's locks, so it must neither send
+// nor call the program.
+bool HandlingFrame();
+
+class Connection final : private session::ClientHandler {
+ public:
+  struct Options {
+    session::Target target;
+    std::string program;
+    Random* random = nullptr;             // must outlive the connection
+    std::int32_t lost_status = 0;         // what pending events end with when the session is lost
+    void (*on_lost)(void* argument, const Error& error) = nullptr;  // once, from any thread; must not wait
+    void* on_lost_argument = nullptr;
+  };
+  static Result<std::unique_ptr<Connection>> Open(const Options& options);
+  ~Connection() override;
+
+  const session::SessionLimits& limits() const { return session_->limits(); }
+  bool lost() const { return lost_.load(); }
+  EventPool& events() { return events_; }
+
+  // Sends one command. False: the session is lost, and `attached.reply` will not be told.
+  template <wire::Message M>
+  bool Submit(const M& message, const Attached& attached = {}) {
+    if (lost()) return false;
+    SendRetired();
+    Hook hook{this, &attached};
+    const auto sent = session_->Send(message, attached.payload, attached.wants_status ? wire::kWantStatus : 0,
+                                     &Connection::BeforeSend, &hook);
+    return Submitted(sent.ok(), hook);
+  }
+
+  // Sends a command and waits for its answer. False: the session is lost.
+  template <wire::Message M>
+  bool Call(const M& message, Wait& wait, Attached attached = {}) {
+    attached.reply = &wait;
+    return Submit(message, attached) && Await(wait);
+  }
+  // The status of a command that is answered with one; `lost` when the session is lost.
+  template <wire::Message M>
+  std::int32_t CallForStatus(const M& message, std::int32_t lost, Attached attached = {}) {
+    StatusWait wait;
+    attached.wants_status = true;
+    return Call(message, wait, attached) ? wait.status : lost;
+  }
+
+  // Waits until done() holds. False: the session was lost first. `done` must be cheap; it is called under
+  // the session's receive lock.
+  template <typename F>
+  bool AwaitUntil(const F& done) {
+    return session_->WaitUntil([&done] { return done(); }).ok() || done();
+  }
+  bool Await(Wait& wait) {
+    return AwaitUntil([&wait] { return wait.done(); }) && !wait.lost();
+  }
+
+  void Flush() { (void)session_->Flush(); }
+  // Makes progress for a program that polls.
+  void FlushAndPoll() {
+    if (lost()) return;
+    Flush();
+    session_->Poll();
+  }
+
+  // A name for an object that the next message creates; null when there are too many.
+  wire::Handle NewHandle() { return handles_.New(); }
+  // The object is no longer used here: tells the worker, then the name (and its memory) may be used again.
+  void Retire(wire::ObjectKind kind, wire::Handle handle, std::uint64_t memory_bytes = 0);
+
+  // Takes `size` bytes of the lease for an object, asking the worker when it is too short. On kFull nothing
+  // was taken.
+  enum class Memory { kTaken, kFull, kLost };
+  Memory TakeMemory(std::uint64_t size);
+  // What was taken for an object that was not created after all; others give it back by Retire.
+  void GiveMemory(std::uint64_t size);
+
+  // Numbers a transfer that is sent in several pieces.
+  std::uint64_t NextTransfer() { return next_transfer_.fetch_add(1, std::memory_order_relaxed); }
+
+  // The first failure, since the last call, of a command of this queue that had already returned success;
+  // 0 when there was none.
+  std::int32_t TakeFailure(wire::Handle queue);
+
+  // Tells the worker that the process ends; gives up after `limit`. The connection can still be used.
+  void Leave(Duration limit);
+
+ private:
+  struct Hook {
+    Connection* connection;
+    const Attached* attached;
+    std::uint64_t reply_sequence = 0;  // under which the reply was registered
+    bool refused = false;
+  };
+  struct Retired {
+    wire::ObjectKind kind;
+    wire::Handle handle;
+    std::uint64_t memory_bytes;
+  };
+
+  explicit Connection(const Options& options);
+  static void BeforeSend(void* hook, std::uint64_t sequence);
+  bool Submitted(bool sent, const Hook& hook);
+  void SendRetired() {
+    if (has_retired_.load(std::memory_order_relaxed)) SendRetiredNow();
+  }
+  void SendRetiredNow();
+  void Recycle(const Retired& object);
+
+  Result<MutableByteView> OnPayload(const wire::FrameHeader& header, ByteView body) override;
+  Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) override;
+  void OnLost(const Error& error) override;
+  Status OnEventsCompleted(ByteView body);
+  Status OnCommandFailed(ByteView body);
+
+  const Options options_;
+  std::atomic<bool> lost_{false};
+  HandleSpace handles_;
+  EventPool events_;
+  ReplyTable replies_;
+  std::atomic<std::uint64_t> next_transfer_{1};
+
+  std::mutex lease_mutex_;
+  std::unique_ptr<MemoryLease> lease_;  // guarded by lease_mutex_
+
+  // Objects that died while frames were being handled, where nothing may be sent.
+  std::mutex retired_mutex_;
+  std::vector<Retired> retired_;
+  std::atomic<bool> has_retired_{false};
+
+  // Which queue the latest commands belong to, to blame it for a failure. An older command's failure is
+  // every queue's.
+  struct Blame {
+    std::atomic<std::uint64_t> sequence{0};
+    std::atomic<wire::Handle> queue{};
+  };
+  static constexpr std::size_t kBlames = 4096;
+  std::unique_ptr<Blame[]> blames_{new Blame[kBlames]};
+  std::mutex failures_mutex_;
+  std::unordered_map<std::uint32_t, std::pair<wire::Handle, std::int32_t>> failures_;  // by slot of the queue
+  std::atomic<bool> has_failures_{false};
+
+  std::unique_ptr<session::ClientSession> session_;
+};
+
+}  // namespace tulle::shim

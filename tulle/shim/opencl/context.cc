@@ -1,0 +1,154 @@
+#include "tulle/shim/opencl/context.h"
+
+#include "tulle/base/log.h"
+#include "tulle/shim/opencl/entry_points.h"
+
+namespace tulle::shim::opencl {
+namespace {
+
+// Copies a property list into `copy`, the ending 0 included.
+cl_int ReadProperties(const cl_context_properties* properties, std::vector<cl_context_properties>* copy) {
+  if (properties == nullptr) return CL_SUCCESS;
+  bool platform_given = false;
+  bool sync_given = false;
+  for (; *properties != 0; properties += 2) {
+    switch (properties[0]) {
+      case CL_CONTEXT_PLATFORM:
+        if (platform_given) return CL_INVALID_PROPERTY;
+        platform_given = true;
+        if (!IsPlatform(reinterpret_cast<cl_platform_id>(properties[1]))) return CL_INVALID_PLATFORM;
+        break;
+      case CL_CONTEXT_INTEROP_USER_SYNC:
+        if (sync_given || (properties[1] != CL_TRUE && properties[1] != CL_FALSE)) return CL_INVALID_PROPERTY;
+        sync_given = true;
+        break;
+      default: return CL_INVALID_PROPERTY;
+    }
+    copy->insert(copy->end(), properties, properties + 2);
+  }
+  copy->push_back(0);
+  return CL_SUCCESS;
+}
+
+cl_context MakeContext(Device& device, std::vector<cl_context_properties> properties, ContextNotify notify,
+                       void* user_data, cl_int* error) {
+  Connection& connection = device.connection();
+  if (connection.lost()) return Fail(error, CL_DEVICE_NOT_AVAILABLE);
+  if (notify != nullptr && !device.process().callbacks.Start().ok()) return Fail(error, CL_OUT_OF_HOST_MEMORY);
+  const wire::Handle name = connection.NewHandle();
+  if (name.null()) return Fail(error, CL_OUT_OF_RESOURCES);
+  Ref<Context> context = Ref<Context>::Adopt(new Context(device, name, std::move(properties), notify, user_data));
+  if (!connection.Submit(wire::opencl::CreateContext{{name}})) return Fail(error, CL_DEVICE_NOT_AVAILABLE);
+  return Made(error, std::move(context));
+}
+
+}  // namespace
+
+Context::Context(Device& device, wire::Handle name, std::vector<cl_context_properties> properties, ContextNotify notify,
+                 void* user_data)
+    : Object(&Dispatch(), ObjectType::kContext),
+      device_(device),
+      name_(name),
+      properties_(std::move(properties)),
+      notify_(notify),
+      user_data_(user_data) {
+  if (notify_ != nullptr) device_.Register(this);
+}
+
+void Context::Dispose(Context* context) {
+  context->MarkDead();
+  if (context->notify_ != nullptr) context->device_.Unregister(context);
+  context->connection().Retire(wire::ObjectKind::kContext, context->name_);
+  context->destructor_callbacks_.Run(context->callbacks(), ToHandle(context));
+  delete context;
+}
+
+EventOwner Context::event_owner() {
+  return {this, [](Object* object) { Dispose(static_cast<Context*>(object)); }, nullptr};
+}
+
+void Context::OnDeviceLost(const Error& error) {
+  callbacks().Post(MakeTask([notify = notify_, user_data = user_data_, text = "tulle: lost the vGPU: " + ToString(error)] {
+    notify(text.c_str(), nullptr, 0, user_data);
+  }));
+}
+
+void Context::AddMemory(const Memory* memory) {
+  const std::lock_guard lock(memories_mutex_);
+  memories_.insert(memory);
+}
+void Context::RemoveMemory(const Memory* memory) {
+  const std::lock_guard lock(memories_mutex_);
+  memories_.erase(memory);
+}
+bool Context::HasMemory(const void* address) {
+  const std::lock_guard lock(memories_mutex_);
+  return memories_.contains(address);
+}
+
+cl_context CreateContext(const cl_context_properties* properties, cl_uint num_devices, const cl_device_id* devices,
+                         ContextNotify notify, void* user_data, cl_int* error) {
+  std::vector<cl_context_properties> copy;
+  if (const cl_int status = ReadProperties(properties, &copy); status != CL_SUCCESS) return Fail(error, status);
+  if (num_devices == 0 || devices == nullptr || (notify == nullptr && user_data != nullptr)) {
+    return Fail(error, CL_INVALID_VALUE);
+  }
+  Device* device = FromHandle<Device>(devices[0]);
+  for (cl_uint i = 0; i < num_devices; ++i) {
+    if (FromHandle<Device>(devices[i]) == nullptr) return Fail(error, CL_INVALID_DEVICE);
+    if (devices[i] != devices[0]) {
+      Log(LogLevel::kError, "shim", "a context over several vGPUs is not supported; create one context for each device",
+          {{"devices", num_devices}});
+      return Fail(error, CL_OUT_OF_RESOURCES);
+    }
+  }
+  return MakeContext(*device, std::move(copy), notify, user_data, error);
+}
+
+cl_context CreateContextFromType(const cl_context_properties* properties, cl_device_type type, ContextNotify notify,
+                                 void* user_data, cl_int* error) {
+  std::vector<cl_context_properties> copy;
+  if (const cl_int status = ReadProperties(properties, &copy); status != CL_SUCCESS) return Fail(error, status);
+  if (notify == nullptr && user_data != nullptr) return Fail(error, CL_INVALID_VALUE);
+  // A subset of the devices of the type is allowed: the first.
+  cl_device_id device = nullptr;
+  if (const cl_int status = GetDeviceIDs(ThePlatform(), type, 1, &device, nullptr); status != CL_SUCCESS) {
+    return Fail(error, status);
+  }
+  return MakeContext(*FromHandle<Device>(device), std::move(copy), notify, user_data, error);
+}
+
+cl_int RetainContext(cl_context handle) { return RetainHandle<Context>(handle); }
+cl_int ReleaseContext(cl_context handle) { return ReleaseHandle<Context>(handle); }
+
+cl_int GetContextInfo(cl_context handle, cl_context_info name, std::size_t size, void* value, std::size_t* size_ret) {
+  Context* context = FromHandle<Context>(handle);
+  if (context == nullptr) return CL_INVALID_CONTEXT;
+  const InfoOut out(size, value, size_ret);
+  switch (name) {
+    case CL_CONTEXT_REFERENCE_COUNT: return out.Value<cl_uint>(context->handles());
+    case CL_CONTEXT_NUM_DEVICES: return out.Value<cl_uint>(1);
+    case CL_CONTEXT_DEVICES: return out.Value<cl_device_id>(ToHandle(&context->device()));
+    case CL_CONTEXT_PROPERTIES: return out.Array(std::span(context->properties()));
+    default: return CL_INVALID_VALUE;
+  }
+}
+
+cl_int SetContextDestructorCallback(cl_context handle, void(CL_CALLBACK* notify)(cl_context, void*), void* user_data) {
+  Context* context = FromHandle<Context>(handle);
+  if (context == nullptr) return CL_INVALID_CONTEXT;
+  if (notify == nullptr) return CL_INVALID_VALUE;
+  return context->destructor_callbacks().Add(context->callbacks(), notify, user_data) ? CL_SUCCESS
+                                                                                      : CL_OUT_OF_HOST_MEMORY;
+}
+
+// The device has no images, so no formats either.
+cl_int GetSupportedImageFormats(cl_context handle, cl_mem_flags, cl_mem_object_type, cl_uint num_entries,
+                                cl_image_format* formats, cl_uint* num_formats) {
+  if (FromHandle<Context>(handle) == nullptr) return CL_INVALID_CONTEXT;
+  if (num_entries == 0 && formats != nullptr) return CL_INVALID_VALUE;
+  if (num_formats != nullptr) *num_formats = 0;
+  return CL_SUCCESS;
+}
+
+}  // namespace tulle::shim::opencl

@@ -1,0 +1,55 @@
+// Contexts: one device each in this version.
+#pragma once
+
+#include <mutex>
+#include <unordered_set>
+#include <vector>
+
+#include "tulle/shim/opencl/destructor_callbacks.h"
+#include "tulle/shim/opencl/device.h"
+
+namespace tulle::shim::opencl {
+
+class Memory;
+
+using ContextNotify = void(CL_CALLBACK*)(const char*, const void*, std::size_t, void*);
+
+class Context final : public Object {
+ public:
+  Context(Device& device, wire::Handle name, std::vector<cl_context_properties> properties, ContextNotify notify,
+          void* user_data);
+  static void Dispose(Context* context);
+
+  Device& device() const { return device_; }
+  Connection& connection() const { return device_.connection(); }
+  CallbackThread& callbacks() const { return device_.process().callbacks; }
+  wire::Ref<wire::ObjectKind::kContext> wire() const { return {name_}; }
+  const std::vector<cl_context_properties>& properties() const { return properties_; }
+  DestructorCallbacks<cl_context>& destructor_callbacks() { return destructor_callbacks_; }
+
+  // What events of this context that belong to no queue are owned by.
+  EventOwner event_owner();
+
+  // From whatever thread noticed it: posts the program's notification.
+  void OnDeviceLost(const Error& error);
+
+  // The memory objects that are alive, to tell eight bytes that are one from eight bytes that are a number.
+  void AddMemory(const Memory* memory);
+  void RemoveMemory(const Memory* memory);
+  bool HasMemory(const void* address);
+
+ private:
+  ~Context() = default;
+
+  Device& device_;
+  const wire::Handle name_;
+  const std::vector<cl_context_properties> properties_;  // as given, with the 0 that ends them; or empty
+  const ContextNotify notify_;
+  void* const user_data_;
+  DestructorCallbacks<cl_context> destructor_callbacks_;
+  std::mutex memories_mutex_;
+  std::unordered_set<const void*> memories_;  // guarded by memories_mutex_
+};
+TULLE_API_OBJECT(Context, cl_context, ObjectType::kContext, CL_INVALID_CONTEXT);
+
+}  // namespace tulle::shim::opencl

@@ -1,0 +1,79 @@
+// A vGPU as an OpenCL device. It is connected to and described once, when its infos are first needed; from
+// then on every question about it is answered here.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <set>
+
+#include "tulle/shim/core/connection.h"
+#include "tulle/shim/opencl/platform.h"
+
+namespace tulle::shim::opencl {
+
+class Context;
+
+class Device final : public Object {
+ public:
+  Device(Process& process, const session::Target& target)
+      : Object(&Dispatch(), ObjectType::kDevice), process_(process), target_(target) {}
+
+  // Connects and describes on the first call; true when that went well and the device can be shown.
+  bool Open();
+
+  // The rest needs Open() to have been true.
+  Process& process() const { return process_; }
+  Connection& connection() const { return *connection_; }
+  cl_int GetInfo(cl_device_info name, const InfoOut& out) const;
+  // The value of an info that is a T; `otherwise` when the device did not give one.
+  template <typename T>
+  T Info(cl_device_info name, T otherwise = {}) const {
+    const auto found = infos_.find(name);
+    if (found != infos_.end() && found->second.size() == sizeof(T)) {
+      std::memcpy(&otherwise, found->second.data(), sizeof(T));
+    }
+    return otherwise;
+  }
+
+  // What is checked at every enqueue.
+  struct Limits {
+    std::uint64_t max_allocation_bytes = 0;
+    std::size_t max_work_group_size = 0;
+    std::array<std::size_t, 3> max_work_item_sizes{};
+    bool non_uniform_work_groups = false;
+  };
+  const Limits& limits() const { return limits_; }
+
+  // Contexts that want to hear that the device is lost.
+  void Register(Context* context);
+  void Unregister(Context* context);
+
+  // The process ends: tells the worker, waits at most `limit`.
+  void Leave(Duration limit);
+
+ private:
+  Status Describe();
+  void Adapt();
+  void OnLost(const Error& error);
+  template <typename T>
+  void Set(cl_device_info name, const T& value) {
+    const auto* bytes = reinterpret_cast<const std::byte*>(&value);
+    infos_[name].assign(bytes, bytes + sizeof value);
+  }
+  void SetText(cl_device_info name, std::string_view text);
+
+  Process& process_;
+  const session::Target target_;
+  std::mutex opening_;
+  enum class State { kUnopened, kOpen, kFailed };
+  std::atomic<State> state_{State::kUnopened};
+  std::unique_ptr<Connection> connection_;
+  std::map<cl_device_info, ByteVector> infos_;  // fixed once open
+  Limits limits_;
+  std::mutex contexts_mutex_;
+  std::set<Context*> contexts_;  // guarded by contexts_mutex_
+};
+TULLE_API_OBJECT(Device, cl_device_id, ObjectType::kDevice, CL_INVALID_DEVICE);
+
+}  // namespace tulle::shim::opencl

@@ -1,0 +1,379 @@
+#include "tulle/shim/opencl/memory.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+
+#include "tulle/shim/opencl/entry_points.h"
+#include "tulle/shim/opencl/event.h"
+#include "tulle/shim/opencl/transfer.h"
+
+namespace tulle::shim::opencl {
+namespace {
+
+constexpr cl_mem_flags kDeviceAccess = CL_MEM_READ_WRITE | CL_MEM_WRITE_ONLY | CL_MEM_READ_ONLY;
+constexpr cl_mem_flags kHostPointer = CL_MEM_USE_HOST_PTR | CL_MEM_ALLOC_HOST_PTR | CL_MEM_COPY_HOST_PTR;
+constexpr cl_mem_flags kHostAccess = CL_MEM_HOST_WRITE_ONLY | CL_MEM_HOST_READ_ONLY | CL_MEM_HOST_NO_ACCESS;
+
+bool AtMostOne(cl_mem_flags bits) { return (bits & (bits - 1)) == 0; }
+
+bool ValidFlags(cl_mem_flags flags) {
+  if ((flags & ~(kDeviceAccess | kHostPointer | kHostAccess)) != 0) return false;
+  if (!AtMostOne(flags & kDeviceAccess) || !AtMostOne(flags & kHostAccess)) return false;
+  return (flags & CL_MEM_USE_HOST_PTR) == 0 || (flags & (CL_MEM_ALLOC_HOST_PTR | CL_MEM_COPY_HOST_PTR)) == 0;
+}
+
+// Sends the contents that the program gave at creation.
+bool SendContents(Connection& connection, const Memory& memory, ByteView contents) {
+  for (std::size_t offset = 0; offset < contents.size();) {
+    const ByteView piece =
+        contents.subspan(offset, std::min<std::size_t>(contents.size() - offset, wire::kMaxPayloadBytes));
+    Attached attached;
+    attached.payload = std::span(&piece, 1);
+    if (!connection.Submit(wire::opencl::InitBuffer{memory.wire(), offset, {piece.size()}}, attached)) return false;
+    offset += piece.size();
+  }
+  return true;
+}
+
+cl_mem MakeBuffer(cl_context context_handle, std::vector<cl_mem_properties> properties, cl_mem_flags flags,
+                  std::size_t size, void* host_pointer, cl_int* error) {
+  Context* context = FromHandle<Context>(context_handle);
+  if (context == nullptr) return Fail(error, CL_INVALID_CONTEXT);
+  if (!ValidFlags(flags)) return Fail(error, CL_INVALID_VALUE);
+  if ((flags & kDeviceAccess) == 0) flags |= CL_MEM_READ_WRITE;
+  if (size == 0 || size > context->device().limits().max_allocation_bytes) return Fail(error, CL_INVALID_BUFFER_SIZE);
+  const bool wants_pointer = (flags & (CL_MEM_USE_HOST_PTR | CL_MEM_COPY_HOST_PTR)) != 0;
+  if (wants_pointer != (host_pointer != nullptr)) return Fail(error, CL_INVALID_HOST_PTR);
+
+  Connection& connection = context->connection();
+  switch (connection.TakeMemory(size)) {
+    case Connection::Memory::kTaken: break;
+    case Connection::Memory::kFull: return Fail(error, CL_MEM_OBJECT_ALLOCATION_FAILURE);
+    case Connection::Memory::kLost: return Fail(error, CL_OUT_OF_RESOURCES);
+  }
+  const wire::Handle name = connection.NewHandle();
+  if (name.null()) {
+    connection.GiveMemory(size);
+    return Fail(error, CL_OUT_OF_RESOURCES);
+  }
+  Ref<Memory> memory = Ref<Memory>::Adopt(
+      new Memory(*context, name, flags, size, (flags & CL_MEM_USE_HOST_PTR) != 0 ? host_pointer : nullptr, std::move(properties)));
+  wire::opencl::CreateBuffer message;
+  message.context = context->wire();
+  message.buffer = {name};
+  message.flags.bits = flags & (kDeviceAccess | kHostAccess);
+  message.size_bytes = size;
+  if (!connection.Submit(message) ||
+      (wants_pointer && !SendContents(connection, *memory, {static_cast<const std::byte*>(host_pointer), size}))) {
+    return Fail(error, CL_OUT_OF_RESOURCES);
+  }
+  return Made(error, std::move(memory));
+}
+
+// The checks that all transfers share.
+cl_int CheckTransfer(const Enqueue& enqueue, const Memory* memory, std::size_t offset, std::size_t size) {
+  if (memory == nullptr) return CL_INVALID_MEM_OBJECT;
+  if (&memory->context() != &enqueue.queue().context()) return CL_INVALID_CONTEXT;
+  return size != 0 && memory->Contains(offset, size) ? CL_SUCCESS : CL_INVALID_VALUE;
+}
+
+// Ends a call that has to wait for what it enqueued: `status` is the command's own.
+cl_int EndBlocking(Enqueue& enqueue, std::uint64_t sequence, cl_int status) {
+  Queue& queue = enqueue.queue();
+  // In an in-order queue everything before has completed too, and the program may look at its events.
+  if (queue.in_order() && !queue.AwaitNotices(sequence)) return CL_OUT_OF_RESOURCES;
+  if (const Event* event = enqueue.event(); event != nullptr && !event->final()) {
+    enqueue.connection().AwaitUntil([event] { return event->final(); });
+  }
+  if (status == CL_SUCCESS) status = enqueue.connection().TakeFailure(queue.name());
+  return status;
+}
+
+std::size_t PageRound(std::size_t size) { return (size + 4095) & ~std::size_t{4095}; }
+
+}  // namespace
+
+Memory::Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::size_t size, void* host_pointer,
+               std::vector<cl_mem_properties> properties)
+    : Object(&Dispatch(), ObjectType::kMemory),
+      context_(&context),
+      name_(name),
+      flags_(flags),
+      size_(size),
+      host_pointer_(host_pointer),
+      properties_(std::move(properties)) {
+  context_->AddMemory(this);
+}
+
+Memory::~Memory() {
+  if (mirror_ != nullptr && host_pointer_ == nullptr) munmap(mirror_, PageRound(size_));
+}
+
+void Memory::Dispose(Memory* memory) {
+  memory->MarkDead();
+  memory->context_->RemoveMemory(memory);
+  memory->context_->connection().Retire(wire::ObjectKind::kMemory, memory->name_, memory->size_);
+  memory->destructor_callbacks_.Run(memory->context_->callbacks(), ToHandle(memory));
+  delete memory;
+}
+
+std::byte* Memory::Mirror() {
+  if (host_pointer_ != nullptr) return static_cast<std::byte*>(host_pointer_);
+  const std::lock_guard lock(mutex_);
+  if (mirror_ == nullptr) {
+    void* pages = mmap(nullptr, PageRound(size_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (pages != MAP_FAILED) mirror_ = static_cast<std::byte*>(pages);
+  }
+  return mirror_;
+}
+
+void Memory::AddMapping(const Mapping& mapping) {
+  const std::lock_guard lock(mutex_);
+  mappings_.push_back(mapping);
+}
+
+bool Memory::TakeMapping(const void* address, Mapping* mapping) {
+  const std::lock_guard lock(mutex_);
+  auto found = mappings_.end();
+  for (auto it = mappings_.begin(); it != mappings_.end(); ++it) {
+    if (it->address == address && (found == mappings_.end() || (it->writes && !found->writes))) found = it;
+  }
+  if (found == mappings_.end()) return false;
+  *mapping = *found;
+  mappings_.erase(found);
+  return true;
+}
+
+std::size_t Memory::mapping_count() {
+  const std::lock_guard lock(mutex_);
+  return mappings_.size();
+}
+
+cl_mem CreateBuffer(cl_context context, cl_mem_flags flags, std::size_t size, void* host_pointer, cl_int* error) {
+  return MakeBuffer(context, {}, flags, size, host_pointer, error);
+}
+
+cl_mem CreateBufferWithProperties(cl_context context, const cl_mem_properties* properties, cl_mem_flags flags,
+                                  std::size_t size, void* host_pointer, cl_int* error) {
+  if (properties != nullptr && properties[0] != 0) return Fail(error, CL_INVALID_PROPERTY);
+  std::vector<cl_mem_properties> copy;
+  if (properties != nullptr) copy.push_back(0);
+  return MakeBuffer(context, std::move(copy), flags, size, host_pointer, error);
+}
+
+cl_int RetainMemObject(cl_mem handle) { return RetainHandle<Memory>(handle); }
+cl_int ReleaseMemObject(cl_mem handle) { return ReleaseHandle<Memory>(handle); }
+
+cl_int SetMemObjectDestructorCallback(cl_mem handle, void(CL_CALLBACK* notify)(cl_mem, void*), void* user_data) {
+  Memory* memory = FromHandle<Memory>(handle);
+  if (memory == nullptr) return CL_INVALID_MEM_OBJECT;
+  if (notify == nullptr) return CL_INVALID_VALUE;
+  return memory->destructor_callbacks().Add(memory->context().callbacks(), notify, user_data) ? CL_SUCCESS
+                                                                                              : CL_OUT_OF_HOST_MEMORY;
+}
+
+cl_int GetMemObjectInfo(cl_mem handle, cl_mem_info name, std::size_t size, void* value, std::size_t* size_ret) {
+  Memory* memory = FromHandle<Memory>(handle);
+  if (memory == nullptr) return CL_INVALID_MEM_OBJECT;
+  const InfoOut out(size, value, size_ret);
+  switch (name) {
+    case CL_MEM_TYPE: return out.Value<cl_mem_object_type>(CL_MEM_OBJECT_BUFFER);
+    case CL_MEM_FLAGS: return out.Value(memory->flags());
+    case CL_MEM_SIZE: return out.Value<std::size_t>(memory->size());
+    case CL_MEM_HOST_PTR: return out.Value<void*>(memory->host_pointer());
+    case CL_MEM_MAP_COUNT: return out.Value<cl_uint>(static_cast<cl_uint>(memory->mapping_count()));
+    case CL_MEM_REFERENCE_COUNT: return out.Value<cl_uint>(memory->handles());
+    case CL_MEM_CONTEXT: return out.Value<cl_context>(ToHandle(&memory->context()));
+    case CL_MEM_ASSOCIATED_MEMOBJECT: return out.Value<cl_mem>(nullptr);
+    case CL_MEM_OFFSET: return out.Value<std::size_t>(0);
+    case CL_MEM_USES_SVM_POINTER: return out.Value<cl_bool>(CL_FALSE);
+    case CL_MEM_PROPERTIES: return out.Array(std::span(memory->properties()));
+    default: return CL_INVALID_VALUE;
+  }
+}
+
+cl_int EnqueueReadBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, std::size_t offset, std::size_t size,
+                         void* pointer, cl_uint num_waits, const cl_event* waits, cl_event* event) {
+  Enqueue enqueue(queue, CL_COMMAND_READ_BUFFER, num_waits, waits, event);
+  if (enqueue.status() != CL_SUCCESS) return enqueue.status();
+  Memory* memory = FromHandle<Memory>(handle);
+  if (const cl_int status = CheckTransfer(enqueue, memory, offset, size); status != CL_SUCCESS) return status;
+  if (pointer == nullptr) return CL_INVALID_VALUE;
+  if ((memory->flags() & (CL_MEM_HOST_WRITE_ONLY | CL_MEM_HOST_NO_ACCESS)) != 0) return CL_INVALID_OPERATION;
+  if (event != nullptr && enqueue.MakeEvent() == nullptr) return CL_OUT_OF_RESOURCES;
+
+  const Ref<Download> download =
+      Download::Start(enqueue, *memory, offset, {static_cast<std::byte*>(pointer), size}, {});
+  if (!download) return CL_OUT_OF_RESOURCES;
+  if (blocking != CL_FALSE) {
+    const cl_int status = download->Await(enqueue.connection());
+    if (const cl_int end = EndBlocking(enqueue, download->last_sequence(), status); end != CL_SUCCESS) return end;
+  }
+  return enqueue.Commit();
+}
+
+cl_int EnqueueWriteBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, std::size_t offset, std::size_t size,
+                          const void* pointer, cl_uint num_waits, const cl_event* waits, cl_event* event) {
+  Enqueue enqueue(queue, CL_COMMAND_WRITE_BUFFER, num_waits, waits, event);
+  if (enqueue.status() != CL_SUCCESS) return enqueue.status();
+  Memory* memory = FromHandle<Memory>(handle);
+  if (const cl_int status = CheckTransfer(enqueue, memory, offset, size); status != CL_SUCCESS) return status;
+  if (pointer == nullptr) return CL_INVALID_VALUE;
+  if ((memory->flags() & (CL_MEM_HOST_READ_ONLY | CL_MEM_HOST_NO_ACCESS)) != 0) return CL_INVALID_OPERATION;
+
+  // A blocking write may return once the data is copied, which it always is. It waits all the same where the
+  // program could notice: it holds the event, or must hear that an event it waited for failed.
+  const bool waits_for_end = blocking != CL_FALSE && (event != nullptr || enqueue.has_waits());
+  if ((event != nullptr || waits_for_end) && enqueue.MakeEvent(true) == nullptr) return CL_OUT_OF_RESOURCES;
+  if (const cl_int status = Upload(enqueue, *memory, offset, {static_cast<const std::byte*>(pointer), size});
+      status != CL_SUCCESS) {
+    return status;
+  }
+  if (waits_for_end) {
+    Event& done = *enqueue.event();
+    if (!enqueue.connection().AwaitUntil([&] { return done.final(); })) return CL_OUT_OF_RESOURCES;
+    if (const cl_int end = EndBlocking(enqueue, done.sequence(), done.status()); end != CL_SUCCESS) return end;
+  } else if (blocking != CL_FALSE) {
+    enqueue.connection().Flush();
+    if (const cl_int failure = enqueue.connection().TakeFailure(enqueue.queue().name()); failure != CL_SUCCESS) return failure;
+  }
+  return enqueue.Commit();
+}
+
+cl_int EnqueueCopyBuffer(cl_command_queue queue, cl_mem source_handle, cl_mem destination_handle,
+                         std::size_t source_offset, std::size_t destination_offset, std::size_t size,
+                         cl_uint num_waits, const cl_event* waits, cl_event* event) {
+  Enqueue enqueue(queue, CL_COMMAND_COPY_BUFFER, num_waits, waits, event);
+  if (enqueue.status() != CL_SUCCESS) return enqueue.status();
+  const Memory* source = FromHandle<Memory>(source_handle);
+  const Memory* destination = FromHandle<Memory>(destination_handle);
+  if (const cl_int status = CheckTransfer(enqueue, source, source_offset, size); status != CL_SUCCESS) return status;
+  if (const cl_int status = CheckTransfer(enqueue, destination, destination_offset, size); status != CL_SUCCESS) {
+    return status;
+  }
+  if (source == destination && source_offset < destination_offset + size && destination_offset < source_offset + size) {
+    return CL_MEM_COPY_OVERLAP;
+  }
+  wire::opencl::EnqueueCopy message;
+  message.source = source->wire();
+  message.destination = destination->wire();
+  message.source_offset_bytes = source_offset;
+  message.destination_offset_bytes = destination_offset;
+  message.size_bytes = size;
+  return enqueue.Submit(message);
+}
+
+cl_int EnqueueFillBuffer(cl_command_queue queue, cl_mem handle, const void* pattern, std::size_t pattern_size,
+                         std::size_t offset, std::size_t size, cl_uint num_waits, const cl_event* waits,
+                         cl_event* event) {
+  Enqueue enqueue(queue, CL_COMMAND_FILL_BUFFER, num_waits, waits, event);
+  if (enqueue.status() != CL_SUCCESS) return enqueue.status();
+  const Memory* memory = FromHandle<Memory>(handle);
+  if (const cl_int status = CheckTransfer(enqueue, memory, offset, size); status != CL_SUCCESS) return status;
+  if (pattern == nullptr || pattern_size == 0 || pattern_size > wire::kMaxFillPatternBytes ||
+      (pattern_size & (pattern_size - 1)) != 0 || offset % pattern_size != 0 || size % pattern_size != 0) {
+    return CL_INVALID_VALUE;
+  }
+  wire::opencl::EnqueueFill message;
+  message.memory = memory->wire();
+  message.offset_bytes = offset;
+  message.size_bytes = size;
+  message.pattern = {{static_cast<const std::byte*>(pattern), pattern_size}};
+  return enqueue.Submit(message);
+}
+
+void* EnqueueMapBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, cl_map_flags flags, std::size_t offset,
+                       std::size_t size, cl_uint num_waits, const cl_event* waits, cl_event* event, cl_int* error) {
+  Enqueue enqueue(queue, CL_COMMAND_MAP_BUFFER, num_waits, waits, event);
+  if (enqueue.status() != CL_SUCCESS) return Fail(error, enqueue.status());
+  Memory* memory = FromHandle<Memory>(handle);
+  if (const cl_int status = CheckTransfer(enqueue, memory, offset, size); status != CL_SUCCESS) return Fail(error, status);
+  const bool reads = (flags & CL_MAP_READ) != 0;
+  const bool invalidates = (flags & CL_MAP_WRITE_INVALIDATE_REGION) != 0;
+  const bool writes = invalidates || (flags & CL_MAP_WRITE) != 0;
+  if ((flags & ~(CL_MAP_READ | CL_MAP_WRITE | CL_MAP_WRITE_INVALIDATE_REGION)) != 0 ||
+      (invalidates && (flags & (CL_MAP_READ | CL_MAP_WRITE)) != 0)) {
+    return Fail(error, CL_INVALID_VALUE);
+  }
+  if ((reads && (memory->flags() & (CL_MEM_HOST_WRITE_ONLY | CL_MEM_HOST_NO_ACCESS)) != 0) ||
+      (writes && (memory->flags() & (CL_MEM_HOST_READ_ONLY | CL_MEM_HOST_NO_ACCESS)) != 0)) {
+    return Fail(error, CL_INVALID_OPERATION);
+  }
+  std::byte* mirror = memory->Mirror();
+  if (mirror == nullptr) return Fail(error, CL_MAP_FAILURE);
+  if (event != nullptr && enqueue.MakeEvent() == nullptr) return Fail(error, CL_OUT_OF_RESOURCES);
+
+  // A region that is to be overwritten whole need not be fetched. The command still has its place in the
+  // queue: a marker's, which in an out-of-order queue with nothing to wait for would wait for too much.
+  const bool marks = invalidates && (enqueue.queue().in_order() || enqueue.has_waits());
+  const Memory::Mapping mapping{mirror + offset, offset, size, writes};
+  if (marks) {
+    if (event != nullptr || enqueue.has_waits()) {
+      wire::opencl::EnqueueSync message;
+      message.kind = {wire::opencl::SyncKind::kMarker};
+      if (blocking != CL_FALSE && enqueue.MakeEvent(true) == nullptr) return Fail(error, CL_OUT_OF_RESOURCES);
+      if (!enqueue.SubmitPiece(message, true)) return Fail(error, CL_OUT_OF_RESOURCES);
+      if (blocking != CL_FALSE) {
+        Event& done = *enqueue.event();
+        if (!enqueue.connection().AwaitUntil([&] { return done.final(); })) return Fail(error, CL_OUT_OF_RESOURCES);
+        if (const cl_int end = EndBlocking(enqueue, done.sequence(), done.status()); end != CL_SUCCESS) return Fail(error, end);
+      }
+    }
+  } else {
+    const std::size_t fetched = invalidates ? 1 : size;
+    const Ref<Download> download =
+        Download::Start(enqueue, *memory, offset, {mapping.address, fetched}, Ref<Memory>(memory));
+    if (!download) return Fail(error, CL_OUT_OF_RESOURCES);
+    if (blocking != CL_FALSE) {
+      const cl_int status = download->Await(enqueue.connection());
+      if (const cl_int end = EndBlocking(enqueue, download->last_sequence(), status); end != CL_SUCCESS) return Fail(error, end);
+    }
+  }
+  memory->AddMapping(mapping);
+  if (error != nullptr) *error = CL_SUCCESS;
+  enqueue.Commit();
+  return mapping.address;
+}
+
+cl_int EnqueueUnmapMemObject(cl_command_queue queue, cl_mem handle, void* address, cl_uint num_waits,
+                             const cl_event* waits, cl_event* event) {
+  Enqueue enqueue(queue, CL_COMMAND_UNMAP_MEM_OBJECT, num_waits, waits, event);
+  if (enqueue.status() != CL_SUCCESS) return enqueue.status();
+  Memory* memory = FromHandle<Memory>(handle);
+  if (memory == nullptr) return CL_INVALID_MEM_OBJECT;
+  if (&memory->context() != &enqueue.queue().context()) return CL_INVALID_CONTEXT;
+  Memory::Mapping mapping;
+  if (!memory->TakeMapping(address, &mapping)) return CL_INVALID_VALUE;
+  if (mapping.writes) {
+    if (event != nullptr && enqueue.MakeEvent() == nullptr) return CL_OUT_OF_RESOURCES;
+    const cl_int status = Upload(enqueue, *memory, mapping.offset, {mapping.address, mapping.size});
+    return status == CL_SUCCESS ? enqueue.Commit() : status;
+  }
+  if (event == nullptr && !enqueue.has_waits()) return CL_SUCCESS;  // nothing to move, nobody to tell
+  wire::opencl::EnqueueSync message;
+  message.kind = {wire::opencl::SyncKind::kMarker};
+  return enqueue.Submit(message);
+}
+
+// A hint: there is one device, and everything is there already. Only its place in the queue is left.
+cl_int EnqueueMigrateMemObjects(cl_command_queue queue, cl_uint num_objects, const cl_mem* objects,
+                                cl_mem_migration_flags flags, cl_uint num_waits, const cl_event* waits,
+                                cl_event* event) {
+  Enqueue enqueue(queue, CL_COMMAND_MIGRATE_MEM_OBJECTS, num_waits, waits, event);
+  if (enqueue.status() != CL_SUCCESS) return enqueue.status();
+  if (num_objects == 0 || objects == nullptr ||
+      (flags & ~(CL_MIGRATE_MEM_OBJECT_HOST | CL_MIGRATE_MEM_OBJECT_CONTENT_UNDEFINED)) != 0) {
+    return CL_INVALID_VALUE;
+  }
+  for (cl_uint i = 0; i < num_objects; ++i) {
+    const Memory* memory = FromHandle<Memory>(objects[i]);
+    if (memory == nullptr) return CL_INVALID_MEM_OBJECT;
+    if (&memory->context() != &enqueue.queue().context()) return CL_INVALID_CONTEXT;
+  }
+  wire::opencl::EnqueueSync message;
+  message.kind = {wire::opencl::SyncKind::kMarker};
+  return enqueue.Submit(message);
+}
+
+}  // namespace tulle::shim::opencl

@@ -1,0 +1,204 @@
+#include "tulle/shim/opencl/queue.h"
+
+#include "tulle/shim/opencl/entry_points.h"
+#include "tulle/shim/opencl/event.h"
+
+namespace tulle::shim::opencl {
+namespace {
+
+constexpr cl_command_queue_properties kHostFlags = CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE | CL_QUEUE_PROFILING_ENABLE;
+
+cl_command_queue MakeQueue(cl_context context_handle, cl_device_id device_handle, cl_command_queue_properties flags,
+                           std::vector<cl_queue_properties> properties, cl_int* error) {
+  Context* context = FromHandle<Context>(context_handle);
+  if (context == nullptr) return Fail(error, CL_INVALID_CONTEXT);
+  const Device* device = FromHandle<Device>(device_handle);
+  if (device != &context->device()) return Fail(error, CL_INVALID_DEVICE);
+  const auto offered = device->Info<cl_command_queue_properties>(CL_DEVICE_QUEUE_ON_HOST_PROPERTIES, kHostFlags);
+  if ((flags & ~(kHostFlags & offered)) != 0) return Fail(error, CL_INVALID_QUEUE_PROPERTIES);
+  Connection& connection = context->connection();
+  const wire::Handle name = connection.NewHandle();
+  if (name.null()) return Fail(error, CL_OUT_OF_RESOURCES);
+  Ref<Queue> queue = Ref<Queue>::Adopt(new Queue(*context, name, flags, std::move(properties)));
+  wire::opencl::CreateQueue message;
+  message.context = context->wire();
+  message.queue = {name};
+  using wire::opencl::QueueFlag;
+  if (!queue->in_order()) message.flags.bits |= static_cast<std::uint64_t>(QueueFlag::kOutOfOrder);
+  if ((flags & CL_QUEUE_PROFILING_ENABLE) != 0) message.flags.bits |= static_cast<std::uint64_t>(QueueFlag::kProfiling);
+  if (!connection.Submit(message)) return Fail(error, CL_OUT_OF_RESOURCES);
+  return Made(error, std::move(queue));
+}
+
+cl_int EnqueueSync(wire::opencl::SyncKind kind, cl_command_queue queue, cl_uint num_waits, const cl_event* waits,
+                   cl_event* event) {
+  const bool marker = kind == wire::opencl::SyncKind::kMarker;
+  Enqueue enqueue(queue, marker ? CL_COMMAND_MARKER : CL_COMMAND_BARRIER, num_waits, waits, event);
+  if (enqueue.status() != CL_SUCCESS) return enqueue.status();
+  wire::opencl::EnqueueSync message;
+  message.kind = {kind};
+  return enqueue.Submit(message);
+}
+
+}  // namespace
+
+void Queue::Dispose(Queue* queue) {
+  queue->MarkDead();
+  Connection& connection = queue->connection();
+  connection.Retire(wire::ObjectKind::kQueue, queue->name_);
+  connection.TakeFailure(queue->name_);
+  delete queue;
+}
+
+EventOwner Queue::event_owner() {
+  return {this, [](Object* object) { Dispose(static_cast<Queue*>(object)); }, &pending_events_};
+}
+
+bool Queue::AwaitNotices(std::uint64_t sequence) {
+  if (pending_events_.load(std::memory_order_acquire) == 0) return true;
+  std::vector<Ref<Event>> earlier;
+  connection().events().ForEach([&](Event& event) {
+    const std::uint64_t at = event.sequence();
+    if (event.owner() == this && !event.final() && at != 0 && at <= sequence) earlier.emplace_back(&event);
+  });
+  for (const Ref<Event>& event : earlier) {
+    if (!event->final() && !connection().AwaitUntil([&] { return event->final(); })) return false;
+  }
+  return true;
+}
+
+Enqueue::Enqueue(cl_command_queue queue, cl_command_type command, cl_uint num_waits, const cl_event* waits,
+                 cl_event* event)
+    : queue_(FromHandle<Queue>(queue)), status_(CL_SUCCESS), command_(command), event_out_(event) {
+  if (queue_ == nullptr) {
+    status_ = CL_INVALID_COMMAND_QUEUE;
+    return;
+  }
+  if ((num_waits == 0) != (waits == nullptr)) {
+    status_ = CL_INVALID_EVENT_WAIT_LIST;
+    return;
+  }
+  if (num_waits > wire::kMaxWaitList) {
+    status_ = CL_OUT_OF_RESOURCES;
+    return;
+  }
+  std::span<wire::Ref<wire::ObjectKind::kEvent>> names(inline_waits_);
+  if (num_waits > kInlineWaits) {
+    more_waits_.resize(num_waits);
+    names = more_waits_;
+  }
+  for (cl_uint i = 0; i < num_waits; ++i) {
+    const Event* wait = FromHandle<Event>(waits[i]);
+    if (wait == nullptr) {
+      status_ = CL_INVALID_EVENT_WAIT_LIST;
+      return;
+    }
+    if (&ContextOf(*wait) != &queue_->context()) {
+      status_ = CL_INVALID_CONTEXT;
+      return;
+    }
+    names[i] = wait->wire();
+  }
+  wait_view_ = names.first(num_waits);
+}
+
+Event* Enqueue::MakeEvent(bool always) {
+  if (event_ || !(always || wants_event())) return event_.get();
+  event_ = Ref<Event>::Adopt(connection().events().Create(&Dispatch(), queue_->event_owner(), command_));
+  return event_.get();
+}
+
+cl_int Enqueue::Commit() {
+  if (wants_event()) *event_out_ = ToHandle(event_.release());
+  return CL_SUCCESS;
+}
+
+cl_command_queue CreateCommandQueue(cl_context context, cl_device_id device, cl_command_queue_properties flags,
+                                    cl_int* error) {
+  if ((flags & ~kHostFlags) != 0 && FromHandle<Context>(context) != nullptr) return Fail(error, CL_INVALID_VALUE);
+  return MakeQueue(context, device, flags, {}, error);
+}
+
+cl_command_queue CreateCommandQueueWithProperties(cl_context context, cl_device_id device,
+                                                  const cl_queue_properties* properties, cl_int* error) {
+  cl_command_queue_properties flags = 0;
+  std::vector<cl_queue_properties> copy;
+  if (properties != nullptr) {
+    for (; *properties != 0; properties += 2) {
+      // Other properties are of queues on the device, which is not offered.
+      if (properties[0] == CL_QUEUE_SIZE) return Fail(error, CL_INVALID_QUEUE_PROPERTIES);
+      if (properties[0] != CL_QUEUE_PROPERTIES) return Fail(error, CL_INVALID_VALUE);
+      flags = properties[1];
+      constexpr cl_command_queue_properties kAll = kHostFlags | CL_QUEUE_ON_DEVICE | CL_QUEUE_ON_DEVICE_DEFAULT;
+      if ((flags & ~kAll) != 0) return Fail(error, CL_INVALID_VALUE);
+      copy.insert(copy.end(), properties, properties + 2);
+    }
+    copy.push_back(0);
+  }
+  return MakeQueue(context, device, flags, std::move(copy), error);
+}
+
+cl_int RetainCommandQueue(cl_command_queue handle) { return RetainHandle<Queue>(handle); }
+cl_int ReleaseCommandQueue(cl_command_queue handle) {
+  const Queue* queue = FromHandle<Queue>(handle);
+  if (queue == nullptr) return CL_INVALID_COMMAND_QUEUE;
+  queue->connection().Flush();
+  return ReleaseHandle<Queue>(handle);
+}
+
+cl_int GetCommandQueueInfo(cl_command_queue handle, cl_command_queue_info name, std::size_t size, void* value,
+                           std::size_t* size_ret) {
+  const Queue* queue = FromHandle<Queue>(handle);
+  if (queue == nullptr) return CL_INVALID_COMMAND_QUEUE;
+  const InfoOut out(size, value, size_ret);
+  switch (name) {
+    case CL_QUEUE_CONTEXT: return out.Value<cl_context>(ToHandle(&queue->context()));
+    case CL_QUEUE_DEVICE: return out.Value<cl_device_id>(ToHandle(&queue->context().device()));
+    case CL_QUEUE_REFERENCE_COUNT: return out.Value<cl_uint>(queue->handles());
+    case CL_QUEUE_PROPERTIES: return out.Value(queue->flags());
+    case CL_QUEUE_PROPERTIES_ARRAY: return out.Array(std::span(queue->properties()));
+    case CL_QUEUE_DEVICE_DEFAULT: return out.Value<cl_command_queue>(nullptr);
+    case CL_QUEUE_SIZE: return CL_INVALID_COMMAND_QUEUE;  // asked only of queues on the device
+    default: return CL_INVALID_VALUE;
+  }
+}
+
+cl_int Flush(cl_command_queue handle) {
+  const Queue* queue = FromHandle<Queue>(handle);
+  if (queue == nullptr) return CL_INVALID_COMMAND_QUEUE;
+  if (!queue->connection().Submit(wire::opencl::Flush{queue->wire()})) return CL_OUT_OF_RESOURCES;
+  queue->connection().Flush();
+  return CL_SUCCESS;
+}
+
+cl_int Finish(cl_command_queue handle) {
+  Queue* queue = FromHandle<Queue>(handle);
+  if (queue == nullptr) return CL_INVALID_COMMAND_QUEUE;
+  StatusWait wait;
+  if (!queue->connection().Call(wire::opencl::Finish{queue->wire()}, wait)) return CL_OUT_OF_RESOURCES;
+  if (!queue->AwaitNotices(wait.sequence())) return CL_OUT_OF_RESOURCES;
+  const cl_int failure = queue->connection().TakeFailure(queue->name());
+  return failure != CL_SUCCESS ? failure : wait.status;
+}
+
+cl_int EnqueueMarkerWithWaitList(cl_command_queue queue, cl_uint num_waits, const cl_event* waits, cl_event* event) {
+  return EnqueueSync(wire::opencl::SyncKind::kMarker, queue, num_waits, waits, event);
+}
+cl_int EnqueueBarrierWithWaitList(cl_command_queue queue, cl_uint num_waits, const cl_event* waits, cl_event* event) {
+  return EnqueueSync(wire::opencl::SyncKind::kBarrier, queue, num_waits, waits, event);
+}
+cl_int EnqueueMarker(cl_command_queue queue, cl_event* event) {
+  if (FromHandle<Queue>(queue) != nullptr && event == nullptr) return CL_INVALID_VALUE;
+  return EnqueueSync(wire::opencl::SyncKind::kMarker, queue, 0, nullptr, event);
+}
+cl_int EnqueueBarrier(cl_command_queue queue) {
+  return EnqueueSync(wire::opencl::SyncKind::kBarrier, queue, 0, nullptr, nullptr);
+}
+cl_int EnqueueWaitForEvents(cl_command_queue queue, cl_uint num_events, const cl_event* events) {
+  if (FromHandle<Queue>(queue) == nullptr) return CL_INVALID_COMMAND_QUEUE;
+  if (num_events == 0 || events == nullptr) return CL_INVALID_VALUE;
+  const cl_int status = EnqueueSync(wire::opencl::SyncKind::kBarrier, queue, num_events, events, nullptr);
+  return status == CL_INVALID_EVENT_WAIT_LIST ? CL_INVALID_EVENT : status;
+}
+
+}  // namespace tulle::shim::opencl

@@ -1,0 +1,89 @@
+// The entry points that this build refuses: each with the error that the specification gives for a device
+// or platform that does not offer the feature, and with the reason (a TULLE_LOG=debug line).
+#pragma once
+
+// Images and samplers: CL_DEVICE_IMAGE_SUPPORT is false.
+#define TULLE_UNSUPPORTED_IMAGES(X)                                      \
+  X(CreateImage2D, CL_INVALID_OPERATION, "images are not offered")       \
+  X(CreateImage3D, CL_INVALID_OPERATION, "images are not offered")       \
+  X(CreateImage, CL_INVALID_OPERATION, "images are not offered")         \
+  X(CreateImageWithProperties, CL_INVALID_OPERATION, "images are not offered") \
+  X(GetImageInfo, CL_INVALID_MEM_OBJECT, "there are no images")          \
+  X(CreateSampler, CL_INVALID_OPERATION, "images are not offered")       \
+  X(CreateSamplerWithProperties, CL_INVALID_OPERATION, "images are not offered") \
+  X(RetainSampler, CL_INVALID_SAMPLER, "there are no samplers")          \
+  X(ReleaseSampler, CL_INVALID_SAMPLER, "there are no samplers")         \
+  X(GetSamplerInfo, CL_INVALID_SAMPLER, "there are no samplers")         \
+  X(EnqueueReadImage, CL_INVALID_OPERATION, "images are not offered")    \
+  X(EnqueueWriteImage, CL_INVALID_OPERATION, "images are not offered")   \
+  X(EnqueueCopyImage, CL_INVALID_OPERATION, "images are not offered")    \
+  X(EnqueueCopyImageToBuffer, CL_INVALID_OPERATION, "images are not offered") \
+  X(EnqueueCopyBufferToImage, CL_INVALID_OPERATION, "images are not offered") \
+  X(EnqueueFillImage, CL_INVALID_OPERATION, "images are not offered")    \
+  X(EnqueueMapImage, CL_INVALID_OPERATION, "images are not offered")
+
+// Shared virtual memory, pipes, device-side queues: the device infos say none.
+#define TULLE_UNSUPPORTED_OPTIONAL(X)                                                      \
+  X(CreatePipe, CL_INVALID_OPERATION, "pipes are not offered")                             \
+  X(GetPipeInfo, CL_INVALID_MEM_OBJECT, "there are no pipes")                              \
+  X(SVMAlloc, CL_INVALID_OPERATION, "shared virtual memory is not offered")                \
+  X(SVMFree, CL_INVALID_OPERATION, "shared virtual memory is not offered")                 \
+  X(EnqueueSVMFree, CL_INVALID_OPERATION, "shared virtual memory is not offered")          \
+  X(EnqueueSVMMemcpy, CL_INVALID_OPERATION, "shared virtual memory is not offered")        \
+  X(EnqueueSVMMemFill, CL_INVALID_OPERATION, "shared virtual memory is not offered")       \
+  X(EnqueueSVMMap, CL_INVALID_OPERATION, "shared virtual memory is not offered")           \
+  X(EnqueueSVMUnmap, CL_INVALID_OPERATION, "shared virtual memory is not offered")         \
+  X(EnqueueSVMMigrateMem, CL_INVALID_OPERATION, "shared virtual memory is not offered")    \
+  X(SetKernelArgSVMPointer, CL_INVALID_OPERATION, "shared virtual memory is not offered")  \
+  X(SetKernelExecInfo, CL_INVALID_OPERATION, "shared virtual memory is not offered")       \
+  X(SetDefaultDeviceCommandQueue, CL_INVALID_OPERATION, "device-side queues are not offered") \
+  X(GetKernelSubGroupInfo, CL_INVALID_OPERATION, "sub-groups are not offered")             \
+  X(GetKernelSubGroupInfoKHR, CL_INVALID_OPERATION, "sub-groups are not offered")          \
+  X(GetDeviceAndHostTimer, CL_INVALID_OPERATION, "the platform has no timer common to host and device") \
+  X(GetHostTimer, CL_INVALID_OPERATION, "the platform has no timer common to host and device") \
+  X(EnqueueNativeKernel, CL_INVALID_OPERATION, "a remote device cannot call a function of this process") \
+  X(CreateSubDevices, CL_DEVICE_PARTITION_FAILED, "a vGPU cannot be partitioned; claim several instead") \
+  X(CreateSubDevicesEXT, CL_DEVICE_PARTITION_FAILED, "a vGPU cannot be partitioned; claim several instead") \
+  X(RetainDeviceEXT, CL_INVALID_DEVICE, "there are no sub-devices")                        \
+  X(ReleaseDeviceEXT, CL_INVALID_DEVICE, "there are no sub-devices")
+
+// Not remoted yet.
+#define TULLE_UNSUPPORTED_YET(X)                                                           \
+  X(CreateSubBuffer, CL_OUT_OF_RESOURCES, "sub-buffers are not remoted yet")               \
+  X(EnqueueReadBufferRect, CL_OUT_OF_RESOURCES, "rectangular copies are not remoted yet")  \
+  X(EnqueueWriteBufferRect, CL_OUT_OF_RESOURCES, "rectangular copies are not remoted yet") \
+  X(EnqueueCopyBufferRect, CL_OUT_OF_RESOURCES, "rectangular copies are not remoted yet")  \
+  X(CreateProgramWithIL, CL_INVALID_OPERATION, "the device takes no intermediate language") \
+  X(SetProgramSpecializationConstant, CL_INVALID_OPERATION, "the device takes no intermediate language") \
+  X(SetProgramReleaseCallback, CL_INVALID_OPERATION, "programs have no global destructors") \
+  X(CreateProgramWithBuiltInKernels, CL_INVALID_VALUE, "there are no built-in kernels")    \
+  X(CompileProgram, CL_COMPILER_NOT_AVAILABLE, "compiling and linking apart is not remoted yet; use clBuildProgram") \
+  X(LinkProgram, CL_LINKER_NOT_AVAILABLE, "compiling and linking apart is not remoted yet; use clBuildProgram") \
+  X(SetCommandQueueProperty, CL_INVALID_OPERATION, "deprecated since OpenCL 1.1: give properties at creation")
+
+// Interoperation with graphics interfaces of the local host.
+#define TULLE_UNSUPPORTED_INTEROP(X)                                                       \
+  X(CreateFromGLBuffer, CL_INVALID_OPERATION, "no graphics interoperation")                \
+  X(CreateFromGLTexture2D, CL_INVALID_OPERATION, "no graphics interoperation")             \
+  X(CreateFromGLTexture3D, CL_INVALID_OPERATION, "no graphics interoperation")             \
+  X(CreateFromGLTexture, CL_INVALID_OPERATION, "no graphics interoperation")               \
+  X(CreateFromGLRenderbuffer, CL_INVALID_OPERATION, "no graphics interoperation")          \
+  X(GetGLObjectInfo, CL_INVALID_OPERATION, "no graphics interoperation")                   \
+  X(GetGLTextureInfo, CL_INVALID_OPERATION, "no graphics interoperation")                  \
+  X(EnqueueAcquireGLObjects, CL_INVALID_OPERATION, "no graphics interoperation")           \
+  X(EnqueueReleaseGLObjects, CL_INVALID_OPERATION, "no graphics interoperation")           \
+  X(GetGLContextInfoKHR, CL_INVALID_OPERATION, "no graphics interoperation")               \
+  X(CreateEventFromGLsyncKHR, CL_INVALID_OPERATION, "no graphics interoperation")          \
+  X(CreateFromEGLImageKHR, CL_INVALID_OPERATION, "no graphics interoperation")             \
+  X(EnqueueAcquireEGLObjectsKHR, CL_INVALID_OPERATION, "no graphics interoperation")       \
+  X(EnqueueReleaseEGLObjectsKHR, CL_INVALID_OPERATION, "no graphics interoperation")       \
+  X(CreateEventFromEGLSyncKHR, CL_INVALID_OPERATION, "no graphics interoperation")
+
+// The same for Windows' interfaces, which have no prototype on this system.
+#define TULLE_UNSUPPORTED_UNTYPED(X)                                                       \
+  X(GetDeviceIDsFromD3D10KHR) X(CreateFromD3D10BufferKHR) X(CreateFromD3D10Texture2DKHR)   \
+  X(CreateFromD3D10Texture3DKHR) X(EnqueueAcquireD3D10ObjectsKHR) X(EnqueueReleaseD3D10ObjectsKHR) \
+  X(GetDeviceIDsFromD3D11KHR) X(CreateFromD3D11BufferKHR) X(CreateFromD3D11Texture2DKHR)   \
+  X(CreateFromD3D11Texture3DKHR) X(CreateFromDX9MediaSurfaceKHR) X(EnqueueAcquireD3D11ObjectsKHR) \
+  X(EnqueueReleaseD3D11ObjectsKHR) X(GetDeviceIDsFromDX9MediaAdapterKHR)                   \
+  X(EnqueueAcquireDX9MediaSurfacesKHR) X(EnqueueReleaseDX9MediaSurfacesKHR)
