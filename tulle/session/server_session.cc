@@ -389,7 +389,7 @@ class Session final : public ServerSession, private FrameSink {
 
   void LogEnd(std::string_view how, const std::string& message) {
     logged_ = true;
-    Log(LogLevel::kInfo, "session", "session ended",
+    Log(LogLevel::kDebug, "session", "session ended",
         {{"how", how},
          {"message", Printable(message)},
          {"detail", Printable(detail_)},
@@ -444,7 +444,7 @@ Result<std::unique_ptr<ServerSession>> ServerSession::Accept(UniqueFd socket, co
   const Instant deadline = net::Now() + limits.handshake_timeout;
   Result<SecuredPeer> secured = SecureServer(std::move(socket), limits.allow_plain_tcp, keys, deadline);
   if (!secured.ok()) {
-    Log(LogLevel::kInfo, "session", "connection refused", {{"why", Printable(secured.error().message)}});
+    Log(LogLevel::kDebug, "session", "connection refused", {{"why", Printable(secured.error().message)}});
     return secured.error();
   }
   auto session = std::make_unique<Session>(*std::move(secured), limits);

@@ -81,7 +81,7 @@ class ServerSession {
   virtual std::size_t pending_bytes() const = 0;
 
   // Tells the client why, unless it has been told; flushes, and waits until it has closed, both for at most a
-  // second; closes. Logs the session's one line.
+  // second; closes. The worker, which knows more of why, logs the session's one line.
   virtual void End(wire::EndReason reason, const std::string& message) = 0;
 
   struct Counters {
