@@ -66,13 +66,15 @@ Ending Session::Run() {
     if (over()) break;
     if (std::exchange(flush_executor_, false)) executor_->Flush();
     if (auto flushed = client_.Flush(); !flushed.ok()) {
-      End(wire::EndReason::kGoodbye, "", flushed.error().message);
+      OnClientError(flushed.error());
       break;
     }
     Publish();
     if (progress || executor_->Spin()) continue;
     Sleep();
   }
+  // The program's kernels stop now; to tell it why may take a moment.
+  executor_->Kill();
   client_.End(ending_->reason, ending_->message);
   return *ending_;
 }
@@ -88,10 +90,14 @@ bool Session::CanTakeCommands() {
   return true;
 }
 
+void Session::Pause(bool paused) {
+  paused_ = paused;
+  client_.Pause(paused);
+}
+
 bool Session::TakeCommands() {
-  const bool may = CanTakeCommands();
-  client_.Pause(!may);
-  if (!may) return false;
+  Pause(!CanTakeCommands());
+  if (paused_) return false;
   auto pumped = client_.Pump(*this);
   client_.Acknowledge(done_sequence_);
   if (pumped.ok()) return *pumped;
@@ -104,14 +110,16 @@ void Session::OnClientError(const Error& error) {
     case Code::kCancelled:    // it said goodbye
     case Code::kUnavailable:  // it is gone without a word: its process ended
       return End(wire::EndReason::kGoodbye, "", error.message);
+    case Code::kResourceExhausted:
+      return End(wire::EndReason::kResource, error.message);
     default:
       return End(wire::EndReason::kProtocol, "", error.message);
   }
 }
 
 void Session::Sleep() {
-  const bool paused = !CanTakeCommands();
-  if (!paused && client_.has_buffered_input()) return;
+  // What held the stream may have gone since, with the output that was flushed, say.
+  if (paused_ ? CanTakeCommands() : client_.has_buffered_input()) return;
   const bool clogged = client_.pending_bytes() > limits_.pending_output_bytes;
   if (!clogged && !executor_->PrepareToSleep()) return;
 
@@ -136,7 +144,7 @@ void Session::Sleep() {
   const int ready = poll(fds_.data(), fds_.size(), timeout_ms);
   if (!clogged) executor_->Awake();
 
-  if (ready > 0 && paused && (fds_[0].revents & (POLLHUP | POLLERR)) != 0) {
+  if (ready > 0 && paused_ && (fds_[0].revents & (POLLHUP | POLLERR)) != 0) {
     // Pump reads nothing while paused, so it would not notice.
     End(wire::EndReason::kGoodbye, "", "the connection was lost");
   } else if (may_be_stuck && shared_.clock->Now() - held_since_ >= limits_.wait_on_user_event) {
@@ -206,7 +214,7 @@ Status Session::OnFrame(const wire::FrameHeader& header, ByteView body, MutableB
   Room payload = std::move(incoming_);
   Process(header, body, payload);
   if (over()) return Over();
-  if (!CanTakeCommands()) client_.Pause(true);
+  if (!CanTakeCommands()) Pause(true);
   return OkStatus();
 }
 

@@ -177,6 +177,8 @@ class Session final : public session::FrameHandler {
   // The same; `then`: what to do with the answer, null when there will be none.
   void Forward(Frame& frame, bool wants_status, std::optional<Range> memory, const UnderWay* then);
   void Submit(Submission submission);
+  // What became of an attempt to tell the client something.
+  void Told(const Status& status);
   // Answers, if the client wants a status.
   void SendStatus(const Frame& frame, std::int32_t status);
   // Counts program memory; false: over the limit, the session is ending.
@@ -199,6 +201,7 @@ class Session final : public session::FrameHandler {
   // --- the loop ---
   bool TakeCommands();
   bool CanTakeCommands();
+  void Pause(bool paused);
   void OnClientError(const Error& error);
   void Sleep();
   void Publish();
@@ -240,6 +243,7 @@ class Session final : public session::FrameHandler {
   std::uint64_t commands_ = 0;
   bool flush_executor_ = false;
   bool wants_slot_ = false;
+  bool paused_ = false;
   std::vector<pollfd> fds_;            // kept for its memory
   std::optional<Ending> ending_;
 };

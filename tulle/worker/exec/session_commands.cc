@@ -6,9 +6,13 @@ namespace tulle::worker::exec {
 
 namespace cl_status = gpu::cl_status;
 
+void Session::Told(const Status& status) {
+  if (!status.ok()) OnClientError(status.error());
+}
+
 void Session::SendStatus(const Frame& frame, std::int32_t status) {
   if (!frame.wants_status()) return;
-  (void)client_.SendReply(frame.header.opcode, frame.header.sequence, wire::StatusReply{status});
+  Told(client_.SendReply(frame.header.opcode, frame.header.sequence, wire::StatusReply{status}));
 }
 
 // --- memory ---
@@ -16,8 +20,8 @@ void Session::SendStatus(const Frame& frame, std::int32_t status) {
 void Session::Run(const wire::Checked<wire::AcquireMemory>& message, Frame& frame) {
   const std::uint64_t size_bytes = message->size_bytes;
   const bool granted = lease_.Acquire(size_bytes);
-  (void)client_.SendReply(frame.header.opcode, frame.header.sequence,
-                          wire::AcquireMemoryReply{granted ? size_bytes : 0, shared_.quota->available_bytes()});
+  Told(client_.SendReply(frame.header.opcode, frame.header.sequence,
+                          wire::AcquireMemoryReply{granted ? size_bytes : 0, shared_.quota->available_bytes()}));
 }
 
 void Session::Run(const wire::Checked<wire::ReleaseMemory>& message, Frame& frame) {
@@ -166,7 +170,7 @@ void Session::Run(const wire::Checked<wire::opencl::GetProgramBinary>& message, 
     piece = ByteView(program.binary).subspan(message->offset_bytes, message->data.size_bytes);
   }
   reply.data.size_bytes = piece.size();
-  (void)client_.SendReply(frame.header.opcode, frame.header.sequence, reply, piece);
+  Told(client_.SendReply(frame.header.opcode, frame.header.sequence, reply, piece));
 }
 
 }  // namespace tulle::worker::exec

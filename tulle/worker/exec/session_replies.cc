@@ -47,7 +47,7 @@ void Session::OnReply(Received& received) {
       return OnLoaded(received);
   }
   if (under_way.tell_client) {
-    (void)client_.SendRaw(received.opcode, received.sequence, received.body, received.payload.bytes());
+    Told(client_.SendRaw(received.opcode, received.sequence, received.body, received.payload.bytes()));
   }
   received.payload.Release();
 }
@@ -65,7 +65,7 @@ void Session::OnNotice(const Received& received) {
   } else {
     return Distrust("a notice of another kind");
   }
-  (void)client_.SendRaw(received.opcode, 0, received.body, {});
+  Told(client_.SendRaw(received.opcode, 0, received.body, {}));
 }
 
 // Each event completes once. One whose slot has a newer event by now was destroyed by the client before it
@@ -188,7 +188,7 @@ void Session::FinishBuild(BuildJob& job, std::int32_t status, std::string_view m
   if (wire::EncodedSize(reply) > wire::kMaxBodyBytes) {
     reply = {cl_status::kOutOfResources, {"the program has too many kernels and arguments to describe"}, 0, {}};
   }
-  (void)client_.SendReply(wire::kOpcodeOf<wire::opencl::BuildProgram>, job.sequence, reply);
+  Told(client_.SendReply(wire::kOpcodeOf<wire::opencl::BuildProgram>, job.sequence, reply));
 }
 
 }  // namespace tulle::worker::exec

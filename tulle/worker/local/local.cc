@@ -1,0 +1,245 @@
+#include "tulle/worker/local/local.h"
+
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#include <deque>
+#include <unordered_map>
+#include <vector>
+
+#include "tulle/base/check.h"
+#include "tulle/base/guarded.h"
+#include "tulle/base/unique_fd.h"
+#include "tulle/gpu/api/outcome.h"
+
+namespace tulle::worker::local {
+namespace {
+
+class LocalExecutor final : public exec::Executor, private gpu::Completions {
+ public:
+  explicit LocalExecutor(const Options& options)
+      : options_(options), wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+    TULLE_CHECK(wake_.valid());
+  }
+  ~LocalExecutor() override {
+    backend_.reset();  // no completion after this
+    for (const auto& [offset_bytes, size_bytes] : ranges_) {
+      munmap(reinterpret_cast<void*>(offset_bytes), size_bytes);
+    }
+  }
+  Status Open(gpu::Driver& driver) {
+    TULLE_ASSIGN_OR_RETURN(backend_, driver.OpenDevice(options_.device_index, this));
+    return OkStatus();
+  }
+
+  // A range's offset is its address: fresh pages from the kernel, given back whole.
+  std::optional<exec::Range> AllocateMemory(std::uint64_t size_bytes) override {
+    if (size_bytes > options_.memory_bytes - memory_used_bytes_) return std::nullopt;
+    void* data = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (data == MAP_FAILED) return std::nullopt;
+    memory_used_bytes_ += size_bytes;
+    const auto offset_bytes = reinterpret_cast<std::uint64_t>(data);
+    ranges_.emplace(offset_bytes, size_bytes);
+    return exec::Range{offset_bytes, size_bytes};
+  }
+  void FreeMemory(const exec::Range& range) override {
+    const auto found = ranges_.find(range.offset_bytes);
+    TULLE_CHECK(found != ranges_.end());
+    munmap(reinterpret_cast<void*>(found->first), found->second);
+    memory_used_bytes_ -= found->second;
+    ranges_.erase(found);
+  }
+
+  std::optional<exec::Room> AllocateRoom(std::uint64_t size_bytes) override {
+    if (size_bytes > options_.staging_bytes - staging_used_bytes_) return std::nullopt;
+    staging_used_bytes_ += size_bytes;
+    return Adopt(ByteVector(size_bytes));
+  }
+  void FreeRoom(std::uint32_t id) override {
+    staging_used_bytes_ -= rooms_[id].size();
+    rooms_[id] = {};
+    free_ids_.push_back(id);
+  }
+
+  bool Submit(exec::Submission& submission) override {
+    const bool brings = Brings(submission.opcode) && !submission.payload.empty();
+    const int answers = (brings ? 1 : 0) + (submission.wants_status || Replies(submission.opcode) ? 1 : 0);
+    if (answers != 0 && under_way_.size() >= options_.in_flight) return false;
+    gpu::Command command{.opcode = submission.opcode,
+                         .wants_status = submission.wants_status,
+                         .sequence = submission.sequence,
+                         .body = submission.body,
+                         .payload = submission.payload.bytes(),
+                         .memory = {}};
+    if (submission.memory.has_value()) {
+      command.memory = {reinterpret_cast<std::byte*>(submission.memory->offset_bytes), submission.memory->size_bytes};
+    }
+    if (answers != 0) under_way_.emplace(submission.sequence, UnderWay{std::move(submission.payload), brings, answers});
+    backend_->Submit(command);
+    return true;
+  }
+  void Flush() override { backend_->Flush(); }
+
+  exec::Receive TryReceive(exec::Received* received) override {
+    {
+      auto queue = queue_.lock();
+      if (queue->empty()) return exec::Receive::kNothing;
+      current_ = std::move(queue->front());
+      queue->pop_front();
+    }
+    received->kind = current_.kind;
+    received->opcode = current_.opcode;
+    received->sequence = current_.sequence;
+    received->body = current_.body;
+    received->payload = {};
+    if (current_.kind == exec::Received::Kind::kNotice) return exec::Receive::kGot;
+
+    const auto found = under_way_.find(current_.sequence);
+    TULLE_CHECK(found != under_way_.end());  // the backend is ours
+    UnderWay& under_way = found->second;
+    if (current_.kind == exec::Received::Kind::kPayloadDone) {
+      under_way.payload.Release();
+    } else if (!under_way.brings && current_.payload_bytes != 0) {
+      received->payload = Shrink(std::move(under_way.payload), current_.payload_bytes);
+    }
+    if (--under_way.answers == 0) under_way_.erase(found);
+    return exec::Receive::kGot;
+  }
+  bool Spin() override { return !queue_.lock()->empty(); }
+  bool PrepareToSleep() override { return queue_.lock()->empty(); }
+  void Awake() override {
+    eventfd_t count = 0;
+    (void)eventfd_read(wake_.get(), &count);
+  }
+  int wake_fd() const override { return wake_.get(); }
+  int death_fd() const override { return -1; }
+  void Kill() override {}
+  std::string EndText() const override { return "the device was closed"; }
+  std::uint64_t DeviceTimeNs() const override { return 0; }
+
+ private:
+  struct UnderWay {
+    exec::Room payload;
+    bool brings = false;
+    int answers = 0;  // still to come: a reply, a PayloadDone
+  };
+  struct Item {
+    exec::Received::Kind kind{};
+    std::uint16_t opcode = 0;
+    std::uint64_t sequence = 0;
+    ByteVector body;
+    std::uint64_t payload_bytes = 0;
+  };
+
+  static bool Brings(std::uint16_t opcode) {
+    bool brings = false;
+    gpu::WithDeviceRow(opcode, [&](const auto& row) {
+      brings = gpu::BringsPayload<typename std::remove_cvref_t<decltype(row)>::Command>();
+    });
+    return brings;
+  }
+  static bool Replies(std::uint16_t opcode) {
+    bool replies = false;
+    gpu::WithDeviceRow(opcode, [&](const auto& row) { replies = row.mode == wire::Mode::kReply; });
+    return replies;
+  }
+
+  exec::Room Adopt(ByteVector bytes) {
+    std::uint32_t id = static_cast<std::uint32_t>(rooms_.size());
+    if (free_ids_.empty()) {
+      rooms_.push_back(std::move(bytes));
+    } else {
+      id = free_ids_.back();
+      free_ids_.pop_back();
+      rooms_[id] = std::move(bytes);
+    }
+    return exec::Room(this, id, rooms_[id]);
+  }
+  exec::Room Shrink(exec::Room room, std::uint64_t size_bytes) {
+    const std::uint32_t id = room.id();
+    TULLE_CHECK(size_bytes <= rooms_[id].size());
+    room.Forget();
+    return exec::Room(this, id, MutableByteView(rooms_[id]).first(size_bytes));
+  }
+
+  void Push(Item item) {
+    auto queue = queue_.lock();
+    queue->push_back(std::move(item));
+    if (queue->size() == 1) (void)eventfd_write(wake_.get(), 1);
+  }
+  // gpu::Completions: from any thread.
+  void Reply(std::uint16_t opcode, std::uint64_t sequence, ByteView body, std::uint64_t payload_bytes) override {
+    Push({exec::Received::Kind::kReply, opcode, sequence, ByteVector(body.begin(), body.end()), payload_bytes});
+  }
+  void Notice(std::uint16_t opcode, ByteView body) override {
+    Push({exec::Received::Kind::kNotice, opcode, 0, ByteVector(body.begin(), body.end()), 0});
+  }
+  void PayloadDone(std::uint64_t sequence) override {
+    Push({exec::Received::Kind::kPayloadDone, 0, sequence, {}, 0});
+  }
+
+  const Options options_;
+  const UniqueFd wake_;
+  std::unordered_map<std::uint64_t, std::uint64_t> ranges_;  // address -> size
+  std::uint64_t memory_used_bytes_ = 0;
+  std::vector<ByteVector> rooms_;
+  std::vector<std::uint32_t> free_ids_;
+  std::uint64_t staging_used_bytes_ = 0;
+  std::unordered_map<std::uint64_t, UnderWay> under_way_;  // by sequence; bounded by in_flight
+  // Unanswered commands and their events bound it: at most a reply, a PayloadDone and a notice each.
+  Guarded<std::deque<Item>> queue_;
+  Item current_;
+  std::unique_ptr<gpu::Backend> backend_;
+};
+
+class LocalExecutors final : public exec::ExecutorFactory {
+ public:
+  LocalExecutors(gpu::Driver* driver, const Options& options) : driver_(*driver), options_(options) {}
+  Result<std::unique_ptr<exec::Executor>> Start() override {
+    auto executor = std::make_unique<LocalExecutor>(options_);
+    TULLE_RETURN_IF_ERROR(executor->Open(driver_));
+    return std::unique_ptr<exec::Executor>(std::move(executor));
+  }
+
+ private:
+  gpu::Driver& driver_;
+  const Options options_;
+};
+
+class FinishedBuild final : public build::Build {
+ public:
+  explicit FinishedBuild(gpu::CompileOutput output) : event_(eventfd(1, EFD_CLOEXEC)), output_(std::move(output)) {}
+  int fd() const override { return event_.get(); }
+  std::optional<gpu::CompileOutput> TryFinish() override { return std::exchange(output_, std::nullopt); }
+
+ private:
+  UniqueFd event_;
+  std::optional<gpu::CompileOutput> output_;
+};
+
+class LocalBuilder final : public build::Builder {
+ public:
+  LocalBuilder(gpu::Driver* driver, std::uint32_t device_index) : driver_(*driver), device_index_(device_index) {}
+  Result<std::unique_ptr<build::Build>> Start(wire::opencl::ProgramKind kind, ByteView text,
+                                              std::string_view options) override {
+    TULLE_ASSIGN_OR_RETURN(const auto compiler, driver_.OpenCompiler(device_index_));
+    return std::unique_ptr<build::Build>(
+        std::make_unique<FinishedBuild>(compiler->Compile(kind, text, std::string(options))));
+  }
+
+ private:
+  gpu::Driver& driver_;
+  const std::uint32_t device_index_;
+};
+
+}  // namespace
+
+std::unique_ptr<exec::ExecutorFactory> MakeExecutors(gpu::Driver* driver, const Options& options) {
+  return std::make_unique<LocalExecutors>(driver, options);
+}
+
+std::unique_ptr<build::Builder> MakeBuilder(gpu::Driver* driver, std::uint32_t device_index) {
+  return std::make_unique<LocalBuilder>(driver, device_index);
+}
+
+}  // namespace tulle::worker::local

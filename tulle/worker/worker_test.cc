@@ -1,0 +1,421 @@
+// A worker with its threads, as a node and its clients see it, over the null device: real handshakes, real
+// sessions, one process.
+#include "tulle/worker/worker.h"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <condition_variable>
+#include <map>
+
+#include "tulle/base/random.h"
+#include "tulle/base/seqpacket.h"
+#include "tulle/gpu/null/driver.h"
+#include "tulle/session/client_session.h"
+#include "tulle/worker/local/local.h"
+
+namespace tulle::worker {
+namespace {
+
+namespace opencl = wire::opencl;
+using wire::Handle;
+
+constexpr std::uint64_t kMiB = 1u << 20;
+constexpr Duration kSoon = std::chrono::seconds(20);  // only a hang takes so long
+
+// --- a program ---
+
+class Program final : public session::ClientHandler {
+ public:
+  struct Answer {
+    ByteVector body;
+    ByteVector payload;
+  };
+
+  Result<MutableByteView> OnPayload(const wire::FrameHeader& header, ByteView) override {
+    payload_.resize(header.payload_bytes);
+    return MutableByteView(payload_);
+  }
+  Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView) override {
+    answers_[header.answers] = {ByteVector(body.begin(), body.end()), std::exchange(payload_, {})};
+    return OkStatus();
+  }
+  void OnLost(const Error& error) override { lost_ = error; }
+
+  Status Attach(UniqueFd socket, const session::Target& target) {
+    TULLE_ASSIGN_OR_RETURN(session_, session::ClientSession::ConnectOver(
+                                         std::move(socket), {.target = target, .program = "test", .random = &random_},
+                                         this));
+    return OkStatus();
+  }
+  template <wire::Message M>
+  std::uint64_t Send(const M& message, ByteView payload = {}, std::uint16_t flags = 0) {
+    auto sent = session_->Send(message, {&payload, 1}, flags);
+    return sent.ok() ? *sent : 0;
+  }
+  // The answer to a command; empty when the session was lost before it came.
+  const Answer* Wait(std::uint64_t sequence) {
+    (void)session_->WaitUntil([&] { return answers_.contains(sequence); });
+    const auto found = answers_.find(sequence);
+    return found == answers_.end() ? nullptr : &found->second;
+  }
+  template <wire::Message M>
+  M WaitFor(std::uint64_t sequence) {
+    M message;
+    const Answer* answer = Wait(sequence);
+    EXPECT_NE(answer, nullptr);
+    if (answer != nullptr) {
+      EXPECT_EQ(wire::Decode(answer->body, answer->payload.size(), arena_, &message), wire::WireResult::kOk);
+    }
+    return message;
+  }
+  Error WaitLost() {
+    (void)session_->WaitUntil([] { return false; });
+    return lost_;
+  }
+  session::ClientSession& session() { return *session_; }
+
+  // Adds `value` to `count` numbers on the vGPU.
+  void ExpectVectorAdd(std::uint32_t value, std::size_t count = 1024) {
+    const Handle context{1, 1}, queue{2, 1}, buffer{3, 1}, program{4, 1}, kernel{5, 1};
+    constexpr std::string_view kSource =
+        "kernel void null_add(global uint* data, uint value) { data[get_global_id(0)] += value; }";
+    std::vector<std::uint32_t> data(count);
+    for (std::size_t i = 0; i < count; ++i) data[i] = static_cast<std::uint32_t>(i);
+    const ByteView bytes = std::as_bytes(std::span(data));
+    Send(opencl::CreateContext{{context}});
+    Send(opencl::CreateQueue{{context}, {queue}, {}});
+    const auto created =
+        Send(opencl::CreateBuffer{{context}, {buffer}, {}, bytes.size()}, {}, wire::kWantStatus);
+    EXPECT_EQ(WaitFor<wire::StatusReply>(created).status, 0);
+    Send(opencl::EnqueueWrite{{queue}, {buffer}, 0, {bytes.size()}, 0, 0, {}, {}}, bytes);
+    Send(opencl::CreateProgram{{context}, {program}, {opencl::ProgramKind::kSource}});
+    Send(opencl::ProgramText{{program}, {kSource.size()}}, AsBytes(kSource));
+    const auto built = Send(opencl::BuildProgram{{program}, {}});
+    EXPECT_EQ(WaitFor<opencl::BuildProgramReply>(built).status, 0);
+    Send(opencl::CreateKernel{{program}, {kernel}, {"null_add"}});
+    Send(opencl::SetKernelArg{{kernel}, 0, {opencl::ArgKind::kMemory}, {buffer}, 0, {}});
+    Send(opencl::SetKernelArg{{kernel}, 1, {opencl::ArgKind::kValue}, {}, 0, {std::as_bytes(std::span(&value, 1))}});
+    Send(opencl::EnqueueKernel{{queue}, {kernel}, 1, {}, {count, 1, 1}, {}, {}, {}});
+    const auto read = Send(opencl::EnqueueRead{{queue}, {buffer}, 0, {bytes.size()}, 0, 0, {}, {}});
+    EXPECT_EQ(WaitFor<opencl::EnqueueReadReply>(read).status, 0);
+    for (std::uint32_t& number : data) number += value;
+    EXPECT_EQ(Wait(read)->payload, ByteVector(bytes.begin(), bytes.end()));
+  }
+
+ private:
+  SecureRandom random_;
+  wire::Arena arena_;
+  ByteVector payload_;
+  std::map<std::uint64_t, Answer> answers_;
+  Error lost_;
+  std::unique_ptr<session::ClientSession> session_;
+};
+
+// --- a node ---
+
+class WorkerTest : public ::testing::Test {
+ protected:
+  void Start(const Options& options = {}, Status device = OkStatus()) {
+    auto pair = MakeSeqPacketPair();
+    ASSERT_TRUE(pair.ok());
+    control_ = std::move(pair->parent);
+    worker_ = std::make_unique<Worker>(
+        std::move(pair->child), options,
+        [this, device](const wire::node::AssignVGpu&) -> Result<Device> {
+          if (!device.ok()) return device.error();
+          return Device{local::MakeExecutors(null_.get(), {}), local::MakeBuilder(null_.get(), 0)};
+        },
+        &clock_);
+    thread_ = std::thread([this] { end_ = worker_->Run(); });
+    Tell(wire::node::AssignVGpu{{"vgpu-1"}, {"tenant-1"}, 0, 64 * kMiB, 100});
+  }
+  void TearDown() override {
+    if (thread_.joinable()) Stop();
+  }
+  void Stop() {
+    Tell(wire::node::Shutdown{});
+    thread_.join();
+  }
+
+  template <wire::Message M>
+  void Tell(const M& message, std::span<const int> fds = {}) {
+    (void)SendPacket(control_.get(), wire::EncodePacket(wire::node::kNodeCommands, message), fds);
+  }
+  // Reads what the worker says until `done`.
+  bool Await(const std::function<bool()>& done) {
+    const Instant deadline = clock_.Now() + kSoon;
+    std::array<std::byte, wire::kMaxPacketBytes> room;
+    wire::Arena arena;
+    while (!done()) {
+      pollfd fd{control_.get(), POLLIN, 0};
+      const Duration left = deadline - clock_.Now();
+      if (poll(&fd, 1, static_cast<int>(std::max<std::int64_t>(0, left.count() / 1'000'000))) == 0) return false;
+      auto received = ReceivePacket(control_.get(), room);
+      if (!received.ok()) return done();
+      if (received->none) continue;
+      EXPECT_EQ(wire::DispatchPacket(wire::node::kNodeCommands, ByteView(room).first(received->size_bytes), arena,
+                                     *this),
+                wire::WireResult::kOk);
+    }
+    return true;
+  }
+  bool AwaitSessions(std::uint32_t count) {
+    return Await([&] { return stats_.sessions == count; });
+  }
+
+  static session::Target TargetOf(const std::string& grant, int key) {
+    session::Target target{.vgpu = "vgpu-1", .grant = grant};
+    target.key.fill(static_cast<std::byte>(key));
+    return target;
+  }
+  void AddGrant(const session::Target& target) { Tell(wire::node::AddGrant{{target.grant}, {target.key}}); }
+  // A connection as the node hands it over; the client's end.
+  UniqueFd Adopt() {
+    int fds[2];
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    UniqueFd ours(fds[0]), theirs(fds[1]);
+    const int passed[] = {theirs.get()};
+    Tell(wire::node::AdoptConnection{}, passed);
+    return ours;
+  }
+  Status Attach(Program& program, const session::Target& target) { return program.Attach(Adopt(), target); }
+
+ public:
+  // For DispatchPacket.
+  void On(const wire::node::WorkerReady& message) {
+    ready_status_ = message.status;
+    ready_message_ = message.message.text;
+  }
+  void On(const wire::node::WorkerStats& message) {
+    stats_ = message;
+    ++stats_count_;
+  }
+
+ protected:
+  SystemClock clock_;
+  std::unique_ptr<gpu::Driver> null_ = gpu::null::OpenDriver();
+  UniqueFd control_;
+  std::unique_ptr<Worker> worker_;
+  std::thread thread_;
+  std::optional<Worker::End> end_;
+  std::optional<std::int32_t> ready_status_;
+  std::string ready_message_;
+  wire::node::WorkerStats stats_;
+  int stats_count_ = 0;
+  const session::Target target_ = TargetOf("grant-1", 1);
+};
+
+TEST_F(WorkerTest, TellsWhenItIsReadyAndEndsWhenItIsTold) {
+  Start();
+  ASSERT_TRUE(Await([&] { return ready_status_.has_value(); }));
+  EXPECT_EQ(*ready_status_, 0);
+  Stop();
+  EXPECT_EQ(end_, Worker::End::kDone);
+}
+
+TEST_F(WorkerTest, TellsWhyThereIsNoDevice) {
+  Start({}, Error{Code::kFailedPrecondition, "no user namespaces; set kernel.unprivileged_userns_clone=1"});
+  ASSERT_TRUE(Await([&] { return ready_status_.has_value(); }));
+  EXPECT_EQ(*ready_status_, 1);
+  EXPECT_NE(ready_message_.find("userns"), std::string::npos);
+  thread_.join();
+  EXPECT_EQ(end_, Worker::End::kNoDevice);
+}
+
+TEST_F(WorkerTest, ServesAProgram) {
+  Start();
+  AddGrant(target_);
+  Program program;
+  const Status attached = Attach(program, target_);
+  ASSERT_TRUE(attached.ok()) << ToString(attached.error());
+  EXPECT_EQ(program.session().limits().memory_limit_bytes, 64 * kMiB);
+  program.ExpectVectorAdd(7);
+  EXPECT_TRUE(AwaitSessions(1));
+  program.session().Close();
+  EXPECT_TRUE(AwaitSessions(0));
+  EXPECT_TRUE(Await([&] { return stats_.memory_used_bytes == 0; }));
+  EXPECT_GT(stats_.commands_total, 10u);
+  EXPECT_GT(stats_.received_bytes_total, 4096u);
+  EXPECT_GT(stats_.sent_bytes_total, 4096u);
+}
+
+TEST_F(WorkerTest, ServesManyProgramsOfOneGrantAtOnce) {
+  Start();
+  AddGrant(target_);
+  constexpr std::size_t kPrograms = 8;
+  std::vector<std::thread> programs;
+  for (std::size_t i = 0; i < kPrograms; ++i) {
+    programs.emplace_back([&, i, socket = Adopt().release()] {
+      Program program;
+      const Status attached = program.Attach(UniqueFd(socket), target_);
+      ASSERT_TRUE(attached.ok()) << ToString(attached.error());
+      program.ExpectVectorAdd(static_cast<std::uint32_t>(i + 1), 100'000);
+      program.session().Close();
+    });
+  }
+  for (std::thread& thread : programs) thread.join();
+  EXPECT_TRUE(Await([&] { return stats_.sessions == 0 && stats_.memory_used_bytes == 0; }));
+  EXPECT_EQ(stats_.refused_sessions_total, 0u);
+}
+
+TEST_F(WorkerTest, SessionsShareTheMemoryOfTheVGpu) {
+  Start();
+  AddGrant(target_);
+  Program first, second;
+  ASSERT_TRUE(Attach(first, target_).ok());
+  ASSERT_TRUE(Attach(second, target_).ok());
+  EXPECT_EQ(first.WaitFor<wire::AcquireMemoryReply>(first.Send(wire::AcquireMemory{40 * kMiB})).granted_bytes,
+            40 * kMiB);
+  const auto refused =
+      second.WaitFor<wire::AcquireMemoryReply>(second.Send(wire::AcquireMemory{40 * kMiB}));
+  EXPECT_EQ(refused.granted_bytes, 0u);
+  EXPECT_EQ(refused.available_bytes, 24 * kMiB);
+  EXPECT_TRUE(Await([&] { return stats_.memory_used_bytes == 40 * kMiB; }));
+  first.session().Close();
+  EXPECT_TRUE(AwaitSessions(1));
+  EXPECT_EQ(second.WaitFor<wire::AcquireMemoryReply>(second.Send(wire::AcquireMemory{40 * kMiB})).granted_bytes,
+            40 * kMiB);
+}
+
+TEST_F(WorkerTest, RefusesWhatTheNodeDidNotGrant) {
+  Start();
+  AddGrant(target_);
+  Program program;
+  EXPECT_FALSE(Attach(program, TargetOf("grant-2", 1)).ok());  // unknown grant
+  EXPECT_FALSE(Attach(program, TargetOf("grant-1", 2)).ok());  // forged key
+  session::Target elsewhere = target_;
+  elsewhere.vgpu = "vgpu-2";
+  EXPECT_FALSE(Attach(program, elsewhere).ok());
+  session::Target plain = target_;
+  plain.tls = false;
+  EXPECT_FALSE(Attach(program, plain).ok());
+  {
+    const UniqueFd stranger = Adopt();
+    EXPECT_GT(send(stranger.get(), "GET / HTTP/1.1\r\n\r\n", 18, MSG_NOSIGNAL), 0);
+    EXPECT_TRUE(Await([&] { return stats_.refused_sessions_total == 5; }));
+  }
+  EXPECT_TRUE(Attach(program, target_).ok());
+  program.ExpectVectorAdd(1);
+}
+
+TEST_F(WorkerTest, ARevokedGrantEndsItsSessionsAndNoOthers) {
+  Start();
+  const session::Target other = TargetOf("grant-2", 2);
+  AddGrant(target_);
+  AddGrant(other);
+  Program first, second, third, late;
+  ASSERT_TRUE(Attach(first, target_).ok());
+  ASSERT_TRUE(Attach(second, target_).ok());
+  ASSERT_TRUE(Attach(third, other).ok());
+  Tell(wire::node::RevokeGrant{{"grant-1"}});
+  EXPECT_EQ(first.WaitLost().code, Code::kPermissionDenied);
+  EXPECT_EQ(second.WaitLost().code, Code::kPermissionDenied);
+  EXPECT_FALSE(Attach(late, target_).ok());
+  third.ExpectVectorAdd(3);
+  Tell(wire::node::RevokeGrant{{"never-was"}});
+  AddGrant(target_);  // granted again
+  EXPECT_TRUE(Attach(late, target_).ok());
+}
+
+TEST_F(WorkerTest, ABreachEndsItsSessionOnly) {
+  Start();
+  AddGrant(target_);
+  Program good, bad;
+  ASSERT_TRUE(Attach(good, target_).ok());
+  ASSERT_TRUE(Attach(bad, target_).ok());
+  bad.Send(opencl::Flush{{Handle{77, 7}}});
+  const Error error = bad.WaitLost();
+  EXPECT_EQ(error.code, Code::kInternal) << ToString(error);
+  EXPECT_EQ(error.message.find("77"), std::string::npos);  // no details for whoever breaks the protocol
+  good.ExpectVectorAdd(9);
+}
+
+TEST_F(WorkerTest, IsBusyBeyondItsSessions) {
+  Options options;
+  options.max_sessions = 2;
+  Start(options);
+  AddGrant(target_);
+  Program first, second, third;
+  ASSERT_TRUE(Attach(first, target_).ok());
+  ASSERT_TRUE(Attach(second, target_).ok());
+  ASSERT_TRUE(AwaitSessions(2));
+  const Status refused = Attach(third, target_);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, Code::kResourceExhausted);
+  EXPECT_NE(refused.error().message.find("2 programs"), std::string::npos) << refused.error().message;
+  first.session().Close();
+  ASSERT_TRUE(AwaitSessions(1));
+  EXPECT_TRUE(Attach(third, target_).ok());
+}
+
+TEST_F(WorkerTest, StrangersThatSayNothingHoldOnlyTheHandshakes) {
+  Options options;
+  options.max_handshakes = 2;
+  Start(options);
+  AddGrant(target_);
+  const UniqueFd first = Adopt(), second = Adopt(), third = Adopt();
+  pollfd fd{third.get(), POLLIN, 0};
+  ASSERT_EQ(poll(&fd, 1, 20'000), 1);  // closed at once
+  char byte;
+  EXPECT_EQ(recv(third.get(), &byte, 1, 0), 0);
+  // They do not keep the worker from ending either.
+  const Instant before = clock_.Now();
+  Stop();
+  EXPECT_EQ(end_, Worker::End::kDone);
+  EXPECT_LT(clock_.Now() - before, options.handshake_timeout);
+}
+
+TEST_F(WorkerTest, AShutdownIsToldToThePrograms) {
+  Start();
+  AddGrant(target_);
+  Program program;
+  ASSERT_TRUE(Attach(program, target_).ok());
+  Tell(wire::node::Shutdown{});
+  EXPECT_EQ(program.WaitLost().code, Code::kUnavailable);
+  thread_.join();
+  EXPECT_EQ(end_, Worker::End::kDone);
+}
+
+TEST_F(WorkerTest, EndsWhenItsNodeIsGone) {
+  Start();
+  AddGrant(target_);
+  Program program;
+  ASSERT_TRUE(Attach(program, target_).ok());
+  control_.reset();
+  EXPECT_EQ(program.WaitLost().code, Code::kUnavailable);
+  thread_.join();
+  EXPECT_EQ(end_, Worker::End::kDone);
+}
+
+TEST_F(WorkerTest, GarbageFromTheNodeChangesNothing) {
+  Start();
+  AddGrant(target_);
+  (void)SendPacket(control_.get(), AsBytes("what is this"));
+  Tell(wire::node::AdoptConnection{});  // without its socket
+  Tell(wire::node::AddGrant{{"short"}, {AsBytes("key")}});
+  Tell(wire::node::AssignVGpu{{"vgpu-2"}, {"t"}, 0, 1, 1});
+  Program program;
+  EXPECT_TRUE(Attach(program, target_).ok());
+}
+
+TEST_F(WorkerTest, StatsAreRateLimitedAndTheLastOnesCome) {
+  Options options;
+  options.stats_interval = std::chrono::milliseconds(100);
+  Start(options);
+  AddGrant(target_);
+  const Instant begin = clock_.Now();
+  for (int i = 0; i < 5; ++i) {
+    Program program;
+    ASSERT_TRUE(Attach(program, target_).ok());
+    program.ExpectVectorAdd(1);
+    program.session().Close();
+  }
+  EXPECT_TRUE(Await([&] { return stats_.sessions == 0 && stats_.commands_total >= 5 * 10; }));
+  const auto elapsed_ms = (clock_.Now() - begin).count() / 1'000'000;
+  EXPECT_LE(stats_count_, elapsed_ms / 100 + 2);
+}
+
+}  // namespace
+}  // namespace tulle::worker
