@@ -7,6 +7,7 @@
 
 #include <cerrno>
 
+#include "tulle/gpu/api/opencl_status.h"
 #include "tulle/gpu/isolated/build_file.h"
 #include "tulle/gpu/isolated/captured_output.h"
 #include "tulle/gpu/isolated/protocol.h"
@@ -16,7 +17,6 @@ namespace tulle::gpu::isolated {
 
 namespace {
 
-constexpr std::int32_t kBuildProgramFailure = -11;  // CL_BUILD_PROGRAM_FAILURE
 constexpr std::uint16_t kCompile = wire::OpcodeIn<wire::exec::Compile>(wire::exec::kExecCommands);
 
 }  // namespace
@@ -67,7 +67,7 @@ class BuildProcess::Impl {
 
  private:
   CompileOutput Judge(const sandbox::ExitStatus& exit) {
-    const auto failed = [](std::string log) { return CompileOutput{kBuildProgramFailure, std::move(log), {}}; };
+    const auto failed = [](std::string log) { return CompileOutput{cl_status::kBuildProgramFailure, std::move(log), {}}; };
     if (late_) {
       return failed("the build took longer than " + std::to_string(deadline_.count()) +
                     " s and was stopped; build smaller programs, or raise the build deadline of the node");

@@ -56,7 +56,7 @@ class Replies final : public Completions {
         header.flags = body.empty() ? 0 : kMoreFollows;
         while (writer_.TryWrite(header, piece) == RingResult::kNotNow) {
           if (writer_.MustWakeReader()) RingDoorbell();
-          if (writer_.AnnounceWait(piece.size())) FutexWait(writer_.wait_word(), 1, kLookAgainMs);
+          if (writer_.AnnounceWait(piece.size()) == RingResult::kNotNow) FutexWait(writer_.wait_word(), 1, kLookAgainMs);
         }
       } while (!body.empty());
       wake = writer_.MustWakeReader();

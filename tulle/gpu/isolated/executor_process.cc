@@ -9,13 +9,12 @@
 #include <new>
 #include <unordered_map>
 
+#include "tulle/gpu/api/outcome.h"
 #include "tulle/gpu/isolated/captured_output.h"
 #include "tulle/gpu/isolated/protocol.h"
 #include "tulle/gpu/isolated/ring.h"
 #include "tulle/gpu/isolated/spinner.h"
-#include "tulle/wire/command_table.h"
 #include "tulle/wire/frame.h"
-#include "tulle/wire/schema/exec.h"
 
 namespace tulle::gpu::isolated {
 
@@ -33,40 +32,23 @@ struct CommandTraits {
   bool brings_payload = false;
 };
 
-template <typename M, template <typename> typename Is>
-constexpr bool AnyField() {
-  bool any = false;
-  M::ForEachField(M{}, [&](std::string_view, const auto& field) {
-    if constexpr (Is<std::remove_cvref_t<decltype(field)>>::value) any = true;
-  });
-  return any;
-}
-
-template <typename Table>
-void FindTraits(const Table& table, std::uint16_t opcode, CommandTraits* traits) {
-  wire::WithRow(table, opcode, [&](const auto& row) {
-    using M = typename std::remove_cvref_t<decltype(row)>::Command;
-    *traits = {.known = row.mode != wire::Mode::kNotice,
-               .has_reply = row.mode == wire::Mode::kReply,
-               .brings_payload = AnyField<M, wire::internal::IsPayload>()};
-  });
-}
-
 CommandTraits TraitsOf(std::uint16_t opcode) {
   CommandTraits traits;
-  FindTraits(wire::kCommands, opcode, &traits);
-  FindTraits(wire::exec::kExecCommands, opcode, &traits);
+  WithDeviceRow(opcode, [&](const auto& row) {
+    traits = {.known = row.mode != wire::Mode::kNotice,
+              .has_reply = row.mode == wire::Mode::kReply,
+              .brings_payload = BringsPayload<typename std::remove_cvref_t<decltype(row)>::Command>()};
+  });
   return traits;
 }
 
-template <typename Table>
-void CheckReplyIn(const Table& table, std::uint16_t opcode, ByteView body, std::uint64_t payload_bytes,
-                  wire::Arena& arena, bool* good) {
-  wire::WithRow(table, opcode, [&](const auto& row) {
+bool IsReply(std::uint16_t opcode, ByteView body, std::uint64_t payload_bytes, wire::Arena& arena) {
+  bool good = false;
+  WithDeviceRow(opcode, [&](const auto& row) {
     typename std::remove_cvref_t<decltype(row)>::Reply reply;
-    *good = wire::Decode(body, payload_bytes, arena, &reply) == wire::WireResult::kOk &&
-            wire::AnnouncedPayload(reply) == payload_bytes;
+    good = wire::Decode(body, payload_bytes, arena, &reply) == wire::WireResult::kOk;
   });
+  return good;
 }
 
 }  // namespace
@@ -124,12 +106,13 @@ class ExecutorProcess::Impl {
 
   bool PrepareToSleep() {
     if (!fault_.empty() || !replies_.AnnounceSleep()) return false;
-    // Whoever was refused room is to hear of it; what is refused for other reasons waits for a reply anyway.
-    if (refused_body_bytes_ != kNoneRefused && !commands_.AnnounceWait(refused_body_bytes_)) {
-      replies_.CancelSleep();
-      return false;
-    }
-    return true;
+    if (refused_body_bytes_ == kNoneRefused) return true;  // room, if it was refused, comes with a reply
+    const RingResult room = commands_.AnnounceWait(refused_body_bytes_);
+    if (room == RingResult::kNotNow) return true;
+    if (room == RingResult::kBroken) Fault("it damaged the command ring");
+    refused_body_bytes_ = kNoneRefused;
+    replies_.CancelSleep();
+    return false;
   }
 
   void Awake() {
@@ -273,12 +256,7 @@ class ExecutorProcess::Impl {
         if (entry == under_way_.end() || !entry->second.awaits_reply || entry->second.opcode != header.opcode) break;
         UnderWay& command = entry->second;
         const std::uint64_t room = command.brings_payload ? 0 : command.payload.size_bytes();
-        bool good = false;
-        if (header.payload_bytes <= room) {
-          CheckReplyIn(wire::kCommands, header.opcode, body_, header.payload_bytes, decoded_, &good);
-          CheckReplyIn(wire::exec::kExecCommands, header.opcode, body_, header.payload_bytes, decoded_, &good);
-        }
-        if (!good) break;
+        if (header.payload_bytes > room || !IsReply(header.opcode, body_, header.payload_bytes, decoded_)) break;
         received->kind = Received::Kind::kReply;
         command.awaits_reply = false;
         --answers_due_;

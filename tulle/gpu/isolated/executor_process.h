@@ -105,7 +105,7 @@ class ExecutorProcess {
   // Looks for replies for some microseconds, as long as that has paid off lately. True: TryReceive has something.
   bool SpinForReplies();
   // True: nothing is there, and wake_fd() will be readable when something is (a reply; room after Submit
-  // returned false; the executor's end). False: take it now.
+  // returned false; the executor's end). False: take replies, or submit again, now.
   bool PrepareToSleep();
   // After poll(), whatever it said.
   void Awake();

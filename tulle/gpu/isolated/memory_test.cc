@@ -34,7 +34,6 @@ TEST(RangeAllocator, RandomUseNeverOverlapsAndMergesAgain) {
         std::uint64_t run = 0, longest = 0;
         for (const bool page : used) longest = std::max(longest, run = page ? 0 : run + 1);
         ASSERT_EQ(range.has_value(), pages <= longest) << "seed " << seed << " step " << step;
-        ASSERT_EQ(allocator.largest_free_bytes() >= 4096 * pages || !range.has_value() || longest == pages, true);
         if (!range.has_value()) continue;
         ASSERT_EQ(range->size_bytes, pages * 4096);
         ASSERT_EQ(range->offset_bytes % 4096, 0u);

@@ -68,12 +68,12 @@ bool RingWriter::MustWakeReader() {
          indices_.reader_sleeps.exchange(0, std::memory_order_relaxed) != 0;
 }
 
-bool RingWriter::AnnounceWait(std::uint64_t body_bytes) {
+RingResult RingWriter::AnnounceWait(std::uint64_t body_bytes) {
   indices_.writer_waits.store(1, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with MustWakeWriter
-  if (CheckRoom(Padded(sizeof(RecordHeader) + body_bytes)) == RingResult::kNotNow) return true;
-  CancelWait();
-  return false;
+  const RingResult room = CheckRoom(Padded(sizeof(RecordHeader) + body_bytes));
+  if (room != RingResult::kNotNow) CancelWait();
+  return room;
 }
 
 RingResult RingReader::Peek(RecordHeader* header, ByteView* body) {

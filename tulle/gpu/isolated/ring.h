@@ -79,8 +79,8 @@ class RingWriter {
   RingResult TryWrite(RecordHeader header, ByteView body);
   // True when the reader sleeps and is now to be woken. After one or more TryWrite.
   bool MustWakeReader();
-  // After TryWrite said kNotNow: true when there is still no room, and the reader will see that someone waits.
-  bool AnnounceWait(std::uint64_t body_bytes);
+  // After TryWrite said kNotNow: that again when there is still no room; the reader will see that someone waits.
+  RingResult AnnounceWait(std::uint64_t body_bytes);
   void CancelWait() { indices_.writer_waits.store(0, std::memory_order_relaxed); }
   std::atomic<std::uint32_t>* wait_word() { return &indices_.writer_waits; }
 

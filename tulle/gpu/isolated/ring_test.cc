@@ -59,7 +59,7 @@ void WriteRecords(Ring& ring, std::uint64_t seed, int count) {
     const ByteVector body = BodyOf(random);
     while (writer.TryWrite(header, body) == RingResult::kNotNow) {
       if (writer.MustWakeReader()) FutexWakeAll(&ring.indices->reader_sleeps);
-      if (writer.AnnounceWait(body.size())) FutexWait(writer.wait_word(), 1, 20'000);
+      if (writer.AnnounceWait(body.size()) == RingResult::kNotNow) FutexWait(writer.wait_word(), 1, 20'000);
     }
     if (writer.MustWakeReader()) FutexWakeAll(&ring.indices->reader_sleeps);
     Dawdle(pace);
