@@ -129,6 +129,8 @@ class Client {
   virtual Result<std::vector<AttachedVGpu>> Attach(const std::string& claim, const CallOptions& options = {}) = 0;
   // Revokes all grants of the claim; the next Attach makes new ones.
   virtual Status Detach(const std::string& claim, const CallOptions& options = {}) = 0;
+  // Whether the node takes new vGPUs. kPermissionDenied for all but administrators of the mesh.
+  virtual Result<Node> CordonNode(const std::string& name, bool cordoned, const CallOptions& options = {}) = 0;
   // Never null; problems show in the hold's own results. The client must outlive it.
   virtual std::unique_ptr<ClaimHold> Hold(const std::string& claim, const HoldOptions& options = {}) = 0;
 

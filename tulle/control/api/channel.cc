@@ -1,12 +1,22 @@
 #include "tulle/control/api/channel.h"
 
+#include <grpc/support/log.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include "tulle/base/log.h"
+
 namespace tulle::control {
 
+void RouteGrpcLog() {
+  gpr_set_log_function([](gpr_log_func_args* line) {
+    Log(line->severity == GPR_LOG_SEVERITY_ERROR ? LogLevel::kWarn : LogLevel::kDebug, "grpc", line->message);
+  });
+}
+
 Result<std::shared_ptr<grpc::Channel>> OpenChannel(const security::Credentials& credentials) {
+  RouteGrpcLog();
   TULLE_ASSIGN_OR_RETURN(security::PemBundle pem, security::LoadPemBundle(credentials));
   grpc::SslCredentialsOptions tls;
   tls.pem_root_certs = std::move(pem.ca);

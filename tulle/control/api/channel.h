@@ -15,6 +15,10 @@ namespace tulle::control {
 // Does not wait for the connection. Fails when a file cannot be read.
 Result<std::shared_ptr<grpc::Channel>> OpenChannel(const security::Credentials& credentials);
 
+// gRPC's own log lines go to tulle's log (component "grpc", its errors as warnings: the calls that fail say so themselves)
+// instead of standard error, from the first call on. Called by OpenChannel; servers call it themselves.
+void RouteGrpcLog();
+
 // A failed gRPC status as an Error. kUnavailable and kDeadlineExceeded have an unknown outcome.
 Error ToError(const grpc::Status& status);
 

@@ -1,0 +1,126 @@
+// The controller: one thread (the strand) runs the core and does what it says. It takes all events that have gathered,
+// hands them to the core, commits what the core wants kept as one batch, and only then answers, tells the nodes and
+// serves reads: whoever hears of a change can rely on it, and one sync to disk serves many callers.
+//
+// When the store fails the controller stops for good (its state and the store's may differ), calls on_fatal, and
+// answers kUnavailable to everybody: the program ends and its supervisor starts it anew from the store.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "tulle/base/clock.h"
+#include "tulle/base/guarded.h"
+#include "tulle/base/random.h"
+#include "tulle/base/result.h"
+#include "tulle/control/core/core.h"
+#include "tulle/control/serve/event_log.h"
+#include "tulle/control/store/store.h"
+
+namespace tulle::control {
+
+struct ControllerOptions {
+  CoreOptions core;
+  std::size_t watch_history = 16'384;  // changes kept for watchers, about 1 KiB each
+  std::size_t max_queued = 65'536;     // events; beyond, calls are answered kResourceExhausted
+  std::size_t max_batch = 1'024;       // events per commit
+  std::function<void(const Error&)> on_fatal = [](const Error&) {};
+};
+
+// Called on the strand; must not block.
+class HoldListener {
+ public:
+  virtual ~HoldListener() = default;
+  virtual void OnUpdate(const Claim& claim) = 0;
+  virtual void OnEnd(const Status& status) = 0;  // the last call
+};
+class LinkListener {
+ public:
+  virtual ~LinkListener() = default;
+  virtual void OnCommand(NodeCommand command) = 0;
+  virtual void OnClose(const Status& status) = 0;  // the last call
+};
+
+class Controller {
+ public:
+  // `store`, `clock` and `random` must outlive it; the store is used by the strand only.
+  Controller(ControllerOptions options, Store& store, const Clock& clock, Random& random);
+  ~Controller();
+
+  // Loads the state and starts the strand. Once.
+  Status Start();
+  // Answers what waits with kUnavailable, ends holds, links and watches, and joins. May be called twice.
+  void Stop();
+
+  using OnReply = std::function<void(Result<ReplyBody>)>;
+  // `event` is one with a `call`, which is filled in. `on_reply` is called exactly once, by the strand or, when the
+  // controller cannot take the call, at once.
+  template <typename E>
+  void Call(E event, OnReply on_reply) {
+    event.call = static_cast<CallId>(next_id_.fetch_add(1));
+    Submit({.event = std::move(event), .call = event.call, .on_reply = std::move(on_reply)});
+  }
+
+  // `event.hold` is filled in and returned. Unless closed first, OnEnd is called exactly once.
+  HoldId Hold(OpenHold event, std::shared_ptr<HoldListener> listener);
+  void EndHold(HoldId hold);
+
+  LinkId OpenLink(std::shared_ptr<LinkListener> listener);
+  // An event of that link: RegisterNode, NodeHeartbeat, ReportVGpu, NodeLeaving or LinkClosed.
+  void FromNode(Event event);
+
+  // Runs `read` on the strand, after all that was called before is committed; or never with the core, when the
+  // controller has stopped: then `read` gets null.
+  void Read(std::function<void(const Core*)> read);
+
+  EventLog& log() { return *log_; }
+  const CoreOptions& core_options() const { return options_.core; }
+
+ private:
+  struct Item {
+    Event event;
+    CallId call{};
+    OnReply on_reply;
+    HoldId hold{};
+    std::shared_ptr<HoldListener> hold_listener;
+  };
+  struct Queue {
+    std::vector<Item> items;
+    std::vector<std::function<void(const Core*)>> reads;
+    bool stopping = false;  // by Stop, or by a failed store
+  };
+
+  void Submit(Item item);
+  void Run();
+  void HandleBatch(std::vector<Item> items);
+  void Deliver(Effect effect);
+  void LogChanges(const std::vector<Change>& changes);
+  void Close(const Status& status);
+  Now ReadClock() const { return {.mono = clock_.Now(), .wall_us = clock_.WallMicros()}; }
+
+  const ControllerOptions options_;
+  Store& store_;
+  const Clock& clock_;
+  Random& random_;
+  std::unique_ptr<Core> core_;  // the strand's, once it runs
+  std::unique_ptr<EventLog> log_;
+  std::thread strand_;
+  std::atomic<std::uint64_t> next_id_{1};
+  Guarded<Queue> queue_;
+  std::condition_variable wakeup_;
+  Guarded<std::unordered_map<std::uint64_t, std::shared_ptr<LinkListener>>> links_;
+
+  // Of the strand.
+  std::unordered_map<std::uint64_t, OnReply> replies_;
+  std::unordered_map<std::uint64_t, std::shared_ptr<HoldListener>> holds_;
+  std::unordered_map<std::string, int> logged_states_;  // by uid
+  bool failed_ = false;
+};
+
+}  // namespace tulle::control

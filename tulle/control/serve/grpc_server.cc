@@ -1,0 +1,599 @@
+#include "tulle/control/serve/grpc_server.h"
+
+#include <google/protobuf/util/time_util.h>
+#include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include <atomic>
+#include <deque>
+#include <mutex>
+#include <optional>
+
+#include "tulle/base/log.h"
+#include "tulle/control/api/channel.h"
+#include "tulle/control/api/map.h"
+#include "tulle/control/model/rules.h"
+#include "tulle/v1/mesh.pb.h"
+#include "tulle/v1/node_link.pb.h"
+
+namespace tulle::control {
+namespace {
+
+constexpr char kHoldPath[] = "/tulle.v1.Mesh/Hold";
+constexpr char kWatchPath[] = "/tulle.v1.Mesh/Watch";
+constexpr char kLinkPath[] = "/tulle.v1.NodeLink/Link";
+constexpr int kMaxMessageBytes = 4 << 20;
+// Streams of all clients together; each costs about 50 KiB.
+constexpr int kMaxStreams = 20'000;
+// Commands that a node has not taken. More means that it hangs: it is cut off and registers anew.
+constexpr std::size_t kMaxQueuedCommands = 10'000;
+
+grpc::Status ToGrpc(const Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  return {static_cast<grpc::StatusCode>(status.error().code), status.error().message};
+}
+
+grpc::ByteBuffer Serialize(const google::protobuf::Message& message) {
+  const grpc::Slice slice(message.SerializeAsString());
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+bool Parse(const grpc::ByteBuffer& buffer, google::protobuf::Message* message) {
+  std::vector<grpc::Slice> slices;
+  if (!buffer.Dump(&slices).ok()) return false;
+  std::string bytes;
+  for (const grpc::Slice& slice : slices) bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  return message->ParseFromString(bytes);
+}
+
+// The one identity in the verified client certificate.
+Result<Caller> CallerOf(const grpc::GenericCallbackServerContext& context) {
+  const auto uris = context.auth_context()->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME);
+  if (uris.size() != 1) {
+    return Error{.code = Code::kUnauthenticated, .message = "no client certificate of this mesh was shown"};
+  }
+  TULLE_ASSIGN_OR_RETURN(security::Identity identity, security::ParseIdentity({uris[0].data(), uris[0].size()}));
+  return Caller{.identity = std::move(identity), .address = context.peer()};
+}
+
+// One call. It owns itself until gRPC is done with it; listeners that outlive that hold it by shared_ptr. Messages are
+// written one at a time: whenever the wire is free, Next says what comes.
+class CallReactor : public grpc::ServerGenericBidiReactor, public std::enable_shared_from_this<CallReactor> {
+ public:
+  void Own() { self_ = shared_from_this(); }
+
+ protected:
+  // The next message to write, or nothing now. Called under the lock.
+  virtual std::optional<grpc::ByteBuffer> Next() = 0;
+  // The client went away, or the call is over: whatever still feeds it shall stop.
+  virtual void OnGone() {}
+
+  // There may be something to write.
+  void Kick() {
+    const std::lock_guard lock(mutex_);
+    Pump();
+  }
+  // Finishes once everything is written. The first call counts.
+  void End(const grpc::Status& status) {
+    const std::lock_guard lock(mutex_);
+    if (!end_) end_ = status;
+    Pump();
+  }
+  void End(const Status& status) { End(ToGrpc(status)); }
+  bool Ended() {
+    const std::lock_guard lock(mutex_);
+    return end_.has_value();
+  }
+  // For Next: nothing comes after what has been written.
+  void EndHere(const grpc::Status& status) {
+    if (!end_) end_ = status;
+  }
+
+  std::mutex mutex_;
+
+ private:
+  void Pump() {
+    if (writing_ || finished_) return;
+    if (!broken_) {
+      if (auto message = Next()) {
+        buffer_ = std::move(*message);
+        writing_ = true;
+        return StartWrite(&buffer_);
+      }
+    }
+    if (end_) {
+      finished_ = true;
+      Finish(*end_);
+    }
+  }
+  void OnWriteDone(bool ok) final {
+    const std::lock_guard lock(mutex_);
+    writing_ = false;
+    if (!ok) {
+      broken_ = true;
+      if (!end_) end_ = grpc::Status::CANCELLED;
+    }
+    Pump();
+  }
+  void OnCancel() final {
+    OnGone();
+    const std::lock_guard lock(mutex_);
+    broken_ = true;
+    end_ = grpc::Status::CANCELLED;
+    Pump();
+  }
+  void OnDone() final {
+    OnGone();
+    self_.reset();
+  }
+
+  std::shared_ptr<CallReactor> self_;
+  grpc::ByteBuffer buffer_;
+  std::optional<grpc::Status> end_;
+  bool writing_ = false;
+  bool broken_ = false;
+  bool finished_ = false;
+};
+
+// A call that is over before it began.
+class RefusedCall final : public CallReactor {
+ public:
+  explicit RefusedCall(Error error) { End(Status(std::move(error))); }
+
+ private:
+  std::optional<grpc::ByteBuffer> Next() override { return std::nullopt; }
+};
+
+// A call whose client sends one message first.
+class RequestReactor : public CallReactor {
+ public:
+  void Begin() { StartRead(&request_buffer_); }
+
+ protected:
+  virtual void OnRequest(const grpc::ByteBuffer& buffer) = 0;
+
+ private:
+  void OnReadDone(bool ok) final {
+    if (ok) return OnRequest(request_buffer_);
+    End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the call has no request"));
+  }
+  grpc::ByteBuffer request_buffer_;
+};
+
+class UnaryCall final : public RequestReactor {
+ public:
+  UnaryCall(MeshService& service, std::string path, Caller caller)
+      : service_(service), path_(std::move(path)), caller_(std::move(caller)) {}
+
+ private:
+  void OnRequest(const grpc::ByteBuffer& buffer) override {
+    const MeshService::MessagePtr request = service_.NewRequest(path_);
+    if (!Parse(buffer, request.get())) {
+      return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a " + request->GetTypeName()));
+    }
+    const auto self = std::static_pointer_cast<UnaryCall>(shared_from_this());
+    service_.Run(path_, caller_, *request, [self](Result<MeshService::MessagePtr> response) {
+      if (!response.ok()) return self->End(Status(std::move(response).error()));
+      {
+        const std::lock_guard lock(self->mutex_);
+        self->response_ = Serialize(**response);
+      }
+      self->End(OkStatus());
+    });
+  }
+  std::optional<grpc::ByteBuffer> Next() override { return std::exchange(response_, std::nullopt); }
+
+  MeshService& service_;
+  const std::string path_;
+  const Caller caller_;
+  std::optional<grpc::ByteBuffer> response_;
+};
+
+class HoldCall final : public RequestReactor, public HoldListener {
+ public:
+  HoldCall(Controller& controller, Caller caller) : controller_(controller), caller_(std::move(caller)) {}
+
+  void OnUpdate(const Claim& claim) override {
+    v1::HoldResponse response;
+    *response.mutable_claim() = ToProto(claim);
+    {
+      const std::lock_guard lock(mutex_);
+      latest_ = Serialize(response);  // one that was not written yet is old news
+    }
+    Kick();
+  }
+  void OnEnd(const Status& status) override { End(status); }
+
+ private:
+  void OnRequest(const grpc::ByteBuffer& buffer) override {
+    v1::HoldRequest request;
+    if (!Parse(buffer, &request)) return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a HoldRequest"));
+    const HoldId hold = controller_.Hold(OpenHold{.tenant = caller_.identity.name,
+                                                  .claim = request.claim(),
+                                                  .instance = request.instance(),
+                                                  .program = request.program(),
+                                                  .address = caller_.address},
+                                         std::static_pointer_cast<HoldCall>(shared_from_this()));
+    bool gone = false;
+    {
+      const std::lock_guard lock(mutex_);
+      hold_ = hold;
+      gone = gone_;
+    }
+    if (gone) controller_.EndHold(hold);
+  }
+  void OnGone() override {
+    std::optional<HoldId> hold;
+    {
+      const std::lock_guard lock(mutex_);
+      gone_ = true;
+      hold = std::exchange(hold_, std::nullopt);
+    }
+    if (hold) controller_.EndHold(*hold);
+  }
+  std::optional<grpc::ByteBuffer> Next() override { return std::exchange(latest_, std::nullopt); }
+
+  Controller& controller_;
+  const Caller caller_;
+  std::optional<HoldId> hold_;
+  bool gone_ = false;
+  std::optional<grpc::ByteBuffer> latest_;
+};
+
+class WatchCall final : public RequestReactor, public EventLog::Watcher {
+ public:
+  WatchCall(Controller& controller, Caller caller) : controller_(controller), caller_(std::move(caller)) {}
+
+  void OnMore() override { Kick(); }
+  void OnClosed(const Status& status) override { End(status); }
+
+ private:
+  bool Wants(Kind kind) const { return kinds_.empty() || kinds_.contains(kind); }
+
+  void OnRequest(const grpc::ByteBuffer& buffer) override {
+    v1::WatchRequest request;
+    if (!Parse(buffer, &request)) return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a WatchRequest"));
+    for (const int kind : request.kinds()) {
+      if (kind < v1::CLAIM || kind > v1::INSTANCE) {
+        return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "kinds: " + std::to_string(kind) + " is not a kind"));
+      }
+      kinds_.insert(static_cast<Kind>(kind));
+    }
+    const auto self = std::static_pointer_cast<WatchCall>(shared_from_this());
+    if (request.resource_version() != 0) return Follow(request.resource_version());
+    controller_.Read([self](const Core* core) {
+      if (core == nullptr) return self->End(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the controller is stopping; try again"));
+      {
+        const std::lock_guard lock(self->mutex_);
+        self->Snapshot<Node>(*core, "");
+        self->Snapshot<Gpu>(*core, "");
+        self->Snapshot<Claim>(*core, self->caller_.identity.name);
+        self->Snapshot<VGpu>(*core, self->caller_.identity.name);
+        self->Snapshot<Instance>(*core, self->caller_.identity.name);
+        self->synced_at_ = core->resource_version();
+      }
+      self->Follow(core->resource_version());
+    });
+  }
+
+  template <typename R>
+  void Snapshot(const Core& core, const std::string& tenant) {
+    if (!Wants(KindOf(Resource(R{})))) return;
+    for (R& resource : core.List<R>(tenant, "", std::numeric_limits<std::size_t>::max() - 1).resources) {
+      existing_.push_back({ChangeType::kAdded, std::move(resource)});
+    }
+  }
+
+  void Follow(std::uint64_t version) {
+    bool gone = false;
+    {
+      const std::lock_guard lock(mutex_);
+      version_ = version;
+      gone = gone_;
+    }
+    const auto self = std::static_pointer_cast<WatchCall>(shared_from_this());
+    if (!gone) controller_.log().Add(self);
+    Kick();
+    // OnGone may have run meanwhile, before there was something to remove.
+    bool removed = false;
+    {
+      const std::lock_guard lock(mutex_);
+      removed = gone_;
+    }
+    if (removed) controller_.log().Remove(self);
+  }
+
+  void OnGone() override {
+    {
+      const std::lock_guard lock(mutex_);
+      gone_ = true;
+    }
+    controller_.log().Remove(std::static_pointer_cast<WatchCall>(shared_from_this()));
+  }
+
+  static grpc::ByteBuffer ToBuffer(const Change& change) {
+    v1::WatchEvent event;
+    event.set_type(static_cast<v1::WatchEvent::Type>(change.type));
+    event.set_resource_version(VersionOf(change.resource));
+    std::visit([&event](const auto& resource) { Set(&event, ToProto(resource)); }, change.resource);
+    return Serialize(event);
+  }
+  static void Set(v1::WatchEvent* event, v1::Claim claim) { *event->mutable_claim() = std::move(claim); }
+  static void Set(v1::WatchEvent* event, v1::VGpu vgpu) { *event->mutable_vgpu() = std::move(vgpu); }
+  static void Set(v1::WatchEvent* event, v1::Gpu gpu) { *event->mutable_gpu() = std::move(gpu); }
+  static void Set(v1::WatchEvent* event, v1::Node node) { *event->mutable_node() = std::move(node); }
+  static void Set(v1::WatchEvent* event, v1::Instance instance) { *event->mutable_instance() = std::move(instance); }
+
+  std::optional<grpc::ByteBuffer> Next() override {
+    if (!version_ || failed_) return std::nullopt;
+    if (!existing_.empty()) {
+      const grpc::ByteBuffer buffer = ToBuffer(existing_.front());
+      existing_.pop_front();
+      return buffer;
+    }
+    if (synced_at_) {
+      v1::WatchEvent event;
+      event.set_type(v1::WatchEvent::SYNCED);
+      event.set_resource_version(*std::exchange(synced_at_, std::nullopt));
+      return Serialize(event);
+    }
+    auto change = controller_.log().Next(&*version_, [this](const Change& candidate) {
+      const std::string& tenant = TenantOf(candidate.resource);
+      return Wants(KindOf(candidate.resource)) && (tenant.empty() || tenant == caller_.identity.name);
+    });
+    if (!change.ok()) {
+      failed_ = true;
+      EndHere(ToGrpc(Status(change.error())));
+      return std::nullopt;
+    }
+    if (!*change) return std::nullopt;
+    return ToBuffer(**change);
+  }
+
+  Controller& controller_;
+  const Caller caller_;
+  std::set<Kind> kinds_;
+  std::deque<Change> existing_;
+  std::optional<std::uint64_t> synced_at_;
+  std::optional<std::uint64_t> version_;  // of the last change seen; nothing until the stream is set up
+  bool gone_ = false;
+  bool failed_ = false;
+};
+
+// ---- nodes
+
+VGpuReport FromProto(const v1::VGpuReport& from) {
+  return {.uid = from.uid(),
+          .state = static_cast<ReportedState>(from.state()),
+          .message = from.message(),
+          .grant_ids = {from.grant_ids().begin(), from.grant_ids().end()},
+          .sessions = from.sessions()};
+}
+
+RegisterNode FromProto(const v1::Register& from, LinkId link) {
+  RegisterNode to{.link = link,
+                  .name = from.name(),
+                  .endpoint = from.data_endpoint(),
+                  .version = from.version(),
+                  .labels = {from.labels().begin(), from.labels().end()},
+                  .telemetry = control::FromProto(from.telemetry())};
+  for (const v1::InventoryGpu& gpu : from.gpus()) {
+    to.gpus.push_back({.index = gpu.index(),
+                       .description = control::FromProto(gpu.description()),
+                       .allocatable_memory_bytes = gpu.allocatable_memory_bytes()});
+  }
+  for (const v1::VGpuReport& vgpu : from.vgpus()) to.vgpus.push_back(FromProto(vgpu));
+  return to;
+}
+
+v1::GrantKey ToProto(const Grant& from) {
+  v1::GrantKey to;
+  to.set_id(from.id);
+  to.set_key(std::string(AsText(from.key.Expose())));
+  return to;
+}
+
+struct CommandToProto {
+  v1::ControllerMessage* to;
+  void operator()(const NodeRegistered& from) const {
+    v1::Registered& registered = *to->mutable_registered();
+    registered.set_node_uid(from.node_uid);
+    *registered.mutable_heartbeat_interval() =
+        google::protobuf::util::TimeUtil::NanosecondsToDuration(from.heartbeat_interval.count());
+  }
+  void operator()(const CreateVGpu& from) const {
+    v1::CreateVGpu& create = *to->mutable_create_vgpu();
+    create.set_uid(from.uid);
+    create.set_name(from.name);
+    create.set_tenant(from.tenant);
+    create.set_gpu_index(from.gpu_index);
+    create.set_memory_bytes(from.memory_bytes);
+    create.set_compute_percent(from.compute_percent);
+    create.set_performance_level(static_cast<v1::PerformanceLevel>(from.performance_level));
+    for (const Grant& grant : from.grants) *create.add_grants() = ToProto(grant);
+  }
+  void operator()(const DeleteVGpu& from) const { to->mutable_delete_vgpu()->set_uid(from.uid); }
+  void operator()(const AddGrant& from) const {
+    to->mutable_add_grant()->set_vgpu_uid(from.vgpu_uid);
+    *to->mutable_add_grant()->mutable_grant() = ToProto(from.grant);
+  }
+  void operator()(const RevokeGrant& from) const {
+    to->mutable_revoke_grant()->set_vgpu_uid(from.vgpu_uid);
+    to->mutable_revoke_grant()->set_grant_id(from.grant_id);
+  }
+};
+
+class LinkCall final : public CallReactor, public LinkListener {
+ public:
+  LinkCall(Controller& controller, Caller caller) : controller_(controller), caller_(std::move(caller)) {}
+
+  void Begin() {
+    link_ = controller_.OpenLink(std::static_pointer_cast<LinkCall>(shared_from_this()));
+    if (!Ended()) StartRead(&incoming_);
+  }
+
+  void OnCommand(NodeCommand command) override {
+    v1::ControllerMessage message;
+    std::visit(CommandToProto{&message}, command);
+    bool hangs = false;
+    {
+      const std::lock_guard lock(mutex_);
+      hangs = commands_.size() >= kMaxQueuedCommands;
+      if (!hangs) commands_.push_back(Serialize(message));
+    }
+    if (!hangs) return Kick();
+    {
+      const std::lock_guard lock(mutex_);
+      commands_.clear();
+    }
+    End(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "the node does not take its commands"));
+    OnGone();
+  }
+  void OnClose(const Status& status) override { End(status); }
+
+ private:
+  void OnReadDone(bool ok) override {
+    if (!ok) {  // half-closed, or broken
+      OnGone();
+      return End(grpc::Status::OK);
+    }
+    v1::NodeMessage message;
+    if (!Parse(incoming_, &message)) return Refuse("not a NodeMessage");
+    using Case = v1::NodeMessage::MessageCase;
+    if (message.message_case() == Case::kRegister) {
+      if (message.register_().name() != caller_.identity.name) {
+        return Refuse("name: \"" + message.register_().name() + "\" is not that of the certificate, " + caller_.identity.Uri());
+      }
+      registered_ = true;
+      controller_.FromNode(FromProto(message.register_(), link_));
+    } else if (!registered_) {
+      return Refuse("the first message must be Register");
+    } else if (message.message_case() == Case::kHeartbeat) {
+      controller_.FromNode(NodeHeartbeat{.link = link_, .telemetry = control::FromProto(message.heartbeat().telemetry())});
+    } else if (message.message_case() == Case::kVgpu) {
+      if (message.vgpu().state() < v1::VGpuReport::CREATING || message.vgpu().state() > v1::VGpuReport::DELETED) {
+        return Refuse("vgpu.state: unknown");
+      }
+      controller_.FromNode(ReportVGpu{link_, FromProto(message.vgpu())});
+    } else if (message.message_case() == Case::kLeaving) {
+      controller_.FromNode(NodeLeaving{link_, message.leaving().reason()});
+    }  // anything else is of a later version and may be passed over
+    StartRead(&incoming_);
+  }
+  void Refuse(const std::string& what) {
+    Log(LogLevel::kWarn, "node_link", "refused", {{"node", caller_.identity.name}, {"why", what}});
+    OnGone();
+    End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, what));
+  }
+  void OnGone() override {
+    if (!gone_.exchange(true)) controller_.FromNode(LinkClosed{link_});
+  }
+  std::optional<grpc::ByteBuffer> Next() override {
+    if (commands_.empty()) return std::nullopt;
+    grpc::ByteBuffer buffer = std::move(commands_.front());
+    commands_.pop_front();
+    return buffer;
+  }
+
+  Controller& controller_;
+  const Caller caller_;
+  LinkId link_{};
+  bool registered_ = false;
+  std::atomic<bool> gone_{false};
+  grpc::ByteBuffer incoming_;
+  std::deque<grpc::ByteBuffer> commands_;
+};
+
+class Services final : public grpc::CallbackGenericService {
+ public:
+  explicit Services(MeshService& service) : service_(service) {}
+
+ private:
+  grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override {
+    Result<Caller> caller = CallerOf(*context);
+    if (!caller.ok()) return Refused(std::move(caller).error());
+    const std::string path = context->method();
+    if (path == kLinkPath) {
+      if (caller->identity.role != security::Role::kNode) {
+        return Refused(Error{.code = Code::kPermissionDenied, .message = caller->identity.Uri() + " is not a node"});
+      }
+      return Started(std::make_shared<LinkCall>(service_.controller(), std::move(*caller)));
+    }
+    if (path == kHoldPath || path == kWatchPath) {
+      if (Status status = MeshService::CheckCaller(*caller); !status.ok()) return Refused(std::move(status).error());
+      if (path == kHoldPath) return Started(std::make_shared<HoldCall>(service_.controller(), std::move(*caller)));
+      return Started(std::make_shared<WatchCall>(service_.controller(), std::move(*caller)));
+    }
+    if (service_.NewRequest(path) == nullptr) {
+      return Refused(Error{.code = Code::kUnimplemented, .message = path + " is not a method of this controller"});
+    }
+    return Started(std::make_shared<UnaryCall>(service_, path, std::move(*caller)));
+  }
+
+  static grpc::ServerGenericBidiReactor* Refused(Error error) {
+    const auto call = std::make_shared<RefusedCall>(std::move(error));
+    call->Own();
+    return call.get();
+  }
+  template <typename T>
+  static grpc::ServerGenericBidiReactor* Started(const std::shared_ptr<T>& call) {
+    call->Own();
+    call->Begin();
+    return call.get();
+  }
+
+  MeshService& service_;
+};
+
+class GrpcServerImpl final : public GrpcServer {
+ public:
+  explicit GrpcServerImpl(MeshService& service) : services_(service) {}
+  ~GrpcServerImpl() override {
+    if (server_ == nullptr) return;
+    server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
+    server_->Wait();
+  }
+
+  Status Listen(const std::string& address, const security::PemBundle& pem) {
+    grpc::SslServerCredentialsOptions tls(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+    tls.pem_root_certs = pem.ca;
+    tls.pem_key_cert_pairs.push_back({.private_key = pem.key, .cert_chain = pem.certificate});
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(address, grpc::SslServerCredentials(tls), &port_);
+    builder.RegisterCallbackGenericService(&services_);
+    builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreams);
+    // A holder or node whose host is gone is noticed within 10 s.
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 5'000);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 4'000);
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr || port_ == 0) {
+      return Error{.code = Code::kUnavailable,
+                   .message = "cannot listen on " + address + "; is another program using it? Choose another with --listen"};
+    }
+    return OkStatus();
+  }
+  int port() const override { return port_; }
+
+ private:
+  Services services_;
+  std::unique_ptr<grpc::Server> server_;
+  int port_ = 0;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<GrpcServer>> GrpcServer::Start(const std::string& address, const security::PemBundle& pem,
+                                                      MeshService& service) {
+  RouteGrpcLog();
+  auto server = std::make_unique<GrpcServerImpl>(service);
+  TULLE_RETURN_IF_ERROR(server->Listen(address, pem));
+  return std::unique_ptr<GrpcServer>(std::move(server));
+}
+
+}  // namespace tulle::control

@@ -1,0 +1,230 @@
+#include "tulle/control/serve/mesh_service.h"
+
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/util/time_util.h>
+
+#include "tulle/base/log.h"
+#include "tulle/control/api/map.h"
+#include "tulle/control/model/rules.h"
+#include "tulle/v1/mesh.pb.h"
+
+namespace tulle::control {
+namespace {
+
+constexpr std::uint32_t kDefaultPage = 100;
+constexpr std::uint32_t kMaxPage = 1000;
+constexpr std::size_t kMaxReferenceBytes = 128;  // of a name or uid in a request
+
+using google::protobuf::Message;
+
+Error Invalid(const std::string& what) { return Error{.code = Code::kInvalidArgument, .message = what}; }
+
+Error ControllerGone() {
+  return Error{.code = Code::kUnavailable, .message = "the controller is stopping; try again", .retry = Retry::kSame};
+}
+
+const google::protobuf::ServiceDescriptor& MeshDescriptor() {
+  return *v1::Claim::descriptor()->file()->FindServiceByName("Mesh");
+}
+
+// GPUs and nodes belong to the mesh, the rest to tenants.
+template <typename Resource>
+std::string TenantFor(const Caller& caller) {
+  return std::is_same_v<Resource, Gpu> || std::is_same_v<Resource, Node> ? "" : caller.identity.name;
+}
+
+// Answers with the `Body` of the core's reply, as a message.
+template <typename Body>
+Controller::OnReply Converted(MeshService::OnDone done) {
+  return [done = std::move(done)](Result<ReplyBody> reply) {
+    if (!reply.ok()) return done(std::move(reply).error());
+    auto message = ToProto(std::get<Body>(*reply));
+    done(MeshService::MessagePtr(std::make_unique<decltype(message)>(std::move(message))));
+  };
+}
+
+}  // namespace
+
+void CallCounts::Count(const std::string& method, std::optional<Code> failure) {
+  ++(*counts_.lock())[{method, failure ? CodeName(*failure) : "ok"}];
+}
+
+std::string CallCounts::Render() {
+  std::string text = "# HELP tulle_api_calls_total Calls answered, by method and outcome.\n# TYPE tulle_api_calls_total counter\n";
+  auto counts = counts_.lock();
+  for (const auto& [key, count] : *counts) {
+    text += "tulle_api_calls_total{method=\"" + key.first + "\",code=\"" + key.second + "\"} " + std::to_string(count) + "\n";
+  }
+  return text;
+}
+
+template <typename Request, typename F>
+void MeshService::Add(const std::string& name, F run) {
+  const auto* method = MeshDescriptor().FindMethodByName(name);
+  TULLE_CHECK(method != nullptr && method->input_type() == Request::descriptor());
+  methods_["/tulle.v1.Mesh/" + name] = {
+      .request = &Request::default_instance(),
+      .run = [run](const Caller& caller, const Message& request, OnDone done) {
+        run(caller, static_cast<const Request&>(request), std::move(done));
+      }};
+}
+
+template <typename Resource, typename GetRequest, typename ListRequest, typename ListResponse, typename F>
+void MeshService::AddReads(const std::string& singular, const std::string& plural, F repeated) {
+  Add<GetRequest>("Get" + singular, [this, singular](const Caller& caller, const GetRequest& request, OnDone done) {
+    if (request.name().empty() || request.name().size() > kMaxReferenceBytes) {
+      return done(Invalid("name: must have 1 to " + std::to_string(kMaxReferenceBytes) + " bytes"));
+    }
+    controller_.Read([=, tenant = TenantFor<Resource>(caller), name = request.name()](const Core* core) {
+      if (core == nullptr) return done(ControllerGone());
+      const std::optional<Resource> resource = core->Get<Resource>(tenant, name);
+      if (!resource) {
+        return done(Error{.code = Code::kNotFound, .message = "there is no " + singular + " \"" + name + "\""});
+      }
+      auto message = ToProto(*resource);
+      done(MessagePtr(std::make_unique<decltype(message)>(std::move(message))));
+    });
+  });
+  Add<ListRequest>("List" + plural, [this, repeated](const Caller& caller, const ListRequest& request, OnDone done) {
+    if (!request.page_token().empty() && !IsResourceName(request.page_token())) {
+      return done(Invalid("page_token: is not one that a List has returned"));
+    }
+    const std::uint32_t limit = std::min(request.page_size() == 0 ? kDefaultPage : request.page_size(), kMaxPage);
+    controller_.Read([=, tenant = TenantFor<Resource>(caller), after = request.page_token()](const Core* core) {
+      if (core == nullptr) return done(ControllerGone());
+      const Page<Resource> page = core->List<Resource>(tenant, after, limit);
+      auto response = std::make_unique<ListResponse>();
+      for (const Resource& resource : page.resources) *repeated(response.get())->Add() = ToProto(resource);
+      if (page.more) response->set_next_page_token(page.resources.back().metadata.name);
+      response->set_resource_version(core->resource_version());
+      done(MessagePtr(std::move(response)));
+    });
+  });
+}
+
+MeshService::MeshService(Controller& controller, std::set<std::string> admins, std::string version)
+    : controller_(controller), admins_(std::move(admins)), version_(std::move(version)) {
+  AddReads<Claim, v1::GetClaimRequest, v1::ListClaimsRequest, v1::ListClaimsResponse>(
+      "Claim", "Claims", [](auto* response) { return response->mutable_claims(); });
+  AddReads<VGpu, v1::GetVGpuRequest, v1::ListVGpusRequest, v1::ListVGpusResponse>(
+      "VGpu", "VGpus", [](auto* response) { return response->mutable_vgpus(); });
+  AddReads<Gpu, v1::GetGpuRequest, v1::ListGpusRequest, v1::ListGpusResponse>(
+      "Gpu", "Gpus", [](auto* response) { return response->mutable_gpus(); });
+  AddReads<Node, v1::GetNodeRequest, v1::ListNodesRequest, v1::ListNodesResponse>(
+      "Node", "Nodes", [](auto* response) { return response->mutable_nodes(); });
+  AddReads<Instance, v1::GetInstanceRequest, v1::ListInstancesRequest, v1::ListInstancesResponse>(
+      "Instance", "Instances", [](auto* response) { return response->mutable_instances(); });
+
+  Add<v1::CreateClaimRequest>("CreateClaim", [this](const Caller& caller, const v1::CreateClaimRequest& request, OnDone done) {
+    const v1::Metadata& metadata = request.claim().metadata();
+    controller_.Call(CreateClaim{.tenant = caller.identity.name,
+                                 .name = metadata.name(),
+                                 .labels = {metadata.labels().begin(), metadata.labels().end()},
+                                 .spec = FromProto(request.claim().spec()),
+                                 .request_id = request.request_id()},
+                     Converted<Claim>(std::move(done)));
+  });
+  Add<v1::DeleteClaimRequest>("DeleteClaim", [this](const Caller& caller, const v1::DeleteClaimRequest& request, OnDone done) {
+    controller_.Call(DeleteClaim{.tenant = caller.identity.name, .name = request.name()}, Converted<Claim>(std::move(done)));
+  });
+  Add<v1::AttachRequest>("Attach", [this](const Caller& caller, const v1::AttachRequest& request, OnDone done) {
+    controller_.Call(AttachClaim{.tenant = caller.identity.name, .name = request.claim()}, [done](Result<ReplyBody> reply) {
+      if (!reply.ok()) return done(std::move(reply).error());
+      auto response = std::make_unique<v1::AttachResponse>();
+      for (const AttachedVGpu& vgpu : std::get<std::vector<AttachedVGpu>>(*reply)) *response->add_vgpus() = ToProto(vgpu);
+      done(MessagePtr(std::move(response)));
+    });
+  });
+  Add<v1::DetachRequest>("Detach", [this](const Caller& caller, const v1::DetachRequest& request, OnDone done) {
+    controller_.Call(DetachClaim{.tenant = caller.identity.name, .name = request.claim()}, [done](Result<ReplyBody> reply) {
+      if (!reply.ok()) return done(std::move(reply).error());
+      done(MessagePtr(std::make_unique<v1::DetachResponse>()));
+    });
+  });
+  Add<v1::CordonNodeRequest>("CordonNode", [this](const Caller& caller, const v1::CordonNodeRequest& request, OnDone done) {
+    if (!admins_.contains(caller.identity.name)) {
+      return done(Error{.code = Code::kPermissionDenied,
+                        .message = caller.identity.Uri() + " may not cordon nodes; ask an administrator of the mesh"});
+    }
+    Log(LogLevel::kInfo, "api", "cordon", {{"caller", caller.identity.Uri()}, {"node", request.name()}, {"cordoned", request.cordoned()}});
+    controller_.Call(CordonNode{.name = request.name(), .cordoned = request.cordoned()}, Converted<Node>(std::move(done)));
+  });
+  Add<v1::GetMeshRequest>("GetMesh", [this](const Caller& caller, const v1::GetMeshRequest&, OnDone done) {
+    controller_.Read([this, uri = caller.identity.Uri(), done](const Core* core) {
+      if (core == nullptr) return done(ControllerGone());
+      CoreStats stats = core->Stats();
+      auto response = std::make_unique<v1::GetMeshResponse>();
+      response->set_version(version_);
+      response->set_caller(uri);
+      *response->mutable_hold_grace() =
+          google::protobuf::util::TimeUtil::NanosecondsToDuration(controller_.core_options().hold_grace.count());
+      response->set_nodes_ready(static_cast<std::uint32_t>(stats.nodes[NodeState::kReady]));
+      response->set_gpus(static_cast<std::uint32_t>(stats.gpus));
+      response->set_resource_version(core->resource_version());
+      done(MessagePtr(std::move(response)));
+    });
+  });
+
+  for (int i = 0; i < MeshDescriptor().method_count(); ++i) {
+    const auto* method = MeshDescriptor().method(i);
+    TULLE_CHECK(method->server_streaming() || methods_.contains("/tulle.v1.Mesh/" + method->name()));
+  }
+}
+
+Status MeshService::CheckCaller(const Caller& caller) {
+  if (caller.identity.role == security::Role::kUser) return OkStatus();
+  return Error{.code = Code::kPermissionDenied,
+               .message = caller.identity.Uri() + " is not a user; this API is for users, see the certificate in use"};
+}
+
+MeshService::MessagePtr MeshService::NewRequest(std::string_view path) const {
+  const auto it = methods_.find(path);
+  return it == methods_.end() ? nullptr : MessagePtr(it->second.request->New());
+}
+
+void MeshService::Run(std::string_view path, const Caller& caller, const Message& request, OnDone done) {
+  const auto it = methods_.find(path);
+  TULLE_CHECK(it != methods_.end());
+  done = [this, name = it->first.substr(it->first.rfind('/') + 1), done = std::move(done)](Result<MessagePtr> result) {
+    counts_.Count(name, result.ok() ? std::nullopt : std::optional(result.error().code));
+    done(std::move(result));
+  };
+  if (Status status = CheckCaller(caller); !status.ok()) return done(std::move(status).error());
+  it->second.run(caller, request, std::move(done));
+}
+
+void MeshService::RenderMetrics(std::function<void(std::string)> done) {
+  controller_.Read([this, done = std::move(done)](const Core* core) {
+    std::string text = counts_.Render();
+    const auto gauge = [&text](const std::string& name, const std::string& help) {
+      text += "# HELP tulle_" + name + " " + help + "\n# TYPE tulle_" + name + " gauge\n";
+    };
+    const auto sample = [&text](const std::string& name, const std::string& labels, std::uint64_t value) {
+      text += "tulle_" + name + labels + " " + std::to_string(value) + "\n";
+    };
+    if (core != nullptr) {
+      CoreStats stats = core->Stats();
+      const auto by_state = [&](const std::string& name, const std::string& help, auto& counts, auto states) {
+        gauge(name, help);
+        for (const auto state : states) sample(name, std::string("{state=\"") + Name(state) + "\"}", counts[state]);
+      };
+      by_state("claims", "Claims, by phase.", stats.claims,
+               std::initializer_list<ClaimPhase>{ClaimPhase::kPending, ClaimPhase::kBound, ClaimPhase::kReleased, ClaimPhase::kFailed});
+      by_state("vgpus", "vGPUs, by phase.", stats.vgpus,
+               std::initializer_list<VGpuPhase>{VGpuPhase::kCreating, VGpuPhase::kReady, VGpuPhase::kDeleting});
+      by_state("nodes", "Nodes, by state.", stats.nodes,
+               std::initializer_list<NodeState>{NodeState::kReady, NodeState::kNotReady, NodeState::kLeft});
+      gauge("gpus", "GPUs of the mesh.");
+      sample("gpus", "", stats.gpus);
+      gauge("sessions", "Programs attached to vGPUs.");
+      sample("sessions", "", stats.sessions);
+      gauge("gpu_memory_allocatable_bytes", "Device memory that vGPUs may have.");
+      sample("gpu_memory_allocatable_bytes", "", stats.allocatable_memory_bytes);
+      gauge("gpu_memory_allocated_bytes", "Device memory that vGPUs have.");
+      sample("gpu_memory_allocated_bytes", "", stats.allocated_memory_bytes);
+    }
+    done(std::move(text));
+  });
+}
+
+}  // namespace tulle::control

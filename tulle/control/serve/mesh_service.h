@@ -1,0 +1,80 @@
+// The methods of tulle.v1.Mesh over the controller, written once for every protocol that serves them: the gRPC server
+// and the JSON server look a method up by its name and hand it a message. Thread-safe.
+#pragma once
+
+#include <google/protobuf/message.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "tulle/base/guarded.h"
+#include "tulle/base/result.h"
+#include "tulle/control/serve/controller.h"
+#include "tulle/security/identity.h"
+
+namespace tulle::control {
+
+// Who calls, as its certificate and connection say.
+struct Caller {
+  security::Identity identity;
+  std::string address;
+};
+
+// How often each method was answered with which code. Thread-safe.
+class CallCounts {
+ public:
+  void Count(const std::string& method, std::optional<Code> failure);
+  // Prometheus text.
+  std::string Render();
+
+ private:
+  Guarded<std::map<std::pair<std::string, std::string>, std::uint64_t>> counts_;
+};
+
+class MeshService {
+ public:
+  using MessagePtr = std::unique_ptr<google::protobuf::Message>;
+  using OnDone = std::function<void(Result<MessagePtr>)>;
+
+  // `admins`: tenants that may change what is everybody's. `controller` must outlive it.
+  MeshService(Controller& controller, std::set<std::string> admins, std::string version);
+
+  // Whether the caller may use this API at all: users only.
+  static Status CheckCaller(const Caller& caller);
+
+  // An empty message for the request of "/tulle.v1.Mesh/<method>" if that is one of the unary methods, else null.
+  MessagePtr NewRequest(std::string_view path) const;
+
+  // Runs the method. Precondition: `request` came from NewRequest(path). `done` is called exactly once, perhaps
+  // before this returns, perhaps by the strand; it must not block.
+  void Run(std::string_view path, const Caller& caller, const google::protobuf::Message& request, OnDone done);
+
+  Controller& controller() { return controller_; }
+  CallCounts& counts() { return counts_; }
+  // All of /metrics. `done` as above.
+  void RenderMetrics(std::function<void(std::string)> done);
+
+ private:
+  struct Method {
+    const google::protobuf::Message* request;  // prototype
+    std::function<void(const Caller&, const google::protobuf::Message&, OnDone)> run;
+  };
+  template <typename Request, typename F>
+  void Add(const std::string& name, F run);
+  template <typename Resource, typename GetRequest, typename ListRequest, typename ListResponse, typename F>
+  void AddReads(const std::string& singular, const std::string& plural, F repeated);
+
+  Controller& controller_;
+  const std::set<std::string> admins_;
+  const std::string version_;
+  std::map<std::string, Method, std::less<>> methods_;  // by path
+  CallCounts counts_;
+};
+
+}  // namespace tulle::control

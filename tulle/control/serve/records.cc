@@ -1,0 +1,108 @@
+#include "tulle/control/serve/records.h"
+
+#include "tulle/control/api/map.h"
+#include "tulle/control/model/rules.h"
+#include "tulle/v1/stored.pb.h"
+
+namespace tulle::control {
+namespace {
+
+constexpr char kMeshKey[] = "mesh";
+constexpr std::uint32_t kFormat = 1;
+
+const char* PrefixOf(Kind kind) {
+  switch (kind) {
+    case Kind::kClaim: return "claim/";
+    case Kind::kVGpu: return "vgpu/";
+    case Kind::kGpu: return "gpu/";
+    case Kind::kNode: return "node/";
+    case Kind::kInstance: break;  // not kept
+  }
+  TULLE_CHECK(false);
+}
+
+std::string Encode(const ClaimRecord& record) {
+  v1::StoredClaim stored;
+  *stored.mutable_claim() = ToProto(record.claim);
+  stored.set_request_id(record.request_id);
+  stored.set_attempts(record.attempts);
+  return stored.SerializeAsString();
+}
+std::string Encode(const VGpuRecord& record) {
+  v1::StoredVGpu stored;
+  *stored.mutable_vgpu() = ToProto(record.vgpu);
+  stored.set_claim_uid(record.claim_uid);
+  stored.set_gpu_uid(record.gpu_uid);
+  for (const Grant& grant : record.grants) {
+    v1::GrantKey& key = *stored.add_grants();
+    key.set_id(grant.id);
+    key.set_key(std::string(AsText(grant.key.Expose())));
+  }
+  return stored.SerializeAsString();
+}
+std::string Encode(const Gpu& gpu) { return ToProto(gpu).SerializeAsString(); }
+std::string Encode(const Node& node) { return ToProto(node).SerializeAsString(); }
+
+// The record of one entry; nothing when its bytes are not one.
+std::optional<Record> Decode(const std::string& key, const std::string& value) {
+  if (key.starts_with("claim/")) {
+    v1::StoredClaim stored;
+    if (!stored.ParseFromString(value)) return std::nullopt;
+    return ClaimRecord{.claim = FromProto(stored.claim()), .request_id = stored.request_id(), .attempts = stored.attempts()};
+  }
+  if (key.starts_with("vgpu/")) {
+    v1::StoredVGpu stored;
+    if (!stored.ParseFromString(value)) return std::nullopt;
+    VGpuRecord record{.vgpu = FromProto(stored.vgpu()), .claim_uid = stored.claim_uid(), .gpu_uid = stored.gpu_uid()};
+    for (const v1::GrantKey& grant : stored.grants()) record.grants.push_back({grant.id(), Secret(AsBytes(grant.key()))});
+    return record;
+  }
+  if (key.starts_with("gpu/")) {
+    v1::Gpu gpu;
+    if (!gpu.ParseFromString(value)) return std::nullopt;
+    return FromProto(gpu);
+  }
+  if (key.starts_with("node/")) {
+    v1::Node node;
+    if (!node.ParseFromString(value)) return std::nullopt;
+    return FromProto(node);
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Store::Write ToStoreWrite(const Write& write) {
+  Store::Write out{.key = PrefixOf(write.kind) + write.uid};
+  if (write.record) out.value = std::visit([](const auto& record) { return Encode(record); }, *write.record);
+  return out;
+}
+
+Result<StoredState> LoadState(Store& store) {
+  const auto unreadable = [](const std::string& what) {
+    return Error{.code = Code::kDataLoss, .message = "the store cannot be read: " + what};
+  };
+  StoredState state;
+  TULLE_ASSIGN_OR_RETURN(const std::vector<Store::Entry> entries, store.Scan(""));
+  v1::StoredMesh mesh;
+  for (const auto& [key, value] : entries) {
+    if (key == kMeshKey) {
+      if (!mesh.ParseFromString(value)) return unreadable(key);
+      if (mesh.format() > kFormat) {
+        return unreadable("it has format " + std::to_string(mesh.format()) + ", this version knows up to " + std::to_string(kFormat));
+      }
+    } else if (auto record = Decode(key, value)) {
+      state.records.push_back(std::move(*record));
+    } else {
+      return unreadable(key);
+    }
+  }
+  state.epoch = mesh.epoch() + 1;
+  mesh.set_format(kFormat);
+  mesh.set_epoch(state.epoch);
+  const Store::Write write{.key = kMeshKey, .value = mesh.SerializeAsString()};
+  TULLE_RETURN_IF_ERROR(store.Commit({&write, 1}));
+  return state;
+}
+
+}  // namespace tulle::control

@@ -1,0 +1,24 @@
+// What the core wants kept, as entries of a Store and back: one entry per resource, protobuf bytes, so that an older
+// store stays readable.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tulle/base/result.h"
+#include "tulle/control/core/events.h"
+#include "tulle/control/store/store.h"
+
+namespace tulle::control {
+
+Store::Write ToStoreWrite(const Write& write);
+
+struct StoredState {
+  std::vector<Record> records;
+  std::uint64_t epoch = 0;  // of the controller that starts now; one more than that of the last one
+};
+
+// Everything in the store, and a new epoch, which is committed. kDataLoss for what cannot be read.
+Result<StoredState> LoadState(Store& store);
+
+}  // namespace tulle::control

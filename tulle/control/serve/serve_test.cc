@@ -1,0 +1,520 @@
+// The whole serving stack on loopback under mutual TLS: the client library on one side, a node's side of the link on
+// the other, JSON over HTTPS beside them.
+#include <gmock/gmock.h>
+#include <grpcpp/client_context.h>
+#include <gtest/gtest.h>
+#include <httplib.h>
+
+#include <condition_variable>
+#include <filesystem>
+#include <future>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "tulle/base/log.h"
+#include "tulle/control/api/channel.h"
+#include "tulle/control/model/rules.h"
+#include "tulle/control/serve/controller.h"
+#include "tulle/control/serve/grpc_server.h"
+#include "tulle/control/serve/http_server.h"
+#include "tulle/control/serve/mesh_service.h"
+#include "tulle/control/store/faulty/faulty_store.h"
+#include "tulle/control/store/memory/memory_store.h"
+#include "tulle/control/store/sqlite/sqlite_store.h"
+#include "tulle/sdk/client.h"
+#include "tulle/security/ca.h"
+#include "tulle/security/files.h"
+#include "tulle/v1/node_link.grpc.pb.h"
+
+namespace tulle::control {
+namespace {
+
+using ::testing::HasSubstr;
+using namespace std::chrono_literals;
+
+constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
+constexpr auto kSoon = 20s;  // for what takes milliseconds; only a broken test waits so long
+
+// A node daemon's side of the link: one GPU, does at once what it is told.
+class FakeNode {
+ public:
+  explicit FakeNode(const security::Credentials& credentials, std::string name = "a")
+      : name_(std::move(name)), channel_(*OpenChannel(credentials)), stub_(channel_) {}
+  ~FakeNode() { Disconnect(); }
+
+  void Connect(const std::string& as = "") {
+    Disconnect();
+    context_ = std::make_unique<grpc::ClientContext>();
+    context_->set_wait_for_ready(true);
+    stream_ = stub_.Link(context_.get());
+    v1::NodeMessage message;
+    v1::Register& registration = *message.mutable_register_();
+    registration.set_name(as.empty() ? name_ : as);
+    registration.set_data_endpoint("127.0.0.1:7777");
+    v1::InventoryGpu& gpu = *registration.add_gpus();
+    gpu.mutable_description()->set_type("pretend");
+    gpu.mutable_description()->add_apis(v1::OPENCL);
+    gpu.mutable_description()->set_memory_bytes(8 * kGiB);
+    gpu.set_allocatable_memory_bytes(8 * kGiB);
+    {
+      const std::lock_guard lock(mutex_);
+      finished_ = false;
+      for (const auto& [uid, grants] : running_) *registration.add_vgpus() = ReportOf(uid);
+    }
+    stream_->Write(message);
+    reader_ = std::thread([this] { Read(); });
+  }
+
+  void Disconnect() {
+    if (!reader_.joinable()) return;
+    context_->TryCancel();
+    reader_.join();
+  }
+
+  void Leave() {
+    v1::NodeMessage message;
+    message.mutable_leaving()->set_reason("test");
+    Write(message);
+  }
+
+  // The end of the stream, once it has come.
+  grpc::Status WaitFinished() {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(changed_.wait_for(lock, kSoon, [this] { return finished_; }));
+    return status_;
+  }
+  template <typename F>
+  bool WaitUntil(F condition) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, kSoon, [&] { return condition(running_); });
+  }
+  std::vector<std::string> grants(const std::string& uid) {
+    const std::lock_guard lock(mutex_);
+    return {running_[uid].begin(), running_[uid].end()};
+  }
+  int creates() {
+    const std::lock_guard lock(mutex_);
+    return creates_;
+  }
+
+ private:
+  v1::VGpuReport ReportOf(const std::string& uid) {
+    v1::VGpuReport report;
+    report.set_uid(uid);
+    const auto it = running_.find(uid);
+    report.set_state(it == running_.end() ? v1::VGpuReport::DELETED : v1::VGpuReport::READY);
+    if (it != running_.end()) report.mutable_grant_ids()->Assign(it->second.begin(), it->second.end());
+    return report;
+  }
+  void Write(const v1::NodeMessage& message) {
+    const std::lock_guard lock(write_mutex_);
+    stream_->Write(message);
+  }
+  void Read() {
+    v1::ControllerMessage command;
+    while (stream_->Read(&command)) {
+      v1::NodeMessage answer;
+      {
+        const std::lock_guard lock(mutex_);
+        std::string uid;
+        if (command.has_create_vgpu()) {
+          uid = command.create_vgpu().uid();
+          ++creates_;
+          running_[uid].clear();
+          for (const v1::GrantKey& grant : command.create_vgpu().grants()) running_[uid].insert(grant.id());
+        } else if (command.has_delete_vgpu()) {
+          uid = command.delete_vgpu().uid();
+          running_.erase(uid);
+        } else if (command.has_add_grant()) {
+          uid = command.add_grant().vgpu_uid();
+          running_[uid].insert(command.add_grant().grant().id());
+        } else if (command.has_revoke_grant()) {
+          uid = command.revoke_grant().vgpu_uid();
+          running_[uid].erase(command.revoke_grant().grant_id());
+        }
+        if (!uid.empty()) *answer.mutable_vgpu() = ReportOf(uid);
+        changed_.notify_all();
+      }
+      if (answer.has_vgpu()) Write(answer);
+    }
+    const grpc::Status status = stream_->Finish();
+    const std::lock_guard lock(mutex_);
+    status_ = status;
+    finished_ = true;
+    changed_.notify_all();
+  }
+
+  const std::string name_;
+  std::shared_ptr<grpc::Channel> channel_;
+  v1::NodeLink::Stub stub_;
+  std::unique_ptr<grpc::ClientContext> context_;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::NodeMessage, v1::ControllerMessage>> stream_;
+  std::thread reader_;
+  std::mutex write_mutex_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<std::string, std::set<std::string>> running_;
+  int creates_ = 0;
+  bool finished_ = false;
+  grpc::Status status_;
+};
+
+class ServeTest : public ::testing::Test {
+ protected:
+  ServeTest() {
+    char pattern[] = "/tmp/tulle-serve-XXXXXX";
+    root_ = mkdtemp(pattern);
+    authority_ = std::make_unique<security::CertificateAuthority>(
+        *security::CertificateAuthority::OpenOrCreate(root_ + "/ca", clock_, random_));
+    options_.core.hold_grace = 300ms;
+    options_.core.heartbeat_timeout = std::chrono::minutes(10);
+  }
+  ~ServeTest() override {
+    StopStack();
+    std::filesystem::remove_all(root_);
+  }
+  void SetUp() override { StartStack(); }
+
+  void StartStack() {
+    store_ = *SqliteStore::Open(root_ + "/mesh.db");
+    controller_ = std::make_unique<Controller>(options_, *store_, clock_, random_);
+    ASSERT_TRUE(controller_->Start().ok());
+    service_ = std::make_unique<MeshService>(*controller_, std::set<std::string>{"alice"}, "test");
+    const auto pem = authority_->Issue({security::Role::kController, "test"}, {.hosts = {"127.0.0.1"}});
+    auto grpc_server = GrpcServer::Start("127.0.0.1:" + std::to_string(port_), *pem, *service_);
+    ASSERT_TRUE(grpc_server.ok()) << grpc_server.error().message;
+    grpc_server_ = *std::move(grpc_server);
+    port_ = grpc_server_->port();
+    auto http_server = HttpServer::Start("127.0.0.1:0", *pem, *service_);
+    ASSERT_TRUE(http_server.ok()) << http_server.error().message;
+    http_server_ = *std::move(http_server);
+  }
+  void StopStack() {
+    http_server_.reset();
+    if (controller_ != nullptr) controller_->Stop();
+    grpc_server_.reset();
+    service_.reset();
+    controller_.reset();
+    store_.reset();
+  }
+
+  security::Credentials CredentialsOf(security::Role role, const std::string& name) {
+    auto credentials = security::EnsureCredentials(*authority_, root_ + "/credentials", {role, name}, clock_);
+    EXPECT_TRUE(credentials.ok());
+    credentials->endpoint = "127.0.0.1:" + std::to_string(port_);
+    return *credentials;
+  }
+  std::unique_ptr<sdk::Client> ClientOf(const std::string& user) {
+    return *sdk::Client::Connect(CredentialsOf(security::Role::kUser, user));
+  }
+  FakeNode NodeNamed(const std::string& name = "a") { return FakeNode(CredentialsOf(security::Role::kNode, name), name); }
+
+  // Waits by watching, never by sleeping.
+  void WaitNode(sdk::Client& client, const std::string& name, NodeState state) {
+    const auto watch = client.WatchChanges({sdk::Kind::kNode});
+    for (;;) {
+      const Result<sdk::Event> event = watch->Next();
+      ASSERT_TRUE(event.ok()) << event.error().message;
+      const auto* node = std::get_if<Node>(&event->resource);
+      if (node != nullptr && node->metadata.name == name && node->status.state == state) return;
+    }
+  }
+  Claim WaitClaim(sdk::Client& client, const std::string& name, ClaimPhase phase) {
+    const auto watch = client.WatchChanges({sdk::Kind::kClaim});
+    for (;;) {
+      const Result<sdk::Event> event = watch->Next();
+      EXPECT_TRUE(event.ok()) << event.error().message;
+      if (!event.ok()) return {};
+      const auto* claim = std::get_if<Claim>(&event->resource);
+      if (claim != nullptr && claim->metadata.name == name && claim->status.phase == phase) return *claim;
+    }
+  }
+
+  std::string root_;
+  SystemClock clock_;
+  SecureRandom random_;
+  std::unique_ptr<security::CertificateAuthority> authority_;
+  ControllerOptions options_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<Controller> controller_;
+  std::unique_ptr<MeshService> service_;
+  std::unique_ptr<GrpcServer> grpc_server_;
+  std::unique_ptr<HttpServer> http_server_;
+  int port_ = 0;
+};
+
+TEST_F(ServeTest, AClaimsLifeFromCreationToABrokenHold) {
+  const auto client = ClientOf("alice");
+  FakeNode node = NodeNamed();
+  const auto created = client->CreateClaim({.name = "c", .spec = {.memory_bytes = kGiB, .count = 2, .release_when_unheld = true}});
+  ASSERT_TRUE(created.ok()) << created.error().message;
+  EXPECT_THAT(FindCondition(created->status.conditions, "Placed")->message, HasSubstr("the mesh has no GPU"));
+
+  auto hold = client->Hold("c", {.instance = "laptop", .program = "render"});
+  node.Connect();
+  const auto bound = hold->WaitBound(kSoon);
+  ASSERT_TRUE(bound.ok()) << bound.error().message;
+  EXPECT_EQ(bound->status.vgpus, (std::vector<std::string>{"c-0", "c-1"}));
+  EXPECT_EQ(client->GetInstance("laptop")->status.claims, std::vector<std::string>{"c"});
+
+  const auto attached = client->Attach("c");
+  ASSERT_TRUE(attached.ok()) << attached.error().message;
+  ASSERT_EQ(attached->size(), 2u);
+  for (const auto& vgpu : *attached) {
+    EXPECT_EQ(vgpu.endpoints, std::vector<std::string>{"127.0.0.1:7777"});
+    EXPECT_EQ(vgpu.grant_key.size(), kGrantKeyBytes);
+    EXPECT_EQ(vgpu.device.type, "pretend");
+    EXPECT_EQ(node.grants(vgpu.vgpu_uid), std::vector<std::string>{vgpu.grant_id});
+  }
+  EXPECT_EQ(client->GetGpu("a-0")->status.allocated_memory_bytes, 2 * kGiB);
+  EXPECT_EQ(client->ListVGpus()->size(), 2u);
+
+  ASSERT_TRUE(client->Detach("c").ok());
+  const auto again = client->Attach("c");
+  ASSERT_TRUE(again.ok()) << again.error().message;
+  EXPECT_NE(again->at(0).grant_id, attached->at(0).grant_id);
+
+  hold.reset();  // as when its process is killed
+  const Claim released = WaitClaim(*client, "c", ClaimPhase::kReleased);
+  EXPECT_EQ(FindCondition(released.status.conditions, "Ready")->reason, "Unheld");
+  EXPECT_TRUE(node.WaitUntil([](const auto& running) { return running.empty(); }));
+}
+
+TEST_F(ServeTest, ARestartOfTheControllerDisturbsNothing) {
+  options_.core.hold_grace = 10s;
+  StopStack();
+  StartStack();
+  const auto client = ClientOf("alice");
+  FakeNode node = NodeNamed();
+  node.Connect();
+  const auto created = client->CreateClaim({.name = "c", .spec = {.release_when_unheld = true}});
+  ASSERT_TRUE(created.ok()) << created.error().message;
+  const auto hold = client->Hold("c");
+  const auto bound = hold->WaitBound(kSoon);
+  ASSERT_TRUE(bound.ok()) << bound.error().message;
+  const auto before = client->Attach("c");
+  const auto watch = client->WatchChanges({sdk::Kind::kClaim}, bound->metadata.resource_version);
+
+  StopStack();
+  EXPECT_EQ(node.WaitFinished().error_code(), grpc::StatusCode::UNAVAILABLE);
+  Result<sdk::Event> event = watch->Next();
+  while (event.ok()) event = watch->Next();
+  EXPECT_EQ(event.error().code, Code::kUnavailable);
+  StartStack();
+  node.Connect();
+  const auto after = client->Attach("c");
+  ASSERT_TRUE(after.ok()) << after.error().message;
+  EXPECT_EQ(after->at(0).vgpu_uid, before->at(0).vgpu_uid);
+  EXPECT_EQ(after->at(0).grant_id, before->at(0).grant_id);
+  EXPECT_EQ(after->at(0).grant_key, before->at(0).grant_key);
+  EXPECT_EQ(node.creates(), 1);
+  // The library opens the hold anew by itself.
+  const auto held = hold->WaitChange(bound->metadata.resource_version + 1, kSoon);
+  ASSERT_TRUE(held.ok()) << held.error().message;
+  EXPECT_EQ(held->status.phase, ClaimPhase::kBound);
+  // What a watcher knew from before cannot be continued.
+  EXPECT_EQ(client->WatchChanges({}, bound->metadata.resource_version)->Next().error().code, Code::kOutOfRange);
+}
+
+TEST_F(ServeTest, WatchesShowWhatIsThenWhatChangesOfOnesOwn) {
+  const auto alice = ClientOf("alice");
+  const auto bob = ClientOf("bob");
+  ASSERT_TRUE(alice->CreateClaim({.name = "first"}).ok());
+  const auto watch = alice->WatchChanges({sdk::Kind::kClaim});
+  auto event = watch->Next();
+  ASSERT_TRUE(event.ok()) << event.error().message;
+  EXPECT_EQ(event->type, sdk::EventType::kAdded);
+  EXPECT_EQ(std::get<Claim>(event->resource).metadata.name, "first");
+  event = watch->Next();
+  ASSERT_TRUE(event.ok());
+  EXPECT_EQ(event->type, sdk::EventType::kSynced);
+  const std::uint64_t synced = event->resource_version;
+
+  ASSERT_TRUE(bob->CreateClaim({.name = "secret"}).ok());
+  ASSERT_TRUE(alice->CreateClaim({.name = "second"}).ok());
+  event = watch->Next();
+  ASSERT_TRUE(event.ok());
+  EXPECT_EQ(std::get<Claim>(event->resource).metadata.name, "second") << "bob's is not shown";
+
+  const auto resumed = alice->WatchChanges({sdk::Kind::kClaim}, synced);
+  event = resumed->Next();
+  ASSERT_TRUE(event.ok());
+  EXPECT_EQ(std::get<Claim>(event->resource).metadata.name, "second");
+  ASSERT_TRUE(alice->DeleteClaim("second").ok());
+  event = resumed->Next();
+  ASSERT_TRUE(event.ok());
+  EXPECT_EQ(std::get<Claim>(event->resource).status.phase, ClaimPhase::kReleased);
+  ASSERT_TRUE(alice->DeleteClaim("second").ok());
+  event = resumed->Next();
+  ASSERT_TRUE(event.ok());
+  EXPECT_EQ(event->type, sdk::EventType::kDeleted);
+  resumed->Cancel();
+  EXPECT_EQ(resumed->Next().error().code, Code::kCancelled);
+}
+
+TEST_F(ServeTest, TenantsAndRolesAreKeptApart) {
+  const auto alice = ClientOf("alice");
+  const auto bob = ClientOf("bob");
+  ASSERT_TRUE(alice->CreateClaim({.name = "c"}).ok());
+  EXPECT_EQ(bob->GetClaim("c").error().code, Code::kNotFound);
+  EXPECT_EQ(bob->DeleteClaim("c").error().code, Code::kNotFound);
+  EXPECT_EQ(bob->Attach("c").error().code, Code::kNotFound);
+  EXPECT_TRUE(bob->ListClaims()->empty());
+  EXPECT_EQ(bob->Hold("c")->WaitBound(kSoon).error().code, Code::kNotFound);
+  EXPECT_EQ(alice->GetMesh()->caller, "tulle://user/alice");
+
+  // A user is no node.
+  FakeNode pretender(CredentialsOf(security::Role::kUser, "alice"));
+  pretender.Connect();
+  EXPECT_EQ(pretender.WaitFinished().error_code(), grpc::StatusCode::PERMISSION_DENIED);
+  // A node is no other node, and no user.
+  FakeNode liar = NodeNamed("a");
+  liar.Connect("b");
+  const grpc::Status refused = liar.WaitFinished();
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(refused.error_message(), HasSubstr("tulle://node/a"));
+  const auto node = *sdk::Client::Connect(CredentialsOf(security::Role::kNode, "a"));
+  EXPECT_EQ(node->ListGpus().error().code, Code::kPermissionDenied);
+  EXPECT_EQ(node->WatchChanges({})->Next().error().code, Code::kPermissionDenied);
+
+  EXPECT_EQ(bob->CordonNode("a", true).error().code, Code::kPermissionDenied);
+  EXPECT_EQ(alice->CordonNode("a", true).error().code, Code::kNotFound);
+
+  // Another mesh's user does not get through the handshake, and neither does one without a certificate.
+  auto other = security::CertificateAuthority::OpenOrCreate(root_ + "/other", clock_, random_);
+  auto stranger = *security::EnsureCredentials(*other, root_ + "/stranger", {security::Role::kUser, "alice"}, clock_);
+  stranger.endpoint = "127.0.0.1:" + std::to_string(port_);
+  stranger.ca_file = CredentialsOf(security::Role::kUser, "alice").ca_file;
+  EXPECT_EQ((*sdk::Client::Connect(stranger))->GetMesh({.timeout = 5s, .fail_fast = true}).error().code, Code::kUnavailable);
+}
+
+TEST_F(ServeTest, ANodeThatLeavesIsRecordedBeforeItsStreamEnds) {
+  const auto client = ClientOf("alice");
+  FakeNode node = NodeNamed();
+  node.Connect();
+  WaitNode(*client, "a", NodeState::kReady);
+  EXPECT_TRUE(client->CordonNode("a", true)->spec.cordoned);
+  EXPECT_FALSE(client->GetGpu("a-0")->status.schedulable);
+  node.Leave();
+  EXPECT_TRUE(node.WaitFinished().ok());
+  EXPECT_EQ(client->GetNode("a")->status.state, NodeState::kLeft);
+  EXPECT_TRUE(client->ListGpus()->empty());
+  node.Connect();
+  WaitNode(*client, "a", NodeState::kReady);
+  node.Disconnect();
+  WaitNode(*client, "a", NodeState::kNotReady);
+}
+
+TEST_F(ServeTest, ErrorsAndPagesReachTheClientWhole) {
+  const auto client = ClientOf("alice");
+  const auto refused = client->CreateClaim({.spec = {.compute_percent = 200}});
+  EXPECT_EQ(refused.error().code, Code::kInvalidArgument);
+  EXPECT_EQ(refused.error().message,
+            "spec.compute_percent: 200 is more than one GPU's 100; ask for more vGPUs with spec.count");
+  EXPECT_EQ(client->CreateClaim({.spec = {.no_wait = true}}).error().code, Code::kResourceExhausted);
+  const auto first = client->CreateClaim({.request_id = "once"});
+  EXPECT_EQ(client->CreateClaim({.request_id = "once"})->metadata.uid, first->metadata.uid);
+  EXPECT_EQ(client->GetClaim(first->metadata.uid)->metadata.name, first->metadata.name);
+  EXPECT_EQ(client->GetClaim("none").error().message, "there is no Claim \"none\"");
+}
+
+TEST_F(ServeTest, TheSameMethodsAreThereAsJson) {
+  const security::Credentials user = CredentialsOf(security::Role::kUser, "alice");
+  httplib::SSLClient http("127.0.0.1", http_server_->port(), user.certificate_file, user.key_file);
+  http.set_ca_cert_path(user.ca_file.c_str());
+  http.enable_server_certificate_verification(true);
+  const auto post = [&http](const std::string& method, const std::string& body, const char* type = "application/json") {
+    const auto response = http.Post("/tulle.v1.Mesh/" + method, body, type);
+    if (!response) return std::pair(0, httplib::to_string(response.error()));
+    return std::pair(response->status, response->body);
+  };
+  const auto created = post("CreateClaim", R"({"claim": {"metadata": {"name": "c"}, "spec": {"memoryBytes": "1073741824"}}})");
+  EXPECT_EQ(created.first, 200) << created.second;
+  EXPECT_THAT(created.second, HasSubstr(R"("name":"c")"));
+  EXPECT_THAT(post("ListClaims", "{}").second, HasSubstr(R"("phase":"PENDING")"));
+  EXPECT_EQ(post("CreateClaim", R"({"claim": {"spec": {"count": 65}}})"),
+            std::pair(400, std::string(R"({"code":"invalid_argument","message":"spec.count: 65 is more than the most that one claim may ask for, 64"})")));
+  EXPECT_EQ(post("GetClaim", R"({"name": "\"<x>\""})").first, 404);
+  EXPECT_EQ(post("CreateClaim", R"({"claim": {"spec": {"memory_bites": 1}}})").first, 400) << "a misspelt field";
+  EXPECT_EQ(post("CreateClaim", "not json").first, 400);
+  EXPECT_EQ(post("Nothing", "{}").first, 501);
+  EXPECT_EQ(post("Watch", "{}").first, 501);
+  EXPECT_EQ(post("ListClaims", "{}", "text/plain").first, 415);
+  EXPECT_EQ(http.Get("/healthz")->body, "ok\n");
+  const std::string metrics = http.Get("/metrics")->body;
+  EXPECT_THAT(metrics, HasSubstr("tulle_claims{state=\"PENDING\"} 1\n"));
+  EXPECT_THAT(metrics, HasSubstr("tulle_api_calls_total{method=\"CreateClaim\",code=\"ok\"} 1\n"));
+
+  httplib::SSLClient nobody("127.0.0.1", http_server_->port());
+  nobody.set_ca_cert_path(user.ca_file.c_str());
+  EXPECT_FALSE(nobody.Get("/healthz")) << "nothing without a client certificate";
+  const security::Credentials node = CredentialsOf(security::Role::kNode, "a");
+  httplib::SSLClient wrong_role("127.0.0.1", http_server_->port(), node.certificate_file, node.key_file);
+  wrong_role.set_ca_cert_path(user.ca_file.c_str());
+  EXPECT_EQ(wrong_role.Post("/tulle.v1.Mesh/ListClaims", "{}", "application/json")->status, 403);
+}
+
+TEST_F(ServeTest, AClientWithoutAControllerSaysSo) {
+  const auto client = ClientOf("alice");
+  StopStack();
+  const auto refused = client->GetMesh({.timeout = 300ms});
+  EXPECT_EQ(refused.error().code, Code::kUnavailable);
+  EXPECT_THAT(refused.error().message, HasSubstr("cannot be reached; is it running?"));
+  EXPECT_EQ(client->GetMesh({.fail_fast = true}).error().code, Code::kUnavailable);
+}
+
+// A disk that dies under the controller: nothing unsaved is acknowledged, everybody is told, and what was acknowledged
+// is there for the next one.
+TEST(Controller, StopsWhenItsStoreFails) {
+  for (const auto fault : {FaultyStore::Fault::kBeforeCommit, FaultyStore::Fault::kAfterCommit}) {
+    MemoryStore memory;
+    FaultyStore faulty(memory);
+    SystemClock clock;
+    SecureRandom random;
+    std::promise<Error> fatal;
+    ControllerOptions options;
+    options.on_fatal = [&fatal](const Error& error) { fatal.set_value(error); };
+    const auto create = [](Controller& controller, const std::string& name) {
+      const auto reply = std::make_shared<std::promise<bool>>();
+      controller.Call(CreateClaim{.tenant = "t", .name = name}, [reply](const Result<ReplyBody>& body) { reply->set_value(body.ok()); });
+      return reply->get_future().get();
+    };
+    {
+      Controller controller(options, faulty, clock, random);
+      ASSERT_TRUE(controller.Start().ok());
+      EXPECT_TRUE(create(controller, "kept"));
+      faulty.FailAfter(0, fault);
+      EXPECT_FALSE(create(controller, "lost"));
+      EXPECT_EQ(fatal.get_future().get().message, "a planned fault of the store");
+      EXPECT_FALSE(create(controller, "late"));
+    }
+    Controller next({}, memory, clock, random);
+    ASSERT_TRUE(next.Start().ok());
+    std::promise<std::pair<bool, bool>> found;
+    next.Read([&found](const Core* core) {
+      found.set_value({core->Get<Claim>("t", "kept").has_value(), core->Get<Claim>("t", "late").has_value()});
+    });
+    EXPECT_EQ(found.get_future().get(), std::pair(true, false));
+  }
+}
+
+TEST(EventLog, KeepsOnlySoMuch) {
+  EventLog log(3, 10);
+  for (std::uint64_t version = 11; version <= 15; ++version) {
+    log.Append({{ChangeType::kModified, Claim{.metadata = {.resource_version = version}}}});
+  }
+  const auto any = [](const Change&) { return true; };
+  std::uint64_t at = 11;
+  EXPECT_EQ(log.Next(&at, any).error().code, Code::kOutOfRange);
+  at = 12;
+  for (std::uint64_t version = 13; version <= 15; ++version) {
+    EXPECT_EQ(VersionOf((**log.Next(&at, any)).resource), version);
+  }
+  EXPECT_FALSE(log.Next(&at, any)->has_value());
+  at = 16;
+  EXPECT_EQ(log.Next(&at, any).error().code, Code::kOutOfRange) << "of another controller";
+}
+
+}  // namespace
+}  // namespace tulle::control

@@ -1,0 +1,384 @@
+#include "tulle/sdk/client.h"
+
+#include <google/protobuf/util/time_util.h>
+#include <grpcpp/client_context.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "tulle/base/random.h"
+#include "tulle/control/api/channel.h"
+#include "tulle/control/api/map.h"
+#include "tulle/control/model/rules.h"
+#include "tulle/security/identity.h"
+#include "tulle/v1/mesh.grpc.pb.h"
+
+namespace tulle::sdk {
+namespace {
+
+namespace v1 = tulle::v1;
+using std::chrono::system_clock;
+
+constexpr std::uint32_t kPageSize = 1000;
+// Between tries to reach a controller that is away; gRPC's own backoff is below it.
+constexpr auto kRetryEvery = std::chrono::milliseconds(200);
+
+Error Unreachable(const Config& config) {
+  return Error{.code = Code::kUnavailable,
+               .message = "the controller at " + config.endpoint + " cannot be reached; is it running? Start one with `tulle up`, "
+                          "or point TULLE_CONFIG to another's client.conf",
+               .retry = Retry::kSame};
+}
+
+// Whether opening the stream anew can help.
+bool IsTransient(Code code) {
+  return code == Code::kUnavailable || code == Code::kUnknown || code == Code::kInternal || code == Code::kAborted ||
+         code == Code::kCancelled || code == Code::kDeadlineExceeded || code == Code::kResourceExhausted;
+}
+
+std::string HostName() {
+  char name[256] = "";
+  gethostname(name, sizeof name - 1);
+  return security::MakeName(name);
+}
+
+class HoldImpl final : public ClaimHold {
+ public:
+  HoldImpl(v1::Mesh::Stub& stub, std::string claim, const HoldOptions& options) : stub_(stub) {
+    request_.set_claim(std::move(claim));
+    request_.set_instance(options.instance.empty() ? HostName() : options.instance);
+    request_.set_program(options.program.substr(0, control::kMaxProgramBytes));
+    thread_ = std::thread([this] { Run(); });
+  }
+
+  ~HoldImpl() override {
+    {
+      const std::lock_guard lock(mutex_);
+      stopped_ = true;
+      if (context_ != nullptr) context_->TryCancel();
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+
+  std::optional<Claim> Latest() const override {
+    const std::lock_guard lock(mutex_);
+    return latest_;
+  }
+
+  Result<Claim> WaitChange(std::uint64_t after_version, Duration timeout) override {
+    std::unique_lock lock(mutex_);
+    const auto is_newer = [&] { return latest_ && latest_->metadata.resource_version > after_version; };
+    changed_.wait_for(lock, timeout, [&] { return is_newer() || failure_ || ended_; });
+    if (is_newer()) return *latest_;
+    if (failure_) return *failure_;
+    if (ended_) return Error{.code = Code::kFailedPrecondition, .message = "the claim has ended and changes no more"};
+    return Error{.code = Code::kDeadlineExceeded, .message = "no change of the claim in time"};
+  }
+
+  Result<Claim> WaitBound(Duration timeout) override {
+    const auto deadline = std::chrono::steady_clock::now() + timeout;
+    std::optional<Claim> claim;
+    for (;;) {
+      const Duration left = std::max<Duration>(deadline - std::chrono::steady_clock::now(), Duration(0));
+      Result<Claim> changed = WaitChange(claim ? claim->metadata.resource_version : 0, left);
+      if (!changed.ok()) {
+        if (changed.error().code != Code::kDeadlineExceeded || !claim) return changed;
+        return Error{.code = Code::kDeadlineExceeded, .message = "the claim is still PENDING: " + Why(*claim)};
+      }
+      claim = *std::move(changed);
+      if (claim->status.phase == control::ClaimPhase::kBound) return *std::move(claim);
+      if (control::IsFinal(claim->status.phase)) {
+        return Error{.code = Code::kFailedPrecondition,
+                     .message = std::string("the claim is ") + control::Name(claim->status.phase) + ": " + Why(*claim)};
+      }
+    }
+  }
+
+  bool connected() const override {
+    const std::lock_guard lock(mutex_);
+    return connected_;
+  }
+
+ private:
+  static std::string Why(const Claim& claim) {
+    for (const char* type : {"Placed", "Ready"}) {
+      const control::Condition* condition = control::FindCondition(claim.status.conditions, type);
+      if (condition != nullptr && !condition->status && !condition->message.empty()) return condition->message;
+    }
+    return "no reason is known";
+  }
+
+  void Run() {
+    for (;;) {
+      grpc::ClientContext context;
+      context.set_wait_for_ready(true);
+      {
+        const std::lock_guard lock(mutex_);
+        if (stopped_) return;
+        context_ = &context;
+      }
+      const auto reader = stub_.Hold(&context, request_);
+      v1::HoldResponse response;
+      while (reader->Read(&response)) {
+        const std::lock_guard lock(mutex_);
+        latest_ = control::FromProto(response.claim());
+        connected_ = true;
+        changed_.notify_all();
+      }
+      const grpc::Status status = reader->Finish();
+      std::unique_lock lock(mutex_);
+      context_ = nullptr;
+      connected_ = false;
+      if (status.ok()) ended_ = true;
+      if (!status.ok() && !IsTransient(static_cast<Code>(status.error_code()))) failure_ = control::ToError(status);
+      changed_.notify_all();
+      if (ended_ || failure_) return;
+      if (changed_.wait_for(lock, kRetryEvery, [this] { return stopped_; })) return;
+    }
+  }
+
+  v1::Mesh::Stub& stub_;
+  v1::HoldRequest request_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::optional<Claim> latest_;
+  std::optional<Error> failure_;
+  bool ended_ = false;
+  bool connected_ = false;
+  bool stopped_ = false;
+  grpc::ClientContext* context_ = nullptr;  // of the stream that is open
+  std::thread thread_;
+};
+
+class WatchImpl final : public Watch {
+ public:
+  WatchImpl(v1::Mesh::Stub& stub, const std::vector<Kind>& kinds, std::uint64_t resource_version) {
+    v1::WatchRequest request;
+    for (const Kind kind : kinds) request.add_kinds(static_cast<v1::Kind>(kind));
+    request.set_resource_version(resource_version);
+    reader_ = stub.Watch(&context_, request);
+  }
+  ~WatchImpl() override {
+    context_.TryCancel();
+    if (!finished_) reader_->Finish();
+  }
+
+  Result<Event> Next() override {
+    v1::WatchEvent from;
+    if (finished_ || !reader_->Read(&from)) {
+      if (!std::exchange(finished_, true)) end_ = control::ToError(reader_->Finish());
+      if (end_.message.empty()) end_.message = "the watch has ended";
+      return end_;
+    }
+    Event event{.type = static_cast<EventType>(from.type()), .resource_version = from.resource_version()};
+    switch (from.resource_case()) {
+      case v1::WatchEvent::kClaim: event.resource = control::FromProto(from.claim()); break;
+      case v1::WatchEvent::kVgpu: event.resource = control::FromProto(from.vgpu()); break;
+      case v1::WatchEvent::kGpu: event.resource = control::FromProto(from.gpu()); break;
+      case v1::WatchEvent::kNode: event.resource = control::FromProto(from.node()); break;
+      case v1::WatchEvent::kInstance: event.resource = control::FromProto(from.instance()); break;
+      case v1::WatchEvent::RESOURCE_NOT_SET: break;
+    }
+    return event;
+  }
+
+  void Cancel() override { context_.TryCancel(); }
+
+ private:
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReader<v1::WatchEvent>> reader_;
+  bool finished_ = false;
+  Error end_;
+};
+
+class ClientImpl final : public Client {
+ public:
+  ClientImpl(Config config, std::shared_ptr<grpc::Channel> channel)
+      : config_(std::move(config)), channel_(std::move(channel)), stub_(channel_) {}
+
+  Result<MeshInfo> GetMesh(const CallOptions& options) override {
+    TULLE_ASSIGN_OR_RETURN(const auto response, Call(&v1::Mesh::Stub::GetMesh, v1::GetMeshRequest(), options));
+    return MeshInfo{.version = response.version(),
+                    .caller = response.caller(),
+                    .hold_grace = Duration(google::protobuf::util::TimeUtil::DurationToNanoseconds(response.hold_grace())),
+                    .nodes_ready = response.nodes_ready(),
+                    .gpus = response.gpus()};
+  }
+
+  Result<Claim> CreateClaim(const NewClaim& claim, const CallOptions& options) override {
+    v1::CreateClaimRequest request;
+    request.mutable_claim()->mutable_metadata()->set_name(claim.name);
+    request.mutable_claim()->mutable_metadata()->mutable_labels()->insert(claim.labels.begin(), claim.labels.end());
+    *request.mutable_claim()->mutable_spec() = control::ToProto(claim.spec);
+    request.set_request_id(claim.request_id);
+    if (claim.request_id.empty()) {
+      std::byte id[16];
+      SecureRandom().Fill(id);
+      request.set_request_id(ToHex(id));
+    }
+    return Converted(Call(&v1::Mesh::Stub::CreateClaim, request, options));
+  }
+  Result<Claim> DeleteClaim(const std::string& name, const CallOptions& options) override {
+    return Get(&v1::Mesh::Stub::DeleteClaim, v1::DeleteClaimRequest(), name, options);
+  }
+  Result<std::vector<AttachedVGpu>> Attach(const std::string& claim, const CallOptions& options) override {
+    v1::AttachRequest request;
+    request.set_claim(claim);
+    TULLE_ASSIGN_OR_RETURN(const auto response, Call(&v1::Mesh::Stub::Attach, request, options));
+    std::vector<AttachedVGpu> vgpus;
+    for (const v1::AttachedVGpu& vgpu : response.vgpus()) vgpus.push_back(control::FromProto(vgpu));
+    return vgpus;
+  }
+  Status Detach(const std::string& claim, const CallOptions& options) override {
+    v1::DetachRequest request;
+    request.set_claim(claim);
+    TULLE_RETURN_IF_ERROR(Call(&v1::Mesh::Stub::Detach, request, options));
+    return OkStatus();
+  }
+  Result<Node> CordonNode(const std::string& name, bool cordoned, const CallOptions& options) override {
+    v1::CordonNodeRequest request;
+    request.set_name(name);
+    request.set_cordoned(cordoned);
+    return Converted(Call(&v1::Mesh::Stub::CordonNode, request, options));
+  }
+  std::unique_ptr<ClaimHold> Hold(const std::string& claim, const HoldOptions& options) override {
+    return std::make_unique<HoldImpl>(stub_, claim, options);
+  }
+
+  Result<Claim> GetClaim(const std::string& name, const CallOptions& options) override {
+    return Get(&v1::Mesh::Stub::GetClaim, v1::GetClaimRequest(), name, options);
+  }
+  Result<VGpu> GetVGpu(const std::string& name, const CallOptions& options) override {
+    return Get(&v1::Mesh::Stub::GetVGpu, v1::GetVGpuRequest(), name, options);
+  }
+  Result<Gpu> GetGpu(const std::string& name, const CallOptions& options) override {
+    return Get(&v1::Mesh::Stub::GetGpu, v1::GetGpuRequest(), name, options);
+  }
+  Result<Node> GetNode(const std::string& name, const CallOptions& options) override {
+    return Get(&v1::Mesh::Stub::GetNode, v1::GetNodeRequest(), name, options);
+  }
+  Result<Instance> GetInstance(const std::string& name, const CallOptions& options) override {
+    return Get(&v1::Mesh::Stub::GetInstance, v1::GetInstanceRequest(), name, options);
+  }
+
+  Result<std::vector<Claim>> ListClaims(const CallOptions& options) override {
+    return List<Claim>(&v1::Mesh::Stub::ListClaims, v1::ListClaimsRequest(), [](const auto& r) { return r.claims(); }, options);
+  }
+  Result<std::vector<VGpu>> ListVGpus(const CallOptions& options) override {
+    return List<VGpu>(&v1::Mesh::Stub::ListVGpus, v1::ListVGpusRequest(), [](const auto& r) { return r.vgpus(); }, options);
+  }
+  Result<std::vector<Gpu>> ListGpus(const CallOptions& options) override {
+    return List<Gpu>(&v1::Mesh::Stub::ListGpus, v1::ListGpusRequest(), [](const auto& r) { return r.gpus(); }, options);
+  }
+  Result<std::vector<Node>> ListNodes(const CallOptions& options) override {
+    return List<Node>(&v1::Mesh::Stub::ListNodes, v1::ListNodesRequest(), [](const auto& r) { return r.nodes(); }, options);
+  }
+  Result<std::vector<Instance>> ListInstances(const CallOptions& options) override {
+    return List<Instance>(&v1::Mesh::Stub::ListInstances, v1::ListInstancesRequest(), [](const auto& r) { return r.instances(); }, options);
+  }
+
+  std::unique_ptr<Watch> WatchChanges(const std::vector<Kind>& kinds, std::uint64_t resource_version) override {
+    return std::make_unique<WatchImpl>(stub_, kinds, resource_version);
+  }
+
+  const Config& config() const override { return config_; }
+
+ private:
+  // Runs the method, again while the controller is away and time is left: every method may be repeated.
+  template <typename Request, typename Response>
+  Result<Response> Call(grpc::Status (v1::Mesh::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                        const Request& request, const CallOptions& options) {
+    const auto deadline = system_clock::now() + std::chrono::duration_cast<system_clock::duration>(options.timeout);
+    for (;;) {
+      grpc::ClientContext context;
+      context.set_deadline(deadline);
+      context.set_wait_for_ready(!options.fail_fast);
+      Response response;
+      const grpc::Status status = (stub_.*method)(&context, request, &response);
+      if (status.ok()) return response;
+      const bool reached = channel_->GetState(false) == GRPC_CHANNEL_READY;
+      if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED && !reached) return Unreachable(config_);
+      if (status.error_code() != grpc::StatusCode::UNAVAILABLE) return control::ToError(status);
+      if (options.fail_fast) return reached ? control::ToError(status) : Unreachable(config_);
+      if (system_clock::now() + kRetryEvery >= deadline) return control::ToError(status);
+      std::this_thread::sleep_for(kRetryEvery);
+    }
+  }
+
+  template <typename Response>
+  static auto Converted(const Result<Response>& response) -> Result<decltype(control::FromProto(*response))> {
+    if (!response.ok()) return response.error();
+    return control::FromProto(*response);
+  }
+
+  template <typename Request, typename Response>
+  auto Get(grpc::Status (v1::Mesh::Stub::*method)(grpc::ClientContext*, const Request&, Response*), Request request,
+           const std::string& name, const CallOptions& options)
+      -> Result<decltype(control::FromProto(std::declval<Response>()))> {
+    request.set_name(name);
+    return Converted(Call(method, request, options));
+  }
+
+  template <typename Resource, typename Request, typename Response, typename F>
+  Result<std::vector<Resource>> List(grpc::Status (v1::Mesh::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                                     Request request, F items, const CallOptions& options) {
+    std::vector<Resource> all;
+    request.set_page_size(kPageSize);
+    do {
+      TULLE_ASSIGN_OR_RETURN(const Response response, Call(method, request, options));
+      for (const auto& item : items(response)) all.push_back(control::FromProto(item));
+      request.set_page_token(response.next_page_token());
+    } while (!request.page_token().empty());
+    return all;
+  }
+
+  const Config config_;
+  const std::shared_ptr<grpc::Channel> channel_;
+  v1::Mesh::Stub stub_;
+};
+
+std::string FromEnvironment(const char* name, const std::string& below) {
+  const char* value = std::getenv(name);
+  return value == nullptr || *value == '\0' ? "" : value + below;
+}
+
+}  // namespace
+
+std::string DefaultConfigPath() {
+  for (const auto& [variable, below] : {std::pair<const char*, const char*>{"TULLE_CONFIG", ""},
+                                        {"TULLE_STATE_DIR", "/client.conf"},
+                                        {"XDG_STATE_HOME", "/tulle/client.conf"},
+                                        {"HOME", "/.local/state/tulle/client.conf"}}) {
+    if (std::string path = FromEnvironment(variable, below); !path.empty()) return path;
+  }
+  return "/var/lib/tulle/client.conf";
+}
+
+Result<std::unique_ptr<Client>> Client::Connect(const Config& config) {
+  TULLE_ASSIGN_OR_RETURN(auto channel, control::OpenChannel(config));
+  return std::unique_ptr<Client>(std::make_unique<ClientImpl>(config, std::move(channel)));
+}
+
+Result<std::unique_ptr<Client>> Client::Connect() {
+  const std::string path = DefaultConfigPath();
+  auto config = security::LoadCredentials(path);
+  if (config.ok()) return Connect(*config);
+  if (config.error().code != Code::kNotFound) return std::move(config).error();
+  return Error{.code = Code::kNotFound,
+               .message = "no mesh is configured: there is no " + path + "; start one with `tulle up`, or point TULLE_CONFIG to "
+                          "another's client.conf"};
+}
+
+std::string Client::ToJson(const Claim& claim) { return control::ToJson(control::ToProto(claim)); }
+std::string Client::ToJson(const VGpu& vgpu) { return control::ToJson(control::ToProto(vgpu)); }
+std::string Client::ToJson(const Gpu& gpu) { return control::ToJson(control::ToProto(gpu)); }
+std::string Client::ToJson(const Node& node) { return control::ToJson(control::ToProto(node)); }
+std::string Client::ToJson(const Instance& instance) { return control::ToJson(control::ToProto(instance)); }
+
+}  // namespace tulle::sdk
