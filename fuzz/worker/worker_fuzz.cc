@@ -1,0 +1,223 @@
+// Any frames as a client's session, on the null device: the worker carries out or refuses each, answers what
+// it accepted at most once and with messages that decode, and has all memory back when the session is over.
+//
+// Input: frames of {u16 opcode, u8 flags, u16 body bytes, u16 payload bytes, body, payload}. Sizes beyond
+// what is left of the input are cut, so that most inputs are whole. The framing itself has its own target.
+#include <sys/eventfd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <unordered_map>
+
+#include "fuzz/target.h"
+#include "tests/wire/random_message.h"
+#include "tulle/gpu/null/driver.h"
+#include "tulle/worker/exec/session.h"
+#include "tulle/worker/local/local.h"
+
+namespace {
+
+using namespace tulle;
+
+constexpr std::size_t kHeadBytes = 7;
+constexpr std::uint64_t kQuotaBytes = 1u << 20;
+
+class FuzzClient final : public session::ServerSession {
+ public:
+  explicit FuzzClient(ByteView input) : input_(input) {}
+
+  const session::Peer& peer() const override { return peer_; }
+  int fd() const override { return always_readable_.get(); }
+  short events() const override { return POLLIN; }
+  bool has_buffered_input() const override { return !paused_; }
+  std::size_t pending_bytes() const override { return 0; }
+  void Pause(bool paused) override { paused_ = paused; }
+  void Acknowledge(std::uint64_t sequence) override {
+    fuzz::Require(sequence <= sequence_, "a command was acknowledged before it came");
+  }
+  Result<bool> Flush() override { return true; }
+  void End(wire::EndReason, const std::string&) override {}
+  Counters counters() const override { return {}; }
+
+  Result<bool> Pump(session::FrameHandler& handler) override {
+    fuzz::Require(!paused_, "read while paused");
+    if (input_.size() < kHeadBytes) return Error{Code::kCancelled, "goodbye"};
+    wire::FrameHeader header;
+    std::uint16_t body_bytes = 0, payload_bytes = 0;
+    std::memcpy(&header.opcode, input_.data(), 2);
+    header.flags = static_cast<std::uint16_t>(std::to_integer<unsigned>(input_[2]) & wire::kKnownFrameFlags);
+    std::memcpy(&body_bytes, input_.data() + 3, 2);
+    std::memcpy(&payload_bytes, input_.data() + 5, 2);
+    input_ = input_.subspan(kHeadBytes);
+    // A private copy of exactly this size, as the session makes one.
+    const ByteVector body = Take(body_bytes);
+    const ByteVector payload = Take(payload_bytes);
+    header.body_bytes = static_cast<std::uint32_t>(body.size());
+    header.payload_bytes = payload.size();
+
+    // What the real session checks before its handler sees a frame.
+    const wire::RowInfo* row = wire::FindRow(header.opcode);
+    if (row == nullptr || row->mode == wire::Mode::kNotice || row->place == wire::Place::kSession) return true;
+    if (row->mode == wire::Mode::kReply) header.flags = 0;
+    header.sequence = ++sequence_;
+    if (row->mode == wire::Mode::kReply || (header.flags & wire::kWantStatus) != 0) awaited_[sequence_] = header.opcode;
+
+    MutableByteView room;
+    if (!payload.empty()) {
+      auto view = handler.OnPayload(header, body);
+      if (!view.ok()) return view.error();
+      fuzz::Require(view->empty() || view->size() == payload.size(), "room of another size than the payload");
+      room = *view;
+      std::copy_n(payload.begin(), room.size(), room.begin());
+    }
+    if (auto status = handler.OnFrame(header, body, room); !status.ok()) return status.error();
+    return true;
+  }
+
+  Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload) override {
+    bool known = false;
+    if (answers != 0) {
+      const auto awaited = awaited_.find(answers);
+      fuzz::Require(awaited != awaited_.end() && awaited->second == opcode, "an answer to nothing, or a second one");
+      awaited_.erase(awaited);
+      known = wire::WithRow(wire::kCommands, opcode, [&](const auto& row) {
+        using R = std::remove_cvref_t<decltype(row)>;
+        RequireDecodes<typename R::Reply>(body, payload.size());
+      });
+    } else {
+      known = wire::WithRow(wire::kCommands, opcode, [&](const auto& row) {
+        using R = std::remove_cvref_t<decltype(row)>;
+        fuzz::Require(row.mode == wire::Mode::kNotice, "a command from the worker");
+        RequireDecodes<typename R::Command>(body, payload.size());
+      });
+    }
+    fuzz::Require(known, "an unknown opcode from the worker");
+    return OkStatus();
+  }
+
+ private:
+  template <wire::Message M>
+  void RequireDecodes(ByteView body, std::size_t payload_bytes) {
+    arena_.Reset();
+    M message{};
+    fuzz::Require(wire::Decode(body, payload_bytes, arena_, &message) == wire::WireResult::kOk,
+                  "the worker sent what does not decode");
+  }
+  ByteVector Take(std::size_t size) {
+    const ByteView taken = input_.first(std::min(size, input_.size()));
+    input_ = input_.subspan(taken.size());
+    return {taken.begin(), taken.end()};
+  }
+
+  ByteView input_;
+  session::Peer peer_;
+  UniqueFd always_readable_{eventfd(1, EFD_CLOEXEC)};
+  std::unordered_map<std::uint64_t, std::uint16_t> awaited_;
+  std::uint64_t sequence_ = 1;
+  bool paused_ = false;
+  wire::Arena arena_;
+};
+
+// Appends one frame to the input.
+class Script {
+ public:
+  Script(std::uint8_t* data, std::size_t max_size) : data_(data), max_size_(max_size) {}
+  template <wire::Message M>
+  void Add(const M& message, std::uint8_t flags, Random& random) {
+    const std::size_t body = wire::EncodedSize(message);
+    const std::size_t payload = std::min<std::size_t>(wire::AnnouncedPayload(message), 0xffff);
+    if (body > 0xffff || size_ + kHeadBytes + body + payload > max_size_) return;
+    const std::uint16_t opcode = wire::kOpcodeOf<M>;
+    const std::uint16_t sizes[] = {static_cast<std::uint16_t>(body), static_cast<std::uint16_t>(payload)};
+    std::memcpy(data_ + size_, &opcode, 2);
+    data_[size_ + 2] = flags;
+    std::memcpy(data_ + size_ + 3, sizes, 4);
+    wire::Encode(message, std::as_writable_bytes(std::span(data_ + size_ + kHeadBytes, body)));
+    random.Fill(std::as_writable_bytes(std::span(data_ + size_ + kHeadBytes + body, payload)));
+    size_ += kHeadBytes + body + payload;
+  }
+  std::size_t size() const { return size_; }
+
+ private:
+  std::uint8_t* data_;
+  std::size_t max_size_;
+  std::size_t size_ = 0;
+};
+
+// Makes a random message one that a program might send: names that were made before, sizes that fit.
+template <wire::Message M>
+void Tame(M& message, Random& random, std::unordered_map<int, std::uint32_t>& last, std::uint32_t& next_slot) {
+  M::ForEachField(message, [&](std::string_view name, auto& field) {
+    using T = std::remove_cvref_t<decltype(field)>;
+    if constexpr (wire::internal::IsHandle<T>::value) {
+      constexpr bool is_new = T::kUse == wire::Use::kNew || T::kUse == wire::Use::kOptNew;
+      if (field.handle.null()) return;
+      if (is_new) last[static_cast<int>(T::kKind)] = next_slot++;
+      field.handle = {std::max(1u, last[static_cast<int>(T::kKind)]), 1};
+    } else if constexpr (std::same_as<T, wire::Drop>) {
+      field.handle = {std::max(1u, last[static_cast<int>(field.kind)]), 1};
+    } else if constexpr (wire::internal::IsPayload<T>::value || wire::internal::IsWanted<T>::value) {
+      field.size_bytes = random.Below(256);
+    } else if constexpr (std::same_as<T, wire::U64>) {
+      if (random.Below(8) != 0) field = random.Below(name == "size_bytes" ? 8192 : 64);
+    } else if constexpr (std::same_as<T, wire::WaitList>) {
+      field.items = {};
+    }
+  });
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  using namespace worker;
+  const auto driver = gpu::null::OpenDriver({.memory_bytes = 4 * kQuotaBytes, .max_allocation_bytes = kQuotaBytes});
+  const auto executors = local::MakeExecutors(driver.get(), {.memory_bytes = kQuotaBytes, .staging_bytes = 16u << 20, .in_flight = 64});
+  const auto builder = local::MakeBuilder(driver.get(), 0);
+  quota::MemoryQuota quota(kQuotaBytes);
+  build::Slots slots(1);
+  const SystemClock clock;
+  const exec::Shared shared{.quota = &quota, .builder = builder.get(), .build_slots = &slots, .clock = &clock};
+  exec::SessionLimits limits;
+  limits.wait_on_user_event = std::chrono::milliseconds(1);  // nothing here sets an event from another thread
+  exec::EndRequest end;
+  exec::SessionCounters counters;
+  {
+    FuzzClient client(std::as_bytes(std::span(data, size)));
+    auto executor = executors->Start();
+    fuzz::Require(executor.ok(), "the null device did not open");
+    exec::Session session(&client, *std::move(executor), shared, limits, &end, &counters);
+    session.Run();
+  }
+  fuzz::Require(quota.used_bytes() == 0, "memory was not given back");
+  return 0;
+}
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size, unsigned seed) {
+  SeededRandom random(seed);
+  if (size != 0 && random.Below(3) == 0) return LLVMFuzzerMutate(data, size, max_size);
+  Script script(data, max_size);
+  wire::testing::MessageMaker maker(random);
+  std::unordered_map<int, std::uint32_t> last;
+  std::uint32_t next_slot = 1;
+  const std::uint64_t wild = random.Below(8);  // of 64 messages, how many may be anything
+  const auto add = [&](std::uint16_t opcode) {
+    wire::WithRow(wire::kCommands, opcode, [&](const auto& row) {
+      using M = typename std::remove_cvref_t<decltype(row)>::Command;
+      M message = maker.Make<M>();
+      if (random.Below(64) >= wild) Tame(message, random, last, next_slot);
+      script.Add(message, static_cast<std::uint8_t>(random.Below(2)), random);
+    });
+  };
+  // Something to work with, then anything.
+  wire::AcquireMemory acquire{.size_bytes = kQuotaBytes / 2};
+  script.Add(acquire, 0, random);
+  add(wire::kOpcodeOf<wire::opencl::CreateContext>);
+  add(wire::kOpcodeOf<wire::opencl::CreateQueue>);
+  add(wire::kOpcodeOf<wire::opencl::CreateBuffer>);
+  add(wire::kOpcodeOf<wire::opencl::CreateProgram>);
+  add(wire::kOpcodeOf<wire::opencl::ProgramText>);
+  add(wire::kOpcodeOf<wire::opencl::BuildProgram>);
+  add(wire::kOpcodeOf<wire::opencl::CreateKernel>);
+  for (std::uint64_t i = random.Below(40); i > 0; --i) add(wire::kRowInfos[random.Below(wire::kRowInfos.size())].opcode);
+  return script.size();
+}
