@@ -136,9 +136,12 @@ void Session::Sleep() {
   }
 
   int timeout_ms = -1;
-  const bool may_be_stuck = (held_for_ == Wait::kRoom || held_for_ == Wait::kMemory) && !open_user_events_.empty();
-  if (may_be_stuck) {
-    const Duration left = limits_.wait_on_user_event - (shared_.clock->Now() - held_since_);
+  const bool lacks_memory = landing_.empty() || held_for_ == Wait::kRoom || held_for_ == Wait::kMemory;
+  if (!lacks_memory || open_user_events_.empty()) {
+    stuck_since_.reset();
+  } else {
+    if (!stuck_since_.has_value()) stuck_since_ = shared_.clock->Now();
+    const Duration left = limits_.wait_on_user_event - (shared_.clock->Now() - *stuck_since_);
     timeout_ms = static_cast<int>(std::clamp<std::int64_t>(left.count() / 1'000'000 + 1, 0, 60'000));
   }
   const int ready = poll(fds_.data(), fds_.size(), timeout_ms);
@@ -147,7 +150,7 @@ void Session::Sleep() {
   if (ready > 0 && paused_ && (fds_[0].revents & (POLLHUP | POLLERR)) != 0) {
     // Pump reads nothing while paused, so it would not notice.
     End(wire::EndReason::kGoodbye, "", "the connection was lost");
-  } else if (may_be_stuck && shared_.clock->Now() - held_since_ >= limits_.wait_on_user_event) {
+  } else if (stuck_since_.has_value() && shared_.clock->Now() - *stuck_since_ >= limits_.wait_on_user_event) {
     End(wire::EndReason::kResource,
         "commands that wait for a user event hold all the memory that the next command needs (" +
             std::to_string(limits_.wait_on_user_event / std::chrono::seconds(1)) +
@@ -226,11 +229,10 @@ void Session::Process(const wire::FrameHeader& header, ByteView body, Room& payl
   }
   if (over()) return;
   if (held_for_ == Wait::kNone) {
+    stuck_since_.reset();
     if (!unsent_.has_value()) done_sequence_ = header.sequence;
     return;
   }
-  if (held_sequence_ != header.sequence) held_since_ = shared_.clock->Now();
-  held_sequence_ = header.sequence;
   held_ = HeldFrame{header, ByteVector(body.begin(), body.end()), std::move(payload)};
 }
 

@@ -233,8 +233,7 @@ class Session final : public session::FrameHandler {
   Room incoming_;                      // between OnPayload and OnFrame
   std::optional<HeldFrame> held_;
   Wait held_for_ = Wait::kNone;
-  std::uint64_t held_sequence_ = 0;
-  Instant held_since_;
+  std::optional<Instant> stuck_since_;  // commands lack memory that perhaps only the program can free
   std::optional<Submission> unsent_;   // the executor's ring was full: everything else of it has happened
   ByteVector unsent_body_;
   quota::Lease::Take taken_{};         // by ReadyToCreate, for the CreateBuffer at hand
