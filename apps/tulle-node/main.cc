@@ -37,7 +37,7 @@ struct Flags {
   std::string worker_binary = FindProgram("tulle-worker");
   std::vector<std::string> worker_arguments;
   std::vector<std::uint32_t> only_devices;
-  std::uint32_t memory_percent = 0;
+  node::MemoryShare memory_share;
   std::vector<std::string> labels;
   std::string log_level = "info";
   std::string log_format = "text";
@@ -83,11 +83,13 @@ Status Run(const Flags& flags, const SystemClock& clock) {
   TULLE_ASSIGN_OR_RETURN(options.http_listen, node::ParseHostPort(flags.http_listen));
   TULLE_RETURN_IF_ERROR(CheckCredentials(flags));
   options.supervisor.worker_binary = flags.worker_binary;
-  options.supervisor.worker_arguments = flags.worker_arguments;
+  options.supervisor.worker_arguments = {"--log-level=" + flags.log_level, "--log-format=" + flags.log_format};
+  options.supervisor.worker_arguments.insert(options.supervisor.worker_arguments.end(), flags.worker_arguments.begin(),
+                                             flags.worker_arguments.end());
   TULLE_ASSIGN_OR_RETURN(options.gpus, node::TakeInventory({.worker_binary = flags.worker_binary,
                                                             .state_file = flags.state_dir + "/inventory",
                                                             .only_devices = flags.only_devices,
-                                                            .memory_share = {.percent = flags.memory_percent}}));
+                                                            .memory_share = flags.memory_share}));
   if (options.gpus.empty()) {
     Log(LogLevel::kWarn, "node", "no GPU found: this node will offer nothing; `tulle doctor` says more");
   }
@@ -149,13 +151,16 @@ int Main(int argc, char** argv) {
                  "HOST or HOST:PORT by which programs reach the data port [the address on the way to the controller]");
   app.add_option("--http-listen", flags.http_listen, "HOST:PORT of /healthz and /metrics");
   app.add_option("--worker-binary", flags.worker_binary, "Program that is started for each vGPU and to look for GPUs");
-  app.add_option("--worker-arg", flags.worker_arguments, "A further argument for it; may be repeated")->take_all()->default_str("");
+  app.add_option("--worker-arg", flags.worker_arguments, "A further argument for it, such as --sandbox=best-effort; may be repeated")->take_all()->default_str("");
   app.add_option("--only-devices", flags.only_devices,
                  "Offer these devices only, by the numbers of `tulle-worker --probe`: 0,2")
       ->delimiter(',')->default_str("");
-  app.add_option("--memory-percent", flags.memory_percent,
+  app.add_option("--memory-percent", flags.memory_share.percent,
                  "Share of each GPU's memory that vGPUs may have [100; 75 where it is the host's own memory]")
       ->check(CLI::Range(1u, 100u))->default_str("");
+  app.add_option("--nodes-here", flags.memory_share.nodes_here,
+                 "Nodes on this host that offer the same GPUs: each gives an equal part of their memory")
+      ->check(CLI::Range(1u, 64u));
   app.add_option("--label", flags.labels, "KEY=VALUE that claims can select nodes by; may be repeated")->take_all()->default_str("");
   app.add_option("--log-level", flags.log_level, "Least level that is logged")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}));

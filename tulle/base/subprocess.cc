@@ -26,6 +26,7 @@ struct Plan {
   std::size_t fd_count;
   int death_signal;
   bool own_group;
+  bool keep_ignored_signals;
   pid_t parent;
   int error_pipe;
 };
@@ -70,7 +71,11 @@ struct Plan {
 
   sigset_t none;
   sigemptyset(&none);
-  for (int number = 1; number < 32; ++number) signal(number, SIG_DFL);
+  for (int number = 1; number < 32; ++number) {
+    struct sigaction action {};
+    sigaction(number, nullptr, &action);
+    if (!plan.keep_ignored_signals || action.sa_handler != SIG_IGN) signal(number, SIG_DFL);
+  }
   pthread_sigmask(SIG_SETMASK, &none, nullptr);
 
   int error = ENOENT;
@@ -121,8 +126,16 @@ Result<Subprocess> Subprocess::Start(const SubprocessSpec& spec) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return ErrnoError("pipe", errno);
   UniqueFd read_end(ends[0]), write_end(ends[1]);
-  Plan plan{candidate_pointers.data(), argv.data(), spec.environment ? environment.data() : environ, fds.data(),
-            fds.size(),                spec.death_signal, spec.own_group, getpid(), write_end.get()};
+  Plan plan{.candidates = candidate_pointers.data(),
+            .argv = argv.data(),
+            .environment = spec.environment ? environment.data() : environ,
+            .fds = fds.data(),
+            .fd_count = fds.size(),
+            .death_signal = spec.death_signal,
+            .own_group = spec.own_group,
+            .keep_ignored_signals = spec.keep_ignored_signals,
+            .parent = getpid(),
+            .error_pipe = write_end.get()};
 
   // No signal handler of ours may run in the child before it has reset them.
   sigset_t all, before;

@@ -28,6 +28,8 @@ struct SubprocessSpec {
   int death_signal = 0;
   // A process group of its own, so that the terminal's signals do not reach it.
   bool own_group = false;
+  // Signals that the parent ignores stay ignored, as nohup(1) wants it; else the child starts with the defaults.
+  bool keep_ignored_signals = false;
 };
 
 // How a process ended.

@@ -88,7 +88,7 @@ std::string IdentityOf(const InventoryGpu& gpu, std::uint32_t ordinal) {
 std::uint64_t MemoryShare::Of(const InventoryGpu& gpu) const {
   const std::uint64_t share = percent != 0 ? percent : gpu.type == "CPU" ? 75 : 100;
   constexpr std::uint64_t kWhole = 1u << 20;  // whole mebibytes read well
-  return gpu.memory_bytes / 100 * share / kWhole * kWhole;
+  return gpu.memory_bytes / 100 * share / nodes_here / kWhole * kWhole;
 }
 
 Result<std::vector<InventoryGpu>> ParseProbe(const std::string& text) {
@@ -179,20 +179,24 @@ std::vector<KnownDevice> Recognise(std::vector<InventoryGpu>* gpus, std::vector<
 }
 
 Result<std::vector<InventoryGpu>> TakeInventory(const InventoryOptions& options) {
-  const auto state = security::ReadFile(options.state_file, kMaxStateBytes);
-  std::vector<KnownDevice> known = state.ok() ? ParseKnownDevices(*state) : std::vector<KnownDevice>{};
+  const bool keep = !options.state_file.empty();
+  std::vector<KnownDevice> known;
+  if (const auto state = security::ReadFile(options.state_file, kMaxStateBytes); keep && state.ok()) {
+    known = ParseKnownDevices(*state);
+  }
 
   TULLE_ASSIGN_OR_RETURN(const std::string quick, RunProbe(options, {"--probe"}));
   TULLE_ASSIGN_OR_RETURN(std::vector<InventoryGpu> gpus, ParseProbe(quick));
   known = Recognise(&gpus, std::move(known));
   const auto unmeasured = [](const InventoryGpu& gpu) { return gpu.bandwidth_bytes_per_s == 0; };
-  if (std::any_of(gpus.begin(), gpus.end(), unmeasured)) {
+  if (options.measure && std::any_of(gpus.begin(), gpus.end(), unmeasured)) {
     Log(LogLevel::kInfo, "node", "measuring the memory bandwidth of new devices");
     TULLE_ASSIGN_OR_RETURN(const std::string slow, RunProbe(options, {"--probe", "--measure"}));
     TULLE_ASSIGN_OR_RETURN(gpus, ParseProbe(slow));
     known = Recognise(&gpus, std::move(known));
   }
-  if (const Status saved = security::WritePrivateFile(options.state_file, FormatKnownDevices(known)); !saved.ok()) {
+  const Status saved = keep ? security::WritePrivateFile(options.state_file, FormatKnownDevices(known)) : OkStatus();
+  if (!saved.ok()) {
     Log(LogLevel::kWarn, "node", "cannot keep the inventory", {{"why", saved.error().message}});
   }
 

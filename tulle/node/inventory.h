@@ -32,12 +32,15 @@ struct InventoryGpu {
 struct MemoryShare {
   // 0: not given. Then a CPU device, whose memory is the host's, keeps a quarter for the host; others give all.
   std::uint32_t percent = 0;
+  // Nodes on this host that offer the same devices; each gives an equal part, so that nothing is promised twice.
+  std::uint32_t nodes_here = 1;
   std::uint64_t Of(const InventoryGpu& gpu) const;
 };
 
 struct InventoryOptions {
   std::string worker_binary;
-  std::string state_file;
+  std::string state_file;                   // empty: nothing is kept
+  bool measure = true;                      // the bandwidth of devices that it is not known of
   std::vector<std::uint32_t> only_devices;  // the probe's numbers; none: all
   MemoryShare memory_share;
   Duration probe_timeout = std::chrono::seconds(60);  // vendors' drivers may take tens of seconds to load

@@ -1,0 +1,106 @@
+#include "apps/tulle/attach_dir.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <filesystem>
+#include <set>
+
+#include "tulle/base/paths.h"
+#include "tulle/base/unique_fd.h"
+#include "tulle/security/files.h"
+
+namespace tulle::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kLibrary = "libtulle-opencl.so";
+
+Status WriteFile(const std::string& path, const std::string& text) {
+  const UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (!fd.valid() || write(fd.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+    return ErrnoError("cannot write " + path, errno);
+  }
+  return OkStatus();
+}
+
+// Every .icd file of `folders`, linked under a name of its own. A folder that is not there has none.
+Status LinkLocalVendors(const std::vector<std::string>& folders, const std::string& into) {
+  std::set<std::string> taken;
+  for (const std::string& folder : folders) {
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(folder, error)) {
+      if (entry.path().extension() != ".icd") continue;
+      std::string name = entry.path().filename();
+      while (!taken.insert(name).second) name = "x-" + name;
+      fs::create_symlink(fs::absolute(entry.path()), into + "/" + name, error);
+      if (error) return Error{.code = Code::kInternal, .message = "cannot link " + entry.path().string() + ": " + error.message()};
+    }
+  }
+  return OkStatus();
+}
+
+}  // namespace
+
+Result<AttachDir> AttachDir::Create(const Options& options, const std::vector<session::Target>& targets) {
+  std::string path = options.parent + "/tulle-run-XXXXXX";
+  if (mkdtemp(path.data()) == nullptr) return ErrnoError("cannot make a folder in " + options.parent, errno);
+  AttachDir made(path);
+  if (mkdir(made.vendors_dir().c_str(), 0700) != 0) return ErrnoError("cannot make " + made.vendors_dir(), errno);
+  // The loader takes ICDs in the order of names: ours shall come first.
+  TULLE_RETURN_IF_ERROR(WriteFile(made.vendors_dir() + "/00-tulle.icd", options.icd_library + "\n"));
+  TULLE_RETURN_IF_ERROR(LinkLocalVendors(options.local_vendors, made.vendors_dir()));
+  TULLE_RETURN_IF_ERROR(session::WriteAttachFile(made.attach_file(), targets));
+  return made;
+}
+
+AttachDir::~AttachDir() {
+  std::error_code ignored;
+  if (!path_.empty()) fs::remove_all(path_, ignored);
+}
+
+std::string AttachParent(const std::string& state_dir) {
+  const char* runtime = getenv("XDG_RUNTIME_DIR");
+  struct stat info {};
+  if (runtime != nullptr && *runtime != '\0' && stat(runtime, &info) == 0 && S_ISDIR(info.st_mode) &&
+      info.st_uid == geteuid() && (info.st_mode & 0077) == 0) {
+    return runtime;
+  }
+  return state_dir + "/run";
+}
+
+std::vector<std::string> LocalVendors() {
+  const char* set = getenv("OCL_ICD_VENDORS");
+  return {set != nullptr && *set != '\0' ? set : "/etc/OpenCL/vendors"};
+}
+
+Result<std::string> FindIcdLibrary() {
+  const std::string library = kLibrary;
+  if (auto found = FindBesideExecutable({"../lib/" + library, "../lib/tulle/" + library,
+                                         std::string("../" TULLE_LIBDIR "/tulle/") + library,
+                                         std::string("../" TULLE_LIBDIR "/") + library, library})) {
+    return *found;
+  }
+  return Error{.code = Code::kNotFound,
+               .message = library + " is not there: not in ../lib, ../lib/tulle or ../" TULLE_LIBDIR "/tulle of " +
+                          ExecutableDir() + "; build or install it (CMake target tulle_shim_opencl)"};
+}
+
+std::vector<std::string> ChangeEnvironment(const char* const* environment,
+                                           const std::map<std::string, std::optional<std::string>>& set) {
+  std::vector<std::string> changed;
+  for (; *environment != nullptr; ++environment) {
+    const std::string entry = *environment;
+    if (!set.contains(entry.substr(0, entry.find('=')))) changed.push_back(entry);
+  }
+  for (const auto& [name, value] : set) {
+    if (value) changed.push_back(name + "=" + *value);
+  }
+  return changed;
+}
+
+}  // namespace tulle::cli

@@ -1,0 +1,414 @@
+#include "apps/tulle/resources.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <string_view>
+#include <variant>
+
+#include "apps/tulle/text.h"
+#include "tulle/base/bytes.h"
+#include "tulle/base/clock.h"
+
+namespace tulle::cli {
+namespace {
+
+using control::Condition;
+
+constexpr int kRetryMs = 200;
+
+void Print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+std::string Percent(std::uint64_t percent) { return std::to_string(percent) + "%"; }
+
+std::string Join(const std::vector<std::string>& texts, const char* separator = ",") {
+  std::string joined;
+  for (const std::string& text : texts) joined += (joined.empty() ? "" : separator) + text;
+  return joined;
+}
+
+std::string Join(const control::Labels& labels) {
+  std::string joined;
+  for (const auto& [key, value] : labels) joined += (joined.empty() ? "" : ",") + key + "=" + value;
+  return joined;
+}
+
+std::string Age(const control::Metadata& metadata, std::int64_t now_us) {
+  return metadata.create_time_us == 0 ? "" : FormatAge(now_us - metadata.create_time_us);
+}
+
+std::string Bandwidth(std::uint64_t bytes_per_s) { return bytes_per_s == 0 ? "" : FormatSize(bytes_per_s) + "/s"; }
+
+// Why a claim is not (or no longer) bound.
+std::string Why(const sdk::Claim& claim) {
+  if (claim.status.phase == control::ClaimPhase::kBound) return "";
+  for (const Condition& condition : claim.status.conditions) {
+    if (!condition.status && !condition.message.empty()) return condition.message;
+  }
+  return "";
+}
+
+// The columns of each kind, head and row from one place.
+template <typename T>
+struct Column {
+  const char* head;
+  std::string (*cell)(const T& resource, std::int64_t now_us);
+};
+
+template <typename T>
+const std::vector<Column<T>>& Columns();
+
+template <>
+const std::vector<Column<sdk::Node>>& Columns() {
+  using T = sdk::Node;
+  static const std::vector<Column<T>> columns = {
+      {"NAME", [](const T& n, std::int64_t) { return n.metadata.name; }},
+      {"STATE",
+       [](const T& n, std::int64_t) { return Word(control::Name(n.status.state)) + (n.spec.cordoned ? ",cordoned" : ""); }},
+      {"GPUS", [](const T& n, std::int64_t) { return std::to_string(n.status.gpus); }},
+      {"VGPUS", [](const T& n, std::int64_t) { return std::to_string(n.status.vgpus); }},
+      {"SESSIONS", [](const T& n, std::int64_t) { return std::to_string(n.status.telemetry.sessions); }},
+      {"CPU", [](const T& n, std::int64_t) { return Percent(static_cast<std::uint64_t>(n.status.telemetry.cpu_percent)); }},
+      {"HOST-MEMORY-FREE", [](const T& n, std::int64_t) { return FormatSize(n.status.telemetry.memory_available_bytes); }},
+      {"ENDPOINT", [](const T& n, std::int64_t) { return n.status.endpoint; }},
+      {"VERSION", [](const T& n, std::int64_t) { return n.status.version; }},
+      {"AGE", [](const T& n, std::int64_t now) { return Age(n.metadata, now); }},
+      {"MESSAGE", [](const T& n, std::int64_t) { return n.status.message; }},
+  };
+  return columns;
+}
+
+template <>
+const std::vector<Column<sdk::Gpu>>& Columns() {
+  using T = sdk::Gpu;
+  static const std::vector<Column<T>> columns = {
+      {"NAME", [](const T& g, std::int64_t) { return g.metadata.name; }},
+      {"NODE", [](const T& g, std::int64_t) { return g.spec.node; }},
+      {"MEMORY", [](const T& g, std::int64_t) { return FormatSize(g.status.allocatable_memory_bytes); }},
+      {"MEMORY-FREE",
+       [](const T& g, std::int64_t) {
+         return FormatSize(g.status.allocatable_memory_bytes -
+                           std::min(g.status.allocatable_memory_bytes, g.status.allocated_memory_bytes));
+       }},
+      {"COMPUTE-FREE",
+       [](const T& g, std::int64_t) {
+         return Percent(g.status.allocatable_compute_percent -
+                        std::min(g.status.allocatable_compute_percent, g.status.allocated_compute_percent));
+       }},
+      {"VGPUS", [](const T& g, std::int64_t) { return std::to_string(g.status.vgpus); }},
+      {"UNITS", [](const T& g, std::int64_t) { return std::to_string(g.spec.description.compute_units); }},
+      {"BANDWIDTH", [](const T& g, std::int64_t) { return Bandwidth(g.spec.description.bandwidth_bytes_per_s); }},
+      {"SCHEDULABLE", [](const T& g, std::int64_t) -> std::string { return g.status.schedulable ? "yes" : "no"; }},
+      {"TYPE", [](const T& g, std::int64_t) { return g.spec.description.type; }},
+  };
+  return columns;
+}
+
+template <>
+const std::vector<Column<sdk::VGpu>>& Columns() {
+  using T = sdk::VGpu;
+  static const std::vector<Column<T>> columns = {
+      {"NAME", [](const T& v, std::int64_t) { return v.metadata.name; }},
+      {"PHASE", [](const T& v, std::int64_t) { return Word(control::Name(v.status.phase)); }},
+      {"CLAIM", [](const T& v, std::int64_t) { return v.spec.claim; }},
+      {"GPU", [](const T& v, std::int64_t) { return v.spec.gpu; }},
+      {"MEMORY", [](const T& v, std::int64_t) { return FormatSize(v.spec.memory_bytes); }},
+      {"COMPUTE", [](const T& v, std::int64_t) { return Percent(v.spec.compute_percent); }},
+      {"LEVEL", [](const T& v, std::int64_t) { return Word(control::Name(v.spec.performance_level)); }},
+      {"SESSIONS", [](const T& v, std::int64_t) { return std::to_string(v.status.sessions); }},
+      {"AGE", [](const T& v, std::int64_t now) { return Age(v.metadata, now); }},
+      {"MESSAGE", [](const T& v, std::int64_t) { return v.status.message; }},
+  };
+  return columns;
+}
+
+template <>
+const std::vector<Column<sdk::Claim>>& Columns() {
+  using T = sdk::Claim;
+  static const std::vector<Column<T>> columns = {
+      {"NAME", [](const T& c, std::int64_t) { return c.metadata.name; }},
+      {"PHASE", [](const T& c, std::int64_t) { return Word(control::Name(c.status.phase)); }},
+      {"VGPUS",
+       [](const T& c, std::int64_t) { return std::to_string(c.status.vgpus.size()) + "/" + std::to_string(c.spec.count); }},
+      {"MEMORY", [](const T& c, std::int64_t) { return FormatSize(c.spec.memory_bytes); }},
+      {"COMPUTE", [](const T& c, std::int64_t) { return Percent(c.spec.compute_percent); }},
+      {"LEVEL", [](const T& c, std::int64_t) { return Word(control::Name(c.spec.performance_level)); }},
+      {"HOLDERS", [](const T& c, std::int64_t) { return std::to_string(c.status.holders); }},
+      {"AGE", [](const T& c, std::int64_t now) { return Age(c.metadata, now); }},
+      {"WHY", [](const T& c, std::int64_t) { return Why(c); }},
+  };
+  return columns;
+}
+
+template <>
+const std::vector<Column<sdk::Instance>>& Columns() {
+  using T = sdk::Instance;
+  static const std::vector<Column<T>> columns = {
+      {"NAME", [](const T& i, std::int64_t) { return i.metadata.name; }},
+      {"ADDRESS", [](const T& i, std::int64_t) { return i.status.address; }},
+      {"CLAIMS", [](const T& i, std::int64_t) { return Join(i.status.claims); }},
+      {"LAST-SEEN",
+       [](const T& i, std::int64_t now) {
+         return i.status.last_seen_us == 0 ? "" : FormatAge(now - i.status.last_seen_us) + " ago";
+       }},
+  };
+  return columns;
+}
+
+template <typename T>
+std::vector<std::string> Heads() {
+  std::vector<std::string> heads;
+  for (const Column<T>& column : Columns<T>()) heads.push_back(column.head);
+  return heads;
+}
+
+template <typename T>
+std::vector<std::string> Row(const T& resource, std::int64_t now_us) {
+  std::vector<std::string> row;
+  for (const Column<T>& column : Columns<T>()) row.push_back(column.cell(resource, now_us));
+  return row;
+}
+
+// What the columns do not show, for Describe.
+using Facts = std::vector<std::pair<std::string, std::string>>;
+
+Facts MoreFacts(const sdk::Node& n) {
+  return {{"Host CPUs", std::to_string(n.status.telemetry.cpus)},
+          {"Host memory", FormatSize(n.status.telemetry.memory_total_bytes)},
+          {"Received", FormatSize(n.status.telemetry.network_received_bytes)},
+          {"Sent", FormatSize(n.status.telemetry.network_sent_bytes)}};
+}
+Facts MoreFacts(const sdk::Gpu& g) {
+  std::vector<std::string> apis;
+  for (const control::DeviceApi api : g.spec.description.apis) apis.push_back(control::Name(api));
+  return {{"Vendor", g.spec.description.vendor},
+          {"Driver", g.spec.description.driver},
+          {"APIs", Join(apis)},
+          {"Device memory", FormatSize(g.spec.description.memory_bytes)},
+          {"Clock", std::to_string(g.spec.description.clock_mhz) + " MHz"},
+          {"Allocated", FormatSize(g.status.allocated_memory_bytes) + ", " + Percent(g.status.allocated_compute_percent)}};
+}
+Facts MoreFacts(const sdk::VGpu& v) { return {{"Node", v.status.node}, {"Endpoint", v.status.endpoint}}; }
+Facts MoreFacts(const sdk::Claim& c) {
+  Facts facts = {{"vGPU names", Join(c.status.vgpus)},
+                 {"GPU types", Join(c.spec.gpu_types)},
+                 {"Vendors", Join(c.spec.vendors)},
+                 {"API", control::Name(c.spec.api)},
+                 {"Node selector", Join(c.spec.node_selector)},
+                 {"Waits for room", c.spec.no_wait ? "no" : "yes"},
+                 {"Ends when unheld", c.spec.release_when_unheld ? "yes" : "no"}};
+  for (const Condition& condition : c.status.conditions) {
+    facts.emplace_back("Condition " + condition.type,
+                       std::string(condition.status ? "yes" : "no") +
+                           (condition.reason.empty() ? "" : " (" + condition.reason + ")") +
+                           (condition.message.empty() ? "" : ": " + condition.message));
+  }
+  return facts;
+}
+Facts MoreFacts(const sdk::Instance&) { return {}; }
+
+// The calls of each kind.
+template <typename T>
+struct Calls {
+  Result<T> (sdk::Client::*get)(const std::string&, const sdk::CallOptions&);
+  Result<std::vector<T>> (sdk::Client::*list)(const sdk::CallOptions&);
+};
+
+// Calls f(Calls<T>) for the kind's resource type.
+template <typename F>
+auto WithKind(sdk::Kind kind, F&& f) {
+  using C = sdk::Client;
+  switch (kind) {
+    case sdk::Kind::kNode: return f(Calls<sdk::Node>{&C::GetNode, &C::ListNodes});
+    case sdk::Kind::kGpu: return f(Calls<sdk::Gpu>{&C::GetGpu, &C::ListGpus});
+    case sdk::Kind::kVGpu: return f(Calls<sdk::VGpu>{&C::GetVGpu, &C::ListVGpus});
+    case sdk::Kind::kInstance: return f(Calls<sdk::Instance>{&C::GetInstance, &C::ListInstances});
+    case sdk::Kind::kClaim: break;
+  }
+  return f(Calls<sdk::Claim>{&C::GetClaim, &C::ListClaims});
+}
+
+template <typename T>
+std::string JsonList(const std::vector<T>& resources) {
+  std::string text = "[";
+  for (const T& resource : resources) text += (text.size() > 1 ? ",\n" : "\n") + sdk::Client::ToJson(resource);
+  return text + "\n]\n";
+}
+
+}  // namespace
+
+template <typename T>
+std::string TableOf(const std::vector<T>& resources, std::int64_t now_us) {
+  Table table(Heads<T>());
+  for (const T& resource : resources) table.Add(Row(resource, now_us));
+  return table.TakeText();
+}
+
+template <typename T>
+std::string Details(const T& resource, std::int64_t now_us) {
+  Facts facts;
+  const std::vector<std::string> row = Row(resource, now_us);
+  const std::vector<std::string> heads = Heads<T>();
+  for (std::size_t i = 0; i < heads.size(); ++i) {
+    std::string name = Word(heads[i].c_str());
+    name[0] = static_cast<char>(name[0] - 'a' + 'A');
+    for (char& c : name) c = c == '-' ? ' ' : c;
+    facts.emplace_back(name, row[i]);
+  }
+  for (auto& fact : MoreFacts(resource)) facts.push_back(std::move(fact));
+  facts.emplace_back("Labels", Join(resource.metadata.labels));
+  facts.emplace_back("Tenant", resource.metadata.tenant);
+  facts.emplace_back("Uid", resource.metadata.uid);
+  facts.emplace_back("Version", std::to_string(resource.metadata.resource_version));
+  std::size_t width = 0;
+  for (const auto& [name, value] : facts) width = std::max(width, name.size());
+  std::string text;
+  for (const auto& [name, value] : facts) {
+    if (value.empty()) continue;
+    text += name + ":" + std::string(width - name.size() + 2, ' ') + value + "\n";
+  }
+  return text;
+}
+
+template std::string TableOf(const std::vector<sdk::Claim>&, std::int64_t);
+template std::string TableOf(const std::vector<sdk::Gpu>&, std::int64_t);
+template std::string Details(const sdk::Claim&, std::int64_t);
+
+Result<sdk::Kind> ParseKind(const std::string& text) {
+  static const std::map<std::string_view, sdk::Kind> kinds = {{"claim", sdk::Kind::kClaim},
+                                                              {"vgpu", sdk::Kind::kVGpu},
+                                                              {"gpu", sdk::Kind::kGpu},
+                                                              {"node", sdk::Kind::kNode},
+                                                              {"instance", sdk::Kind::kInstance}};
+  std::string_view singular = text;
+  if (singular.ends_with('s')) singular.remove_suffix(1);
+  const auto it = kinds.find(singular);
+  if (it != kinds.end()) return it->second;
+  return Error{.code = Code::kInvalidArgument,
+               .message = "there is no kind " + text + "; the kinds are nodes, gpus, vgpus, claims and instances"};
+}
+
+Status Get(sdk::Client& client, sdk::Kind kind, const std::vector<std::string>& names, Output output,
+           std::int64_t now_us) {
+  return WithKind(kind, [&]<typename T>(Calls<T> calls) -> Status {
+    std::vector<T> resources;
+    if (names.empty()) {
+      TULLE_ASSIGN_OR_RETURN(resources, (client.*calls.list)({}));
+    }
+    for (const std::string& name : names) {
+      TULLE_ASSIGN_OR_RETURN(T resource, (client.*calls.get)(name, {}));
+      resources.push_back(std::move(resource));
+    }
+    if (output == Output::kJson) {
+      Print(names.size() == 1 ? sdk::Client::ToJson(resources[0]) + "\n" : JsonList(resources));
+    } else if (resources.empty()) {
+      std::fputs("none\n", stderr);
+    } else {
+      Print(TableOf(resources, now_us));
+    }
+    return OkStatus();
+  });
+}
+
+Status Describe(sdk::Client& client, sdk::Kind kind, const std::string& name, std::int64_t now_us) {
+  return WithKind(kind, [&]<typename T>(Calls<T> calls) -> Status {
+    TULLE_ASSIGN_OR_RETURN(const T resource, (client.*calls.get)(name, {}));
+    Print(Details(resource, now_us));
+    return OkStatus();
+  });
+}
+
+Status DeleteClaims(sdk::Client& client, const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    TULLE_ASSIGN_OR_RETURN(const sdk::Claim claim, client.DeleteClaim(name));
+    Print("claim " + claim.metadata.name + " released\n");
+  }
+  return OkStatus();
+}
+
+Status WatchKind(sdk::Client& client, sdk::Kind kind, Output output) {
+  return WithKind(kind, [&]<typename T>(Calls<T>) -> Status {
+    constexpr const char* kEvents[] = {"", "added", "modified", "deleted"};
+    std::vector<std::string> heads = Heads<T>();
+    heads.insert(heads.begin(), "EVENT");
+    Table table(heads);
+    bool synced = false;  // what exists is one table; changes then come row by row
+    std::uint64_t version = 0;
+    for (;;) {
+      const std::unique_ptr<sdk::Watch> watch = client.WatchChanges({kind}, version);
+      for (;;) {
+        const auto event = watch->Next();
+        if (!event.ok()) {
+          if (event.error().code == Code::kOutOfRange) {
+            version = 0;
+          } else if (event.error().code == Code::kUnavailable) {
+            poll(nullptr, 0, kRetryMs);  // then from where it was
+          } else {
+            return event.error();
+          }
+          break;
+        }
+        version = event->resource_version;
+        synced |= event->type == sdk::EventType::kSynced;
+        if (const T* resource = std::get_if<T>(&event->resource)) {
+          if (output == Output::kJson) {
+            Print(sdk::Client::ToJson(*resource) + "\n");
+            continue;
+          }
+          std::vector<std::string> row = Row(*resource, SystemClock().WallMicros());
+          row.insert(row.begin(), kEvents[static_cast<int>(event->type)]);
+          table.Add(std::move(row));
+        }
+        if (synced && output == Output::kTable) Print(table.TakeText());
+      }
+    }
+  });
+}
+
+Status PrintStatus(sdk::Client& client) {
+  const sdk::CallOptions at_once{.timeout = std::chrono::seconds(5), .fail_fast = true};
+  TULLE_ASSIGN_OR_RETURN(const sdk::MeshInfo mesh, client.GetMesh(at_once));
+  TULLE_ASSIGN_OR_RETURN(const std::vector<sdk::Node> nodes, client.ListNodes(at_once));
+  TULLE_ASSIGN_OR_RETURN(const std::vector<sdk::Gpu> gpus, client.ListGpus(at_once));
+  TULLE_ASSIGN_OR_RETURN(const std::vector<sdk::Claim> claims, client.ListClaims(at_once));
+  std::uint64_t memory = 0, memory_used = 0, compute = 0, compute_used = 0, vgpus = 0, sessions = 0;
+  for (const sdk::Gpu& gpu : gpus) {
+    if (!gpu.status.schedulable) continue;
+    memory += gpu.status.allocatable_memory_bytes;
+    memory_used += gpu.status.allocated_memory_bytes;
+    compute += gpu.status.allocatable_compute_percent;
+    compute_used += gpu.status.allocated_compute_percent;
+    vgpus += gpu.status.vgpus;
+  }
+  for (const sdk::Node& node : nodes) sessions += node.status.telemetry.sessions;
+  std::size_t bound = 0, waiting = 0;
+  for (const sdk::Claim& claim : claims) {
+    bound += claim.status.phase == control::ClaimPhase::kBound;
+    waiting += claim.status.phase == control::ClaimPhase::kPending;
+  }
+  const auto line = [](const char* name, const std::string& value) {
+    return std::string(name) + std::string(12 - std::string_view(name).size(), ' ') + value + "\n";
+  };
+  std::string text = line("Controller", client.config().endpoint + ", version " + mesh.version + ", you are " + mesh.caller);
+  text += line("Nodes", std::to_string(mesh.nodes_ready) + " ready of " + std::to_string(nodes.size()));
+  text += line("GPUs", std::to_string(gpus.size()) + "; in use " + FormatSize(memory_used) + " of " + FormatSize(memory) +
+                           ", " + Percent(compute_used) + " of " + Percent(compute) + " compute");
+  text += line("vGPUs", std::to_string(vgpus) + ", " + std::to_string(sessions) + " programs attached");
+  text += line("Claims", std::to_string(bound) + " bound, " + std::to_string(waiting) + " waiting");
+  for (const sdk::Node& node : nodes) {
+    if (node.status.state == control::NodeState::kNotReady) {
+      text += line("", "node " + node.metadata.name + " is not ready: " + node.status.message);
+    }
+  }
+  Print(text);
+  return mesh.nodes_ready != 0 ? OkStatus()
+                               : Status(Error{.code = Code::kUnavailable,
+                                              .message = "no node is ready, so nothing can run; see `tulle get nodes`"});
+}
+
+}  // namespace tulle::cli

@@ -1,0 +1,36 @@
+// `tulle get`, `describe`, `delete`, `watch`: the resources of the mesh as tables, details and JSON.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tulle/base/result.h"
+#include "tulle/sdk/client.h"
+
+namespace tulle::cli {
+
+// "nodes", "node": either form. kInvalidArgument names the kinds.
+Result<sdk::Kind> ParseKind(const std::string& text);
+
+enum class Output { kTable, kJson };
+
+// All print on standard output. `now_us`: wall clock, for ages.
+Status Get(sdk::Client& client, sdk::Kind kind, const std::vector<std::string>& names, Output output,
+           std::int64_t now_us);
+Status Describe(sdk::Client& client, sdk::Kind kind, const std::string& name, std::int64_t now_us);
+Status DeleteClaims(sdk::Client& client, const std::vector<std::string>& names);
+// Until the watch fails; what happened since is not lost when the controller restarts.
+Status WatchKind(sdk::Client& client, sdk::Kind kind, Output output);
+
+// One screen: is the mesh there, what does it have, what is in use.
+Status PrintStatus(sdk::Client& client);
+
+// --- parts of the above, for tests
+
+template <typename T>
+std::string TableOf(const std::vector<T>& resources, std::int64_t now_us);
+template <typename T>
+std::string Details(const T& resource, std::int64_t now_us);
+
+}  // namespace tulle::cli

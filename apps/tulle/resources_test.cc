@@ -1,0 +1,52 @@
+#include "apps/tulle/resources.h"
+
+#include <gtest/gtest.h>
+
+namespace tulle::cli {
+namespace {
+
+TEST(Resources, KindsHaveTwoForms) {
+  EXPECT_EQ(*ParseKind("claim"), sdk::Kind::kClaim);
+  EXPECT_EQ(*ParseKind("gpus"), sdk::Kind::kGpu);
+  const auto wrong = ParseKind("pods");
+  ASSERT_FALSE(wrong.ok());
+  EXPECT_EQ(wrong.error().message, "there is no kind pods; the kinds are nodes, gpus, vgpus, claims and instances");
+}
+
+sdk::Claim WaitingClaim() {
+  sdk::Claim claim;
+  claim.metadata = {.name = "train", .uid = "u1", .resource_version = 7, .create_time_us = 1'000'000};
+  claim.spec.memory_bytes = 8ull << 30;
+  claim.spec.compute_percent = 25;
+  claim.spec.count = 2;
+  claim.spec.performance_level = control::PerformanceLevel::kBestEffort;
+  claim.status.conditions = {{.type = "Placed", .reason = "InsufficientMemory", .message = "no room for 8GiB"}};
+  return claim;
+}
+
+TEST(Resources, AWaitingClaimSaysWhy) {
+  EXPECT_EQ(TableOf<sdk::Claim>({WaitingClaim()}, 6'000'000),
+            "NAME    PHASE     VGPUS   MEMORY   COMPUTE   LEVEL         HOLDERS   AGE   WHY\n"
+            "train   pending   0/2     8GiB     25%       best-effort   0         5s    no room for 8GiB\n");
+}
+
+TEST(Resources, DetailsLeaveOutWhatIsEmpty) {
+  const std::string text = Details(WaitingClaim(), 6'000'000);
+  EXPECT_NE(text.find("Condition Placed:  no (InsufficientMemory): no room for 8GiB\n"), std::string::npos) << text;
+  EXPECT_EQ(text.find("Vendors"), std::string::npos) << text;
+}
+
+TEST(Resources, AGpuShowsWhatIsFree) {
+  sdk::Gpu gpu;
+  gpu.metadata.name = "a-0";
+  gpu.spec.node = "a";
+  gpu.spec.description = {.type = "cpu", .compute_units = 2, .bandwidth_bytes_per_s = 10ull << 30};
+  gpu.status = {.allocatable_memory_bytes = 4ull << 30, .allocatable_compute_percent = 100,
+                .allocated_memory_bytes = 1ull << 30, .allocated_compute_percent = 25, .vgpus = 1, .schedulable = true};
+  EXPECT_EQ(TableOf<sdk::Gpu>({gpu}, 0),
+            "NAME   NODE   MEMORY   MEMORY-FREE   COMPUTE-FREE   VGPUS   UNITS   BANDWIDTH   SCHEDULABLE   TYPE\n"
+            "a-0    a      4GiB     3GiB          75%            1       2       10GiB/s     yes           cpu\n");
+}
+
+}  // namespace
+}  // namespace tulle::cli

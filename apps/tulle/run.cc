@@ -1,0 +1,317 @@
+#include "apps/tulle/run.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "apps/tulle/attach_dir.h"
+#include "apps/tulle/text.h"
+#include "tulle/base/bytes.h"
+#include "tulle/base/paths.h"
+#include "tulle/base/seqpacket.h"
+#include "tulle/base/subprocess.h"
+#include "tulle/sdk/client.h"
+#include "tulle/security/files.h"
+
+namespace tulle::cli {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr auto kQuietWait = milliseconds(500);    // a claim that is bound by then needs no word
+constexpr auto kReleaseTimeout = seconds(5);      // then the controller finds out by itself
+constexpr std::size_t kMaxPacket = 16 << 10;
+
+void Say(const std::string& text) {
+  const std::string line = "tulle: " + text + "\n";
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line.data(), line.size());
+}
+
+// ---- front and holder: one packet each way
+//
+//   holder to front   "go" NUL attach file NUL vendors folder, or "no" NUL message
+//   front to holder   nothing but the end of the socket
+
+std::string JoinFields(const std::vector<std::string>& fields) {
+  std::string text;
+  for (const std::string& field : fields) text += field + '\0';
+  return text;
+}
+
+std::vector<std::string> SplitFields(std::string_view text) {
+  std::vector<std::string> fields;
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\0'), text.size());
+    fields.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return fields;
+}
+
+constexpr Duration kForever = milliseconds(-1);
+
+// Waits until the socket has a packet or its end. False: the timeout came first.
+bool WaitReadable(int fd, Duration timeout) {
+  pollfd waiting{fd, POLLIN, 0};
+  return poll(&waiting, 1, static_cast<int>(timeout.count() / 1'000'000)) == 1;
+}
+
+// ---- the holder
+
+class Holder {
+ public:
+  // `front`: the socket to it.
+  Holder(const RunOptions& options, int front) : options_(options), front_(front) {}
+
+  // The error is what the user is told.
+  Status Serve() {
+    TULLE_ASSIGN_OR_RETURN(const std::string library, FindIcdLibrary());
+    TULLE_ASSIGN_OR_RETURN(const std::unique_ptr<sdk::Client> client, sdk::Client::Connect());
+    TULLE_ASSIGN_OR_RETURN(sdk::Claim claim, CreateClaim(*client));
+    const std::string name = claim.metadata.name;
+    const std::unique_ptr<sdk::ClaimHold> hold = client->Hold(name, {.program = options_.command[0]});
+    const Status served = ServeClaim(*client, *hold, name, library);
+    // Also after an error: whatever was claimed is given back.
+    const auto released = client->DeleteClaim(name, {.timeout = kReleaseTimeout});
+    if (!released.ok() && released.error().code != Code::kNotFound && !options_.quiet) {
+      Say("could not release claim " + name + " (" + released.error().message + "); the controller does it by itself soon");
+    }
+    return served;
+  }
+
+ private:
+  Result<sdk::Claim> CreateClaim(sdk::Client& client) {
+    sdk::NewClaim wanted{.name = options_.name, .spec = options_.spec};
+    wanted.spec.release_when_unheld = true;
+    return client.CreateClaim(wanted);
+  }
+
+  Status ServeClaim(sdk::Client& client, sdk::ClaimHold& hold, const std::string& name, const std::string& library) {
+    TULLE_RETURN_IF_ERROR(WaitBound(hold, name));
+    TULLE_ASSIGN_OR_RETURN(const std::vector<sdk::AttachedVGpu> vgpus, client.Attach(name));
+    TULLE_ASSIGN_OR_RETURN(const AttachDir files, WriteFiles(vgpus, library));
+    if (!options_.quiet) Say(Banner(client, vgpus));
+    const std::string go = JoinFields({"go", files.attach_file(), files.vendors_dir()});
+    TULLE_RETURN_IF_ERROR(SendPacket(front_, AsBytes(go)));
+
+    std::atomic<bool> over{false};
+    std::thread watcher([&] { WatchClaim(hold, name, over); });
+    WaitReadable(front_, kForever);
+    over = true;
+    watcher.join();
+    return OkStatus();
+  }
+
+  // Until the claim is bound; tells what it waits for. kCancelled: the front has gone.
+  Status WaitBound(sdk::ClaimHold& hold, const std::string& name) {
+    const SystemClock clock;
+    const Instant begin = clock.Now();
+    std::string told;
+    for (;;) {
+      const auto bound = hold.WaitBound(milliseconds(200));
+      if (bound.ok()) return OkStatus();
+      if (WaitReadable(front_, Duration(0))) return Error{.code = Code::kCancelled, .message = "interrupted"};
+      if (bound.error().code != Code::kDeadlineExceeded) return bound.error();
+      if (options_.quiet || clock.Now() - begin < kQuietWait) continue;
+      const std::string reason = WaitReason(hold);
+      if (reason != told) Say("claim " + name + " waits: " + reason + " (Ctrl-C gives up)");
+      told = reason;
+    }
+  }
+
+  static std::string WaitReason(const sdk::ClaimHold& hold) {
+    if (!hold.connected()) return "the controller cannot be reached";
+    const auto claim = hold.Latest();
+    if (!claim) return "the controller has not answered";
+    for (const control::Condition& condition : claim->status.conditions) {
+      if ((condition.type == "Placed" || condition.type == "Ready") && !condition.status && !condition.message.empty()) {
+        return condition.message;
+      }
+    }
+    return "its vGPUs are being started";
+  }
+
+  Result<AttachDir> WriteFiles(const std::vector<sdk::AttachedVGpu>& vgpus, const std::string& library) {
+    std::vector<session::Target> targets;
+    for (const sdk::AttachedVGpu& vgpu : vgpus) {
+      session::Target target{.vgpu = vgpu.vgpu_uid, .grant = vgpu.grant_id, .endpoints = vgpu.endpoints};
+      if (vgpu.grant_key.size() != target.key.size()) {
+        return Error{.code = Code::kInternal, .message = "the controller's grant has a key of the wrong size"};
+      }
+      std::memcpy(target.key.data(), vgpu.grant_key.Expose().data(), target.key.size());
+      targets.push_back(std::move(target));
+    }
+    const std::string parent = AttachParent(DefaultStateDir());
+    TULLE_RETURN_IF_ERROR(security::MakePrivateDirectory(parent));
+    return AttachDir::Create({.parent = parent,
+                              .icd_library = library,
+                              .local_vendors = options_.with_local ? LocalVendors() : std::vector<std::string>{}},
+                             targets);
+  }
+
+  std::string Banner(sdk::Client& client, const std::vector<sdk::AttachedVGpu>& vgpus) {
+    std::string text;
+    for (const sdk::AttachedVGpu& vgpu : vgpus) {
+      const auto full = client.GetVGpu(vgpu.vgpu_uid, {.timeout = seconds(2)});
+      text += text.empty() ? "" : "; ";
+      text += "vGPU " + vgpu.vgpu + (full.ok() ? " on node " + full->status.node : "") + ": " +
+              FormatSize(vgpu.memory_bytes) + ", " + std::to_string(vgpu.compute_percent) + "% (" +
+              Word(control::Name(vgpu.performance_level)) + ") of " + vgpu.device.type;
+    }
+    return text + (options_.with_local ? "; this machine's own GPUs are shown too"
+                                       : "; this machine's own GPUs are hidden (--with-local shows them)");
+  }
+
+  // While the program runs: tells when it loses its vGPUs.
+  void WatchClaim(sdk::ClaimHold& hold, const std::string& name, const std::atomic<bool>& over) {
+    std::uint64_t version = 0;
+    while (!over) {
+      const auto claim = hold.WaitChange(version, milliseconds(200));
+      if (!claim.ok()) {
+        if (claim.error().code == Code::kDeadlineExceeded) continue;
+        if (!over) Say("claim " + name + " is lost: " + claim.error().message);
+        return;
+      }
+      version = claim->metadata.resource_version;
+      if (claim->status.phase == control::ClaimPhase::kReleased || claim->status.phase == control::ClaimPhase::kFailed) {
+        std::string why;
+        for (const control::Condition& condition : claim->status.conditions) {
+          if (!condition.status && !condition.message.empty()) why = ": " + condition.message;
+        }
+        if (!over) {
+          Say("claim " + name + " has ended (" + Word(control::Name(claim->status.phase)) + ") while the program runs" + why);
+        }
+        return;
+      }
+    }
+  }
+
+  const RunOptions& options_;
+  const int front_;
+};
+
+// What happens in the holder's process; never returns.
+[[noreturn]] void RunHolder(const RunOptions& options, UniqueFd front) {
+  setsid();  // out of reach of the terminal's signals, and of `kill %1`
+  const UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
+  dup2(null.get(), STDIN_FILENO);
+  dup2(null.get(), STDOUT_FILENO);
+  signal(SIGPIPE, SIG_IGN);
+  Holder holder(options, front.get());
+  const Status status = holder.Serve();
+  // After "go" the front no longer listens for this, and there is nothing that it could do.
+  if (!status.ok() && status.error().code != Code::kCancelled) {
+    const std::string no = JoinFields({"no", status.error().message.substr(0, kMaxPacket / 2)});
+    (void)SendPacket(front.get(), AsBytes(no));
+  }
+  _exit(0);  // no destructor of a library may keep it
+}
+
+// ---- the front
+
+// What may not end the front while the program runs, but is passed on to it.
+constexpr int kPassedOn[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+
+// Waits for the program's end, passing signals on.
+ExitState Accompany(Subprocess& program, int signals) {
+  for (;;) {
+    pollfd waiting[] = {{program.pidfd(), POLLIN, 0}, {signals, POLLIN, 0}};
+    poll(waiting, 2, -1);
+    signalfd_siginfo info;
+    while (read(signals, &info, sizeof info) == sizeof info) {
+      // What the terminal sends goes to the whole process group: the program has it already.
+      if (info.ssi_code != SI_KERNEL) program.Signal(static_cast<int>(info.ssi_signo));
+    }
+    if (auto exit = program.TryWait()) return *exit;
+  }
+}
+
+bool Executable(const std::string& command) {
+  if (command.find('/') != std::string::npos) return access(command.c_str(), F_OK) == 0;
+  const char* path = getenv("PATH");
+  std::string_view rest = path != nullptr ? path : "/usr/local/bin:/usr/bin:/bin";
+  while (!rest.empty()) {
+    const std::size_t end = std::min(rest.find(':'), rest.size());
+    if (access((std::string(rest.substr(0, end)) + "/" + command).c_str(), X_OK) == 0) return true;
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  return false;
+}
+
+}  // namespace
+
+int Run(const RunOptions& options) {
+  // Before anything is claimed, perhaps after a long wait.
+  if (!Executable(options.command[0])) {
+    Say(options.command[0] + ": no such command");
+    return kNoSuchCommand;
+  }
+  auto pair = MakeSeqPacketPair();
+  if (!pair.ok()) {
+    Say(pair.error().message);
+    return kRunFailed;
+  }
+  const pid_t holder = fork();
+  if (holder < 0) {
+    Say(ErrnoError("fork", errno).message);
+    return kRunFailed;
+  }
+  if (holder == 0) {
+    pair->parent.reset();
+    RunHolder(options, std::move(pair->child));
+  }
+  pair->child.reset();
+
+  // Until the program runs, signals do what they do by default; the holder notices.
+  std::byte buffer[kMaxPacket];
+  WaitReadable(pair->parent.get(), kForever);
+  const auto packet = ReceivePacket(pair->parent.get(), buffer);
+  const std::vector<std::string> answer =
+      packet.ok() ? SplitFields(AsText(ByteView(buffer).first(packet->size_bytes))) : std::vector<std::string>{};
+  if (answer.size() != 3 || answer[0] != "go") {
+    Say(answer.size() == 2 ? answer[1] : "the helper process that holds the claim ended unexpectedly");
+    return kRunFailed;
+  }
+
+  sigset_t passed_on;
+  sigemptyset(&passed_on);
+  for (const int number : kPassedOn) sigaddset(&passed_on, number);
+  pthread_sigmask(SIG_BLOCK, &passed_on, nullptr);
+  const UniqueFd signals(signalfd(-1, &passed_on, SFD_CLOEXEC | SFD_NONBLOCK));
+
+  std::map<std::string, std::optional<std::string>> environment = {{session::kAttachEnv, answer[1]},
+                                                                   {"OCL_ICD_VENDORS", answer[2]}};
+  if (!options.with_local) environment["OCL_ICD_FILENAMES"] = std::nullopt;  // another loader's way to name ICDs
+  auto program = Subprocess::Start({.argv = options.command,
+                                    .environment = ChangeEnvironment(environ, environment),
+                                    .death_signal = SIGTERM,
+                                    .keep_ignored_signals = true});
+  int code;
+  if (program.ok()) {
+    code = Accompany(*program, signals.get()).ShellCode();
+  } else {
+    Say(program.error().message);
+    code = program.error().code == Code::kNotFound ? kNoSuchCommand : kCannotExecute;
+  }
+  // The claim is released when this returns, so that the next command finds its room free.
+  shutdown(pair->parent.get(), SHUT_WR);
+  WaitReadable(pair->parent.get(), kReleaseTimeout + seconds(1));
+  return code;
+}
+
+}  // namespace tulle::cli
