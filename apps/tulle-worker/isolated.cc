@@ -1,0 +1,175 @@
+#include "apps/tulle-worker/isolated.h"
+
+#include <utility>
+
+#include "tulle/base/log.h"
+#include "tulle/gpu/isolated/build_process.h"
+#include "tulle/gpu/isolated/executor_process.h"
+
+namespace tulle::app {
+namespace {
+
+namespace isolated = gpu::isolated;
+
+// Address space for buffers, as a multiple of the vGPU's memory: memory of destroyed buffers that commands still
+// use overlaps with that of new ones, and holes between them must not fail a creation. Costs no memory.
+constexpr std::uint64_t kArenaFactor = 2;
+
+std::vector<std::string> Arguments(const char* role, const ChildArguments& children) {
+  std::vector<std::string> arguments = {"tulle-worker", std::string("--role=") + role};
+  arguments.insert(arguments.end(), children.arguments.begin(), children.arguments.end());
+  return arguments;
+}
+
+class IsolatedExecutor final : public worker::exec::Executor {
+ public:
+  explicit IsolatedExecutor(std::unique_ptr<isolated::ExecutorProcess> process) : process_(std::move(process)) {}
+
+  std::optional<worker::exec::Range> AllocateMemory(std::uint64_t size_bytes) override {
+    const auto range = process_->AllocateMemory(size_bytes);
+    if (!range.has_value()) return std::nullopt;
+    return worker::exec::Range{range->offset_bytes, range->size_bytes};
+  }
+  void FreeMemory(const worker::exec::Range& range) override {
+    process_->FreeMemory({range.offset_bytes, range.size_bytes});
+  }
+  std::optional<worker::exec::Room> AllocateRoom(std::uint64_t size_bytes) override {
+    auto block = process_->AllocateStaging(size_bytes);
+    if (!block.has_value()) return std::nullopt;
+    return Adopt(std::move(*block));
+  }
+  void FreeRoom(std::uint32_t id) override {
+    blocks_[id].Release();
+    free_ids_.push_back(id);
+  }
+
+  bool Submit(worker::exec::Submission& submission) override {
+    const bool with_payload = !submission.payload.empty();
+    isolated::Submission out{.opcode = submission.opcode,
+                             .flags = submission.wants_status ? std::uint16_t{wire::kWantStatus} : std::uint16_t{0},
+                             .sequence = submission.sequence,
+                             .body = submission.body,
+                             .payload = {},
+                             .memory = std::nullopt};
+    if (submission.memory.has_value()) {
+      out.memory = isolated::Range{submission.memory->offset_bytes, submission.memory->size_bytes};
+    }
+    const std::uint32_t id = submission.payload.id();
+    if (with_payload) out.payload = std::move(blocks_[id]);
+    const bool submitted = process_->Submit(out);
+    if (with_payload) {
+      if (submitted) {
+        submission.payload.Forget();
+        free_ids_.push_back(id);
+      } else {
+        blocks_[id] = std::move(out.payload);
+      }
+    }
+    return submitted;
+  }
+  void Flush() override { process_->Flush(); }
+
+  worker::exec::Receive TryReceive(worker::exec::Received* received) override {
+    isolated::Received in;
+    switch (process_->TryReceive(&in)) {
+      case isolated::Receive::kNothing: return worker::exec::Receive::kNothing;
+      case isolated::Receive::kDead: return worker::exec::Receive::kDead;
+      case isolated::Receive::kGot: break;
+    }
+    using Kind = worker::exec::Received::Kind;
+    switch (in.kind) {
+      case isolated::Received::Kind::kReady: return TryReceive(received);  // comes once
+      case isolated::Received::Kind::kReply: received->kind = Kind::kReply; break;
+      case isolated::Received::Kind::kNotice: received->kind = Kind::kNotice; break;
+      case isolated::Received::Kind::kPayloadDone: received->kind = Kind::kPayloadDone; break;
+    }
+    received->opcode = in.opcode;
+    received->sequence = in.sequence;
+    received->body = in.body;
+    received->payload = in.payload.empty() ? worker::exec::Room() : Adopt(std::move(in.payload));
+    return worker::exec::Receive::kGot;
+  }
+  bool Spin() override { return process_->SpinForReplies(); }
+  bool PrepareToSleep() override { return process_->PrepareToSleep(); }
+  void Awake() override { process_->Awake(); }
+  int wake_fd() const override { return process_->wake_fd(); }
+  int death_fd() const override { return process_->death_fd(); }
+  void Kill() override { process_->Kill(); }
+  std::string EndText() const override { return process_->end_reason(); }
+  std::uint64_t DeviceTimeNs() const override { return process_->CpuTimeNs(); }
+
+ private:
+  worker::exec::Room Adopt(isolated::StagingBlock block) {
+    std::uint32_t id = 0;
+    if (free_ids_.empty()) {
+      id = static_cast<std::uint32_t>(blocks_.size());
+      blocks_.push_back(std::move(block));
+    } else {
+      id = free_ids_.back();
+      free_ids_.pop_back();
+      blocks_[id] = std::move(block);
+    }
+    return worker::exec::Room(this, id, blocks_[id].bytes());
+  }
+
+  const std::unique_ptr<isolated::ExecutorProcess> process_;
+  // Rooms that the session holds, by id; bounded by what staging can hold.
+  std::vector<isolated::StagingBlock> blocks_;
+  std::vector<std::uint32_t> free_ids_;
+};
+
+class IsolatedExecutors final : public worker::exec::ExecutorFactory {
+ public:
+  IsolatedExecutors(sandbox::Launcher* launcher, isolated::ExecutorOptions options)
+      : launcher_(*launcher), options_(std::move(options)) {}
+  Result<std::unique_ptr<worker::exec::Executor>> Start() override {
+    TULLE_ASSIGN_OR_RETURN(auto process, isolated::ExecutorProcess::Start(launcher_, options_));
+    return std::unique_ptr<worker::exec::Executor>(std::make_unique<IsolatedExecutor>(std::move(process)));
+  }
+
+ private:
+  sandbox::Launcher& launcher_;
+  const isolated::ExecutorOptions options_;
+};
+
+class IsolatedBuild final : public worker::build::Build {
+ public:
+  explicit IsolatedBuild(std::unique_ptr<isolated::BuildProcess> process) : process_(std::move(process)) {}
+  int fd() const override { return process_->fd(); }
+  std::optional<gpu::CompileOutput> TryFinish() override { return process_->TryFinish(); }
+
+ private:
+  const std::unique_ptr<isolated::BuildProcess> process_;
+};
+
+class IsolatedBuilder final : public worker::build::Builder {
+ public:
+  IsolatedBuilder(sandbox::Launcher* launcher, isolated::BuildOptions options)
+      : launcher_(*launcher), options_(std::move(options)) {}
+  Result<std::unique_ptr<worker::build::Build>> Start(wire::opencl::ProgramKind kind, ByteView text,
+                                                      std::string_view options) override {
+    TULLE_ASSIGN_OR_RETURN(auto process, isolated::BuildProcess::Start(launcher_, options_, {kind, text, options}));
+    return std::unique_ptr<worker::build::Build>(std::make_unique<IsolatedBuild>(std::move(process)));
+  }
+
+ private:
+  sandbox::Launcher& launcher_;
+  const isolated::BuildOptions options_;
+};
+
+}  // namespace
+
+worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, const wire::node::AssignVGpu& assignment,
+                                  const ChildArguments& children) {
+  isolated::ExecutorOptions executor;
+  executor.argv = Arguments("executor", children);
+  executor.device_index = assignment.device_index;
+  executor.arena_bytes = assignment.memory_bytes * kArenaFactor;
+  isolated::BuildOptions builder;
+  builder.argv = Arguments("builder", children);
+  builder.device_index = assignment.device_index;
+  return {std::make_unique<IsolatedExecutors>(launcher, std::move(executor)),
+          std::make_unique<IsolatedBuilder>(launcher, std::move(builder))};
+}
+
+}  // namespace tulle::app

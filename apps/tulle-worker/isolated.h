@@ -1,0 +1,19 @@
+// Composes the worker with sandboxed processes: its executors and builders are gpu/isolated's.
+#pragma once
+
+#include "tulle/sandbox/launcher.h"
+#include "tulle/wire/schema/node.h"
+#include "tulle/worker/worker.h"
+
+namespace tulle::app {
+
+// What every child is started with besides its role.
+struct ChildArguments {
+  std::vector<std::string> arguments;  // "--log-level=...": the same for all
+};
+
+// `launcher` must outlive the device.
+worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, const wire::node::AssignVGpu& assignment,
+                                  const ChildArguments& children);
+
+}  // namespace tulle::app

@@ -1,0 +1,133 @@
+// tulle-worker: the process that is one vGPU, and in its other roles the processes in which that vGPU's tenant
+// code runs. A node starts it; the worker starts the rest. Only here is a driver chosen, and only the other roles
+// and --probe open it.
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "apps/tulle-worker/isolated.h"
+#include "apps/tulle-worker/probe.h"
+#include "tulle/base/log.h"
+#include "tulle/gpu/isolated/executor_main.h"
+#include "tulle/gpu/opencl/driver.h"
+#include "tulle/worker/worker.h"
+
+namespace {
+
+using tulle::Log;
+using tulle::LogLevel;
+
+struct Settings {
+  std::string role = "worker";
+  bool probe = false;
+  bool measure = false;
+  int control_fd = -1;
+  std::string log_level = "info";
+  std::string log_format = "text";
+  std::string sandbox = "required";
+  tulle::worker::Options worker;
+};
+
+void InstallLogSink(const Settings& settings) {
+  LogLevel level = LogLevel::kInfo;
+  (void)tulle::ParseLogLevel(settings.log_level, &level);
+  tulle::SetLogSink(settings.log_format == "json" ? tulle::JsonLogSink : tulle::StderrLogSink, level);
+}
+
+int Probe(const Settings& settings) {
+  const auto driver = tulle::gpu::opencl::OpenDriver();
+  const auto devices = driver->Probe(settings.measure);
+  if (!devices.ok()) {
+    std::fprintf(stderr, "tulle-worker --probe: %s\n", tulle::ToString(devices.error()).c_str());
+    return 1;
+  }
+  for (const auto& device : *devices) std::printf("%s\n", tulle::app::ProbeLine(device).c_str());
+  return std::fflush(stdout) == 0 ? 0 : 1;
+}
+
+tulle::worker::Worker* g_worker = nullptr;  // for the signal handler, which cannot be given anything
+
+int RunWorker(const Settings& settings) {
+  auto launcher = tulle::sandbox::Launcher::Create({.best_effort = settings.sandbox == "best-effort"});
+  const tulle::app::ChildArguments children{
+      {"--log-level=" + settings.log_level, "--log-format=" + settings.log_format}};
+  const auto open_device =
+      [&](const tulle::wire::node::AssignVGpu& assignment) -> tulle::Result<tulle::worker::Device> {
+    // Told here, so that the node hears why there is no vGPU.
+    if (!launcher.ok()) return launcher.error();
+    for (const tulle::sandbox::Layer& layer : (*launcher)->layers()) {
+      if (layer.available) continue;
+      Log(layer.required ? LogLevel::kError : LogLevel::kWarn, "worker", "a layer of the sandbox is missing",
+          {{"layer", layer.name}, {"purpose", layer.purpose}, {"problem", layer.problem}, {"fix", layer.fix}});
+    }
+    return tulle::app::MakeIsolatedDevice(launcher->get(), assignment, children);
+  };
+
+  const tulle::SystemClock clock;
+  tulle::worker::Worker worker(tulle::UniqueFd(settings.control_fd), settings.worker, open_device, &clock);
+  g_worker = &worker;
+  struct sigaction terminate {};
+  terminate.sa_handler = [](int) { g_worker->RequestShutdown(); };
+  sigaction(SIGTERM, &terminate, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+
+  const auto end = worker.Run();
+  signal(SIGTERM, SIG_IGN);
+  if (end == tulle::worker::Worker::End::kStuck) _exit(0);  // its threads still use the worker
+  return end == tulle::worker::Worker::End::kNoDevice ? 1 : 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Settings settings;
+  CLI::App app("The process that is one vGPU. Started by tulle-node; by hand only with --probe.", "tulle-worker");
+  app.add_option("--role", settings.role,
+                 "worker: serves one vGPU; executor, builder: started by a worker, run and compile its programs")
+      ->check(CLI::IsMember({"worker", "executor", "builder"}))
+      ->capture_default_str();
+  app.add_flag("--probe", settings.probe, "Print this host's devices, one JSON object a line, and exit");
+  app.add_flag("--measure", settings.measure, "With --probe: measure their memory bandwidth (some seconds)");
+  app.add_option("--control-fd", settings.control_fd, "Descriptor of the packet socket to the node")
+      ->check(CLI::Range(0, 1 << 20));
+  app.add_option("--log-level", settings.log_level, "Least level that is logged")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
+      ->capture_default_str();
+  app.add_option("--log-format", settings.log_format, "text: for people; json: one object a line")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  app.add_option("--sandbox", settings.sandbox,
+                 "required: refuse to serve where the host lacks a required layer; best-effort: serve with what "
+                 "there is (development only)")
+      ->check(CLI::IsMember({"required", "best-effort"}))
+      ->capture_default_str();
+  app.add_option("--spare-executors", settings.worker.spare_executors,
+                 "Executors kept ready for the next sessions; 0: each session starts its own")
+      ->check(CLI::Range(0, 8))
+      ->capture_default_str();
+  app.add_option("--max-sessions", settings.worker.max_sessions, "Programs that may use the vGPU at once")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app.add_flag("--allow-plain-tcp", settings.worker.allow_plain_tcp,
+               "Serve sessions without TLS to clients that ask for it; the network must be trusted");
+  CLI11_PARSE(app, argc, argv);
+
+  // No memory of a tenant, and no key, is ever written to a disk by the kernel.
+  const rlimit no_core{0, 0};
+  setrlimit(RLIMIT_CORE, &no_core);
+  InstallLogSink(settings);
+
+  if (settings.probe) return Probe(settings);
+  if (settings.role == "executor") return tulle::gpu::isolated::RunExecutor(*tulle::gpu::opencl::OpenDriver());
+  if (settings.role == "builder") return tulle::gpu::isolated::RunBuilder(*tulle::gpu::opencl::OpenDriver());
+  if (settings.control_fd < 0) {
+    std::fprintf(stderr, "tulle-worker: --control-fd is needed: a node starts workers (see tulle-worker --help)\n");
+    return 2;
+  }
+  return RunWorker(settings);
+}
