@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "tulle/base/paths.h"
 #include "tulle/base/random.h"
 #include "tulle/control/api/channel.h"
 #include "tulle/control/api/map.h"
@@ -343,21 +344,11 @@ class ClientImpl final : public Client {
   v1::Mesh::Stub stub_;
 };
 
-std::string FromEnvironment(const char* name, const std::string& below) {
-  const char* value = std::getenv(name);
-  return value == nullptr || *value == '\0' ? "" : value + below;
-}
-
 }  // namespace
 
 std::string DefaultConfigPath() {
-  for (const auto& [variable, below] : {std::pair<const char*, const char*>{"TULLE_CONFIG", ""},
-                                        {"TULLE_STATE_DIR", "/client.conf"},
-                                        {"XDG_STATE_HOME", "/tulle/client.conf"},
-                                        {"HOME", "/.local/state/tulle/client.conf"}}) {
-    if (std::string path = FromEnvironment(variable, below); !path.empty()) return path;
-  }
-  return "/var/lib/tulle/client.conf";
+  const char* path = std::getenv("TULLE_CONFIG");
+  return path != nullptr && *path != '\0' ? path : DefaultStateDir() + "/client.conf";
 }
 
 Result<std::unique_ptr<Client>> Client::Connect(const Config& config) {

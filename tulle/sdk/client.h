@@ -39,8 +39,7 @@ using control::VGpu;
 // How to reach a controller and as whom. Read and written by tulle/security/credentials.h.
 using Config = security::Credentials;
 
-// Where the configuration is, in this order: $TULLE_CONFIG (the file), $TULLE_STATE_DIR/client.conf,
-// $XDG_STATE_HOME/tulle/client.conf, ~/.local/state/tulle/client.conf.
+// Where the configuration is: $TULLE_CONFIG (a file), else client.conf in the state directory (tulle/base/paths.h).
 std::string DefaultConfigPath();
 
 struct CallOptions {
