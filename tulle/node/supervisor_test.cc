@@ -1,0 +1,204 @@
+#include "tulle/node/supervisor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#include <memory>
+
+#include "tulle/base/paths.h"
+#include "tulle/node/testing/steps.h"
+
+namespace tulle::node {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+Grant GrantOf(const std::string& id, std::int64_t expire_us = 0) {
+  return {.id = id, .key = Secret::OfSize(wire::node::kKeyBytes), .expire_us = expire_us};
+}
+
+class SupervisorTest : public testing::Test {
+ protected:
+  void Make(const std::string& mode) {
+    supervisor_ = std::make_unique<Supervisor>(
+        loop_,
+        Supervisor::Options{.worker_binary = FindProgram("tulle_fake_worker"),
+                            .worker_arguments = {mode},
+                            .ready_timeout = milliseconds(300),
+                            .shutdown_timeout = milliseconds(200)},
+        [this](const VGpuStatus& status) { reports_.push_back(status); });
+  }
+  const VGpuStatus& last() const { return reports_.back(); }
+  bool Is(VGpuState state) const { return !reports_.empty() && last().state == state; }
+
+  // A connection to vGPU `uid`; what it is answered goes to answer_ when it is complete.
+  void Connect(const std::string& uid) {
+    int ends[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+    client_.reset(ends[0]);
+    const UniqueFd server(ends[1]);
+    adopted_ = supervisor_->Adopt({.vgpu = uid, .grant = "g"}, server.get());
+    answer_.clear();
+  }
+  bool Answered() {
+    char buffer[256];
+    const ssize_t got = read(client_.get(), buffer, sizeof buffer);
+    if (got > 0) answer_.append(buffer, static_cast<std::size_t>(got));
+    return answer_.ends_with('\n');
+  }
+
+  const SystemClock clock_;
+  Loop loop_{clock_};
+  std::unique_ptr<Supervisor> supervisor_;
+  std::vector<VGpuStatus> reports_;
+  const VGpuSpec spec_{.uid = "v1", .name = "one", .tenant = "t", .memory_bytes = 42, .compute_percent = 50};
+  UniqueFd client_;
+  Status adopted_;
+  std::string answer_;
+};
+
+TEST_F(SupervisorTest, AVGpuIsCreatedServesAndIsDeleted) {
+  Make("ready");
+  Steps steps(loop_);
+  steps.Then([&] { supervisor_->Create(spec_, {GrantOf("g1")}); }, [&] { return Is(VGpuState::kReady); })
+      .Then([&] { Connect("v1"); }, [&] { return Answered(); })
+      .Then([&] {}, [&] { return last().usage.sessions == 1; })
+      .Then([&] { supervisor_->Delete("v1"); }, [&] { return Is(VGpuState::kDeleted); });
+  EXPECT_EQ(steps.Run(), steps.size());
+  EXPECT_TRUE(adopted_.ok());
+  EXPECT_EQ(answer_, "v1 42 g1\n");
+  EXPECT_EQ(reports_.front().state, VGpuState::kCreating);
+  EXPECT_THAT(reports_.front().grant_ids, ElementsAre("g1"));
+  EXPECT_EQ(supervisor_->Total().commands, 7u);  // also of what is gone
+  EXPECT_TRUE(supervisor_->List().empty());
+}
+
+TEST_F(SupervisorTest, CommandsMayBeRepeated) {
+  Make("ready");
+  Steps steps(loop_);
+  steps.Then([&] { supervisor_->Create(spec_, {GrantOf("g1"), GrantOf("g2")}); }, [&] { return Is(VGpuState::kReady); })
+      .Then(
+          [&] {
+            supervisor_->Create(spec_, {GrantOf("g2"), GrantOf("g3")});  // exactly these from now on
+            supervisor_->AddGrant("v1", GrantOf("g4"));
+            supervisor_->AddGrant("v1", GrantOf("g4"));
+            supervisor_->RevokeGrant("v1", "g3");
+            supervisor_->RevokeGrant("v1", "g3");
+            Connect("v1");
+          },
+          [&] { return Answered(); });
+  EXPECT_EQ(steps.Run(), steps.size());
+  EXPECT_EQ(answer_, "v1 42 g2 g4\n");
+  for (const VGpuStatus& report : reports_) EXPECT_EQ(report.usage.worker_restarts, 0u);
+}
+
+TEST_F(SupervisorTest, WhatIsNotThereIsReportedAsDeleted) {
+  Make("ready");
+  Steps steps(loop_);
+  steps
+      .Then(
+          [&] {
+            supervisor_->Delete("v9");
+            supervisor_->AddGrant("v9", GrantOf("g"));
+            supervisor_->RevokeGrant("v9", "g");
+            Connect("v9");
+          },
+          [] { return true; });
+  EXPECT_EQ(steps.Run(), steps.size());
+  ASSERT_EQ(reports_.size(), 3u);
+  for (const VGpuStatus& report : reports_) EXPECT_EQ(report.state, VGpuState::kDeleted);
+  EXPECT_EQ(adopted_.error().code, Code::kNotFound);
+}
+
+TEST_F(SupervisorTest, AWorkerThatCannotServeFailsForGood) {
+  Make("refuse");
+  Steps steps(loop_);
+  steps.Then([&] { supervisor_->Create(spec_, {}); }, [&] { return Is(VGpuState::kFailed); })
+      .Then([&] { supervisor_->Delete("v1"); }, [&] { return Is(VGpuState::kDeleted); });
+  EXPECT_EQ(steps.Run(), steps.size());
+  EXPECT_EQ(reports_[1].message, "the device is on fire");
+}
+
+TEST_F(SupervisorTest, ASilentWorkerIsKilledAndTriedAgain) {
+  Make("silent");
+  Steps steps(loop_);
+  steps.Then([&] { supervisor_->Create(spec_, {}); }, [&] { return last().usage.worker_restarts == 1; });
+  EXPECT_EQ(steps.Run(), steps.size());
+  EXPECT_THAT(last().message, HasSubstr("it was not ready in time"));
+  EXPECT_EQ(last().state, VGpuState::kCreating);
+}
+
+TEST_F(SupervisorTest, ACrashedWorkerComesBackWithItsGrants) {
+  Make("crash");
+  Steps steps(loop_);
+  steps.Then([&] { supervisor_->Create(spec_, {GrantOf("g1")}); }, [&] { return Is(VGpuState::kReady); })
+      .Then([&] { Connect("v1"); }, [&] { return Is(VGpuState::kCreating); })
+      .Then([] {}, [&] { return Is(VGpuState::kReady); });
+  EXPECT_EQ(steps.Run(), steps.size());
+  EXPECT_EQ(last().usage.worker_restarts, 1u);
+  EXPECT_THAT(last().grant_ids, ElementsAre("g1"));
+  EXPECT_TRUE(std::any_of(reports_.begin(), reports_.end(), [](const VGpuStatus& report) {
+    return report.message.find("was killed by signal 9") != std::string::npos;
+  }));
+}
+
+TEST_F(SupervisorTest, AWorkerThatSpeaksNonsenseIsKilled) {
+  Make("garbage");
+  Steps steps(loop_);
+  steps.Then([&] { supervisor_->Create(spec_, {}); }, [&] { return last().usage.worker_restarts == 1; });
+  EXPECT_EQ(steps.Run(), steps.size());
+}
+
+TEST_F(SupervisorTest, AStubbornWorkerIsKilledAtTheDeadline) {
+  Make("stubborn");
+  bool done = false;
+  Steps steps(loop_);
+  steps.Then([&] { supervisor_->Create(spec_, {}); }, [&] { return Is(VGpuState::kReady); })
+      .Then([&] { supervisor_->Shutdown([&] { done = true; }); }, [&] { return done; })
+      .Then([&] { supervisor_->Create(spec_, {}); }, [&] { return Is(VGpuState::kFailed); });
+  EXPECT_EQ(steps.Run(), steps.size());
+  EXPECT_EQ(last().message, "the node is stopping");
+}
+
+TEST_F(SupervisorTest, AMissingWorkerProgramIsAFailure) {
+  supervisor_ = std::make_unique<Supervisor>(loop_, Supervisor::Options{.worker_binary = "/no/such/worker"},
+                                             [this](const VGpuStatus& status) { reports_.push_back(status); });
+  supervisor_->Create(spec_, {});
+  EXPECT_EQ(last().state, VGpuState::kFailed);
+  EXPECT_THAT(last().message, HasSubstr("/no/such/worker"));
+}
+
+TEST_F(SupervisorTest, GrantsExpire) {
+  Make("ready");
+  Steps steps(loop_);
+  steps.Then([&] { supervisor_->Create(spec_, {GrantOf("old", 1), GrantOf("new")}); },
+             [&] { return last().grant_ids == std::vector<std::string>{"new"}; });
+  EXPECT_EQ(steps.Run(), steps.size());
+}
+
+TEST(RestartBackoff, GrowsGivesUpAndForgives) {
+  RestartBackoff backoff;
+  Instant now{};
+  EXPECT_EQ(backoff.OnEnd(now, {}), milliseconds(100));
+  EXPECT_EQ(backoff.OnEnd(now, now), milliseconds(200));
+  now = now + seconds(100);
+  EXPECT_EQ(backoff.OnEnd(now, now - seconds(60)), milliseconds(100)) << "it ran well for a while";
+  Duration last{};
+  int tries = 1;
+  while (const auto delay = backoff.OnEnd(now, {})) {
+    EXPECT_GE(*delay, last);
+    last = *delay;
+    ++tries;
+  }
+  EXPECT_EQ(tries, RestartBackoff::kMaxInARow);
+  EXPECT_EQ(last, RestartBackoff::kLongest);
+}
+
+}  // namespace
+}  // namespace tulle::node
