@@ -1,0 +1,325 @@
+// An OpenCL program against a worker that knows the protocol and means harm: it accepts the session, then
+// answers commands rightly, wrongly, twice, late or not at all, says things unasked, and hangs up. Whatever
+// it does, the program must come to its end: no crash, no hang, no write where the program did not ask for one.
+//
+// Every input is a process (the shim lives as long as its process does), so the input is only the seed of
+// what the worker does; libFuzzer's coverage does not see into the children.
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "fuzz/target.h"
+#include "tests/wire/random_message.h"
+#include "tulle/net/tcp/socket.h"
+#include "tulle/session/attach.h"
+#include "tulle/session/frame_io.h"
+#include "tulle/session/secure.h"
+#include "tulle/shim/opencl/api.h"
+#include "tulle/wire/command_table.h"
+
+namespace {
+
+using namespace tulle;
+
+constexpr Duration kHandshakeLimit = std::chrono::seconds(5);
+constexpr Duration kWorkerLife = std::chrono::milliseconds(100);  // then it hangs up: a program may be waiting for ever
+constexpr int kProgramLimitMs = 20'000;                          // no program of this size may take longer
+constexpr std::size_t kGuardBytes = 64;                          // around what the program reads into
+constexpr std::byte kGuard{0xa5};
+
+// --- the program ---
+
+// Memory that the worker's answers may fill, with guards that they may not touch.
+class GuardedBytes {
+ public:
+  explicit GuardedBytes(std::size_t size) : bytes_(size + 2 * kGuardBytes, kGuard), size_(size) {}
+  void* data() { return bytes_.data() + kGuardBytes; }
+  std::size_t size() const { return size_; }
+  void Check() const {
+    for (std::size_t i = 0; i < kGuardBytes; ++i) {
+      fuzz::Require(bytes_[i] == kGuard && bytes_[kGuardBytes + size_ + i] == kGuard, "written outside the program's memory");
+    }
+  }
+
+ private:
+  ByteVector bytes_;
+  std::size_t size_;
+};
+
+// A bit of everything, as far as the answers let it come. Errors are what this program expects.
+void RunProgram() {
+  const cl_icd_dispatch& cl = shim::opencl::Dispatch();
+  cl_platform_id platform = nullptr;
+  cl_uint count = 0;
+  if (cl.clGetPlatformIDs(1, &platform, &count) != CL_SUCCESS || count == 0) return;
+  cl_device_id device = nullptr;
+  if (cl.clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 1, &device, &count) != CL_SUCCESS) return;
+  for (const cl_device_info name : {CL_DEVICE_NAME, CL_DEVICE_EXTENSIONS, CL_DEVICE_MAX_WORK_ITEM_SIZES, CL_DEVICE_TYPE,
+                                    CL_DEVICE_GLOBAL_MEM_SIZE, CL_DEVICE_VERSION}) {
+    std::size_t size = 0;
+    if (cl.clGetDeviceInfo(device, name, 0, nullptr, &size) != CL_SUCCESS || size > (1u << 20)) continue;
+    GuardedBytes value(size);
+    cl.clGetDeviceInfo(device, name, size, value.data(), nullptr);
+    value.Check();
+  }
+  cl_int status = 0;
+  cl_context context = cl.clCreateContext(nullptr, 1, &device, nullptr, nullptr, &status);
+  if (context == nullptr) return;
+  cl_command_queue queue = cl.clCreateCommandQueue(context, device, CL_QUEUE_PROFILING_ENABLE, &status);
+  std::vector<int> initial(1000, 7);
+  cl_mem buffer = cl.clCreateBuffer(context, CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR, 4000, initial.data(), &status);
+  if (queue == nullptr || buffer == nullptr) return;
+  const char* source = "kernel void k(global int* p, int v) { p[get_global_id(0)] += v; }";
+  cl_program program = cl.clCreateProgramWithSource(context, 1, &source, nullptr, &status);
+  GuardedBytes landed(4000), late(4000);
+  cl_event read = nullptr, ran = nullptr;
+  cl.clEnqueueReadBuffer(queue, buffer, CL_FALSE, 0, late.size(), late.data(), 0, nullptr, &read);
+  if (program != nullptr && cl.clBuildProgram(program, 0, nullptr, "", nullptr, nullptr) == CL_SUCCESS) {
+    std::size_t size = 0;
+    if (cl.clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, nullptr) == CL_SUCCESS && size < (1u << 22)) {
+      GuardedBytes binary(size);
+      void* pointer = binary.data();
+      cl.clGetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof pointer, &pointer, nullptr);
+      binary.Check();
+    }
+    if (cl_kernel kernel = cl.clCreateKernel(program, "k", &status)) {
+      const int value = 3;
+      const std::size_t global = 1000;
+      std::array<char, 256> text;
+      cl.clGetKernelArgInfo(kernel, 0, CL_KERNEL_ARG_NAME, text.size(), text.data(), nullptr);
+      cl.clSetKernelArg(kernel, 0, sizeof buffer, &buffer);
+      cl.clSetKernelArg(kernel, 1, sizeof value, &value);
+      cl.clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 0, nullptr, &ran);
+      cl.clReleaseKernel(kernel);
+    }
+  }
+  cl.clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, landed.size(), landed.data(), 0, nullptr, nullptr);
+  void* mapped = cl.clEnqueueMapBuffer(queue, buffer, CL_TRUE, CL_MAP_READ | CL_MAP_WRITE, 0, 4000, 0, nullptr, nullptr, &status);
+  if (mapped != nullptr) cl.clEnqueueUnmapMemObject(queue, buffer, mapped, 0, nullptr, nullptr);
+  if (ran != nullptr) {
+    cl_ulong started = 0;
+    cl.clWaitForEvents(1, &ran);
+    cl.clGetEventProfilingInfo(ran, CL_PROFILING_COMMAND_START, sizeof started, &started, nullptr);
+    cl.clReleaseEvent(ran);
+  }
+  cl.clFinish(queue);
+  // What is still under way may land until the session is over; its memory must stay.
+  if (read != nullptr) cl.clWaitForEvents(1, &read);
+  landed.Check();
+  late.Check();
+  if (program != nullptr) cl.clReleaseProgram(program);
+  cl.clReleaseMemObject(buffer);
+  cl.clReleaseCommandQueue(queue);
+  cl.clReleaseContext(context);
+}
+
+// --- the worker ---
+
+class HostileWorker final : public session::FrameSink {
+ public:
+  HostileWorker(net::Transport& transport, Random& random)
+      : transport_(transport), random_(random), maker_(random), malice_(random.Below(24)) {}
+
+  void Run() {
+    const Instant deadline = SystemClock().Now() + kWorkerLife;
+    (void)session::ReadUntilSatisfied(transport_, reader_, *this, deadline);
+    transport_.Shutdown();
+  }
+
+  bool WantsMore() const override { return !done_; }
+  Status OnHeader(const wire::FrameHeader&) override { return OkStatus(); }
+  Result<MutableByteView> OnPayload(const wire::FrameHeader&, ByteView) override { return MutableByteView(); }
+
+  Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView) override {
+    wire::WithRow(wire::kCommands, header.opcode, [&](const auto& row) { Answer(row, header, body); });
+    Acknowledge(header.sequence);
+    if (Evil(20)) {
+      const auto& info = wire::kRowInfos[random_.Below(wire::kRowInfos.size())];
+      wire::WithRow(wire::kCommands, info.opcode, [&](const auto& row) {
+        using M = typename std::remove_cvref_t<decltype(row)>::Command;
+        Send(info.opcode, random_.Below(4) == 0 ? header.sequence : 0, maker_.Make<M>());
+      });
+    }
+    if (Evil(60)) {
+      ByteVector garbage(random_.Below(400));
+      random_.Fill(garbage);
+      output_.Append(garbage);
+    }
+    if (Evil(60)) done_ = true;
+    (void)session::WriteAll(transport_, output_.data(), SystemClock().Now() + kHandshakeLimit);
+    output_.Consume(output_.size());
+    return OkStatus();
+  }
+
+ private:
+  // True once in about `rarity` times in the worst of workers, never in the best.
+  bool Evil(std::uint64_t rarity) { return malice_ != 0 && random_.Below(rarity * 24) < malice_; }
+
+  template <typename Row>
+  void Answer(const Row& row, const wire::FrameHeader& header, ByteView body) {
+    using M = typename Row::Command;
+    using R = typename Row::Reply;
+    if constexpr (std::same_as<M, wire::Goodbye>) done_ = true;
+    if constexpr (std::same_as<M, wire::Hello>) {
+      wire::HelloReply reply{{wire::HelloStatus::kAccepted}, wire::kWireVersion, wire::KnownCapabilities(),
+                             wire::kMaxWindowBytes, 1u << 30, {}};
+      if (Evil(4)) reply = maker_.Make<wire::HelloReply>();
+      return Send(header.opcode, header.sequence, reply);
+    }
+    wire::Arena arena;
+    M command{};
+    if (wire::Decode(body, header.payload_bytes, arena, &command) != wire::WireResult::kOk) return;
+    CompleteEvents(command);
+    if (row.mode == wire::Mode::kReply || (header.flags & wire::kWantStatus) != 0) {
+      if (Evil(10)) return;  // never answered
+      R reply = maker_.Make<R>();
+      if (!Evil(3)) Tame(reply, wire::WantedPayload(command));
+      Send(header.opcode, Evil(10) ? random_.Below(100) : header.sequence, reply);
+      if (Evil(10)) Send(header.opcode, header.sequence, reply);
+    }
+  }
+
+  template <wire::Message M>
+  void CompleteEvents(const M& command) {
+    M::ForEachField(command, [&](std::string_view, const auto& field) {
+      if constexpr (std::same_as<std::remove_cvref_t<decltype(field)>, wire::NewEvent>) {
+        if (field.handle.null() || Evil(10)) return;
+        std::vector<wire::opencl::EventCompletion> events(1 + random_.Below(2));
+        for (auto& event : events) event = {field.handle, Evil(4) ? -static_cast<wire::I32>(random_.Below(100)) : 0, 1, 2, 3, 4};
+        if (Evil(4)) events[0].event.slot = static_cast<wire::U32>(random_.Next());
+        if (!Evil(4)) events.resize(1);
+        Send(wire::kOpcodeOf<wire::opencl::EventsCompleted>, 0, wire::opencl::EventsCompleted{{events}});
+      }
+    });
+  }
+
+  // What lets the program go on.
+  template <wire::Message M>
+  void Tame(M& reply, std::uint64_t wanted) {
+    M::ForEachField(reply, [&](std::string_view name, auto& field) {
+      using T = std::remove_cvref_t<decltype(field)>;
+      if constexpr (std::same_as<T, wire::I32>) field = 0;
+      if constexpr (wire::internal::IsPayload<T>::value) field.size_bytes = wanted;
+      if constexpr (std::same_as<T, wire::U64>) {
+        if (name == "granted_bytes") field = 64u << 20;
+        if (name == "binary_bytes") field %= 1u << 16;
+      }
+      if constexpr (wire::internal::IsList<T>::value) {
+        if constexpr (std::same_as<typename T::Element, wire::opencl::KernelInfo>) {
+          kernel_ = {};
+          kernel_.name = {"k"};
+          kernel_.arg_count = 2;
+          kernel_.work_group_size = 64;
+          if (random_.Below(4) != 0) field.items = {&kernel_, 1};
+        }
+      }
+    });
+  }
+
+  template <wire::Message M>
+  void Send(std::uint16_t opcode, std::uint64_t answers, const M& message) {
+    wire::FrameHeader header;
+    header.opcode = opcode;
+    header.answers = answers;
+    header.sequence = Evil(40) ? random_.Below(100) : ++sequence_;
+    header.body_bytes = static_cast<std::uint32_t>(wire::EncodedSize(message));
+    header.payload_bytes = std::min<std::uint64_t>(wire::AnnouncedPayload(message), wire::kMaxPayloadBytes);
+    const std::uint64_t sent_payload = header.payload_bytes;
+    if (Evil(10)) header.payload_bytes = random_.Below(8192);
+    wire::Encode(message, session::AppendFrame(output_, header));
+    output_.Append(static_cast<std::size_t>(Evil(10) ? sent_payload / 2 : sent_payload));
+  }
+
+  void Acknowledge(std::uint64_t sequence) {
+    Send(wire::kOpcodeOf<wire::Ack>, 0, Evil(10) ? wire::Ack{random_.Next(), random_.Next()} : wire::Ack{sequence, sequence});
+  }
+
+  net::Transport& transport_;
+  Random& random_;
+  session::FrameReader reader_;
+  session::ByteQueue output_;
+  wire::testing::MessageMaker maker_;
+  const std::uint64_t malice_;
+  std::uint64_t sequence_ = 0;
+  wire::opencl::KernelInfo kernel_;
+  bool done_ = false;
+};
+
+struct Listening {
+  UniqueFd socket;
+  std::string attach_path;
+};
+
+// One listener and one attach file serve all inputs of this process.
+const Listening& Listener() {
+  static const Listening listening = [] {
+    Listening made;
+    auto listener = net::ListenTcp("127.0.0.1", 0);
+    fuzz::Require(listener.ok(), "cannot listen on 127.0.0.1");
+    session::Target target{.vgpu = "vgpu-1", .grant = "grant-1", .endpoints = {"127.0.0.1:" + std::to_string(listener->port)}, .tls = false};
+    made.attach_path = std::filesystem::temp_directory_path() / ("tulle-fuzz-client-" + std::to_string(getpid()));
+    std::filesystem::remove(made.attach_path);
+    fuzz::Require(session::WriteAttachFile(made.attach_path, {target}).ok(), "cannot write the attach file");
+    static std::string to_remove = made.attach_path;
+    std::atexit([] { std::filesystem::remove(to_remove); });
+    made.socket = std::move(listener->socket);
+    return made;
+  }();
+  return listening;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  std::uint64_t seed = 0;
+  if (size < sizeof seed) return 0;
+  std::memcpy(&seed, data, sizeof seed);
+  const Listening& listening = Listener();
+
+  const pid_t program = fork();
+  fuzz::Require(program >= 0, "cannot fork");
+  if (program == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    setenv(session::kAttachEnv, listening.attach_path.c_str(), 1);
+    RunProgram();
+    _exit(0);
+  }
+  pollfd incoming{listening.socket.get(), POLLIN, 0};
+  if (poll(&incoming, 1, 5000) == 1) {
+    UniqueFd socket(accept4(listening.socket.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    const auto key = [](const std::string&, const std::string&) -> Result<session::GrantKey> { return session::GrantKey{}; };
+    auto peer = session::SecureServer(std::move(socket), true, key, SystemClock().Now() + kHandshakeLimit);
+    fuzz::Require(peer.ok(), "the program did not finish the handshake");
+    SeededRandom random(seed);
+    HostileWorker(*peer->transport, random).Run();
+  }
+  UniqueFd ended(static_cast<int>(syscall(SYS_pidfd_open, program, 0)));
+  pollfd exit{ended.get(), POLLIN, 0};
+  const bool hangs = poll(&exit, 1, kProgramLimitMs) != 1;
+  if (hangs) kill(program, SIGABRT);
+  int result = 0;
+  waitpid(program, &result, 0);
+  if (hangs || result != 0) std::fprintf(stderr, "worker's seed: %llu\n", static_cast<unsigned long long>(seed));
+  fuzz::Require(!hangs, "the program hangs");
+  fuzz::Require(result == 0, "the program crashed");
+  return 0;
+}
+
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t, std::size_t max_size, unsigned seed) {
+  SeededRandom random(seed);
+  const std::uint64_t value = random.Next();
+  if (max_size < sizeof value) return 0;
+  std::memcpy(data, &value, sizeof value);
+  return sizeof value;
+}
