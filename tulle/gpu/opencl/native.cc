@@ -51,7 +51,7 @@ std::vector<NativeDevice> ListDevices() {
     if (clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, count, found.data(), nullptr) != CL_SUCCESS) continue;
     for (cl_device_id device : found) {
       const auto type = DeviceValue<cl_device_type>(device, CL_DEVICE_TYPE);
-      devices.push_back({platform, device, (type & CL_DEVICE_TYPE_CPU) != 0});
+      devices.push_back({platform, device, (type & CL_DEVICE_TYPE_CPU) != 0, name == "Portable Computing Language"});
     }
   }
   return devices;

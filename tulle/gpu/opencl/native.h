@@ -47,6 +47,10 @@ struct NativeDevice {
   // Kernels and buffers live in this process's memory: a buffer can be put on memory that is given, and a
   // kernel can reach all of it.
   bool host_memory = false;
+  // PoCL (3.1): when a user event is set to an error, the commands that wait for it fail before that call
+  // returns, but nobody is called back for them; a command that waits for one of those never ends; and other
+  // commands still refer to their events, so that those must not be deleted.
+  bool fails_silently = false;
 };
 
 // Every device of every platform but tulle's own, in an order that depends only on what is installed.

@@ -105,12 +105,13 @@ struct Event final : Object {
   Tracked* tracked = nullptr;        // its command
   OwnedEvent user;                   // or the user event
   bool is_set = false;               // of a user event
-  std::int32_t failed = 0;           // no native event: waiting for it fails
+  std::int32_t failed = 0;           // a user event set to an error, or no native event at all
 
   Event() = default;
   ~Event() override {
     if (tracked != nullptr) tracked->Unref();
   }
+  bool has_failed() const { return failed != 0 || (tracked != nullptr && tracked->status() < 0); }
   cl_event native() const { return tracked != nullptr ? tracked->native.get() : user.get(); }
 };
 
@@ -125,7 +126,7 @@ class OpenClBackend final : public Backend {
 
   ~OpenClBackend() override {
     // Nothing may wait for a program that is gone.
-    table_.ForEach<Event>([](Handle, Event& event) { SetUserEvent(event, CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST); });
+    table_.ForEach<Event>([this](Handle, Event& event) { SetUserEvent(event, CL_INVALID_EVENT); });
     table_.ForEach<Queue>([this](Handle, Queue& queue) { AbandonTransfers(queue); clFinish(queue.native.get()); });
     for (const auto& queue : retired_) clFinish(queue->native.get());
     table_.ForEach<Context>([](Handle, Context& context) {
@@ -190,7 +191,8 @@ class OpenClBackend final : public Backend {
     if (status == CL_SUCCESS && !event.null() && !table_.IsFree(event)) status = CL_INVALID_EVENT;
     if (status == CL_SUCCESS && queue->settled_count != queue->context->settled_count) status = Settle(*queue);
 
-    const bool tracked = duty != Duty::kNone || !event.null();
+    const bool may_fail = device_.fails_silently && unset_user_events_ != 0;
+    const bool tracked = duty != Duty::kNone || !event.null() || may_fail;
     cl_event native = nullptr;
     if (status == CL_SUCCESS) {
       status = start(queue->native.get(), static_cast<cl_uint>(waits_.size()), waits_.empty() ? nullptr : waits_.data(),
@@ -278,7 +280,7 @@ class OpenClBackend final : public Backend {
     for (const auto& wait : waits.items) {
       const Event* const event = table_.Find<Event>(wait.handle);
       if (event == nullptr) return CL_INVALID_EVENT_WAIT_LIST;
-      if (event->failed != 0) return CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST;
+      if (event->has_failed()) return CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST;
       waits_.push_back(event->native());
     }
     if (pieces != nullptr && pieces->last != nullptr && !queue.in_order) waits_.push_back(pieces->last->native.get());
@@ -321,11 +323,14 @@ class OpenClBackend final : public Backend {
     queue.dirty = false;
   }
 
-  static std::int32_t SetUserEvent(Event& event, std::int32_t status) {
+  std::int32_t SetUserEvent(Event& event, std::int32_t status) {
     if (!event.user || event.is_set) return CL_INVALID_OPERATION;
     event.is_set = true;
+    --unset_user_events_;
     if (status < 0) event.failed = status;
-    return clSetUserEventStatus(event.user.get(), status);
+    const std::int32_t result = clSetUserEventStatus(event.user.get(), status);
+    if (status < 0 && device_.fails_silently) reporter_->EndFailed();
+    return result;
   }
 
   // Done, or failed with the status: for commands that are not enqueued.
@@ -354,6 +359,7 @@ class OpenClBackend final : public Backend {
   ObjectTable<Object> table_;
   std::vector<std::unique_ptr<Queue>> retired_;  // destroyed by the program, not yet idle
   std::vector<Queue*> dirty_;
+  std::uint32_t unset_user_events_ = 0;
   std::vector<cl_event> waits_;                  // of the command at hand
 };
 static_assert(HandlesEveryDeviceCommand<OpenClBackend>());
@@ -709,7 +715,12 @@ void OpenClBackend::Run(const wire::opencl::CreateUserEvent& message, const Comm
   cl_int status = CL_SUCCESS;
   event->user.reset(clCreateUserEvent(context->native->context.get(), &status));
   event->failed = status;
-  if (!table_.Insert(message.event.handle, event)) status = CL_INVALID_VALUE;
+  const bool created = status == CL_SUCCESS;
+  if (!table_.Insert(message.event.handle, event)) {
+    status = CL_INVALID_VALUE;
+  } else if (created) {
+    ++unset_user_events_;
+  }
   Report(command, status);
 }
 

@@ -61,6 +61,9 @@ void Reporter::Track(Tracked* command) {
     ++queue.groups.back().running;
     ++queue.running;
     if (command->transfer != nullptr) ++command->transfer->running;
+    command->next_ = under_way_;
+    if (under_way_ != nullptr) under_way_->previous_ = command;
+    under_way_ = command;
   }
   const cl_event native = command->native.get();
   if (clSetEventCallback(native, CL_COMPLETE, &OnEnd, command) != CL_SUCCESS) {
@@ -95,10 +98,28 @@ void Reporter::MemoryFreed(std::uint64_t sequence) {
   Deliver(lock);
 }
 
+void Reporter::EndFailed() {
+  std::size_t first = failed_.size();
+  {
+    std::lock_guard lock(mutex_);
+    for (Tracked* command = under_way_; command != nullptr; command = command->next_) {
+      cl_int status = CL_QUEUED;
+      clGetEventInfo(command->native.get(), CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status, nullptr);
+      if (status >= 0) continue;
+      command->Ref();
+      failed_.push_back(command);
+    }
+  }
+  for (; first < failed_.size(); ++first) End(failed_[first], CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST);
+}
+
 void Reporter::Close() {
-  std::unique_lock lock(mutex_);
-  idle_.wait(lock, [this] { return tracked_.load() == 0 && reports_.empty() && !delivering_; });
-  closed_ = true;
+  {
+    std::unique_lock lock(mutex_);
+    idle_.wait(lock, [this] { return tracked_.load() == 0 && reports_.empty() && !delivering_; });
+    closed_ = true;
+  }
+  for (Tracked* command : failed_) command->Unref();
 }
 
 void CL_CALLBACK Reporter::OnEnd(cl_event, cl_int status, void* tracked) {
@@ -106,12 +127,14 @@ void CL_CALLBACK Reporter::OnEnd(cl_event, cl_int status, void* tracked) {
   command->reporter_->End(command, status);
 }
 
-void Reporter::End(Tracked* command, cl_int status) {
+void Reporter::End(Tracked* command, cl_int native_status) {
+  const std::int32_t status = std::min<std::int32_t>(native_status, CL_COMPLETE);
+  if (command->status_.exchange(status, std::memory_order_acq_rel) <= CL_COMPLETE) return;  // EndFailed was faster
   switch (command->duty) {
     case Tracked::Duty::kNone: break;
     case Tracked::Duty::kReadReply: {
       const std::uint64_t bytes = status == CL_COMPLETE ? command->payload_bytes : 0;
-      wire::opencl::EnqueueReadReply reply{std::min<cl_int>(status, 0), {bytes}};
+      const wire::opencl::EnqueueReadReply reply{status, {bytes}};
       std::array<std::byte, sizeof reply.status + sizeof reply.data.size_bytes> body;
       wire::Encode(reply, body);
       completions_->Reply(wire::kOpcodeOf<wire::opencl::EnqueueRead>, command->sequence, body, bytes);
@@ -120,12 +143,17 @@ void Reporter::End(Tracked* command, cl_int status) {
     case Tracked::Duty::kPayloadDone: completions_->PayloadDone(command->sequence); break;
   }
 
-  EventCompletion completion{command->event, std::min<cl_int>(status, 0)};
+  EventCompletion completion{command->event, status};
   if (command->profiles && status == CL_COMPLETE) ReadTimes(command->native.get(), &completion);
   QueueProgress* const queue = command->queue;
   const std::uint64_t group = command->group_;
   Transfer* const transfer = command->transfer;
-  command->Unref();
+  {
+    std::lock_guard lock(mutex_);
+    (command->previous_ == nullptr ? under_way_ : command->previous_->next_) = command->next_;
+    if (command->next_ != nullptr) command->next_->previous_ = command->previous_;
+  }
+  command->Unref();  // not under the lock: it may be what deletes a buffer. Not later: Close waits for it
 
   std::unique_lock lock(mutex_);
   if (!completion.event.null()) reports_.push_back({Report::Kind::kEvent, 0, completion});

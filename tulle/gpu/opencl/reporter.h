@@ -55,6 +55,9 @@ struct Tracked {
   QueueProgress* queue = nullptr;
   Transfer* transfer = nullptr;        // null: sent whole
 
+  // The final status; 1 before the end. Negative: nothing may wait for it any more.
+  std::int32_t status() const { return status_.load(std::memory_order_acquire); }
+
   void Unref() {
     if (owners_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
   }
@@ -64,6 +67,9 @@ struct Tracked {
   friend class Reporter;
   Reporter* reporter_ = nullptr;
   std::uint64_t group_ = 0;
+  Tracked* next_ = nullptr;            // of those under way
+  Tracked* previous_ = nullptr;
+  std::atomic<std::int32_t> status_{1};
   std::atomic<int> owners_{1};
 };
 
@@ -99,6 +105,9 @@ class Reporter {
   // StatusReply{0} to a DestroyObject whose memory no command can touch any more.
   void MemoryFreed(std::uint64_t sequence);
 
+  // Ends the commands that the driver has failed without a word (NativeDevice::fails_silently).
+  void EndFailed();
+
   // Returns when every tracked command has ended and every report has been delivered; nothing is reported
   // after that.
   void Close();
@@ -123,6 +132,8 @@ class Reporter {
   std::mutex mutex_;
   std::condition_variable idle_;
   std::vector<Report> reports_;   // not yet delivered, in order
+  Tracked* under_way_ = nullptr;  // a list, newest first
+  std::vector<Tracked*> failed_;  // ended by EndFailed; kept, as the driver still refers to them
   bool delivering_ = false;
   bool closed_ = false;
   // Of the delivering thread:
