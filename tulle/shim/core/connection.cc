@@ -154,6 +154,7 @@ std::int32_t Connection::TakeFailure(wire::Handle queue) {
 
 void Connection::Leave(Duration limit) {
   if (lost()) return;
+  leaving_ = true;
   // Another thread of the program may hold the session for as long as it likes, so a helper waits for it.
   struct Farewell {
     std::mutex mutex;
@@ -227,10 +228,12 @@ Status Connection::OnCommandFailed(ByteView body) {
 void Connection::OnLost(const Error& error) {
   const Handling handling;
   lost_ = true;
-  Log(LogLevel::kError, "shim", "lost the vGPU", {{"vgpu", options_.target.vgpu}, {"error", ToString(error)}});
+  if (!leaving_) {
+    Log(LogLevel::kError, "shim", "lost the vGPU", {{"vgpu", options_.target.vgpu}, {"error", ToString(error)}});
+  }
   replies_.Close();
   events_.ForEach([&](Event& event) { event.Finalize(options_.lost_status); });
-  if (options_.on_lost != nullptr) options_.on_lost(options_.on_lost_argument, error);
+  if (options_.on_lost != nullptr && !leaving_) options_.on_lost(options_.on_lost_argument, error);
 }
 
 }  // namespace tulle::shim

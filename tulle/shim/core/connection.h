@@ -113,8 +113,12 @@ class Connection final : private session::ClientHandler {
   // 0 when there was none.
   std::int32_t TakeFailure(wire::Handle queue);
 
-  // Tells the worker that the process ends; gives up after `limit`. The connection can still be used.
+  // Tells the worker that the process ends; gives up after `limit`. Threads that still use the connection find
+  // it lost.
   void Leave(Duration limit);
+
+  // In the child of a fork, which then leaks the connection: the parent's goes on.
+  void AbandonAfterFork() { session_->AbandonAfterFork(); }
 
  private:
   struct Hook {
@@ -146,6 +150,7 @@ class Connection final : private session::ClientHandler {
 
   const Options options_;
   std::atomic<bool> lost_{false};
+  std::atomic<bool> leaving_{false};
   HandleSpace handles_;
   EventPool events_;
   ReplyTable replies_;

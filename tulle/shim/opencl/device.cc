@@ -166,6 +166,8 @@ void Device::Adapt() {
   SetText(CL_DEVICE_BUILT_IN_KERNELS, "");
   infos_[CL_DEVICE_BUILT_IN_KERNELS_WITH_VERSION].clear();
 
+  infos_.erase(0x40e0);  // CL_DEVICE_SPIR_VERSIONS
+
   const ByteVector& extensions = infos_[CL_DEVICE_EXTENSIONS];
   std::string_view words = AsText(extensions);
   words = words.substr(0, words.find('\0'));
@@ -207,6 +209,10 @@ void Device::Unregister(Context* context) {
 void Device::OnLost(const Error& error) {
   const std::lock_guard lock(contexts_mutex_);
   for (Context* context : contexts_) context->OnDeviceLost(error);
+}
+
+void Device::AbandonAfterFork() {
+  if (state_.load(std::memory_order_acquire) == State::kOpen) connection_->AbandonAfterFork();
 }
 
 void Device::Leave(Duration limit) {

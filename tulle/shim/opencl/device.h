@@ -49,6 +49,8 @@ class Device final : public Object {
   void Register(Context* context);
   void Unregister(Context* context);
 
+  // In the child of a fork, which forgets this device.
+  void AbandonAfterFork();
   // The process ends: tells the worker, waits at most `limit`.
   void Leave(Duration limit);
 

@@ -189,6 +189,13 @@ cl_int Kernel::CopyArgs(Kernel& other) {
   return CL_SUCCESS;
 }
 
+std::uint64_t Kernel::local_arg_bytes() {
+  const std::lock_guard lock(mutex_);
+  std::uint64_t bytes = 0;
+  for (const ArgValue& arg : args_) bytes += arg.local_bytes;
+  return bytes;
+}
+
 cl_kernel CreateKernel(cl_program handle, const char* name, cl_int* error) {
   Program* program = FromHandle<Program>(handle);
   if (program == nullptr) return Fail(error, CL_INVALID_PROGRAM);
@@ -279,7 +286,7 @@ cl_int GetKernelInfo(cl_kernel handle, cl_kernel_info name, std::size_t size, vo
 
 cl_int GetKernelWorkGroupInfo(cl_kernel handle, cl_device_id device, cl_kernel_work_group_info name, std::size_t size,
                               void* value, std::size_t* size_ret) {
-  const Kernel* kernel = FromHandle<Kernel>(handle);
+  Kernel* kernel = FromHandle<Kernel>(handle);
   if (kernel == nullptr) return CL_INVALID_KERNEL;
   if (device != nullptr && FromHandle<Device>(device) != &kernel->program().context().device()) return CL_INVALID_DEVICE;
   const InfoOut out(size, value, size_ret);
@@ -290,7 +297,7 @@ cl_int GetKernelWorkGroupInfo(cl_kernel handle, cl_device_id device, cl_kernel_w
       const wire::Vec3& from = definition.compile_work_group_size;
       return out.Value(std::array<std::size_t, 3>{from[0], from[1], from[2]});
     }
-    case CL_KERNEL_LOCAL_MEM_SIZE: return out.Value<cl_ulong>(definition.local_mem_bytes);
+    case CL_KERNEL_LOCAL_MEM_SIZE: return out.Value<cl_ulong>(definition.local_mem_bytes + kernel->local_arg_bytes());
     case CL_KERNEL_PREFERRED_WORK_GROUP_SIZE_MULTIPLE:
       return out.Value<std::size_t>(definition.preferred_work_group_multiple);
     case CL_KERNEL_PRIVATE_MEM_SIZE: return out.Value<cl_ulong>(definition.private_mem_bytes);

@@ -31,6 +31,8 @@ class Kernel final : public Object {
 
   // Precondition: index is in range, the value fits the wire's limits.
   cl_int SetArg(cl_uint index, wire::opencl::ArgKind kind, wire::Handle memory, std::uint64_t local_bytes, ByteView value);
+  // Local memory that arguments ask for.
+  std::uint64_t local_arg_bytes();
   // Sets all that `other` (of the same definition) has set.
   cl_int CopyArgs(Kernel& other);
 

@@ -7,6 +7,7 @@
 #include "tulle/shim/opencl/entry_points.h"
 #include "tulle/shim/opencl/event.h"
 #include "tulle/shim/opencl/transfer.h"
+#include "tulle/wire/schema/opencl/memory.h"
 
 namespace tulle::shim::opencl {
 namespace {
@@ -47,14 +48,15 @@ cl_mem MakeBuffer(cl_context context_handle, std::vector<cl_mem_properties> prop
   if (wants_pointer != (host_pointer != nullptr)) return Fail(error, CL_INVALID_HOST_PTR);
 
   Connection& connection = context->connection();
-  switch (connection.TakeMemory(size)) {
+  const std::uint64_t charged_bytes = wire::opencl::ChargedBytes(size);
+  switch (connection.TakeMemory(charged_bytes)) {
     case Connection::Memory::kTaken: break;
     case Connection::Memory::kFull: return Fail(error, CL_MEM_OBJECT_ALLOCATION_FAILURE);
     case Connection::Memory::kLost: return Fail(error, CL_OUT_OF_RESOURCES);
   }
   const wire::Handle name = connection.NewHandle();
   if (name.null()) {
-    connection.GiveMemory(size);
+    connection.GiveMemory(charged_bytes);
     return Fail(error, CL_OUT_OF_RESOURCES);
   }
   Ref<Memory> memory = Ref<Memory>::Adopt(
@@ -113,7 +115,8 @@ Memory::~Memory() {
 void Memory::Dispose(Memory* memory) {
   memory->MarkDead();
   memory->context_->RemoveMemory(memory);
-  memory->context_->connection().Retire(wire::ObjectKind::kMemory, memory->name_, memory->size_);
+  memory->context_->connection().Retire(wire::ObjectKind::kMemory, memory->name_,
+                                        wire::opencl::ChargedBytes(memory->size_));
   memory->destructor_callbacks_.Run(memory->context_->callbacks(), ToHandle(memory));
   delete memory;
 }

@@ -33,7 +33,9 @@ void ReadLogLevel() {
 
 // The child has no objects, no connections and no threads; what the parent had is leaked in its memory.
 void InChild() {
-  g_process = nullptr;
+  if (const Process* process = g_process.exchange(nullptr)) {
+    for (const auto& device : process->devices) device->AbandonAfterFork();
+  }
   new (g_starting) std::mutex;  // another thread of the parent may have held it
 }
 

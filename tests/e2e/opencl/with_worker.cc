@@ -1,0 +1,187 @@
+// with_worker --icd LIBRARY [options] -- COMMAND...
+//
+// Runs a command whose OpenCL is one vGPU of a worker in this process, reached through the shim, TLS and all
+// of the session; without node, controller, executor process or sandbox. Its exit status is the command's.
+// For tests and for work on the shim.
+//
+//   --backend opencl|null   the native device (default) or the device that is only memory
+//   --memory BYTES          of the vGPU (default 1GiB)
+//   --devices N             that many vGPUs, of the same device
+//   --kill-after N          ends each session as if the device were lost, once it has had N commands
+#include <spawn.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <list>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tulle/base/random.h"
+#include "tulle/gpu/null/driver.h"
+#include "tulle/gpu/opencl/driver.h"
+#include "tulle/net/tcp/socket.h"
+#include "tulle/session/attach.h"
+#include "tulle/worker/exec/session.h"
+#include "tulle/worker/local/local.h"
+
+extern char** environ;
+
+namespace tulle {
+namespace {
+
+struct Arguments {
+  std::string icd;
+  std::string backend = "opencl";
+  std::uint64_t memory_bytes = 1u << 30;
+  std::uint64_t devices = 1;
+  std::uint64_t kill_after = 0;
+  std::vector<char*> command;
+};
+
+[[noreturn]] void Usage(const char* why) {
+  std::fprintf(stderr, "with_worker: %s\nusage: with_worker --icd LIBRARY [--backend opencl|null] [--memory BYTES] "
+                       "[--devices N] [--kill-after N] -- COMMAND...\n", why);
+  std::exit(2);
+}
+
+Arguments Parse(int argc, char** argv) {
+  Arguments arguments;
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view name = argv[i];
+    if (name == "--") {
+      arguments.command.assign(argv + i + 1, argv + argc);
+      break;
+    }
+    if (++i == argc) Usage("a value is missing");
+    const std::string value = argv[i];
+    if (name == "--icd") arguments.icd = value;
+    else if (name == "--backend") arguments.backend = value;
+    else if (name == "--memory") { if (!ParseSize(value, &arguments.memory_bytes)) Usage("not a size"); }
+    else if (name == "--devices") arguments.devices = std::stoull(value);
+    else if (name == "--kill-after") arguments.kill_after = std::stoull(value);
+    else Usage("unknown option");
+  }
+  if (arguments.icd.empty() || arguments.command.empty()) Usage("--icd and a command are needed");
+  arguments.command.push_back(nullptr);
+  return arguments;
+}
+
+template <typename T>
+T Must(Result<T> result) {
+  if (!result.ok()) {
+    std::fprintf(stderr, "with_worker: %s\n", ToString(result.error()).c_str());
+    std::exit(2);
+  }
+  return std::move(result).value();
+}
+
+// One vGPU: every connection is a session of its own on a thread of its own.
+class VGpu {
+ public:
+  VGpu(gpu::Driver* driver, const Arguments& arguments, session::Target target)
+      : arguments_(arguments), target_(std::move(target)), quota_(arguments.memory_bytes), slots_(2) {
+    worker::local::Options options;
+    options.memory_bytes = arguments.memory_bytes;
+    executors_ = worker::local::MakeExecutors(driver, options);
+    builder_ = worker::local::MakeBuilder(driver, 0);
+    listener_ = Must(net::ListenTcp("127.0.0.1", 0));
+    target_.endpoints = {"127.0.0.1:" + std::to_string(listener_.port)};
+    std::thread([this] { Listen(); }).detach();
+  }
+  const session::Target& target() const { return target_; }
+
+ private:
+  void Listen() {
+    for (;;) {
+      pollfd ready{listener_.socket.get(), POLLIN, 0};
+      poll(&ready, 1, -1);
+      UniqueFd socket(accept4(listener_.socket.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+      if (socket.valid()) std::thread([this, s = std::move(socket)]() mutable { Serve(std::move(s)); }).detach();
+    }
+  }
+
+  void Serve(UniqueFd socket) {
+    session::ServerLimits limits;
+    limits.memory_limit_bytes = arguments_.memory_bytes;
+    auto client = session::ServerSession::Accept(
+        std::move(socket), limits, [this](const std::string& vgpu, const std::string& grant) -> Result<session::GrantKey> {
+          if (vgpu == target_.vgpu && grant == target_.grant) return target_.key;
+          return Error{Code::kNotFound, "unknown grant"};
+        });
+    if (!client.ok()) return;
+    worker::exec::EndRequest end;
+    worker::exec::SessionCounters counters;
+    const SystemClock clock;
+    const worker::exec::Shared shared{&quota_, builder_.get(), &slots_, &clock};
+    worker::exec::Session session(client->get(), Must(executors_->Start()), shared, {}, &end, &counters);
+    std::atomic<bool> over{false};
+    std::thread killer;
+    if (arguments_.kill_after != 0) {
+      killer = std::thread([&] {
+        while (!over && counters.commands < arguments_.kill_after) std::this_thread::yield();
+        end.Set(wire::EndReason::kDeviceLost, "as asked for by --kill-after");
+      });
+    }
+    const worker::exec::Ending ending = session.Run();
+    over = true;
+    if (killer.joinable()) killer.join();
+    if (ending.reason != wire::EndReason::kGoodbye && arguments_.kill_after == 0) {
+      std::fprintf(stderr, "with_worker: session ended (%d): %s %s\n", static_cast<int>(ending.reason),
+                   ending.message.c_str(), ending.detail.c_str());
+    }
+  }
+
+  const Arguments& arguments_;
+  session::Target target_;
+  worker::quota::MemoryQuota quota_;
+  worker::build::Slots slots_;
+  std::unique_ptr<worker::exec::ExecutorFactory> executors_;
+  std::unique_ptr<worker::build::Builder> builder_;
+  net::Listener listener_;
+};
+
+int Main(int argc, char** argv) {
+  const Arguments arguments = Parse(argc, argv);
+  const auto driver = arguments.backend == "null" ? gpu::null::OpenDriver() : gpu::opencl::OpenDriver();
+  Must(driver->Probe(false));
+
+  std::string folder = std::filesystem::temp_directory_path() / "tulle-with-worker-XXXXXX";
+  if (mkdtemp(folder.data()) == nullptr) Usage("cannot make a temporary folder");
+  std::ofstream(folder + "/tulle.icd") << std::filesystem::absolute(arguments.icd).string() << '\n';
+  SecureRandom random;
+  std::list<VGpu> vgpus;
+  std::vector<session::Target> targets;
+  for (std::uint64_t i = 0; i < arguments.devices; ++i) {
+    session::Target target;
+    target.vgpu = "vgpu-" + std::to_string(i);
+    target.grant = "grant-" + std::to_string(i);
+    random.Fill(target.key);
+    targets.push_back(vgpus.emplace_back(driver.get(), arguments, target).target());
+  }
+  const std::string attach = folder + "/attach";
+  if (auto status = session::WriteAttachFile(attach, targets); !status.ok()) Usage(status.error().message.c_str());
+  setenv(session::kAttachEnv, attach.c_str(), 1);
+  setenv("OCL_ICD_VENDORS", folder.c_str(), 1);
+
+  pid_t child = 0;
+  int status = posix_spawnp(&child, arguments.command[0], nullptr, nullptr, arguments.command.data(), environ);
+  if (status != 0) Usage(std::strerror(status));
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  std::filesystem::remove_all(folder);
+  // Threads serve until the end; the process ends under them.
+  std::fflush(nullptr);
+  _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+}
+
+}  // namespace
+}  // namespace tulle
+
+int main(int argc, char** argv) { return tulle::Main(argc, argv); }
