@@ -50,14 +50,21 @@ std::string HostName() {
   return name;
 }
 
-std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }
+std::string HostOf(const std::string& address) {
+  return address.substr(0, address.rfind(':'));
+}
 
-bool IsEveryAddress(const std::string& host) { return host.empty() || host == "0.0.0.0" || host == "[::]"; }
+bool IsEveryAddress(const std::string& host) {
+  return host.empty() || host == "0.0.0.0" || host == "[::]";
+}
 
-Duration Seconds(double seconds) { return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds)); }
+Duration Seconds(double seconds) {
+  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
+}
 
 Result<std::unique_ptr<control::Store>> OpenStore(const Flags& flags) {
-  if (flags.store == "memory") return std::unique_ptr<control::Store>(std::make_unique<control::MemoryStore>());
+  if (flags.store == "memory")
+    return std::unique_ptr<control::Store>(std::make_unique<control::MemoryStore>());
   TULLE_ASSIGN_OR_RETURN(auto store, control::SqliteStore::Open(flags.state_dir + "/mesh.db"));
   return std::unique_ptr<control::Store>(std::move(store));
 }
@@ -66,8 +73,9 @@ Result<std::unique_ptr<control::Store>> OpenStore(const Flags& flags) {
 Status WriteCredentials(const Flags& flags, security::CertificateAuthority& authority, const Clock& clock,
                         const std::string& endpoint, const std::string& http_endpoint) {
   const auto write = [&](security::Role role, const std::string& name, const std::string& file) -> Status {
-    TULLE_ASSIGN_OR_RETURN(security::Credentials credentials,
-                           security::EnsureCredentials(authority, flags.state_dir + "/credentials", {role, name}, clock));
+    TULLE_ASSIGN_OR_RETURN(
+        security::Credentials credentials,
+        security::EnsureCredentials(authority, flags.state_dir + "/credentials", {role, name}, clock));
     credentials.endpoint = endpoint;
     credentials.http_endpoint = http_endpoint;
     // Relative, so that the state directory may be moved.
@@ -76,8 +84,10 @@ Status WriteCredentials(const Flags& flags, security::CertificateAuthority& auth
     }
     return security::SaveCredentials(credentials, flags.state_dir + "/" + file);
   };
-  for (const std::string& node : flags.nodes) TULLE_RETURN_IF_ERROR(write(security::Role::kNode, node, "node-" + node + ".conf"));
-  for (const std::string& user : flags.users) TULLE_RETURN_IF_ERROR(write(security::Role::kUser, user, "user-" + user + ".conf"));
+  for (const std::string& node : flags.nodes)
+    TULLE_RETURN_IF_ERROR(write(security::Role::kNode, node, "node-" + node + ".conf"));
+  for (const std::string& user : flags.users)
+    TULLE_RETURN_IF_ERROR(write(security::Role::kUser, user, "user-" + user + ".conf"));
   return write(security::Role::kUser, flags.users.front(), "client.conf");
 }
 
@@ -93,8 +103,9 @@ Status Run(Flags flags) {
   SecureRandom random;
   TULLE_RETURN_IF_ERROR(security::MakePrivateDirectory(flags.state_dir));
   TULLE_ASSIGN_OR_RETURN(const std::unique_ptr<control::Store> store, OpenStore(flags));
-  TULLE_ASSIGN_OR_RETURN(security::CertificateAuthority authority,
-                         security::CertificateAuthority::OpenOrCreate(flags.state_dir + "/ca", clock, random));
+  TULLE_ASSIGN_OR_RETURN(
+      security::CertificateAuthority authority,
+      security::CertificateAuthority::OpenOrCreate(flags.state_dir + "/ca", clock, random));
 
   std::atomic<bool> failed = false;
   control::ControllerOptions options;
@@ -116,15 +127,19 @@ Status Run(Flags flags) {
   TULLE_ASSIGN_OR_RETURN(const security::PemBundle pem,
                          authority.Issue({security::Role::kController, security::MakeName(HostName())},
                                          {.hosts = {hosts.begin(), hosts.end()}}));
-  TULLE_ASSIGN_OR_RETURN(std::unique_ptr<control::GrpcServer> grpc, control::GrpcServer::Start(flags.listen, pem, service));
-  TULLE_ASSIGN_OR_RETURN(std::unique_ptr<control::HttpServer> http, control::HttpServer::Start(flags.http_listen, pem, service));
+  TULLE_ASSIGN_OR_RETURN(std::unique_ptr<control::GrpcServer> grpc,
+                         control::GrpcServer::Start(flags.listen, pem, service));
+  TULLE_ASSIGN_OR_RETURN(std::unique_ptr<control::HttpServer> http,
+                         control::HttpServer::Start(flags.http_listen, pem, service));
   const std::string grpc_port = ":" + std::to_string(grpc->port());
   const std::string http_port = ":" + std::to_string(http->port());
-  TULLE_RETURN_IF_ERROR(WriteCredentials(flags, authority, clock, flags.advertise + grpc_port, flags.advertise + http_port));
+  TULLE_RETURN_IF_ERROR(
+      WriteCredentials(flags, authority, clock, flags.advertise + grpc_port, flags.advertise + http_port));
 
   const std::string grpc_address = HostOf(flags.listen) + grpc_port;
   const std::string http_address = HostOf(flags.http_listen) + http_port;
-  Log(LogLevel::kInfo, "controller", "listening", {{"grpc", grpc_address}, {"http", http_address}, {"state", flags.state_dir}});
+  Log(LogLevel::kInfo, "controller", "listening",
+      {{"grpc", grpc_address}, {"http", http_address}, {"state", flags.state_dir}});
   if (flags.ready_fd >= 0) {
     const std::string text = "grpc " + grpc_address + "\nhttp " + http_address + "\n";
     [[maybe_unused]] const ssize_t written = write(flags.ready_fd, text.data(), text.size());
@@ -137,7 +152,9 @@ Status Run(Flags flags) {
   controller.Stop();  // ends all streams, so that the servers have nothing to wait for
   http.reset();
   grpc.reset();
-  if (failed) return Error{.code = Code::kInternal, .message = "the store failed; see the log. Start again to go on from it"};
+  if (failed)
+    return Error{.code = Code::kInternal,
+                 .message = "the store failed; see the log. Start again to go on from it"};
   return OkStatus();
 }
 
@@ -146,39 +163,50 @@ int Main(int argc, char** argv) {
   const char* login = std::getenv("USER");
   flags.users = {security::MakeName(login == nullptr ? "admin" : login)};
   CLI::App app(
-      "The controller of a mesh: takes claims for vGPUs, places them on its nodes, and keeps the mesh's keys.\n\n"
-      "Its state directory gets client.conf (for `tulle` and the client library), node-NAME.conf for each --node, the\n"
+      "The controller of a mesh: takes claims for vGPUs, places them on its nodes, and keeps the mesh's "
+      "keys.\n\n"
+      "Its state directory gets client.conf (for `tulle` and the client library), node-NAME.conf for each "
+      "--node, the\n"
       "mesh's CA and its store. Example: tulle-controller --listen 0.0.0.0:7400 --node gpu-1 --node gpu-2",
       "tulle-controller");
   app.set_version_flag("--version", TULLE_VERSION);
   app.option_defaults()->always_capture_default();
-  app.add_option("--listen", flags.listen, "HOST:PORT of the gRPC API, for users and nodes; port 0: any free one");
-  app.add_option("--http-listen", flags.http_listen, "HOST:PORT of the JSON API, /healthz and /metrics; port 0: any free one");
+  app.add_option("--listen", flags.listen,
+                 "HOST:PORT of the gRPC API, for users and nodes; port 0: any free one");
+  app.add_option("--http-listen", flags.http_listen,
+                 "HOST:PORT of the JSON API, /healthz and /metrics; port 0: any free one");
   app.add_option("--advertise", flags.advertise,
-                 "Host name or address that is written into client.conf and node-NAME.conf [the host of --listen, or this "
+                 "Host name or address that is written into client.conf and node-NAME.conf [the host of "
+                 "--listen, or this "
                  "host's name when that is every address]")
       ->default_str("");
   app.add_option("--state-dir", flags.state_dir, "Where store, keys and credentials are kept");
-  app.add_option("--store", flags.store, "sqlite: a file in the state directory; memory: everything is forgotten at the end")
+  app.add_option("--store", flags.store,
+                 "sqlite: a file in the state directory; memory: everything is forgotten at the end")
       ->check(CLI::IsMember({"sqlite", "memory"}));
-  app.add_option("--node", flags.nodes, "Name of a node that gets credentials, node-NAME.conf; may be repeated")
+  app.add_option("--node", flags.nodes,
+                 "Name of a node that gets credentials, node-NAME.conf; may be repeated")
       ->take_all()
       ->default_str("");
   app.add_option("--user", flags.users,
-                 "Name of a user (a tenant) that gets credentials, user-NAME.conf; may be repeated, the first one is the "
+                 "Name of a user (a tenant) that gets credentials, user-NAME.conf; may be repeated, the "
+                 "first one is the "
                  "administrator and the one of client.conf")
       ->take_all()
       ->default_str(flags.users.front());
-  app.add_option("--hold-grace", flags.hold_grace_s, "Seconds that a claim outlives the program that holds it")
+  app.add_option("--hold-grace", flags.hold_grace_s,
+                 "Seconds that a claim outlives the program that holds it")
       ->check(CLI::Range(0.1, 86400.0));
-  app.add_option("--node-lost-after", flags.node_lost_after_s, "Seconds out of touch after which a node's vGPUs are given up")
+  app.add_option("--node-lost-after", flags.node_lost_after_s,
+                 "Seconds out of touch after which a node's vGPUs are given up")
       ->check(CLI::Range(1.0, 86400.0));
   app.add_option("--log-level", flags.log_level, "Least level that is logged")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}));
   app.add_option("--log-format", flags.log_format, "Lines for people or for machines, on standard error")
       ->check(CLI::IsMember({"text", "json"}));
   app.add_option("--ready-fd", flags.ready_fd,
-                 "Descriptor that gets \"grpc HOST:PORT\" and \"http HOST:PORT\", a line each, and is closed when both listen "
+                 "Descriptor that gets \"grpc HOST:PORT\" and \"http HOST:PORT\", a line each, and is closed "
+                 "when both listen "
                  "and all credentials are written")
       ->check(CLI::NonNegativeNumber)
       ->default_str("");
@@ -189,7 +217,8 @@ int Main(int argc, char** argv) {
   SetLogSink(flags.log_format == "json" ? JsonLogSink : StderrLogSink, level);
   if (const Status status = Run(std::move(flags)); !status.ok()) {
     Log(LogLevel::kError, "controller", status.error().message);
-    if (!LogEnabled(LogLevel::kError)) std::fprintf(stderr, "tulle-controller: %s\n", status.error().message.c_str());
+    if (!LogEnabled(LogLevel::kError))
+      std::fprintf(stderr, "tulle-controller: %s\n", status.error().message.c_str());
     return EXIT_FAILURE;
   }
   return EXIT_SUCCESS;
@@ -198,4 +227,6 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace tulle
 
-int main(int argc, char** argv) { return tulle::Main(argc, argv); }
+int main(int argc, char** argv) {
+  return tulle::Main(argc, argv);
+}

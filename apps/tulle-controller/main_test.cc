@@ -34,14 +34,16 @@ class ControllerProgramTest : public ::testing::Test {
   }
 
   // Runs until ready; what it said then, or nothing when it ended instead.
-  std::map<std::string, std::string> Start(const std::string& listen = "127.0.0.1:0", const std::string& http = "127.0.0.1:0",
+  std::map<std::string, std::string> Start(const std::string& listen = "127.0.0.1:0",
+                                           const std::string& http = "127.0.0.1:0",
                                            const std::vector<std::string>& more = {}) {
     int ends[2];
     EXPECT_EQ(pipe2(ends, O_CLOEXEC), 0);
     const UniqueFd read_end(ends[0]);
     UniqueFd write_end(ends[1]);
-    std::vector<std::string> argv = {CONTROLLER, "--state-dir", state_, "--listen", listen, "--http-listen", http, "--user", "alice",
-                                     "--node", "a", "--log-level", "off", "--ready-fd", "3"};
+    std::vector<std::string> argv = {CONTROLLER, "--state-dir", state_,  "--listen", listen, "--http-listen",
+                                     http,       "--user",      "alice", "--node",   "a",    "--log-level",
+                                     "off",      "--ready-fd",  "3"};
     argv.insert(argv.end(), more.begin(), more.end());
     auto process = Subprocess::Start({.argv = argv, .fds = {{-1, 0}, {ends[1], 3}}});
     EXPECT_TRUE(process.ok()) << process.error().message;
@@ -49,7 +51,8 @@ class ControllerProgramTest : public ::testing::Test {
     write_end.reset();
     std::string text;
     char buffer[256];
-    for (ssize_t got; (got = read(read_end.get(), buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(got));
+    for (ssize_t got; (got = read(read_end.get(), buffer, sizeof buffer)) > 0;)
+      text.append(buffer, static_cast<std::size_t>(got));
     std::map<std::string, std::string> facts;
     std::istringstream lines(text);
     for (std::string key, value; lines >> key >> value;) facts[key] = value;

@@ -1,5 +1,6 @@
-// Bytes that nobody else shall see: cleansed when they go, compared in constant time, never printed (there is no
-// operator<<, and Expose is easy to search for). Each copy cleanses itself. Not thread-safe, like std::vector.
+// Bytes that nobody else shall see: cleansed when they go, compared in constant time, never printed (there is
+// no operator<<, and Expose is easy to search for). Each copy cleanses itself. Not thread-safe, like
+// std::vector.
 #pragma once
 
 #include <cstring>

@@ -31,15 +31,17 @@ constexpr auto kRetryEvery = std::chrono::milliseconds(200);
 
 Error Unreachable(const Config& config) {
   return Error{.code = Code::kUnavailable,
-               .message = "the controller at " + config.endpoint + " cannot be reached; is it running? Start one with `tulle up`, "
+               .message = "the controller at " + config.endpoint +
+                          " cannot be reached; is it running? Start one with `tulle up`, "
                           "or point TULLE_CONFIG to another's client.conf",
                .retry = Retry::kSame};
 }
 
 // Whether opening the stream anew can help.
 bool IsTransient(Code code) {
-  return code == Code::kUnavailable || code == Code::kUnknown || code == Code::kInternal || code == Code::kAborted ||
-         code == Code::kCancelled || code == Code::kDeadlineExceeded || code == Code::kResourceExhausted;
+  return code == Code::kUnavailable || code == Code::kUnknown || code == Code::kInternal ||
+         code == Code::kAborted || code == Code::kCancelled || code == Code::kDeadlineExceeded ||
+         code == Code::kResourceExhausted;
 }
 
 std::string HostName() {
@@ -78,7 +80,8 @@ class HoldImpl final : public ClaimHold {
     changed_.wait_for(lock, timeout, [&] { return is_newer() || failure_ || ended_; });
     if (is_newer()) return *latest_;
     if (failure_) return *failure_;
-    if (ended_) return Error{.code = Code::kFailedPrecondition, .message = "the claim has ended and changes no more"};
+    if (ended_)
+      return Error{.code = Code::kFailedPrecondition, .message = "the claim has ended and changes no more"};
     return Error{.code = Code::kDeadlineExceeded, .message = "no change of the claim in time"};
   }
 
@@ -90,13 +93,15 @@ class HoldImpl final : public ClaimHold {
       Result<Claim> changed = WaitChange(claim ? claim->metadata.resource_version : 0, left);
       if (!changed.ok()) {
         if (changed.error().code != Code::kDeadlineExceeded || !claim) return changed;
-        return Error{.code = Code::kDeadlineExceeded, .message = "the claim is still PENDING: " + Why(*claim)};
+        return Error{.code = Code::kDeadlineExceeded,
+                     .message = "the claim is still PENDING: " + Why(*claim)};
       }
       claim = *std::move(changed);
       if (claim->status.phase == control::ClaimPhase::kBound) return *std::move(claim);
       if (control::IsFinal(claim->status.phase)) {
         return Error{.code = Code::kFailedPrecondition,
-                     .message = std::string("the claim is ") + control::Name(claim->status.phase) + ": " + Why(*claim)};
+                     .message = std::string("the claim is ") + control::Name(claim->status.phase) + ": " +
+                                Why(*claim)};
       }
     }
   }
@@ -110,7 +115,8 @@ class HoldImpl final : public ClaimHold {
   static std::string Why(const Claim& claim) {
     for (const char* type : {"Placed", "Ready"}) {
       const control::Condition* condition = control::FindCondition(claim.status.conditions, type);
-      if (condition != nullptr && !condition->status && !condition->message.empty()) return condition->message;
+      if (condition != nullptr && !condition->status && !condition->message.empty())
+        return condition->message;
     }
     return "no reason is known";
   }
@@ -137,7 +143,8 @@ class HoldImpl final : public ClaimHold {
       context_ = nullptr;
       connected_ = false;
       if (status.ok()) ended_ = true;
-      if (!status.ok() && !IsTransient(static_cast<Code>(status.error_code()))) failure_ = control::ToError(status);
+      if (!status.ok() && !IsTransient(static_cast<Code>(status.error_code())))
+        failure_ = control::ToError(status);
       changed_.notify_all();
       if (ended_ || failure_) return;
       if (changed_.wait_for(lock, kRetryEvery, [this] { return stopped_; })) return;
@@ -179,12 +186,23 @@ class WatchImpl final : public Watch {
     }
     Event event{.type = static_cast<EventType>(from.type()), .resource_version = from.resource_version()};
     switch (from.resource_case()) {
-      case v1::WatchEvent::kClaim: event.resource = control::FromProto(from.claim()); break;
-      case v1::WatchEvent::kVgpu: event.resource = control::FromProto(from.vgpu()); break;
-      case v1::WatchEvent::kGpu: event.resource = control::FromProto(from.gpu()); break;
-      case v1::WatchEvent::kNode: event.resource = control::FromProto(from.node()); break;
-      case v1::WatchEvent::kInstance: event.resource = control::FromProto(from.instance()); break;
-      case v1::WatchEvent::RESOURCE_NOT_SET: break;
+      case v1::WatchEvent::kClaim:
+        event.resource = control::FromProto(from.claim());
+        break;
+      case v1::WatchEvent::kVgpu:
+        event.resource = control::FromProto(from.vgpu());
+        break;
+      case v1::WatchEvent::kGpu:
+        event.resource = control::FromProto(from.gpu());
+        break;
+      case v1::WatchEvent::kNode:
+        event.resource = control::FromProto(from.node());
+        break;
+      case v1::WatchEvent::kInstance:
+        event.resource = control::FromProto(from.instance());
+        break;
+      case v1::WatchEvent::RESOURCE_NOT_SET:
+        break;
     }
     return event;
   }
@@ -204,10 +222,12 @@ class ClientImpl final : public Client {
       : config_(std::move(config)), channel_(std::move(channel)), stub_(channel_) {}
 
   Result<MeshInfo> GetMesh(const CallOptions& options) override {
-    TULLE_ASSIGN_OR_RETURN(const auto response, Call(&v1::Mesh::Stub::GetMesh, v1::GetMeshRequest(), options));
+    TULLE_ASSIGN_OR_RETURN(const auto response,
+                           Call(&v1::Mesh::Stub::GetMesh, v1::GetMeshRequest(), options));
     return MeshInfo{.version = response.version(),
                     .caller = response.caller(),
-                    .hold_grace = Duration(google::protobuf::util::TimeUtil::DurationToNanoseconds(response.hold_grace())),
+                    .hold_grace = Duration(
+                        google::protobuf::util::TimeUtil::DurationToNanoseconds(response.hold_grace())),
                     .nodes_ready = response.nodes_ready(),
                     .gpus = response.gpus()};
   }
@@ -215,7 +235,8 @@ class ClientImpl final : public Client {
   Result<Claim> CreateClaim(const NewClaim& claim, const CallOptions& options) override {
     v1::CreateClaimRequest request;
     request.mutable_claim()->mutable_metadata()->set_name(claim.name);
-    request.mutable_claim()->mutable_metadata()->mutable_labels()->insert(claim.labels.begin(), claim.labels.end());
+    request.mutable_claim()->mutable_metadata()->mutable_labels()->insert(claim.labels.begin(),
+                                                                          claim.labels.end());
     *request.mutable_claim()->mutable_spec() = control::ToProto(claim.spec);
     request.set_request_id(claim.request_id);
     if (claim.request_id.empty()) {
@@ -269,22 +290,30 @@ class ClientImpl final : public Client {
   }
 
   Result<std::vector<Claim>> ListClaims(const CallOptions& options) override {
-    return List<Claim>(&v1::Mesh::Stub::ListClaims, v1::ListClaimsRequest(), [](const auto& r) { return r.claims(); }, options);
+    return List<Claim>(
+        &v1::Mesh::Stub::ListClaims, v1::ListClaimsRequest(), [](const auto& r) { return r.claims(); },
+        options);
   }
   Result<std::vector<VGpu>> ListVGpus(const CallOptions& options) override {
-    return List<VGpu>(&v1::Mesh::Stub::ListVGpus, v1::ListVGpusRequest(), [](const auto& r) { return r.vgpus(); }, options);
+    return List<VGpu>(
+        &v1::Mesh::Stub::ListVGpus, v1::ListVGpusRequest(), [](const auto& r) { return r.vgpus(); }, options);
   }
   Result<std::vector<Gpu>> ListGpus(const CallOptions& options) override {
-    return List<Gpu>(&v1::Mesh::Stub::ListGpus, v1::ListGpusRequest(), [](const auto& r) { return r.gpus(); }, options);
+    return List<Gpu>(
+        &v1::Mesh::Stub::ListGpus, v1::ListGpusRequest(), [](const auto& r) { return r.gpus(); }, options);
   }
   Result<std::vector<Node>> ListNodes(const CallOptions& options) override {
-    return List<Node>(&v1::Mesh::Stub::ListNodes, v1::ListNodesRequest(), [](const auto& r) { return r.nodes(); }, options);
+    return List<Node>(
+        &v1::Mesh::Stub::ListNodes, v1::ListNodesRequest(), [](const auto& r) { return r.nodes(); }, options);
   }
   Result<std::vector<Instance>> ListInstances(const CallOptions& options) override {
-    return List<Instance>(&v1::Mesh::Stub::ListInstances, v1::ListInstancesRequest(), [](const auto& r) { return r.instances(); }, options);
+    return List<Instance>(
+        &v1::Mesh::Stub::ListInstances, v1::ListInstancesRequest(),
+        [](const auto& r) { return r.instances(); }, options);
   }
 
-  std::unique_ptr<Watch> WatchChanges(const std::vector<Kind>& kinds, std::uint64_t resource_version) override {
+  std::unique_ptr<Watch> WatchChanges(const std::vector<Kind>& kinds,
+                                      std::uint64_t resource_version) override {
     return std::make_unique<WatchImpl>(stub_, kinds, resource_version);
   }
 
@@ -293,9 +322,11 @@ class ClientImpl final : public Client {
  private:
   // Runs the method, again while the controller is away and time is left: every method may be repeated.
   template <typename Request, typename Response>
-  Result<Response> Call(grpc::Status (v1::Mesh::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+  Result<Response> Call(grpc::Status (v1::Mesh::Stub::*method)(grpc::ClientContext*, const Request&,
+                                                               Response*),
                         const Request& request, const CallOptions& options) {
-    const auto deadline = system_clock::now() + std::chrono::duration_cast<system_clock::duration>(options.timeout);
+    const auto deadline =
+        system_clock::now() + std::chrono::duration_cast<system_clock::duration>(options.timeout);
     for (;;) {
       grpc::ClientContext context;
       context.set_deadline(deadline);
@@ -319,15 +350,16 @@ class ClientImpl final : public Client {
   }
 
   template <typename Request, typename Response>
-  auto Get(grpc::Status (v1::Mesh::Stub::*method)(grpc::ClientContext*, const Request&, Response*), Request request,
-           const std::string& name, const CallOptions& options)
+  auto Get(grpc::Status (v1::Mesh::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+           Request request, const std::string& name, const CallOptions& options)
       -> Result<decltype(control::FromProto(std::declval<Response>()))> {
     request.set_name(name);
     return Converted(Call(method, request, options));
   }
 
   template <typename Resource, typename Request, typename Response, typename F>
-  Result<std::vector<Resource>> List(grpc::Status (v1::Mesh::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+  Result<std::vector<Resource>> List(grpc::Status (v1::Mesh::Stub::*method)(grpc::ClientContext*,
+                                                                            const Request&, Response*),
                                      Request request, F items, const CallOptions& options) {
     std::vector<Resource> all;
     request.set_page_size(kPageSize);
@@ -362,14 +394,25 @@ Result<std::unique_ptr<Client>> Client::Connect() {
   if (config.ok()) return Connect(*config);
   if (config.error().code != Code::kNotFound) return std::move(config).error();
   return Error{.code = Code::kNotFound,
-               .message = "no mesh is configured: there is no " + path + "; start one with `tulle up`, or point TULLE_CONFIG to "
+               .message = "no mesh is configured: there is no " + path +
+                          "; start one with `tulle up`, or point TULLE_CONFIG to "
                           "another's client.conf"};
 }
 
-std::string Client::ToJson(const Claim& claim) { return control::ToJson(control::ToProto(claim)); }
-std::string Client::ToJson(const VGpu& vgpu) { return control::ToJson(control::ToProto(vgpu)); }
-std::string Client::ToJson(const Gpu& gpu) { return control::ToJson(control::ToProto(gpu)); }
-std::string Client::ToJson(const Node& node) { return control::ToJson(control::ToProto(node)); }
-std::string Client::ToJson(const Instance& instance) { return control::ToJson(control::ToProto(instance)); }
+std::string Client::ToJson(const Claim& claim) {
+  return control::ToJson(control::ToProto(claim));
+}
+std::string Client::ToJson(const VGpu& vgpu) {
+  return control::ToJson(control::ToProto(vgpu));
+}
+std::string Client::ToJson(const Gpu& gpu) {
+  return control::ToJson(control::ToProto(gpu));
+}
+std::string Client::ToJson(const Node& node) {
+  return control::ToJson(control::ToProto(node));
+}
+std::string Client::ToJson(const Instance& instance) {
+  return control::ToJson(control::ToProto(instance));
+}
 
 }  // namespace tulle::sdk

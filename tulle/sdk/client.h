@@ -1,14 +1,15 @@
-// The C++ client library of the mesh's API. Results are plain structs (tulle/control/model/resources.h), failures
-// are Results whose codes are the API's; no gRPC or protobuf type shows.
+// The C++ client library of the mesh's API. Results are plain structs (tulle/control/model/resources.h),
+// failures are Results whose codes are the API's; no gRPC or protobuf type shows.
 //
 //   TULLE_ASSIGN_OR_RETURN(auto client, tulle::sdk::Client::Connect());
-//   TULLE_ASSIGN_OR_RETURN(auto claim, client->CreateClaim({.spec = {.memory_bytes = 1 << 30, .release_when_unheld = true}}));
-//   auto hold = client->Hold(claim.metadata.name, {.program = "render"});
+//   TULLE_ASSIGN_OR_RETURN(auto claim, client->CreateClaim({.spec = {.memory_bytes = 1 << 30,
+//   .release_when_unheld = true}})); auto hold = client->Hold(claim.metadata.name, {.program = "render"});
 //   TULLE_ASSIGN_OR_RETURN(claim, hold->WaitBound());
 //   TULLE_ASSIGN_OR_RETURN(auto vgpus, client->Attach(claim.metadata.name));
 //
-// A Client is thread-safe and may be shared; it owns one connection. Not to be used across fork(2): fork first, or
-// exec. Connections are made on first use and again after a break, so Connect succeeds while the controller is down.
+// A Client is thread-safe and may be shared; it owns one connection. Not to be used across fork(2): fork
+// first, or exec. Connections are made on first use and again after a break, so Connect succeeds while the
+// controller is down.
 #pragma once
 
 #include <chrono>
@@ -39,12 +40,13 @@ using control::VGpu;
 // How to reach a controller and as whom. Read and written by tulle/security/credentials.h.
 using Config = security::Credentials;
 
-// Where the configuration is: $TULLE_CONFIG (a file), else client.conf in the state directory (tulle/base/paths.h).
+// Where the configuration is: $TULLE_CONFIG (a file), else client.conf in the state directory
+// (tulle/base/paths.h).
 std::string DefaultConfigPath();
 
 struct CallOptions {
-  // The call fails with kDeadlineExceeded after this long. While the controller cannot be reached a call waits for
-  // it up to this long, unless fail_fast.
+  // The call fails with kDeadlineExceeded after this long. While the controller cannot be reached a call
+  // waits for it up to this long, unless fail_fast.
   Duration timeout = std::chrono::seconds(10);
   // kUnavailable at once when the controller cannot be reached.
   bool fail_fast = false;
@@ -53,8 +55,9 @@ struct CallOptions {
 struct NewClaim {
   std::string name;  // empty: the controller chooses
   Labels labels;
-  ClaimSpec spec;          // fields left at 0 get the API's defaults
-  std::string request_id;  // empty: a fresh random one, so that the library's own retries create one claim only
+  ClaimSpec spec;  // fields left at 0 get the API's defaults
+  std::string
+      request_id;  // empty: a fresh random one, so that the library's own retries create one claim only
 };
 
 struct HoldOptions {
@@ -62,8 +65,8 @@ struct HoldOptions {
   std::string program;   // what runs, for people
 };
 
-// Says that the claim's user is alive, from construction to destruction (or the death of this process, however it
-// dies). A thread of its own keeps the stream open and opens it anew after a break. Thread-safe.
+// Says that the claim's user is alive, from construction to destruction (or the death of this process,
+// however it dies). A thread of its own keeps the stream open and opens it anew after a break. Thread-safe.
 class ClaimHold {
  public:
   virtual ~ClaimHold() = default;
@@ -71,12 +74,13 @@ class ClaimHold {
   // The claim as last seen; nothing before the first message has come.
   virtual std::optional<Claim> Latest() const = 0;
 
-  // Waits until the claim's resource version is above `after_version` (0: until anything is known) and returns it.
-  // kDeadlineExceeded when nothing newer came; kNotFound, kUnauthenticated, ... when holding failed for good.
+  // Waits until the claim's resource version is above `after_version` (0: until anything is known) and
+  // returns it. kDeadlineExceeded when nothing newer came; kNotFound, kUnauthenticated, ... when holding
+  // failed for good.
   virtual Result<Claim> WaitChange(std::uint64_t after_version, Duration timeout) = 0;
 
-  // Waits until the claim is BOUND. kDeadlineExceeded carries what it waits for, kFailedPrecondition why the claim
-  // ended instead.
+  // Waits until the claim is BOUND. kDeadlineExceeded carries what it waits for, kFailedPrecondition why the
+  // claim ended instead.
   virtual Result<Claim> WaitBound(Duration timeout = std::chrono::minutes(10)) = 0;
 
   // False from the first break of the stream that has not been mended.
@@ -96,9 +100,9 @@ struct Event {
 class Watch {
  public:
   virtual ~Watch() = default;
-  // Blocks for the next event. kOutOfRange: the controller no longer has the changes since then, watch from 0 (or
-  // list) again. kUnavailable: the connection broke, watch again from the last event's version. kCancelled after
-  // Cancel.
+  // Blocks for the next event. kOutOfRange: the controller no longer has the changes since then, watch from 0
+  // (or list) again. kUnavailable: the connection broke, watch again from the last event's version.
+  // kCancelled after Cancel.
   virtual Result<Event> Next() = 0;
   virtual void Cancel() = 0;
 };
@@ -113,8 +117,9 @@ struct MeshInfo {
 
 class Client {
  public:
-  // `config`, or the file at DefaultConfigPath(). kNotFound when there is none (start a mesh, or set TULLE_CONFIG);
-  // kInvalidArgument when it or a file that it names cannot be used. Does not wait for the controller.
+  // `config`, or the file at DefaultConfigPath(). kNotFound when there is none (start a mesh, or set
+  // TULLE_CONFIG); kInvalidArgument when it or a file that it names cannot be used. Does not wait for the
+  // controller.
   static Result<std::unique_ptr<Client>> Connect(const Config& config);
   static Result<std::unique_ptr<Client>> Connect();
 
@@ -125,11 +130,13 @@ class Client {
   virtual Result<Claim> CreateClaim(const NewClaim& claim, const CallOptions& options = {}) = 0;
   // Releases it (phase RELEASED); a claim that has ended already is removed.
   virtual Result<Claim> DeleteClaim(const std::string& name, const CallOptions& options = {}) = 0;
-  virtual Result<std::vector<AttachedVGpu>> Attach(const std::string& claim, const CallOptions& options = {}) = 0;
+  virtual Result<std::vector<AttachedVGpu>> Attach(const std::string& claim,
+                                                   const CallOptions& options = {}) = 0;
   // Revokes all grants of the claim; the next Attach makes new ones.
   virtual Status Detach(const std::string& claim, const CallOptions& options = {}) = 0;
   // Whether the node takes new vGPUs. kPermissionDenied for all but administrators of the mesh.
-  virtual Result<Node> CordonNode(const std::string& name, bool cordoned, const CallOptions& options = {}) = 0;
+  virtual Result<Node> CordonNode(const std::string& name, bool cordoned,
+                                  const CallOptions& options = {}) = 0;
   // Never null; problems show in the hold's own results. The client must outlive it.
   virtual std::unique_ptr<ClaimHold> Hold(const std::string& claim, const HoldOptions& options = {}) = 0;
 
@@ -147,8 +154,10 @@ class Client {
   virtual Result<std::vector<Node>> ListNodes(const CallOptions& options = {}) = 0;
   virtual Result<std::vector<Instance>> ListInstances(const CallOptions& options = {}) = 0;
 
-  // No kinds: all. From version 0: what exists as kAdded, then kSynced, then changes. The client must outlive it.
-  virtual std::unique_ptr<Watch> WatchChanges(const std::vector<Kind>& kinds, std::uint64_t resource_version = 0) = 0;
+  // No kinds: all. From version 0: what exists as kAdded, then kSynced, then changes. The client must outlive
+  // it.
+  virtual std::unique_ptr<Watch> WatchChanges(const std::vector<Kind>& kinds,
+                                              std::uint64_t resource_version = 0) = 0;
 
   // The controller may be unreachable; that is an error of each call, never of these.
   virtual const Config& config() const = 0;

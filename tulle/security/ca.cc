@@ -88,10 +88,11 @@ Result<CertificatePtr> Draft(const std::string& common_name, EVP_PKEY* key, std:
       BN_to_ASN1_INTEGER(number.get(), X509_get_serialNumber(certificate.get())) == nullptr ||
       ASN1_TIME_set(X509_getm_notBefore(certificate.get()), from) == nullptr ||
       ASN1_TIME_set(X509_getm_notAfter(certificate.get()), until) == nullptr ||
-      X509_NAME_add_entry_by_txt(subject, "O", MBSTRING_UTF8, reinterpret_cast<const unsigned char*>("tulle"), -1, -1,
-                                 0) != 1 ||
+      X509_NAME_add_entry_by_txt(subject, "O", MBSTRING_UTF8, reinterpret_cast<const unsigned char*>("tulle"),
+                                 -1, -1, 0) != 1 ||
       X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_UTF8,
-                                 reinterpret_cast<const unsigned char*>(common_name.c_str()), -1, -1, 0) != 1 ||
+                                 reinterpret_cast<const unsigned char*>(common_name.c_str()), -1, -1,
+                                 0) != 1 ||
       X509_set_pubkey(certificate.get(), key) != 1) {
     return CryptoError("cannot make a certificate");
   }
@@ -107,16 +108,17 @@ Status RequirePrivate(const std::string& path) {
   struct stat info {};
   if (stat(path.c_str(), &info) != 0) return ErrnoError("cannot look at " + path, errno);
   if ((info.st_mode & 0077) != 0) {
-    return Error{.code = Code::kPermissionDenied,
-                 .message = path + " may be read by others; take it as known to them, or `chmod 600 " + path + "`"};
+    return Error{
+        .code = Code::kPermissionDenied,
+        .message = path + " may be read by others; take it as known to them, or `chmod 600 " + path + "`"};
   }
   return OkStatus();
 }
 
 }  // namespace
 
-Result<CertificateAuthority> CertificateAuthority::OpenOrCreate(const std::string& directory, const Clock& clock,
-                                                                Random& random) {
+Result<CertificateAuthority> CertificateAuthority::OpenOrCreate(const std::string& directory,
+                                                                const Clock& clock, Random& random) {
   TULLE_RETURN_IF_ERROR(MakePrivateDirectory(directory));
   const std::string certificate_path = directory + "/ca.pem";
   const std::string key_path = directory + "/ca.key";
@@ -138,7 +140,8 @@ Result<CertificateAuthority> CertificateAuthority::OpenOrCreate(const std::strin
     if (authority.certificate_ == nullptr || authority.key_ == nullptr ||
         X509_check_private_key(authority.certificate_.get(), authority.key_.get()) != 1) {
       ERR_clear_error();
-      return Error{.code = Code::kDataLoss, .message = key_path + " and " + certificate_path + " do not belong together"};
+      return Error{.code = Code::kDataLoss,
+                   .message = key_path + " and " + certificate_path + " do not belong together"};
     }
     return authority;
   }
@@ -152,7 +155,8 @@ Result<CertificateAuthority> CertificateAuthority::OpenOrCreate(const std::strin
   if (X509_set_issuer_name(raw, X509_get_subject_name(raw)) != 1 ||
       !AddExtension(raw, raw, NID_basic_constraints, "critical,CA:TRUE,pathlen:0") ||
       !AddExtension(raw, raw, NID_key_usage, "critical,keyCertSign,cRLSign") ||
-      !AddExtension(raw, raw, NID_subject_key_identifier, "hash") || X509_sign(raw, authority.key_.get(), EVP_sha256()) == 0) {
+      !AddExtension(raw, raw, NID_subject_key_identifier, "hash") ||
+      X509_sign(raw, authority.key_.get(), EVP_sha256()) == 0) {
     return CryptoError("cannot sign the CA's certificate");
   }
   authority.certificate_.reset(certificate.release());
@@ -190,7 +194,8 @@ Result<PemBundle> CertificateAuthority::Issue(const Identity& identity, const Is
       !AddExtension(raw, issuer, NID_key_usage, "critical,digitalSignature") ||
       !AddExtension(raw, issuer, NID_ext_key_usage, serves ? "serverAuth,clientAuth" : "clientAuth") ||
       !AddExtension(raw, issuer, NID_authority_key_identifier, "keyid") ||
-      !AddExtension(raw, issuer, NID_subject_alt_name, names) || X509_sign(raw, key_.get(), EVP_sha256()) == 0) {
+      !AddExtension(raw, issuer, NID_subject_alt_name, names) ||
+      X509_sign(raw, key_.get(), EVP_sha256()) == 0) {
     return CryptoError("cannot sign a certificate for " + identity.Uri());
   }
   PemBundle bundle;
@@ -201,7 +206,8 @@ Result<PemBundle> CertificateAuthority::Issue(const Identity& identity, const Is
 }
 
 Result<Credentials> EnsureCredentials(CertificateAuthority& authority, const std::string& directory,
-                                      const Identity& identity, const Clock& clock, const IssueOptions& options) {
+                                      const Identity& identity, const Clock& clock,
+                                      const IssueOptions& options) {
   TULLE_RETURN_IF_ERROR(MakePrivateDirectory(directory));
   const std::string stem = directory + "/" + RoleName(identity.role) + "-" + identity.name;
   Credentials credentials{.identity = identity.Uri(),
@@ -210,7 +216,8 @@ Result<Credentials> EnsureCredentials(CertificateAuthority& authority, const std
                           .key_file = stem + ".key"};
   // A controller's hosts may differ from one start to the next, so its certificate is always made anew.
   if (identity.role != Role::kController) {
-    if (const auto bundle = LoadPemBundle(credentials); bundle.ok() && bundle->ca == authority.certificate_pem()) {
+    if (const auto bundle = LoadPemBundle(credentials);
+        bundle.ok() && bundle->ca == authority.certificate_pem()) {
       const CertificatePtr certificate = ParseCertificate(bundle->certificate);
       std::time_t renew_at = clock.WallMicros() / 1'000'000 + std::chrono::seconds(kRenewBefore).count();
       if (certificate != nullptr && X509_cmp_time(X509_get0_notAfter(certificate.get()), &renew_at) > 0) {

@@ -1,5 +1,6 @@
-// The mesh's own certificate authority (ECDSA P-256): one folder with ca.pem and ca.key, readable by its owner only.
-// It issues a certificate and a fresh key for each identity. Used by the controller; not thread-safe.
+// The mesh's own certificate authority (ECDSA P-256): one folder with ca.pem and ca.key, readable by its
+// owner only. It issues a certificate and a fresh key for each identity. Used by the controller; not
+// thread-safe.
 #pragma once
 
 #include <openssl/evp.h>
@@ -25,12 +26,14 @@ struct IssueOptions {
 
 class CertificateAuthority {
  public:
-  // Loads the authority in `directory`, or makes one there. Fails when the folder or the key may be read by others,
-  // and when only one of the two files is there (a lost key is never replaced silently: every certificate would die).
-  static Result<CertificateAuthority> OpenOrCreate(const std::string& directory, const Clock& clock, Random& random);
+  // Loads the authority in `directory`, or makes one there. Fails when the folder or the key may be read by
+  // others, and when only one of the two files is there (a lost key is never replaced silently: every
+  // certificate would die).
+  static Result<CertificateAuthority> OpenOrCreate(const std::string& directory, const Clock& clock,
+                                                   Random& random);
 
-  // A new key pair and its certificate, valid from an hour ago (clocks differ) for `validity`. For role controller it
-  // may serve and carries kControllerTlsName; the others may only be clients.
+  // A new key pair and its certificate, valid from an hour ago (clocks differ) for `validity`. For role
+  // controller it may serve and carries kControllerTlsName; the others may only be clients.
   Result<PemBundle> Issue(const Identity& identity, const IssueOptions& options = {});
 
   const std::string& certificate_pem() const { return certificate_pem_; }
@@ -50,9 +53,10 @@ class CertificateAuthority {
 };
 
 // Credentials for `identity` in `directory`, made by `authority` when they are not there yet, are for another
-// authority, or expire within 30 days: <role>-<name>.pem, <role>-<name>.key and ca.pem. Returns what names them, with empty
-// endpoints.
+// authority, or expire within 30 days: <role>-<name>.pem, <role>-<name>.key and ca.pem. Returns what names
+// them, with empty endpoints.
 Result<Credentials> EnsureCredentials(CertificateAuthority& authority, const std::string& directory,
-                                      const Identity& identity, const Clock& clock, const IssueOptions& options = {});
+                                      const Identity& identity, const Clock& clock,
+                                      const IssueOptions& options = {});
 
 }  // namespace tulle::security

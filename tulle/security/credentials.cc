@@ -50,14 +50,16 @@ Result<Credentials> LoadCredentials(const std::string& path) {
     const auto equals = line.find('=');
     if (equals == std::string_view::npos) return bad(line_number, "not of the form \"key = value\"");
     const std::string_view name = Trim(line.substr(0, equals));
-    const auto key = std::find_if(std::begin(kKeys), std::end(kKeys), [name](const Key& k) { return name == k.name; });
+    const auto key =
+        std::find_if(std::begin(kKeys), std::end(kKeys), [name](const Key& k) { return name == k.name; });
     if (key == std::end(kKeys)) continue;  // of a later version
     std::string value(Trim(line.substr(equals + 1)));
     if (key->is_file && !value.empty()) value = std::filesystem::path(path).parent_path() / value;
     credentials.*key->field = std::move(value);
   }
   for (const Key& key : kKeys) {
-    if (key.required && (credentials.*key.field).empty()) return bad(line_number, std::string(key.name) + " is missing");
+    if (key.required && (credentials.*key.field).empty())
+      return bad(line_number, std::string(key.name) + " is missing");
   }
   return credentials;
 }

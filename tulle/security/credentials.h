@@ -1,6 +1,6 @@
-// How a program reaches a controller and as whom: a small text file of "key = value" lines ('#' starts a comment)
-// that names an address and three PEM files. The controller writes one for each user and node that it knows; the
-// client library and nodes read it.
+// How a program reaches a controller and as whom: a small text file of "key = value" lines ('#' starts a
+// comment) that names an address and three PEM files. The controller writes one for each user and node that
+// it knows; the client library and nodes read it.
 //
 //   endpoint = 127.0.0.1:7400
 //   http_endpoint = 127.0.0.1:7401
@@ -16,8 +16,8 @@
 
 namespace tulle::security {
 
-// The name that each controller's certificate carries; clients verify it whatever address they use, so no other
-// certificate of the mesh can pass for a controller's.
+// The name that each controller's certificate carries; clients verify it whatever address they use, so no
+// other certificate of the mesh can pass for a controller's.
 inline constexpr char kControllerTlsName[] = "controller.tulle";
 
 struct Credentials {

@@ -19,7 +19,9 @@ Secret HkdfSha256(ByteView key, ByteView salt, ByteView info, std::size_t size_b
   TULLE_CHECK(kdf != nullptr);
   const std::unique_ptr<EVP_KDF_CTX, Free> context(EVP_KDF_CTX_new(kdf.get()));
   TULLE_CHECK(context != nullptr);
-  const auto bytes = [](ByteView view) { return const_cast<std::byte*>(view.data()); };  // the API is not const
+  const auto bytes = [](ByteView view) {
+    return const_cast<std::byte*>(view.data());
+  };  // the API is not const
   char digest[] = "SHA256";
   OSSL_PARAM parameters[5];
   std::size_t count = 0;
@@ -34,8 +36,8 @@ Secret HkdfSha256(ByteView key, ByteView salt, ByteView info, std::size_t size_b
   }
   parameters[count] = OSSL_PARAM_construct_end();
   Secret out = Secret::OfSize(size_bytes);
-  TULLE_CHECK(EVP_KDF_derive(context.get(), reinterpret_cast<unsigned char*>(out.Mutable().data()), size_bytes,
-                             parameters) == 1);
+  TULLE_CHECK(EVP_KDF_derive(context.get(), reinterpret_cast<unsigned char*>(out.Mutable().data()),
+                             size_bytes, parameters) == 1);
   return out;
 }
 

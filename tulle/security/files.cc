@@ -84,7 +84,8 @@ Status MakePrivateDirectory(const std::string& path) {
   if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return FileError("cannot create", path);
   struct stat info {};
   if (stat(path.c_str(), &info) != 0) return FileError("cannot look at", path);
-  if (!S_ISDIR(info.st_mode)) return Error{.code = Code::kFailedPrecondition, .message = path + " is not a folder"};
+  if (!S_ISDIR(info.st_mode))
+    return Error{.code = Code::kFailedPrecondition, .message = path + " is not a folder"};
   if (info.st_uid != geteuid() || (info.st_mode & 0077) != 0) {
     return Error{.code = Code::kPermissionDenied,
                  .message = path + " holds keys, so it must be yours alone; see `ls -ld " + path +

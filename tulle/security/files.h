@@ -15,8 +15,8 @@ Result<std::string> ReadFile(const std::string& path, std::size_t max_bytes);
 // Mode 0600, durable: a temporary file in the same folder, fsync, rename, fsync of the folder.
 Status WritePrivateFile(const std::string& path, std::string_view text);
 
-// Makes the folder (and its parents) with mode 0700 when it is not there. kPermissionDenied when it is another
-// user's or others may enter it; the message says how to mend that.
+// Makes the folder (and its parents) with mode 0700 when it is not there. kPermissionDenied when it is
+// another user's or others may enter it; the message says how to mend that.
 Status MakePrivateDirectory(const std::string& path);
 
 }  // namespace tulle::security

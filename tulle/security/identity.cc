@@ -12,22 +12,31 @@ namespace {
 constexpr std::string_view kScheme = "tulle://";
 constexpr std::size_t kMaxName = 63;
 
-bool IsNameCharacter(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; }
+bool IsNameCharacter(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
+}
 
-Error NoIdentity(const std::string& what) { return Error{.code = Code::kUnauthenticated, .message = what}; }
+Error NoIdentity(const std::string& what) {
+  return Error{.code = Code::kUnauthenticated, .message = what};
+}
 
 }  // namespace
 
 const char* RoleName(Role role) {
   switch (role) {
-    case Role::kController: return "controller";
-    case Role::kNode: return "node";
-    case Role::kUser: return "user";
+    case Role::kController:
+      return "controller";
+    case Role::kNode:
+      return "node";
+    case Role::kUser:
+      return "user";
   }
   return "";
 }
 
-std::string Identity::Uri() const { return std::string(kScheme) + RoleName(role) + "/" + name; }
+std::string Identity::Uri() const {
+  return std::string(kScheme) + RoleName(role) + "/" + name;
+}
 
 bool IsName(std::string_view name) {
   return !name.empty() && name.size() <= kMaxName && name.front() != '-' && name.back() != '-' &&
@@ -59,12 +68,14 @@ Result<Identity> ParseIdentity(std::string_view uri) {
 }
 
 Result<Identity> IdentityOfCertificate(std::string_view pem) {
-  const std::unique_ptr<BIO, int (*)(BIO*)> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), BIO_free);
-  const std::unique_ptr<X509, void (*)(X509*)> certificate(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr),
-                                                           X509_free);
+  const std::unique_ptr<BIO, int (*)(BIO*)> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())),
+                                                BIO_free);
+  const std::unique_ptr<X509, void (*)(X509*)> certificate(
+      PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), X509_free);
   if (certificate == nullptr) return NoIdentity("not a certificate");
   const std::unique_ptr<GENERAL_NAMES, void (*)(GENERAL_NAMES*)> names(
-      static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(certificate.get(), NID_subject_alt_name, nullptr, nullptr)),
+      static_cast<GENERAL_NAMES*>(
+          X509_get_ext_d2i(certificate.get(), NID_subject_alt_name, nullptr, nullptr)),
       GENERAL_NAMES_free);
   std::string_view uri;
   for (int i = 0; i < sk_GENERAL_NAME_num(names.get()); ++i) {
@@ -72,7 +83,8 @@ Result<Identity> IdentityOfCertificate(std::string_view pem) {
     if (name->type != GEN_URI) continue;
     if (!uri.empty()) return NoIdentity("the certificate carries more than one identity");
     const ASN1_IA5STRING* text = name->d.uniformResourceIdentifier;
-    uri = {reinterpret_cast<const char*>(ASN1_STRING_get0_data(text)), static_cast<std::size_t>(ASN1_STRING_length(text))};
+    uri = {reinterpret_cast<const char*>(ASN1_STRING_get0_data(text)),
+           static_cast<std::size_t>(ASN1_STRING_length(text))};
   }
   return ParseIdentity(uri);
 }

@@ -22,14 +22,15 @@ struct Identity {
 // Whether `name` may name an identity (or a resource; the rule is the same).
 bool IsName(std::string_view name);
 
-// `text` as a name: lower case, each other character a '-', cut at 63; "x" when nothing is left. For host names.
+// `text` as a name: lower case, each other character a '-', cut at 63; "x" when nothing is left. For host
+// names.
 std::string MakeName(std::string_view text);
 
 // kUnauthenticated for anything but exactly tulle://<role>/<name>.
 Result<Identity> ParseIdentity(std::string_view uri);
 
-// From a certificate in PEM whose signature the caller has verified. kUnauthenticated when it carries no identity,
-// or more than one.
+// From a certificate in PEM whose signature the caller has verified. kUnauthenticated when it carries no
+// identity, or more than one.
 Result<Identity> IdentityOfCertificate(std::string_view pem);
 
 }  // namespace tulle::security

@@ -64,11 +64,13 @@ TEST_F(SecurityTest, AnAuthorityIssuesWhatItsRoleMayDo) {
   EXPECT_EQ(Mode(root_ + "/ca/ca.key"), 0600u);
 
   const auto user = authority->Issue({Role::kUser, "alice"});
-  const auto controller = authority->Issue({Role::kController, "main"}, {.hosts = {"localhost", "127.0.0.1", "::1"}});
+  const auto controller =
+      authority->Issue({Role::kController, "main"}, {.hosts = {"localhost", "127.0.0.1", "::1"}});
   ASSERT_TRUE(user.ok() && controller.ok());
   EXPECT_EQ(IdentityOfCertificate(user->certificate)->Uri(), "tulle://user/alice");
   EXPECT_TRUE(Verifies(user->certificate, user->ca, X509_PURPOSE_SSL_CLIENT));
-  EXPECT_FALSE(Verifies(user->certificate, user->ca, X509_PURPOSE_SSL_SERVER)) << "a user could pass for a controller";
+  EXPECT_FALSE(Verifies(user->certificate, user->ca, X509_PURPOSE_SSL_SERVER))
+      << "a user could pass for a controller";
   EXPECT_TRUE(Verifies(controller->certificate, user->ca, X509_PURPOSE_SSL_SERVER));
   const CertificatePtr parsed = Parse(controller->certificate);
   EXPECT_EQ(X509_check_host(parsed.get(), kControllerTlsName, 0, 0, nullptr), 1);
@@ -80,7 +82,8 @@ TEST_F(SecurityTest, AnAuthorityIssuesWhatItsRoleMayDo) {
   ASSERT_TRUE(again.ok());
   EXPECT_EQ(again->certificate_pem(), authority->certificate_pem());
   auto other = CertificateAuthority::OpenOrCreate(root_ + "/other", clock_, random_);
-  EXPECT_FALSE(Verifies(other->Issue({Role::kUser, "alice"})->certificate, user->ca, X509_PURPOSE_SSL_CLIENT));
+  EXPECT_FALSE(
+      Verifies(other->Issue({Role::kUser, "alice"})->certificate, user->ca, X509_PURPOSE_SSL_CLIENT));
 
   EXPECT_EQ(authority->Issue({Role::kUser, "a,URI:tulle://user/b"}).error().code, Code::kInvalidArgument);
   EXPECT_FALSE(authority->Issue({Role::kController, "main"}, {.hosts = {"a,URI:tulle://user/b"}}).ok());
@@ -89,12 +92,15 @@ TEST_F(SecurityTest, AnAuthorityIssuesWhatItsRoleMayDo) {
 TEST_F(SecurityTest, AnAuthorityThatOthersCanReadOrHalfOfOneIsRefused) {
   ASSERT_TRUE(CertificateAuthority::OpenOrCreate(root_ + "/ca", clock_, random_).ok());
   chmod((root_ + "/ca/ca.key").c_str(), 0640);
-  EXPECT_EQ(CertificateAuthority::OpenOrCreate(root_ + "/ca", clock_, random_).error().code, Code::kPermissionDenied);
+  EXPECT_EQ(CertificateAuthority::OpenOrCreate(root_ + "/ca", clock_, random_).error().code,
+            Code::kPermissionDenied);
   std::filesystem::remove(root_ + "/ca/ca.key");
-  EXPECT_EQ(CertificateAuthority::OpenOrCreate(root_ + "/ca", clock_, random_).error().code, Code::kFailedPrecondition);
+  EXPECT_EQ(CertificateAuthority::OpenOrCreate(root_ + "/ca", clock_, random_).error().code,
+            Code::kFailedPrecondition);
   std::filesystem::create_directory(root_ + "/open");
   chmod((root_ + "/open").c_str(), 0755);
-  EXPECT_EQ(CertificateAuthority::OpenOrCreate(root_ + "/open", clock_, random_).error().code, Code::kPermissionDenied);
+  EXPECT_EQ(CertificateAuthority::OpenOrCreate(root_ + "/open", clock_, random_).error().code,
+            Code::kPermissionDenied);
 }
 
 TEST_F(SecurityTest, CredentialsAreKeptUntilTheyNearTheirEnd) {
@@ -109,14 +115,19 @@ TEST_F(SecurityTest, CredentialsAreKeptUntilTheyNearTheirEnd) {
 
   class Later final : public Clock {
     Instant Now() const override { return {}; }
-    std::int64_t WallMicros() const override { return SystemClock().WallMicros() + 340LL * 86400 * 1'000'000; }
+    std::int64_t WallMicros() const override {
+      return SystemClock().WallMicros() + 340LL * 86400 * 1'000'000;
+    }
   };
   EXPECT_NE(LoadPemBundle(*EnsureCredentials(*authority, folder, alice, Later()))->certificate, certificate);
 }
 
 TEST_F(SecurityTest, CredentialFilesGoBothWays) {
-  const Credentials saved{.endpoint = "127.0.0.1:7400", .identity = "tulle://user/alice", .ca_file = "ca.pem",
-                          .certificate_file = "/elsewhere/a.pem", .key_file = "sub/a.key"};
+  const Credentials saved{.endpoint = "127.0.0.1:7400",
+                          .identity = "tulle://user/alice",
+                          .ca_file = "ca.pem",
+                          .certificate_file = "/elsewhere/a.pem",
+                          .key_file = "sub/a.key"};
   const std::string path = root_ + "/client.conf";
   ASSERT_TRUE(SaveCredentials(saved, path).ok());
   EXPECT_EQ(Mode(path), 0600u);
@@ -138,8 +149,8 @@ TEST_F(SecurityTest, CredentialFilesGoBothWays) {
 
 TEST(Identity, OnlyTheOneFormIsAccepted) {
   EXPECT_EQ(ParseIdentity("tulle://node/a-1")->role, Role::kNode);
-  for (const char* bad : {"", "tulle://node/", "tulle://node/-a", "tulle://node/a/b", "tulle://admin/a", "http://node/a",
-                          "tulle://user/Alice", "tulle://user/a b"}) {
+  for (const char* bad : {"", "tulle://node/", "tulle://node/-a", "tulle://node/a/b", "tulle://admin/a",
+                          "http://node/a", "tulle://user/Alice", "tulle://user/a b"}) {
     EXPECT_EQ(ParseIdentity(bad).error().code, Code::kUnauthenticated) << bad;
   }
   EXPECT_EQ(IdentityOfCertificate("rubbish").error().code, Code::kUnauthenticated);

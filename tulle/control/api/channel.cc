@@ -39,7 +39,8 @@ Result<std::shared_ptr<grpc::Channel>> OpenChannel(const security::Credentials& 
 
 Error ToError(const grpc::Status& status) {
   Error error{.code = static_cast<Code>(status.error_code()), .message = status.error_message()};
-  if (error.code == Code::kUnavailable || error.code == Code::kDeadlineExceeded) error.retry = Retry::kUnknownOutcome;
+  if (error.code == Code::kUnavailable || error.code == Code::kDeadlineExceeded)
+    error.retry = Retry::kUnknownOutcome;
   return error;
 }
 

@@ -1,6 +1,6 @@
-// A gRPC channel to a controller, as the client library and nodes use it: mutual TLS 1.2+ under the mesh's CA, the
-// controller's certificate checked by its role and not by its address, keepalive pings so that a dead peer is
-// noticed within 15 s, reconnection between 100 ms and 2 s.
+// A gRPC channel to a controller, as the client library and nodes use it: mutual TLS 1.2+ under the mesh's
+// CA, the controller's certificate checked by its role and not by its address, keepalive pings so that a dead
+// peer is noticed within 15 s, reconnection between 100 ms and 2 s.
 #pragma once
 
 #include <grpcpp/channel.h>
@@ -15,8 +15,9 @@ namespace tulle::control {
 // Does not wait for the connection. Fails when a file cannot be read.
 Result<std::shared_ptr<grpc::Channel>> OpenChannel(const security::Credentials& credentials);
 
-// gRPC's own log lines go to tulle's log (component "grpc", its errors as warnings: the calls that fail say so themselves)
-// instead of standard error, from the first call on. Called by OpenChannel; servers call it themselves.
+// gRPC's own log lines go to tulle's log (component "grpc", its errors as warnings: the calls that fail say
+// so themselves) instead of standard error, from the first call on. Called by OpenChannel; servers call it
+// themselves.
 void RouteGrpcLog();
 
 // A failed gRPC status as an Error. kUnavailable and kDeadlineExceeded have an unknown outcome.

@@ -10,10 +10,13 @@ namespace {
 
 using google::protobuf::util::TimeUtil;
 
-google::protobuf::Timestamp ToProtoTime(WallMicros us) { return TimeUtil::MicrosecondsToTimestamp(us); }
+google::protobuf::Timestamp ToProtoTime(WallMicros us) {
+  return TimeUtil::MicrosecondsToTimestamp(us);
+}
 // Zero when not set; out of range stays what arithmetic makes of it, nobody but people reads it.
 WallMicros FromProtoTime(const google::protobuf::Timestamp& time) {
-  return static_cast<WallMicros>(static_cast<std::uint64_t>(time.seconds()) * 1'000'000u) + time.nanos() / 1000;
+  return static_cast<WallMicros>(static_cast<std::uint64_t>(time.seconds()) * 1'000'000u) +
+         time.nanos() / 1000;
 }
 
 template <typename Range, typename Repeated>
@@ -23,7 +26,9 @@ void CopyInto(const Range& from, Repeated* to) {
 void CopyInto(const Labels& from, google::protobuf::Map<std::string, std::string>* to) {
   to->insert(from.begin(), from.end());
 }
-Labels LabelsOf(const google::protobuf::Map<std::string, std::string>& from) { return {from.begin(), from.end()}; }
+Labels LabelsOf(const google::protobuf::Map<std::string, std::string>& from) {
+  return {from.begin(), from.end()};
+}
 std::vector<std::string> StringsOf(const google::protobuf::RepeatedPtrField<std::string>& from) {
   return {from.begin(), from.end()};
 }
@@ -89,7 +94,8 @@ v1::Claim ToProto(const Claim& from) {
     added.set_status(condition.status);
     added.set_reason(condition.reason);
     added.set_message(condition.message);
-    if (condition.last_transition_us != 0) *added.mutable_last_transition_time() = ToProtoTime(condition.last_transition_us);
+    if (condition.last_transition_us != 0)
+      *added.mutable_last_transition_time() = ToProtoTime(condition.last_transition_us);
   }
   status.set_holders(from.status.holders);
   return to;
@@ -219,7 +225,8 @@ v1::Node ToProto(const Node& from) {
   status.set_state(static_cast<v1::NodeStatus::State>(from.status.state));
   status.set_endpoint(from.status.endpoint);
   status.set_version(from.status.version);
-  if (from.status.last_heartbeat_us != 0) *status.mutable_last_heartbeat_time() = ToProtoTime(from.status.last_heartbeat_us);
+  if (from.status.last_heartbeat_us != 0)
+    *status.mutable_last_heartbeat_time() = ToProtoTime(from.status.last_heartbeat_us);
   *status.mutable_telemetry() = ToProto(from.status.telemetry);
   status.set_gpus(from.status.gpus);
   status.set_vgpus(from.status.vgpus);
@@ -245,7 +252,8 @@ v1::Instance ToProto(const Instance& from) {
   to.mutable_spec();
   to.mutable_status()->set_address(from.status.address);
   CopyInto(from.status.claims, to.mutable_status()->mutable_claims());
-  if (from.status.last_seen_us != 0) *to.mutable_status()->mutable_last_seen_time() = ToProtoTime(from.status.last_seen_us);
+  if (from.status.last_seen_us != 0)
+    *to.mutable_status()->mutable_last_seen_time() = ToProtoTime(from.status.last_seen_us);
   return to;
 }
 Instance FromProto(const v1::Instance& from) {

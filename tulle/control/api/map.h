@@ -1,5 +1,5 @@
-// Between the API's messages and the plain structs of control/model. Nothing is checked here: what comes from a
-// peer is validated by the core, and an enumerator that this version does not know passes as its number.
+// Between the API's messages and the plain structs of control/model. Nothing is checked here: what comes from
+// a peer is validated by the core, and an enumerator that this version does not know passes as its number.
 #pragma once
 
 #include "tulle/control/model/resources.h"

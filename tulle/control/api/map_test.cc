@@ -24,7 +24,8 @@ void Fill(Message* message, int* next) {
     const bool repeated = field->is_repeated();
     switch (field->cpp_type()) {
       case FieldDescriptor::CPPTYPE_MESSAGE: {
-        Message* child = repeated ? reflection->AddMessage(message, field) : reflection->MutableMessage(message, field);
+        Message* child =
+            repeated ? reflection->AddMessage(message, field) : reflection->MutableMessage(message, field);
         if (child->GetTypeName() == "google.protobuf.Timestamp") {
           child->GetReflection()->SetInt64(child, child->GetDescriptor()->field(0), 1'700'000'000 + n);
         } else {
@@ -38,14 +39,24 @@ void Fill(Message* message, int* next) {
         break;
       case FieldDescriptor::CPPTYPE_ENUM: {
         const int last = field->enum_type()->value(field->enum_type()->value_count() - 1)->number();
-        repeated ? reflection->AddEnumValue(message, field, last) : reflection->SetEnumValue(message, field, last);
+        repeated ? reflection->AddEnumValue(message, field, last)
+                 : reflection->SetEnumValue(message, field, last);
         break;
       }
-      case FieldDescriptor::CPPTYPE_UINT64: reflection->SetUInt64(message, field, static_cast<std::uint64_t>(n) << 33); break;
-      case FieldDescriptor::CPPTYPE_UINT32: reflection->SetUInt32(message, field, static_cast<std::uint32_t>(n)); break;
-      case FieldDescriptor::CPPTYPE_FLOAT: reflection->SetFloat(message, field, static_cast<float>(n)); break;
-      case FieldDescriptor::CPPTYPE_BOOL: reflection->SetBool(message, field, true); break;
-      default: FAIL() << "teach Fill about " << field->full_name();
+      case FieldDescriptor::CPPTYPE_UINT64:
+        reflection->SetUInt64(message, field, static_cast<std::uint64_t>(n) << 33);
+        break;
+      case FieldDescriptor::CPPTYPE_UINT32:
+        reflection->SetUInt32(message, field, static_cast<std::uint32_t>(n));
+        break;
+      case FieldDescriptor::CPPTYPE_FLOAT:
+        reflection->SetFloat(message, field, static_cast<float>(n));
+        break;
+      case FieldDescriptor::CPPTYPE_BOOL:
+        reflection->SetBool(message, field, true);
+        break;
+      default:
+        FAIL() << "teach Fill about " << field->full_name();
     }
   }
 }
@@ -70,20 +81,25 @@ TEST(Map, EveryFieldGoesBothWays) {
 }
 
 TEST(Map, EnumeratorsHaveTheSameNumbers) {
-  EXPECT_EQ(v1::ClaimStatus::Phase_Name(static_cast<int>(ClaimPhase::kReleased)), Name(ClaimPhase::kReleased));
-  for (const auto phase : {ClaimPhase::kPending, ClaimPhase::kBound, ClaimPhase::kReleased, ClaimPhase::kFailed}) {
+  EXPECT_EQ(v1::ClaimStatus::Phase_Name(static_cast<int>(ClaimPhase::kReleased)),
+            Name(ClaimPhase::kReleased));
+  for (const auto phase :
+       {ClaimPhase::kPending, ClaimPhase::kBound, ClaimPhase::kReleased, ClaimPhase::kFailed}) {
     EXPECT_EQ(v1::ClaimStatus::Phase_Name(static_cast<int>(phase)), Name(phase));
   }
-  for (const auto phase : {VGpuPhase::kCreating, VGpuPhase::kReady, VGpuPhase::kFailed, VGpuPhase::kDeleting}) {
+  for (const auto phase :
+       {VGpuPhase::kCreating, VGpuPhase::kReady, VGpuPhase::kFailed, VGpuPhase::kDeleting}) {
     EXPECT_EQ(v1::VGpuStatus::Phase_Name(static_cast<int>(phase)), Name(phase));
   }
   for (const auto state : {NodeState::kReady, NodeState::kNotReady, NodeState::kLeft}) {
     EXPECT_EQ(v1::NodeStatus::State_Name(static_cast<int>(state)), Name(state));
   }
-  for (const auto level : {PerformanceLevel::kBestEffort, PerformanceLevel::kBurst, PerformanceLevel::kGuaranteed, PerformanceLevel::kDedicated}) {
+  for (const auto level : {PerformanceLevel::kBestEffort, PerformanceLevel::kBurst,
+                           PerformanceLevel::kGuaranteed, PerformanceLevel::kDedicated}) {
     EXPECT_EQ(v1::PerformanceLevel_Name(static_cast<int>(level)), Name(level));
   }
-  for (const auto api : {DeviceApi::kOpenCl, DeviceApi::kCuda}) EXPECT_EQ(v1::DeviceApi_Name(static_cast<int>(api)), Name(api));
+  for (const auto api : {DeviceApi::kOpenCl, DeviceApi::kCuda})
+    EXPECT_EQ(v1::DeviceApi_Name(static_cast<int>(api)), Name(api));
 }
 
 }  // namespace

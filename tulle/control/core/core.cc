@@ -15,9 +15,13 @@ constexpr char kPlaced[] = "Placed";
 constexpr char kReady[] = "Ready";
 constexpr char kHeld[] = "Held";
 
-Error Refusal(Code code, std::string message) { return Error{.code = code, .message = std::move(message)}; }
+Error Refusal(Code code, std::string message) {
+  return Error{.code = code, .message = std::move(message)};
+}
 
-std::string Cut(const std::string& text, std::size_t bytes) { return text.substr(0, bytes); }
+std::string Cut(const std::string& text, std::size_t bytes) {
+  return text.substr(0, bytes);
+}
 
 std::string Seconds(Duration duration) {
   return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(duration).count()) + " s";
@@ -27,7 +31,9 @@ void KeepEarliest(std::optional<Instant>* earliest, const std::optional<Instant>
   if (other && (!*earliest || *other < **earliest)) *earliest = other;
 }
 
-bool IsDue(const std::optional<Instant>& at, Instant now) { return at && *at <= now; }
+bool IsDue(const std::optional<Instant>& at, Instant now) {
+  return at && *at <= now;
+}
 
 template <typename State>
 Record RecordOf(const State& state) {
@@ -45,7 +51,9 @@ Core::Core(const CoreOptions& options, Random& random, std::uint64_t first_versi
 
 Status Core::Load(std::vector<Record> records, const Now& now) {
   now_ = now;
-  const auto corrupt = [](const std::string& what) { return Refusal(Code::kDataLoss, "the store contradicts itself: " + what); };
+  const auto corrupt = [](const std::string& what) {
+    return Refusal(Code::kDataLoss, "the store contradicts itself: " + what);
+  };
   // In the order of dependence: nodes, their GPUs, claims, their vGPUs.
   std::stable_sort(records.begin(), records.end(), [](const Record& a, const Record& b) {
     constexpr int kOrder[] = {2, 3, 1, 0};  // by index in Record
@@ -53,7 +61,8 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
   });
   for (Record& record : records) {
     const auto is_new = [](auto& table, const Metadata& metadata) {
-      return !metadata.uid.empty() && table.Find(metadata.uid) == nullptr && !table.HasName(metadata.tenant, metadata.name);
+      return !metadata.uid.empty() && table.Find(metadata.uid) == nullptr &&
+             !table.HasName(metadata.tenant, metadata.name);
     };
     if (auto* node = std::get_if<Node>(&record)) {
       if (!is_new(nodes_, node->metadata)) return corrupt("node " + node->metadata.name + " is there twice");
@@ -75,7 +84,8 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
       ++node->node.status.gpus;
       Recount(gpus_.Insert({.gpu = std::move(*gpu), .node_uid = node->node.metadata.uid}));
     } else if (auto* claim = std::get_if<ClaimRecord>(&record)) {
-      if (!is_new(claims_, claim->claim.metadata)) return corrupt("claim " + claim->claim.metadata.name + " is there twice");
+      if (!is_new(claims_, claim->claim.metadata))
+        return corrupt("claim " + claim->claim.metadata.name + " is there twice");
       ClaimState& state = claims_.Insert({.record = std::move(*claim)});
       Claim& model = state.model();
       model.status.holders = 0;
@@ -90,12 +100,14 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
       }
     } else if (auto* vgpu = std::get_if<VGpuRecord>(&record)) {
       GpuState* gpu = gpus_.Find(vgpu->gpu_uid);
-      if (gpu == nullptr || !is_new(vgpus_, vgpu->vgpu.metadata)) return corrupt("vGPU " + vgpu->vgpu.metadata.name);
+      if (gpu == nullptr || !is_new(vgpus_, vgpu->vgpu.metadata))
+        return corrupt("vGPU " + vgpu->vgpu.metadata.name);
       vgpu->vgpu.status.sessions = 0;
       const std::string uid = vgpu->vgpu.metadata.uid;
       ClaimState* claim = claims_.Find(vgpu->claim_uid);
       if (vgpu->vgpu.status.phase != VGpuPhase::kDeleting) {
-        if (claim == nullptr || IsFinal(claim->model().status.phase)) return corrupt("vGPU " + uid + " without a claim");
+        if (claim == nullptr || IsFinal(claim->model().status.phase))
+          return corrupt("vGPU " + uid + " without a claim");
         claim->vgpu_uids.push_back(uid);
       }
       gpu->vgpus.insert(uid);
@@ -107,23 +119,26 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
   claims_.ForEach([&](ClaimState& claim) {
     Claim& model = claim.model();
     const auto name_of = [this](const std::string& uid) { return vgpus_.Find(uid)->model().metadata.name; };
-    std::sort(claim.vgpu_uids.begin(), claim.vgpu_uids.end(), [&](const std::string& a, const std::string& b) {
-      return std::pair(name_of(a).size(), name_of(a)) < std::pair(name_of(b).size(), name_of(b));  // x-2 before x-10
-    });
+    std::sort(claim.vgpu_uids.begin(), claim.vgpu_uids.end(),
+              [&](const std::string& a, const std::string& b) {
+                return std::pair(name_of(a).size(), name_of(a)) <
+                       std::pair(name_of(b).size(), name_of(b));  // x-2 before x-10
+              });
     for (const std::string& uid : claim.vgpu_uids) model.status.vgpus.push_back(name_of(uid));
     if (!claim.vgpu_uids.empty() && claim.vgpu_uids.size() != model.spec.count) {
-      status = corrupt("claim " + model.metadata.name + " has " + std::to_string(claim.vgpu_uids.size()) + " of " +
-                       std::to_string(model.spec.count) + " vGPUs");
+      status = corrupt("claim " + model.metadata.name + " has " + std::to_string(claim.vgpu_uids.size()) +
+                       " of " + std::to_string(model.spec.count) + " vGPUs");
     }
     if (model.status.phase == ClaimPhase::kPending && claim.vgpu_uids.empty()) {
       waiting_.emplace(model.metadata.create_time_us, model.metadata.uid);
     }
-    const bool starting = std::any_of(claim.vgpu_uids.begin(), claim.vgpu_uids.end(), [this](const std::string& uid) {
-      return vgpus_.Find(uid)->model().status.phase == VGpuPhase::kCreating;
-    });
+    const bool starting =
+        std::any_of(claim.vgpu_uids.begin(), claim.vgpu_uids.end(), [this](const std::string& uid) {
+          return vgpus_.Find(uid)->model().status.phase == VGpuPhase::kCreating;
+        });
     if (starting) claim.start_until = now.mono + options_.start_timeout;
-    SetCondition(&model.status.conditions, kHeld, false, "ControllerStarted", "not held since the controller started",
-                 now.wall_us);
+    SetCondition(&model.status.conditions, kHeld, false, "ControllerStarted",
+                 "not held since the controller started", now.wall_us);
     CheckTimers(claim);
   });
   // What was true of a resource at its old version may not be so now: each gets a new one.
@@ -155,7 +170,8 @@ std::optional<Instant> Core::NextTick() const {
 
 Result<Core::ClaimState*> Core::FindClaim(const std::string& tenant, const std::string& name) {
   if (ClaimState* claim = claims_.Find(tenant, name)) return claim;
-  return Refusal(Code::kNotFound, "there is no claim \"" + Cut(name, kMaxNameBytes) + "\"; see `tulle get claims`");
+  return Refusal(Code::kNotFound,
+                 "there is no claim \"" + Cut(name, kMaxNameBytes) + "\"; see `tulle get claims`");
 }
 
 void Core::On(const CreateClaim& event) {
@@ -164,8 +180,8 @@ void Core::On(const CreateClaim& event) {
     TULLE_RETURN_IF_ERROR(CheckLabels(event.labels, "metadata.labels"));
     TULLE_RETURN_IF_ERROR(CheckClaimSpec(event.spec));
     if (event.request_id.size() > kMaxRequestIdBytes) {
-      return Refusal(Code::kInvalidArgument, "request_id: " + std::to_string(event.request_id.size()) + " bytes, at most " +
-                                                 std::to_string(kMaxRequestIdBytes));
+      return Refusal(Code::kInvalidArgument, "request_id: " + std::to_string(event.request_id.size()) +
+                                                 " bytes, at most " + std::to_string(kMaxRequestIdBytes));
     }
     return OkStatus();
   };
@@ -178,20 +194,22 @@ void Core::On(const CreateClaim& event) {
       if (claim.spec == spec && (event.name.empty() || event.name == claim.metadata.name)) {
         return AnswerWith(event.call, Kind::kClaim, it->second);
       }
-      return Answer(event.call, Refusal(Code::kInvalidArgument, "request_id: was used for claim " + claim.metadata.name +
-                                                                    ", which asks for something else; use a new one"));
+      return Answer(event.call,
+                    Refusal(Code::kInvalidArgument, "request_id: was used for claim " + claim.metadata.name +
+                                                        ", which asks for something else; use a new one"));
     }
   }
   const ClaimState* namesake = event.name.empty() ? nullptr : claims_.Find(event.tenant, event.name);
   if (namesake != nullptr && !IsFinal(namesake->model().status.phase)) {
     return Answer(event.call, Refusal(Code::kAlreadyExists, "there is a claim " + event.name + " already, " +
                                                                 Name(namesake->model().status.phase) +
-                                                                "; delete it with `tulle delete claim " + event.name +
-                                                                "` or choose another name"));
+                                                                "; delete it with `tulle delete claim " +
+                                                                event.name + "` or choose another name"));
   }
   if (claims_.size() >= options_.max_claims) {
-    return Answer(event.call, Refusal(Code::kResourceExhausted, "the mesh holds " + std::to_string(claims_.size()) +
-                                                                    " claims, its limit; delete some"));
+    return Answer(event.call,
+                  Refusal(Code::kResourceExhausted, "the mesh holds " + std::to_string(claims_.size()) +
+                                                        " claims, its limit; delete some"));
   }
   std::vector<GpuState*> order;
   Placement placement = TryPlace(spec, {}, &order);
@@ -200,13 +218,16 @@ void Core::On(const CreateClaim& event) {
   }
   if (namesake != nullptr) Remove(claims_, Kind::kClaim, std::string(namesake->metadata().uid));
 
-  Metadata metadata{.name = event.name, .uid = NewUid(), .create_time_us = now_.wall_us, .tenant = event.tenant,
+  Metadata metadata{.name = event.name,
+                    .uid = NewUid(),
+                    .create_time_us = now_.wall_us,
+                    .tenant = event.tenant,
                     .labels = event.labels};
   while (metadata.name.empty() || claims_.HasName(event.tenant, metadata.name)) {
     metadata.name = "claim-" + NewUid().substr(0, 6);
   }
-  ClaimState& claim = claims_.Insert({.record = {.claim = {.metadata = metadata, .spec = std::move(spec)},
-                                                 .request_id = event.request_id}});
+  ClaimState& claim = claims_.Insert(
+      {.record = {.claim = {.metadata = metadata, .spec = std::move(spec)}, .request_id = event.request_id}});
   if (!event.request_id.empty()) requests_[{event.tenant, event.request_id}] = metadata.uid;
   if (claim.model().spec.release_when_unheld) claim.unheld_until = now_.mono + options_.hold_grace;
   if (auto* no_fit = std::get_if<NoFit>(&placement)) {
@@ -277,7 +298,8 @@ void Core::On(const DetachClaim& event) {
     Touch(Kind::kVGpu, uid, true);
   }
   for (const auto& [call, until] : std::exchange(claim.attaches, {})) {
-    Answer(call, Refusal(Code::kAborted, "claim " + claim.metadata().name + " was detached meanwhile; attach again"));
+    Answer(call, Refusal(Code::kAborted,
+                         "claim " + claim.metadata().name + " was detached meanwhile; attach again"));
   }
   Answer(event.call, ReplyBody());
 }
@@ -285,11 +307,12 @@ void Core::On(const DetachClaim& event) {
 void Core::On(const OpenHold& event) {
   const auto refuse = [&](Error error) { actions_.effects.push_back(EndHold{event.hold, std::move(error)}); };
   if (!event.instance.empty()) {
-    if (Status status = CheckName(event.instance, "instance"); !status.ok()) return refuse(std::move(status).error());
+    if (Status status = CheckName(event.instance, "instance"); !status.ok())
+      return refuse(std::move(status).error());
   }
   if (event.program.size() > kMaxProgramBytes) {
-    return refuse(Refusal(Code::kInvalidArgument, "program: " + std::to_string(event.program.size()) + " bytes, at most " +
-                                                      std::to_string(kMaxProgramBytes)));
+    return refuse(Refusal(Code::kInvalidArgument, "program: " + std::to_string(event.program.size()) +
+                                                      " bytes, at most " + std::to_string(kMaxProgramBytes)));
   }
   auto found = FindClaim(event.tenant, event.claim);
   if (!found.ok()) return refuse(std::move(found).error());
@@ -304,13 +327,16 @@ void Core::On(const OpenHold& event) {
   if (!event.instance.empty()) {
     instance = instances_.Find(event.tenant, event.instance);
     if (instance == nullptr && instances_.size() < options_.max_instances) {
-      instance = &instances_.Insert({.instance = {.metadata = {.name = event.instance, .uid = NewUid(),
-                                                               .create_time_us = now_.wall_us, .tenant = event.tenant}}});
+      instance = &instances_.Insert({.instance = {.metadata = {.name = event.instance,
+                                                               .uid = NewUid(),
+                                                               .create_time_us = now_.wall_us,
+                                                               .tenant = event.tenant}}});
     }
   }
   claim.holds.insert(event.hold);
   claim.unheld_until.reset();
-  holds_[event.hold] = {.claim_uid = model.metadata.uid, .instance_uid = instance == nullptr ? "" : instance->metadata().uid};
+  holds_[event.hold] = {.claim_uid = model.metadata.uid,
+                        .instance_uid = instance == nullptr ? "" : instance->metadata().uid};
   model.status.holders = static_cast<std::uint32_t>(claim.holds.size());
   SetCondition(&model.status.conditions, kHeld, true, "Held",
                event.program + (event.instance.empty() ? "" : " on " + event.instance), now_.wall_us);
@@ -337,7 +363,9 @@ void Core::On(const CloseHold& event) {
   model.status.holders = static_cast<std::uint32_t>(claim->holds.size());
   if (claim->holds.empty()) {
     SetCondition(&model.status.conditions, kHeld, false, "Unheld",
-                 model.spec.release_when_unheld ? "released unless held again within " + Seconds(options_.hold_grace) : "",
+                 model.spec.release_when_unheld
+                     ? "released unless held again within " + Seconds(options_.hold_grace)
+                     : "",
                  now_.wall_us);
     if (model.spec.release_when_unheld) claim->unheld_until = now_.mono + options_.hold_grace;
   }
@@ -345,7 +373,8 @@ void Core::On(const CloseHold& event) {
   CheckTimers(*claim);
 }
 
-Placement Core::TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus, std::vector<GpuState*>* order) {
+Placement Core::TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus,
+                         std::vector<GpuState*>* order) {
   std::vector<PlacementGpu> gpus;
   std::vector<std::size_t> avoid;
   gpus.reserve(gpus_.size());
@@ -384,7 +413,8 @@ void Core::Bind(ClaimState& claim, const std::vector<Slot>& slots, const std::ve
                                       .memory_bytes = slots[i].memory_bytes,
                                       .compute_percent = model.spec.compute_percent,
                                       .performance_level = model.spec.performance_level},
-                             .status = {.node = gpu.gpu.spec.node, .endpoint = nodes_.Find(gpu.node_uid)->node.status.endpoint}},
+                             .status = {.node = gpu.gpu.spec.node,
+                                        .endpoint = nodes_.Find(gpu.node_uid)->node.status.endpoint}},
                     .claim_uid = model.metadata.uid,
                     .gpu_uid = gpu.metadata().uid,
                     .grants = {NewGrant()}}});
@@ -430,7 +460,8 @@ void Core::Reconcile(ClaimState& claim) {
   for (const std::string& uid : claim.vgpu_uids) {
     const VGpu& vgpu = vgpus_.Find(uid)->model();
     if (vgpu.status.phase == VGpuPhase::kFailed) {
-      const std::string message = "vGPU " + vgpu.metadata.name + " on node " + vgpu.status.node + ": " + vgpu.status.message;
+      const std::string message =
+          "vGPU " + vgpu.metadata.name + " on node " + vgpu.status.node + ": " + vgpu.status.message;
       if (model.status.phase == ClaimPhase::kPending) return StartFailed(claim, message);
       return End(claim, ClaimPhase::kFailed, "VGpuFailed", message);
     }
@@ -448,7 +479,8 @@ void Core::Reconcile(ClaimState& claim) {
     AnswerAttaches(claim);
   } else if (!claim.start_until) {
     claim.start_until = now_.mono + options_.start_timeout;
-    SetCondition(&model.status.conditions, kReady, false, "Restarting", "its vGPUs are made anew", now_.wall_us);
+    SetCondition(&model.status.conditions, kReady, false, "Restarting", "its vGPUs are made anew",
+                 now_.wall_us);
     Touch(Kind::kClaim, model.metadata.uid, true);
   }
   CheckTimers(claim);
@@ -468,7 +500,8 @@ void Core::StartFailed(ClaimState& claim, const std::string& message) {
   }
   model.status.vgpus.clear();
   claim.start_until.reset();
-  const Duration backoff = std::min(options_.retry_backoff * (1 << std::min(claim.record.attempts - 1, 10u)), kMaxRetryBackoff);
+  const Duration backoff =
+      std::min(options_.retry_backoff * (1 << std::min(claim.record.attempts - 1, 10u)), kMaxRetryBackoff);
   claim.retry_at = now_.mono + backoff;
   SetWaiting(claim, "StartFailed", message + "; tried again in " + Seconds(backoff));
   SetCondition(&model.status.conditions, kReady, false, "StartFailed", message, now_.wall_us);
@@ -490,7 +523,8 @@ void Core::End(ClaimState& claim, ClaimPhase phase, const std::string& reason, c
   claim.unheld_until.reset();
   claim.erase_at = now_.mono + options_.claim_retention;
   for (const auto& [call, until] : std::exchange(claim.attaches, {})) {
-    Answer(call, Refusal(Code::kFailedPrecondition, "claim " + model.metadata.name + " is " + Name(phase) + ": " + message));
+    Answer(call, Refusal(Code::kFailedPrecondition,
+                         "claim " + model.metadata.name + " is " + Name(phase) + ": " + message));
   }
   Touch(Kind::kClaim, model.metadata.uid, true);
   CheckTimers(claim);
@@ -524,7 +558,8 @@ void Core::CheckTimers(ClaimState& claim) {
   const std::string uid = claim.metadata().uid;
   if (IsDue(claim.erase_at, now_.mono)) return Remove(claims_, Kind::kClaim, uid);
   if (IsDue(claim.unheld_until, now_.mono)) {
-    return End(claim, ClaimPhase::kReleased, "Unheld", "nobody has held it for " + Seconds(options_.hold_grace));
+    return End(claim, ClaimPhase::kReleased, "Unheld",
+               "nobody has held it for " + Seconds(options_.hold_grace));
   }
   if (IsDue(claim.start_until, now_.mono)) {
     const std::string message = "its vGPUs did not start within " + Seconds(options_.start_timeout);
@@ -545,14 +580,17 @@ void Core::CheckTimers(ClaimState& claim) {
       if (node.state != NodeState::kReady) {
         message += "node " + gpu.gpu.spec.node + " is " + Name(node.state) + "; ";
       } else if (vgpu.record.grants.empty() || !vgpu.accepted.contains(vgpu.record.grants.front().id)) {
-        message += "vGPU " + vgpu.metadata().name + " on node " + gpu.gpu.spec.node + " has not confirmed its grant; ";
+        message += "vGPU " + vgpu.metadata().name + " on node " + gpu.gpu.spec.node +
+                   " has not confirmed its grant; ";
       }
     }
-    Answer(attach.first, Error{.code = Code::kUnavailable, .message = message + "try again", .retry = Retry::kSame});
+    Answer(attach.first,
+           Error{.code = Code::kUnavailable, .message = message + "try again", .retry = Retry::kSame});
     return true;
   });
   std::optional<Instant> next;
-  for (const auto& at : {claim.erase_at, claim.unheld_until, claim.start_until, claim.retry_at}) KeepEarliest(&next, at);
+  for (const auto& at : {claim.erase_at, claim.unheld_until, claim.start_until, claim.retry_at})
+    KeepEarliest(&next, at);
   for (const auto& [call, until] : claim.attaches) KeepEarliest(&next, until);
   Arm(uid, next);
 }
@@ -574,7 +612,8 @@ void Core::SetPhase(VGpuState& vgpu, VGpuPhase phase) {
 void Core::BeginDelete(VGpuState& vgpu) {
   SetPhase(vgpu, VGpuPhase::kDeleting);
   vgpu.record.grants.clear();
-  if (const NodeRecord* node = NodeOf(vgpu); node != nullptr) Command(*node, DeleteVGpu{.uid = vgpu.metadata().uid});
+  if (const NodeRecord* node = NodeOf(vgpu); node != nullptr)
+    Command(*node, DeleteVGpu{.uid = vgpu.metadata().uid});
 }
 
 void Core::EraseVGpu(const std::string& uid) {
@@ -594,7 +633,9 @@ void Core::ApplyReport(VGpuState& vgpu, const VGpuReport& report) {
     return;
   }
   switch (report.state) {
-    case ReportedState::kCreating: SetPhase(vgpu, VGpuPhase::kCreating); break;
+    case ReportedState::kCreating:
+      SetPhase(vgpu, VGpuPhase::kCreating);
+      break;
     case ReportedState::kReady:
       SetPhase(vgpu, VGpuPhase::kReady);
       vgpu.accepted.clear();
@@ -607,7 +648,9 @@ void Core::ApplyReport(VGpuState& vgpu, const VGpuReport& report) {
     case ReportedState::kFailed:
       Fail(vgpu, "Failed", report.message.empty() ? "failed" : Cut(report.message, kMaxMessageBytes));
       break;
-    case ReportedState::kDeleted: Fail(vgpu, "Ended", "ended on its node without being asked to"); break;
+    case ReportedState::kDeleted:
+      Fail(vgpu, "Ended", "ended on its node without being asked to");
+      break;
   }
   if (ClaimState* claim = claims_.Find(vgpu.record.claim_uid)) Reconcile(*claim);
   // Its node holds nothing of it any more, so nothing needs to be waited for.
@@ -676,20 +719,24 @@ void Core::On(const RegisterNode& event) {
     TULLE_RETURN_IF_ERROR(CheckName(event.name, "name"));
     TULLE_RETURN_IF_ERROR(CheckLabels(event.labels, "labels"));
     const auto invalid = [](const std::string& what) { return Refusal(Code::kInvalidArgument, what); };
-    if (event.endpoint.empty() || event.endpoint.size() > kMaxMessageBytes) return invalid("data_endpoint: must have 1 to 512 bytes");
+    if (event.endpoint.empty() || event.endpoint.size() > kMaxMessageBytes)
+      return invalid("data_endpoint: must have 1 to 512 bytes");
     if (event.version.size() > kMaxNameBytes) return invalid("version: must have at most 63 bytes");
     if (event.gpus.size() > kMaxGpusPerNode) {
-      return invalid("gpus: " + std::to_string(event.gpus.size()) + ", at most " + std::to_string(kMaxGpusPerNode));
+      return invalid("gpus: " + std::to_string(event.gpus.size()) + ", at most " +
+                     std::to_string(kMaxGpusPerNode));
     }
     if (event.vgpus.size() > kMaxVGpusPerNode) {
-      return invalid("vgpus: " + std::to_string(event.vgpus.size()) + ", at most " + std::to_string(kMaxVGpusPerNode));
+      return invalid("vgpus: " + std::to_string(event.vgpus.size()) + ", at most " +
+                     std::to_string(kMaxVGpusPerNode));
     }
     std::set<std::uint32_t> indices;
     for (const InventoryGpu& gpu : event.gpus) {
       const std::string path = "gpus[" + std::to_string(gpu.index) + "]";
       if (!indices.insert(gpu.index).second) return invalid(path + ".index: twice");
       const GpuDescription& is = gpu.description;
-      if (is.type.size() > kMaxMessageBytes || is.vendor.size() > kMaxMessageBytes || is.driver.size() > kMaxMessageBytes) {
+      if (is.type.size() > kMaxMessageBytes || is.vendor.size() > kMaxMessageBytes ||
+          is.driver.size() > kMaxMessageBytes) {
         return invalid(path + ".description: texts have at most 512 bytes");
       }
       if (gpu.allocatable_memory_bytes > is.memory_bytes) {
@@ -698,7 +745,8 @@ void Core::On(const RegisterNode& event) {
       }
     }
     if (nodes_.Find("", event.name) == nullptr && nodes_.size() >= options_.max_nodes) {
-      return Refusal(Code::kResourceExhausted, "the mesh has " + std::to_string(nodes_.size()) + " nodes, its limit");
+      return Refusal(Code::kResourceExhausted,
+                     "the mesh has " + std::to_string(nodes_.size()) + " nodes, its limit");
     }
     return OkStatus();
   };
@@ -746,7 +794,8 @@ void Core::UpdateInventory(NodeRecord& node, const RegisterNode& event) {
     GpuState* gpu = node.gpus.contains(item.index) ? gpus_.Find(node.gpus[item.index]) : nullptr;
     if (gpu == nullptr) {
       Metadata metadata{.name = event.name.substr(0, kMaxNameBytes - 11) + "-" + std::to_string(item.index),
-                        .uid = NewUid(), .create_time_us = now_.wall_us};
+                        .uid = NewUid(),
+                        .create_time_us = now_.wall_us};
       // Only a name that had to be cut can meet another's.
       while (gpus_.HasName("", metadata.name)) metadata.name = "gpu-" + NewUid();
       gpu = &gpus_.Insert({.gpu = {.metadata = metadata, .spec = {.node = event.name, .index = item.index}},
@@ -918,8 +967,9 @@ void Core::CheckTimers(NodeRecord& node) {
 void Core::On(const CordonNode& event) {
   NodeRecord* node = nodes_.Find("", event.name);
   if (node == nullptr) {
-    return Answer(event.call, Refusal(Code::kNotFound, "there is no node \"" + Cut(event.name, kMaxNameBytes) +
-                                                           "\"; see `tulle get nodes`"));
+    return Answer(event.call,
+                  Refusal(Code::kNotFound, "there is no node \"" + Cut(event.name, kMaxNameBytes) +
+                                               "\"; see `tulle get nodes`"));
   }
   node->node.spec.cordoned = event.cordoned;
   for (const auto& [index, uid] : node->gpus) Recount(*gpus_.Find(uid));
@@ -987,12 +1037,18 @@ Grant Core::NewGrant() {
   return grant;
 }
 
-void Core::Answer(CallId call, Result<ReplyBody> body) { actions_.effects.push_back(Reply{call, std::move(body)}); }
+void Core::Answer(CallId call, Result<ReplyBody> body) {
+  actions_.effects.push_back(Reply{call, std::move(body)});
+}
 
 // Answered when the event has been worked off, so that the caller sees the resource's new version.
-void Core::AnswerWith(CallId call, Kind kind, const std::string& uid) { answers_.emplace_back(call, kind, uid); }
+void Core::AnswerWith(CallId call, Kind kind, const std::string& uid) {
+  answers_.emplace_back(call, kind, uid);
+}
 
-void Core::Touch(Kind kind, const std::string& uid, bool durable) { touched_[{kind, uid}].durable |= durable; }
+void Core::Touch(Kind kind, const std::string& uid, bool durable) {
+  touched_[{kind, uid}].durable |= durable;
+}
 
 template <typename State>
 void Core::Remove(Table<State>& table, Kind kind, const std::string& uid) {
@@ -1018,7 +1074,8 @@ void Core::FlushTouched(Table<State>& table, Kind kind) {
     const ChangeType type = std::exchange(state.announced, true) ? ChangeType::kModified : ChangeType::kAdded;
     actions_.changes.push_back({type, state.model()});
     if constexpr (!std::is_same_v<State, InstanceState>) {
-      if (it->second.durable || type == ChangeType::kAdded) actions_.writes.push_back({kind, it->first.second, RecordOf(state)});
+      if (it->second.durable || type == ChangeType::kAdded)
+        actions_.writes.push_back({kind, it->first.second, RecordOf(state)});
     }
   }
 }
@@ -1051,10 +1108,12 @@ void Core::Flush() {
   }
   touched_.clear();
   for (const auto& [call, kind, uid] : std::exchange(answers_, {})) {
-    Answer(call, kind == Kind::kClaim ? ReplyBody(claims_.Find(uid)->model()) : ReplyBody(nodes_.Find(uid)->model()));
+    Answer(call, kind == Kind::kClaim ? ReplyBody(claims_.Find(uid)->model())
+                                      : ReplyBody(nodes_.Find(uid)->model()));
   }
   if (!ended_holds_.empty()) {
-    for (const auto& [hold, instance_uid] : std::exchange(ended_holds_, {})) LeaveInstance(hold, instance_uid);
+    for (const auto& [hold, instance_uid] : std::exchange(ended_holds_, {}))
+      LeaveInstance(hold, instance_uid);
     Flush();
   }
 }
@@ -1062,15 +1121,25 @@ void Core::Flush() {
 // ---- reading
 
 template <>
-const auto& Core::TableOf<Claim>() const { return claims_; }
+const auto& Core::TableOf<Claim>() const {
+  return claims_;
+}
 template <>
-const auto& Core::TableOf<VGpu>() const { return vgpus_; }
+const auto& Core::TableOf<VGpu>() const {
+  return vgpus_;
+}
 template <>
-const auto& Core::TableOf<Gpu>() const { return gpus_; }
+const auto& Core::TableOf<Gpu>() const {
+  return gpus_;
+}
 template <>
-const auto& Core::TableOf<Node>() const { return nodes_; }
+const auto& Core::TableOf<Node>() const {
+  return nodes_;
+}
 template <>
-const auto& Core::TableOf<Instance>() const { return instances_; }
+const auto& Core::TableOf<Instance>() const {
+  return instances_;
+}
 
 template <typename R>
 std::optional<R> Core::Get(const std::string& tenant, const std::string& name) const {

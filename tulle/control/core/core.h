@@ -1,16 +1,18 @@
-// The controller's brain: (state, event, now) -> (state, actions). No clock, network, store or thread inside, so a
-// test runs years of it in seconds. One strand owns it; nothing here is thread-safe.
+// The controller's brain: (state, event, now) -> (state, actions). No clock, network, store or thread inside,
+// so a test runs years of it in seconds. One strand owns it; nothing here is thread-safe.
 //
-// It is level-based. A claim (what was asked) leads to vGPUs (what shall be), a node's reports say what is, and each
-// event ends with the difference being worked off. So messages may be repeated, and a node or the controller may
-// go and come back: what a returning node still runs and the store still knows goes on undisturbed.
+// It is level-based. A claim (what was asked) leads to vGPUs (what shall be), a node's reports say what is,
+// and each event ends with the difference being worked off. So messages may be repeated, and a node or the
+// controller may go and come back: what a returning node still runs and the store still knows goes on
+// undisturbed.
 //
 //   claim  PENDING -> BOUND -> RELEASED | FAILED     all of its vGPUs or none
 //   vGPU   CREATING -> READY -> DELETING -> (gone)   what it takes of its GPU is free only once its node has
 //                                                    confirmed the end
 //   node   READY <-> NOT_READY, -> LEFT
 //
-// Waiting claims are tried again, oldest first, when something becomes free; a smaller one may pass a larger one.
+// Waiting claims are tried again, oldest first, when something becomes free; a smaller one may pass a larger
+// one.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +33,7 @@ namespace tulle::control {
 
 // All durations are positive.
 struct CoreOptions {
-  Duration hold_grace = std::chrono::seconds(10);         // how long a claim outlives its last holder
+  Duration hold_grace = std::chrono::seconds(10);  // how long a claim outlives its last holder
   Duration heartbeat_interval = std::chrono::seconds(2);
   Duration heartbeat_timeout = std::chrono::seconds(10);  // silence after which a node is out of touch
   Duration node_lost_after = std::chrono::minutes(5);     // out of touch for so long, its vGPUs are given up
@@ -66,12 +68,13 @@ struct CoreStats {
 
 class Core {
  public:
-  // `random` makes uids, names and keys; it must outlive the core. `first_version`: resource versions start above it.
+  // `random` makes uids, names and keys; it must outlive the core. `first_version`: resource versions start
+  // above it.
   Core(const CoreOptions& options, Random& random, std::uint64_t first_version);
 
-  // The state of an earlier core, from what its Writes left in the store. Called once, before any event. Timers start
-  // anew from `now`; no node is in touch and no claim is held yet. Fails with kDataLoss when records contradict
-  // each other.
+  // The state of an earlier core, from what its Writes left in the store. Called once, before any event.
+  // Timers start anew from `now`; no node is in touch and no claim is held yet. Fails with kDataLoss when
+  // records contradict each other.
   Status Load(std::vector<Record> records, const Now& now);
 
   Actions Handle(const Event& event, const Now& now);
@@ -195,7 +198,8 @@ class Core {
   void UpdateInventory(NodeRecord& node, const RegisterNode& event);
   void ReconcileVGpus(NodeRecord& node, const std::vector<VGpuReport>& reports);
   void OutOfTouch(NodeRecord& node, const std::string& message);
-  // Each vGPU of `gpu` that is not going yet fails; with `forget`, no confirmation of their end is waited for.
+  // Each vGPU of `gpu` that is not going yet fails; with `forget`, no confirmation of their end is waited
+  // for.
   void GiveUp(GpuState& gpu, const std::string& reason, const std::string& message, bool forget);
   void EraseGpu(NodeRecord& node, std::uint32_t index);
   void CheckTimers(NodeRecord& node);
@@ -230,7 +234,7 @@ class Core {
   std::map<LinkId, std::string> node_of_link_;
   std::map<HoldId, HoldState> holds_;
   std::map<std::pair<std::string, std::string>, std::string> requests_;  // (tenant, request id) to claim uid
-  std::set<std::pair<WallMicros, std::string>> waiting_;                 // claims without a place, oldest first
+  std::set<std::pair<WallMicros, std::string>> waiting_;  // claims without a place, oldest first
   std::map<std::string, Instant> armed_;
   std::set<std::pair<Instant, std::string>> wakeups_;
 

@@ -1,5 +1,5 @@
-// The core among nodes, users and stores that fail in every order: by seed, with the invariants checked after each
-// step and convergence at the end. Reproduce a failure with TULLE_SIM_SEED=<seed>.
+// The core among nodes, users and stores that fail in every order: by seed, with the invariants checked after
+// each step and convergence at the end. Reproduce a failure with TULLE_SIM_SEED=<seed>.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -33,7 +33,8 @@ struct SimNode {
   VGpuReport ReportOf(const std::string& uid) const {
     const auto it = running.find(uid);
     if (it == running.end()) return {.uid = uid, .state = ReportedState::kDeleted};
-    VGpuReport report{.uid = uid, .state = it->second.failed ? ReportedState::kFailed : ReportedState::kReady};
+    VGpuReport report{.uid = uid,
+                      .state = it->second.failed ? ReportedState::kFailed : ReportedState::kReady};
     report.grant_ids.assign(it->second.grants.begin(), it->second.grants.end());
     return report;
   }
@@ -45,7 +46,8 @@ struct SimNode {
   std::uint32_t UsedCompute(std::uint32_t gpu) const {
     std::uint32_t used = 0;
     for (const auto& [uid, vgpu] : running) {
-      if (vgpu.what.gpu_index == gpu) used += ReservedComputePercent(vgpu.what.performance_level, vgpu.what.compute_percent);
+      if (vgpu.what.gpu_index == gpu)
+        used += ReservedComputePercent(vgpu.what.performance_level, vgpu.what.compute_percent);
     }
     return used;
   }
@@ -58,7 +60,8 @@ class Simulation {
     for (std::uint64_t i = 0, n = 1 + random_.Below(5); i < n; ++i) {
       SimNode& node = nodes_.emplace_back();
       node.name = "n" + std::to_string(i);
-      for (std::uint64_t g = 0, gpus = 1 + random_.Below(3); g < gpus; ++g) node.gpu_memory.push_back((2 + random_.Below(15)) * kGiB);
+      for (std::uint64_t g = 0, gpus = 1 + random_.Below(3); g < gpus; ++g)
+        node.gpu_memory.push_back((2 + random_.Below(15)) * kGiB);
     }
     Restart();
   }
@@ -86,7 +89,9 @@ class Simulation {
     switch (random_.Below(16)) {
       case 0:
       case 1:
-      case 2: Create(); break;
+      case 2:
+        Create();
+        break;
       case 3:
         if (!claims_.empty()) Do(DeleteClaim{NextCall(), "t", Pick(claims_)});
         break;
@@ -110,32 +115,43 @@ class Simulation {
       case 7:
         if (!claims_.empty() && Chance(3)) Do(DetachClaim{NextCall(), "t", Pick(claims_)});
         break;
-      case 8: Disturb(Pick(nodes_)); break;
+      case 8:
+        Disturb(Pick(nodes_));
+        break;
       case 9:
         if (Chance(12)) Restart();
         break;
-      case 10: Advance(std::chrono::milliseconds(random_.Below(Chance(10) ? 120'000 : 3'000))); break;
-      default: Obey(Pick(nodes_)); break;
+      case 10:
+        Advance(std::chrono::milliseconds(random_.Below(Chance(10) ? 120'000 : 3'000)));
+        break;
+      default:
+        Obey(Pick(nodes_));
+        break;
     }
   }
 
   void Create() {
     const auto level = static_cast<PerformanceLevel>(random_.Below(5));
     ClaimSpec spec{.memory_bytes = (1 + random_.Below(64)) * 128 * kMiB,
-                   .compute_percent = level == PerformanceLevel::kDedicated ? 0 : static_cast<std::uint32_t>(random_.Below(101)),
+                   .compute_percent = level == PerformanceLevel::kDedicated
+                                          ? 0
+                                          : static_cast<std::uint32_t>(random_.Below(101)),
                    .performance_level = level,
                    .count = static_cast<std::uint32_t>(random_.Below(4)),
                    .no_wait = Chance(6),
                    .release_when_unheld = Chance(3)};
     const std::string name = "c" + std::to_string(random_.Below(40));
     claims_.insert(name);
-    Do(CreateClaim{NextCall(), "t", name, {}, spec, Chance(2) ? "r" + std::to_string(random_.Below(100)) : ""});
+    Do(CreateClaim{
+        NextCall(), "t", name, {}, spec, Chance(2) ? "r" + std::to_string(random_.Below(100)) : ""});
   }
 
   // One fault, or the mending of one.
   void Disturb(SimNode& node) {
     switch (random_.Below(6)) {
-      case 0: Disconnect(node); break;
+      case 0:
+        Disconnect(node);
+        break;
       case 1:
         Disconnect(node);
         node.running.clear();  // the daemon died with all its workers
@@ -154,7 +170,9 @@ class Simulation {
           Do(NodeLeaving{*node.link, "bye"});
         }
         break;
-      default: Connect(node); break;
+      default:
+        Connect(node);
+        break;
     }
   }
 
@@ -170,8 +188,10 @@ class Simulation {
     node.link = LinkId{++ids_};
     RegisterNode event{.link = *node.link, .name = node.name, .endpoint = node.name + ":1"};
     for (std::uint32_t i = 0; i < node.gpu_memory.size(); ++i) {
-      event.gpus.push_back({.index = i, .description = {.type = "sim", .apis = {DeviceApi::kOpenCl}, .memory_bytes = node.gpu_memory[i]},
-                            .allocatable_memory_bytes = node.gpu_memory[i]});
+      event.gpus.push_back(
+          {.index = i,
+           .description = {.type = "sim", .apis = {DeviceApi::kOpenCl}, .memory_bytes = node.gpu_memory[i]},
+           .allocatable_memory_bytes = node.gpu_memory[i]});
     }
     for (const auto& [uid, vgpu] : node.running) event.vgpus.push_back(node.ReportOf(uid));
     Do(event);
@@ -185,7 +205,9 @@ class Simulation {
     std::string uid;
     if (const auto* create = std::get_if<CreateVGpu>(&command)) {
       uid = create->uid;
-      SimNode::Running& vgpu = node.running.try_emplace(uid, SimNode::Running{.what = *create, .failed = Chance(10)}).first->second;
+      SimNode::Running& vgpu =
+          node.running.try_emplace(uid, SimNode::Running{.what = *create, .failed = Chance(10)})
+              .first->second;
       vgpu.grants.clear();
       for (const Grant& grant : create->grants) vgpu.grants.insert(grant.id);
     } else if (const auto* remove = std::get_if<DeleteVGpu>(&command)) {
@@ -193,10 +215,12 @@ class Simulation {
       node.running.erase(uid);
     } else if (const auto* add = std::get_if<AddGrant>(&command)) {
       uid = add->vgpu_uid;
-      if (const auto it = node.running.find(uid); it != node.running.end()) it->second.grants.insert(add->grant.id);
+      if (const auto it = node.running.find(uid); it != node.running.end())
+        it->second.grants.insert(add->grant.id);
     } else if (const auto* revoke = std::get_if<RevokeGrant>(&command)) {
       uid = revoke->vgpu_uid;
-      if (const auto it = node.running.find(uid); it != node.running.end()) it->second.grants.erase(revoke->grant_id);
+      if (const auto it = node.running.find(uid); it != node.running.end())
+        it->second.grants.erase(revoke->grant_id);
     } else {
       return;
     }
@@ -230,7 +254,8 @@ class Simulation {
     }
     if (crash) return Restart();  // after it
     for (const Change& change : actions.changes) {
-      const std::uint64_t version = std::visit([](const auto& r) { return r.metadata.resource_version; }, change.resource);
+      const std::uint64_t version =
+          std::visit([](const auto& r) { return r.metadata.resource_version; }, change.resource);
       EXPECT_LE(version, core_->resource_version());
     }
     for (Effect& effect : actions.effects) {
@@ -304,7 +329,8 @@ class Simulation {
       ASSERT_EQ(compute, gpu.status.allocated_compute_percent);
       ASSERT_LE(memory, gpu.status.allocatable_memory_bytes) << "over-committed " << gpu.metadata.name;
       ASSERT_LE(compute, 100u) << "over-committed " << gpu.metadata.name;
-      ASSERT_TRUE(!dedicated || by_gpu[gpu.metadata.name].size() == 1) << gpu.metadata.name << " is not dedicated";
+      ASSERT_TRUE(!dedicated || by_gpu[gpu.metadata.name].size() == 1)
+          << gpu.metadata.name << " is not dedicated";
     }
     for (const Claim& claim : All<Claim>("t")) {
       const std::size_t vgpus = by_claim[claim.metadata.name].size();
@@ -347,17 +373,20 @@ class Simulation {
       EXPECT_EQ(runs, should[node.name]) << node.name;
     }
     for (const Claim& claim : All<Claim>("t")) {
-      EXPECT_FALSE(claim.status.phase == ClaimPhase::kPending && !claim.status.vgpus.empty()) << "never became BOUND";
+      EXPECT_FALSE(claim.status.phase == ClaimPhase::kPending && !claim.status.vgpus.empty())
+          << "never became BOUND";
       if (claim.status.phase != ClaimPhase::kPending) continue;
       // Another claim like it is refused as well, so it waits with reason.
       ClaimSpec spec = claim.spec;
       spec.no_wait = true;
       const CallId call = NextCall();
       const Actions actions = core_->Handle(CreateClaim{call, "t", "", {}, spec, ""}, now_);
-      EXPECT_FALSE(std::get<Reply>(actions.effects.back()).body.ok()) << claim.metadata.name << " waits for nothing";
+      EXPECT_FALSE(std::get<Reply>(actions.effects.back()).body.ok())
+          << claim.metadata.name << " waits for nothing";
     }
     for (const Claim& claim : All<Claim>("t")) {
-      EXPECT_TRUE(!claim.spec.release_when_unheld || claim.status.holders > 0 || IsFinal(claim.status.phase)) << "leaked";
+      EXPECT_TRUE(!claim.spec.release_when_unheld || claim.status.holders > 0 || IsFinal(claim.status.phase))
+          << "leaked";
     }
   }
 

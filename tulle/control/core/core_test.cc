@@ -39,10 +39,12 @@ class CoreTest : public ::testing::Test {
     changes_ = std::move(actions.changes);
     commands_.clear();
     for (Effect& effect : actions.effects) {
-      if (auto* reply = std::get_if<Reply>(&effect)) replies_.insert_or_assign(reply->call, std::move(reply->body));
+      if (auto* reply = std::get_if<Reply>(&effect))
+        replies_.insert_or_assign(reply->call, std::move(reply->body));
       if (auto* send = std::get_if<SendToNode>(&effect)) commands_.push_back(std::move(send->command));
       if (auto* end = std::get_if<EndHold>(&effect)) ended_.insert_or_assign(end->hold, end->status);
-      if (auto* update = std::get_if<UpdateHold>(&effect)) held_.insert_or_assign(update->hold, update->claim);
+      if (auto* update = std::get_if<UpdateHold>(&effect))
+        held_.insert_or_assign(update->hold, update->claim);
       if (auto* close = std::get_if<CloseLink>(&effect)) closed_.insert_or_assign(close->link, close->status);
     }
   }
@@ -83,7 +85,8 @@ class CoreTest : public ::testing::Test {
   }
   Claim Get(const std::string& name) { return core_->Get<Claim>("alice", name).value_or(Claim{}); }
 
-  RegisterNode Registration(LinkId link = kLink, const std::string& name = "a", std::uint64_t memory = 8 * kGiB) {
+  RegisterNode Registration(LinkId link = kLink, const std::string& name = "a",
+                            std::uint64_t memory = 8 * kGiB) {
     return {.link = link,
             .name = name,
             .endpoint = name + ":7",
@@ -147,7 +150,8 @@ TEST_F(CoreTest, AClaimGoesFromPendingToBoundToReleased) {
   ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "c"}).ok());
   EXPECT_EQ(Get("c").status.phase, ClaimPhase::kReleased);
   ASSERT_EQ(Commands<DeleteVGpu>().size(), 1u);
-  EXPECT_EQ(core_->Get<Gpu>("", "a-0")->status.allocated_memory_bytes, kGiB) << "free only once the node has confirmed";
+  EXPECT_EQ(core_->Get<Gpu>("", "a-0")->status.allocated_memory_bytes, kGiB)
+      << "free only once the node has confirmed";
   Do(ReportVGpu{kLink, {.uid = creates[0].uid, .state = ReportedState::kDeleted}});
   EXPECT_EQ(core_->Get<Gpu>("", "a-0")->status.allocated_memory_bytes, 0u);
   EXPECT_FALSE(core_->Get<VGpu>("alice", "c-0"));
@@ -165,7 +169,8 @@ TEST_F(CoreTest, AWaitingClaimSaysWhyAndGetsWhatBecomesFree) {
               HasSubstr("asked for 4GiB and 25% of compute; the largest free slice is 3GiB on node a"));
   EXPECT_THAT(Call(AttachClaim{.tenant = "alice", .name = "second"}).error().message,
               HasSubstr("claim second is PENDING, not BOUND: asked for 4GiB"));
-  const auto refused = Call(CreateClaim{.tenant = "alice", .name = "third", .spec = {.memory_bytes = 4 * kGiB, .no_wait = true}});
+  const auto refused = Call(
+      CreateClaim{.tenant = "alice", .name = "third", .spec = {.memory_bytes = 4 * kGiB, .no_wait = true}});
   EXPECT_EQ(refused.error().code, Code::kResourceExhausted);
   EXPECT_FALSE(core_->Get<Claim>("alice", "third"));
 
@@ -182,7 +187,12 @@ TEST_F(CoreTest, AnUnheldClaimIsReleasedAfterTheGrace) {
   Create("c", {.release_when_unheld = true});
   Comply();
   Advance(options_.hold_grace - 1s);
-  Do(OpenHold{.hold = HoldId{1}, .tenant = "alice", .claim = "c", .instance = "laptop", .program = "render", .address = "10.0.0.1"});
+  Do(OpenHold{.hold = HoldId{1},
+              .tenant = "alice",
+              .claim = "c",
+              .instance = "laptop",
+              .program = "render",
+              .address = "10.0.0.1"});
   EXPECT_EQ(held_.at(HoldId{1}).status.holders, 1u);
   EXPECT_EQ(core_->Get<Instance>("alice", "laptop")->status.claims, std::vector<std::string>{"c"});
   AdvanceBeating(options_.hold_grace * 2, {kLink});
@@ -235,7 +245,8 @@ TEST_F(CoreTest, ARestartInterruptsNothingAndReleasesNothing) {
   EXPECT_EQ(core_->Get<VGpu>("alice", "c-0")->status.sessions, 3u);
   const auto attached = Call(AttachClaim{.tenant = "alice", .name = "c"});
   ASSERT_TRUE(attached.ok()) << attached.error().message;
-  EXPECT_EQ(std::get<std::vector<AttachedVGpu>>(*attached)[0].grant_id, create.grants[0].id) << "the grant of before";
+  EXPECT_EQ(std::get<std::vector<AttachedVGpu>>(*attached)[0].grant_id, create.grants[0].id)
+      << "the grant of before";
 }
 
 TEST_F(CoreTest, ARegisteringNodeGetsTheDifference) {
@@ -280,7 +291,8 @@ TEST_F(CoreTest, ASilentOrLostNode) {
   EXPECT_EQ(Get("c").status.phase, ClaimPhase::kBound);
   Advance(options_.node_lost_after);
   EXPECT_EQ(Get("c").status.phase, ClaimPhase::kFailed);
-  EXPECT_THAT(FindCondition(Get("c").status.conditions, "Ready")->message, HasSubstr("NodeLost: node a has been out of touch for 300 s"));
+  EXPECT_THAT(FindCondition(Get("c").status.conditions, "Ready")->message,
+              HasSubstr("NodeLost: node a has been out of touch for 300 s"));
   Advance(options_.node_forget_after);
   EXPECT_FALSE(core_->Get<Node>("", "a"));
   EXPECT_TRUE(store_.empty());
@@ -311,7 +323,8 @@ TEST_F(CoreTest, AFailedStartIsTriedElsewhereAndGivenUpInTheEnd) {
       const VGpu vgpu = *core_->Get<VGpu>("alice", Get("c").status.vgpus[0]);
       tried.push_back(vgpu.status.node);
       const LinkId link = vgpu.status.node == "a" ? kLink : LinkId{2};
-      Do(ReportVGpu{link, {.uid = vgpu.metadata.uid, .state = ReportedState::kFailed, .message = "no device"}});
+      Do(ReportVGpu{link,
+                    {.uid = vgpu.metadata.uid, .state = ReportedState::kFailed, .message = "no device"}});
       Do(ReportVGpu{link, {.uid = vgpu.metadata.uid, .state = ReportedState::kDeleted}});
     }
     AdvanceBeating(1s, {kLink, LinkId{2}});
@@ -319,7 +332,8 @@ TEST_F(CoreTest, AFailedStartIsTriedElsewhereAndGivenUpInTheEnd) {
   ASSERT_EQ(tried.size(), options_.start_attempts);
   EXPECT_NE(tried[0], tried[1]);
   EXPECT_EQ(Get("c").status.phase, ClaimPhase::kFailed);
-  EXPECT_THAT(FindCondition(Get("c").status.conditions, "Ready")->message, HasSubstr("no device (try 5, no more are made)"));
+  EXPECT_THAT(FindCondition(Get("c").status.conditions, "Ready")->message,
+              HasSubstr("no device (try 5, no more are made)"));
 }
 
 TEST_F(CoreTest, AVGpuThatFailsEndsItsClaim) {
@@ -329,7 +343,8 @@ TEST_F(CoreTest, AVGpuThatFailsEndsItsClaim) {
   const std::string uid = core_->Get<VGpu>("alice", "c-1")->metadata.uid;
   Do(ReportVGpu{kLink, {.uid = uid, .state = ReportedState::kFailed, .message = "worker died 5 times"}});
   EXPECT_EQ(Get("c").status.phase, ClaimPhase::kFailed);
-  EXPECT_EQ(FindCondition(Get("c").status.conditions, "Ready")->message, "vGPU c-1 on node a: worker died 5 times");
+  EXPECT_EQ(FindCondition(Get("c").status.conditions, "Ready")->message,
+            "vGPU c-1 on node a: worker died 5 times");
   EXPECT_EQ(Commands<DeleteVGpu>().size(), 2u);
 }
 
@@ -360,7 +375,8 @@ TEST_F(CoreTest, RequestIdsMakeCreationIdempotent) {
   ASSERT_TRUE(first.ok() && again.ok());
   EXPECT_EQ(std::get<Claim>(*first).metadata.uid, std::get<Claim>(*again).metadata.uid);
   StartCore();
-  EXPECT_EQ(std::get<Claim>(*Call(create)).metadata.uid, std::get<Claim>(*first).metadata.uid) << "also after a restart";
+  EXPECT_EQ(std::get<Claim>(*Call(create)).metadata.uid, std::get<Claim>(*first).metadata.uid)
+      << "also after a restart";
   CreateClaim other = create;
   other.spec.count = 3;
   EXPECT_EQ(Call(other).error().code, Code::kInvalidArgument);
@@ -420,7 +436,8 @@ TEST_F(CoreTest, HostileRegistrationsAreRefused) {
   bad = Registration(LinkId{2});
   bad.gpus[0].allocatable_memory_bytes = 9 * kGiB;
   Do(bad);
-  EXPECT_EQ(closed_.at(LinkId{2}).error().message, "gpus[0].allocatable_memory_bytes: 9GiB is more than it has, 8GiB");
+  EXPECT_EQ(closed_.at(LinkId{2}).error().message,
+            "gpus[0].allocatable_memory_bytes: 9GiB is more than it has, 8GiB");
   EXPECT_FALSE(core_->Get<Node>("", "a"));
   Do(ReportVGpu{LinkId{2}, {.uid = "x"}});  // of a link that is not registered: nothing happens
   EXPECT_TRUE(commands_.empty());

@@ -1,5 +1,5 @@
-// What goes into the core and what comes out. Plain values: an event is what somebody asked or what happened, an
-// action is what the program around the core has to do about it.
+// What goes into the core and what comes out. Plain values: an event is what somebody asked or what happened,
+// an action is what the program around the core has to do about it.
 #pragma once
 
 #include <cstdint>
@@ -21,8 +21,8 @@ enum class HoldId : std::uint64_t {};
 enum class LinkId : std::uint64_t {};  // one stream of a node
 
 struct Now {
-  Instant mono;             // for durations
-  WallMicros wall_us = 0;   // for people
+  Instant mono;            // for durations
+  WallMicros wall_us = 0;  // for people
 };
 
 struct Grant {
@@ -113,8 +113,8 @@ struct LinkClosed {
 // Time has passed.
 struct Tick {};
 
-using Event = std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, OpenHold, CloseHold, RegisterNode,
-                           NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Tick>;
+using Event = std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, OpenHold,
+                           CloseHold, RegisterNode, NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Tick>;
 
 // ---- what is kept in the store
 
@@ -203,8 +203,8 @@ struct CloseLink {
 
 using Effect = std::variant<Reply, UpdateHold, EndHold, SendToNode, CloseLink>;
 
-// To be done in this order: all writes in one transaction, then changes, then effects. When the writes fail, nothing
-// else may be done, and the core is lost: load a new one from the store.
+// To be done in this order: all writes in one transaction, then changes, then effects. When the writes fail,
+// nothing else may be done, and the core is lost: load a new one from the store.
 struct Actions {
   std::vector<Write> writes;
   std::vector<Change> changes;

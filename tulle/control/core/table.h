@@ -1,4 +1,5 @@
-// The resources of one kind in the core: found by uid, by name within a tenant, and listed in the order of names.
+// The resources of one kind in the core: found by uid, by name within a tenant, and listed in the order of
+// names.
 #pragma once
 
 #include <map>
@@ -34,7 +35,9 @@ class Table {
     return const_cast<Table*>(this)->Find(tenant, name);
   }
 
-  bool HasName(const std::string& tenant, const std::string& name) const { return by_name_.contains({tenant, name}); }
+  bool HasName(const std::string& tenant, const std::string& name) const {
+    return by_name_.contains({tenant, name});
+  }
 
   // Precondition: neither uid nor name is there.
   State& Insert(State state) {
@@ -53,10 +56,12 @@ class Table {
 
   std::size_t size() const { return by_uid_.size(); }
 
-  // Visits the tenant's elements in the order of names, from the first after `after`, until `visit` returns false.
+  // Visits the tenant's elements in the order of names, from the first after `after`, until `visit` returns
+  // false.
   template <typename F>
   void Visit(const std::string& tenant, const std::string& after, F visit) const {
-    for (auto it = by_name_.upper_bound({tenant, after}); it != by_name_.end() && it->first.first == tenant; ++it) {
+    for (auto it = by_name_.upper_bound({tenant, after}); it != by_name_.end() && it->first.first == tenant;
+         ++it) {
       if (!visit(by_uid_.at(it->second))) return;
     }
   }

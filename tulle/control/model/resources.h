@@ -1,6 +1,6 @@
 // The resources of the mesh as plain structs: what the core decides on and what the client library returns.
-// The .proto files of control/api say the same to the outside and document each field; tulle/control/api/map.h
-// converts. Values: no ownership, no threads.
+// The .proto files of control/api say the same to the outside and document each field;
+// tulle/control/api/map.h converts. Values: no ownership, no threads.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,13 @@ struct Condition {
 
 // Enumerators have the numbers of their protobuf twins.
 enum class DeviceApi { kUnspecified = 0, kOpenCl = 1, kCuda = 2 };
-enum class PerformanceLevel { kUnspecified = 0, kBestEffort = 1, kBurst = 2, kGuaranteed = 3, kDedicated = 4 };
+enum class PerformanceLevel {
+  kUnspecified = 0,
+  kBestEffort = 1,
+  kBurst = 2,
+  kGuaranteed = 3,
+  kDedicated = 4
+};
 enum class ClaimPhase { kPending = 1, kBound = 2, kReleased = 3, kFailed = 4 };
 enum class VGpuPhase { kCreating = 1, kReady = 2, kFailed = 3, kDeleting = 4 };
 enum class NodeState { kReady = 1, kNotReady = 2, kLeft = 3 };

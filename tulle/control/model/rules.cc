@@ -15,7 +15,8 @@ Error Invalid(std::string_view path, const std::string& what) {
 
 Status CheckTerms(const std::vector<std::string>& terms, std::string_view path) {
   if (terms.size() > kMaxSelectorTerms) {
-    return Invalid(path, std::to_string(terms.size()) + " entries, at most " + std::to_string(kMaxSelectorTerms));
+    return Invalid(path,
+                   std::to_string(terms.size()) + " entries, at most " + std::to_string(kMaxSelectorTerms));
   }
   for (std::size_t i = 0; i < terms.size(); ++i) {
     if (terms[i].empty() || terms[i].size() > kMaxNameBytes) {
@@ -62,24 +63,28 @@ Status CheckClaimSpec(const ClaimSpec& spec) {
   TULLE_RETURN_IF_ERROR(CheckTerms(spec.vendors, "spec.vendors"));
   TULLE_RETURN_IF_ERROR(CheckLabels(spec.node_selector, "spec.node_selector"));
   if (spec.memory_bytes != 0 && spec.memory_bytes < kMinMemoryBytes) {
-    return Invalid("spec.memory_bytes", FormatSize(spec.memory_bytes) + " is less than the least, " +
-                                            FormatSize(kMinMemoryBytes));
+    return Invalid("spec.memory_bytes",
+                   FormatSize(spec.memory_bytes) + " is less than the least, " + FormatSize(kMinMemoryBytes));
   }
   if (spec.compute_percent > 100) {
-    return Invalid("spec.compute_percent", std::to_string(spec.compute_percent) +
-                                               " is more than one GPU's 100; ask for more vGPUs with spec.count");
-  }
-  if (spec.performance_level == PerformanceLevel::kDedicated && spec.compute_percent != 0 && spec.compute_percent != 100) {
     return Invalid("spec.compute_percent",
-                   std::to_string(spec.compute_percent) + " of a DEDICATED vGPU, which is always 100; leave it out");
+                   std::to_string(spec.compute_percent) +
+                       " is more than one GPU's 100; ask for more vGPUs with spec.count");
+  }
+  if (spec.performance_level == PerformanceLevel::kDedicated && spec.compute_percent != 0 &&
+      spec.compute_percent != 100) {
+    return Invalid("spec.compute_percent", std::to_string(spec.compute_percent) +
+                                               " of a DEDICATED vGPU, which is always 100; leave it out");
   }
   if (spec.count > kMaxVGpusPerClaim) {
-    return Invalid("spec.count", std::to_string(spec.count) + " is more than the most that one claim may ask for, " +
+    return Invalid("spec.count", std::to_string(spec.count) +
+                                     " is more than the most that one claim may ask for, " +
                                      std::to_string(kMaxVGpusPerClaim));
   }
   const auto level = static_cast<int>(spec.performance_level);
   if (level < 0 || level > static_cast<int>(PerformanceLevel::kDedicated)) {
-    return Invalid("spec.performance_level", std::to_string(level) + " is not a level that this controller knows");
+    return Invalid("spec.performance_level",
+                   std::to_string(level) + " is not a level that this controller knows");
   }
   const auto api = static_cast<int>(spec.api);
   if (api < 0 || api > static_cast<int>(DeviceApi::kCuda)) {
@@ -108,10 +113,13 @@ std::uint32_t ReservedComputePercent(PerformanceLevel level, std::uint32_t compu
 bool MayBecome(ClaimPhase from, ClaimPhase to) {
   using enum ClaimPhase;
   switch (from) {
-    case kPending: return IsOneOf(to, {kBound, kReleased, kFailed});
-    case kBound: return IsOneOf(to, {kReleased, kFailed});
+    case kPending:
+      return IsOneOf(to, {kBound, kReleased, kFailed});
+    case kBound:
+      return IsOneOf(to, {kReleased, kFailed});
     case kReleased:
-    case kFailed: return false;
+    case kFailed:
+      return false;
   }
   return false;
 }
@@ -119,10 +127,14 @@ bool MayBecome(ClaimPhase from, ClaimPhase to) {
 bool MayBecome(VGpuPhase from, VGpuPhase to) {
   using enum VGpuPhase;
   switch (from) {
-    case kCreating: return IsOneOf(to, {kReady, kFailed, kDeleting});
-    case kReady: return IsOneOf(to, {kCreating, kFailed, kDeleting});  // kCreating: its node makes it anew
-    case kFailed: return to == kDeleting;
-    case kDeleting: return false;
+    case kCreating:
+      return IsOneOf(to, {kReady, kFailed, kDeleting});
+    case kReady:
+      return IsOneOf(to, {kCreating, kFailed, kDeleting});  // kCreating: its node makes it anew
+    case kFailed:
+      return to == kDeleting;
+    case kDeleting:
+      return false;
   }
   return false;
 }
@@ -130,16 +142,20 @@ bool MayBecome(VGpuPhase from, VGpuPhase to) {
 bool MayBecome(NodeState from, NodeState to) {
   using enum NodeState;
   switch (from) {
-    case kReady: return IsOneOf(to, {kNotReady, kLeft});
-    case kNotReady: return IsOneOf(to, {kReady, kLeft});
-    case kLeft: return to == kReady;
+    case kReady:
+      return IsOneOf(to, {kNotReady, kLeft});
+    case kNotReady:
+      return IsOneOf(to, {kReady, kLeft});
+    case kLeft:
+      return to == kReady;
   }
   return false;
 }
 
-bool SetCondition(std::vector<Condition>* conditions, std::string_view type, bool status, std::string_view reason,
-                  std::string_view message, WallMicros now_us) {
-  auto it = std::find_if(conditions->begin(), conditions->end(), [type](const Condition& c) { return c.type == type; });
+bool SetCondition(std::vector<Condition>* conditions, std::string_view type, bool status,
+                  std::string_view reason, std::string_view message, WallMicros now_us) {
+  auto it = std::find_if(conditions->begin(), conditions->end(),
+                         [type](const Condition& c) { return c.type == type; });
   if (it == conditions->end()) {
     conditions->push_back({.type = std::string(type), .status = !status});
     it = conditions->end() - 1;

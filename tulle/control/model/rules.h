@@ -15,7 +15,7 @@ inline constexpr std::size_t kMaxLabels = 32;
 inline constexpr std::size_t kMaxRequestIdBytes = 64;
 inline constexpr std::size_t kMaxProgramBytes = 256;
 inline constexpr std::size_t kMaxMessageBytes = 512;
-inline constexpr std::size_t kMaxSelectorTerms = 16;    // gpu_types, vendors
+inline constexpr std::size_t kMaxSelectorTerms = 16;  // gpu_types, vendors
 inline constexpr std::uint32_t kMaxVGpusPerClaim = 64;
 inline constexpr std::size_t kMaxGpusPerNode = 64;
 inline constexpr std::size_t kMaxVGpusPerNode = 4096;
@@ -47,10 +47,13 @@ bool MayBecome(ClaimPhase from, ClaimPhase to);
 bool MayBecome(VGpuPhase from, VGpuPhase to);
 bool MayBecome(NodeState from, NodeState to);
 
-inline bool IsFinal(ClaimPhase phase) { return phase == ClaimPhase::kReleased || phase == ClaimPhase::kFailed; }
+inline bool IsFinal(ClaimPhase phase) {
+  return phase == ClaimPhase::kReleased || phase == ClaimPhase::kFailed;
+}
 
-// Sets the condition of that type. Returns whether anything changed; the transition time moves with the status only.
-bool SetCondition(std::vector<Condition>* conditions, std::string_view type, bool status, std::string_view reason,
-                  std::string_view message, WallMicros now_us);
+// Sets the condition of that type. Returns whether anything changed; the transition time moves with the
+// status only.
+bool SetCondition(std::vector<Condition>* conditions, std::string_view type, bool status,
+                  std::string_view reason, std::string_view message, WallMicros now_us);
 
 }  // namespace tulle::control

@@ -12,14 +12,18 @@ std::string Refusal(const ClaimSpec& spec) {
 
 TEST(ClaimSpec, RefusalsNameTheFieldTheValueAndTheLimit) {
   EXPECT_EQ(Refusal({}), "");
-  EXPECT_EQ(Refusal({.memory_bytes = 1}), "invalid argument: spec.memory_bytes: 1B is less than the least, 1MiB");
+  EXPECT_EQ(Refusal({.memory_bytes = 1}),
+            "invalid argument: spec.memory_bytes: 1B is less than the least, 1MiB");
   EXPECT_EQ(Refusal({.compute_percent = 101}),
-            "invalid argument: spec.compute_percent: 101 is more than one GPU's 100; ask for more vGPUs with spec.count");
-  EXPECT_EQ(Refusal({.compute_percent = 50, .performance_level = PerformanceLevel::kDedicated}),
-            "invalid argument: spec.compute_percent: 50 of a DEDICATED vGPU, which is always 100; leave it out");
+            "invalid argument: spec.compute_percent: 101 is more than one GPU's 100; ask for more vGPUs with "
+            "spec.count");
+  EXPECT_EQ(
+      Refusal({.compute_percent = 50, .performance_level = PerformanceLevel::kDedicated}),
+      "invalid argument: spec.compute_percent: 50 of a DEDICATED vGPU, which is always 100; leave it out");
   EXPECT_EQ(Refusal({.count = 65}),
             "invalid argument: spec.count: 65 is more than the most that one claim may ask for, 64");
-  EXPECT_EQ(Refusal({.gpu_types = {"h100", ""}}), "invalid argument: spec.gpu_types[1]: must have 1 to 63 bytes");
+  EXPECT_EQ(Refusal({.gpu_types = {"h100", ""}}),
+            "invalid argument: spec.gpu_types[1]: must have 1 to 63 bytes");
   EXPECT_EQ(Refusal({.performance_level = static_cast<PerformanceLevel>(9)}),
             "invalid argument: spec.performance_level: 9 is not a level that this controller knows");
   EXPECT_EQ(Refusal({.node_selector = {{"zone", std::string(64, 'x')}}}),

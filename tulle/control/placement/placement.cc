@@ -21,8 +21,9 @@ bool ContainsIgnoringCase(std::string_view text, std::string_view part) {
 }
 
 bool MatchesAny(std::string_view text, const std::vector<std::string>& parts) {
-  return parts.empty() || std::any_of(parts.begin(), parts.end(),
-                                      [text](const std::string& part) { return ContainsIgnoringCase(text, part); });
+  return parts.empty() || std::any_of(parts.begin(), parts.end(), [text](const std::string& part) {
+           return ContainsIgnoringCase(text, part);
+         });
 }
 
 std::string Join(const std::vector<std::string>& words, std::string_view separator) {
@@ -43,7 +44,9 @@ struct Room {
 };
 
 Room RoomOf(const GpuStatus& status) {
-  const auto minus = [](auto a, auto b) { return a > b ? a - b : 0; };  // a GPU may have shrunk under its vGPUs
+  const auto minus = [](auto a, auto b) {
+    return a > b ? a - b : 0;
+  };  // a GPU may have shrunk under its vGPUs
   return {.memory = minus(status.allocatable_memory_bytes, status.allocated_memory_bytes),
           .compute = minus(status.allocatable_compute_percent, status.allocated_compute_percent),
           .neighbours = status.vgpus};
@@ -54,11 +57,15 @@ std::string Mismatch(const PlacementGpu& candidate, const ClaimSpec& spec) {
   const GpuDescription& is = candidate.gpu->spec.description;
   for (const auto& [key, value] : spec.node_selector) {
     const auto it = candidate.node_labels->find(key);
-    if (it == candidate.node_labels->end() || it->second != value) return "is not labelled " + key + "=" + value;
+    if (it == candidate.node_labels->end() || it->second != value)
+      return "is not labelled " + key + "=" + value;
   }
-  if (std::find(is.apis.begin(), is.apis.end(), spec.api) == is.apis.end()) return std::string("has no ") + Name(spec.api);
-  if (!MatchesAny(is.type, spec.gpu_types)) return "has \"" + is.type + "\", not " + Join(spec.gpu_types, " or ");
-  if (!MatchesAny(is.vendor, spec.vendors)) return "is of \"" + is.vendor + "\", not " + Join(spec.vendors, " or ");
+  if (std::find(is.apis.begin(), is.apis.end(), spec.api) == is.apis.end())
+    return std::string("has no ") + Name(spec.api);
+  if (!MatchesAny(is.type, spec.gpu_types))
+    return "has \"" + is.type + "\", not " + Join(spec.gpu_types, " or ");
+  if (!MatchesAny(is.vendor, spec.vendors))
+    return "is of \"" + is.vendor + "\", not " + Join(spec.vendors, " or ");
   return "";
 }
 
@@ -68,7 +75,9 @@ struct Demand {
   bool alone = false;
 };
 
-bool MemoryFits(const Room& room, const Demand& demand) { return room.memory >= demand.memory; }
+bool MemoryFits(const Room& room, const Demand& demand) {
+  return room.memory >= demand.memory;
+}
 bool ComputeFits(const Room& room, const Demand& demand) {
   return room.compute >= demand.compute && (!demand.alone || room.neighbours == 0);
 }
@@ -100,7 +109,7 @@ struct NodeView {
   std::string closed;    // the node takes nothing
   std::string mismatch;  // of its first GPU, when none matches
   bool matches = false;
-  Room best;             // per resource: memory of the GPU with most memory free, compute likewise
+  Room best;                      // per resource: memory of the GPU with most memory free, compute likewise
   std::uint64_t most_memory = 0;  // that any of its GPUs has at all
   bool idle_gpu = false;          // one without vGPUs
   std::uint32_t fits = 0;         // vGPUs of this claim that fit now
@@ -159,50 +168,57 @@ NoFit Explain(std::span<const PlacementGpu> gpus, const ClaimSpec& spec, const D
       any_matches = any_open = true;
       fits += node.fits;
       most_compute = std::max(most_compute, node.best.compute);
-      if (most_memory == nullptr || node.best.memory > most_memory->best.memory) most_memory = &node, most_memory_name = name;
+      if (most_memory == nullptr || node.best.memory > most_memory->best.memory)
+        most_memory = &node, most_memory_name = name;
       if (largest == nullptr || node.most_memory > largest->most_memory) largest = &node, largest_name = name;
       if (node.fits > 0) {
         line += "has room for " + std::to_string(node.fits);
       } else {
-        line += "has " + FormatSize(node.best.memory) + " and " + std::to_string(node.best.compute) + "% free on one GPU";
+        line += "has " + FormatSize(node.best.memory) + " and " + std::to_string(node.best.compute) +
+                "% free on one GPU";
         if (demand.alone && !node.idle_gpu) line += ", no GPU without vGPUs";
       }
     }
     if (lines.size() < kMaxNodesInMessage) lines.push_back(std::move(line));
   }
-  if (nodes.size() > lines.size()) lines.push_back(std::to_string(nodes.size() - lines.size()) + " more nodes");
+  if (nodes.size() > lines.size())
+    lines.push_back(std::to_string(nodes.size() - lines.size()) + " more nodes");
   const std::string detail = " (" + Join(lines, "; ") + "); see `tulle get gpus`";
 
   if (!any_matches) return {"NoMatchingGpu", asked + "no GPU of the mesh matches" + detail};
   if (!any_open) return {"NoReadyNode", asked + "no node with a matching GPU is ready" + detail};
   if (demand.memory > largest->most_memory) {
-    return {"InsufficientMemory", asked + "the largest GPU has " + FormatSize(largest->most_memory) + " on node " +
-                                      largest_name + detail};
+    return {"InsufficientMemory", asked + "the largest GPU has " + FormatSize(largest->most_memory) +
+                                      " on node " + largest_name + detail};
   }
   if (demand.memory > most_memory->best.memory) {
-    return {"InsufficientMemory", asked + "the largest free slice is " + FormatSize(most_memory->best.memory) +
-                                      " on node " + most_memory_name + detail};
+    return {"InsufficientMemory", asked + "the largest free slice is " +
+                                      FormatSize(most_memory->best.memory) + " on node " + most_memory_name +
+                                      detail};
   }
   if (fits > 0) {
-    return {"InsufficientGpus", asked + "only " + std::to_string(fits) + " of them " + (fits == 1 ? "fits" : "fit") +
-                                    " now" + detail};
+    return {"InsufficientGpus", asked + "only " + std::to_string(fits) + " of them " +
+                                    (fits == 1 ? "fits" : "fit") + " now" + detail};
   }
   if (demand.alone) return {"InsufficientGpus", asked + "no GPU is without vGPUs now" + detail};
   if (demand.compute > most_compute) {
-    return {"InsufficientCompute", asked + "the largest free share is " + std::to_string(most_compute) + "%" + detail};
+    return {"InsufficientCompute",
+            asked + "the largest free share is " + std::to_string(most_compute) + "%" + detail};
   }
   return {"InsufficientGpus", asked + "no GPU has both free at once" + detail};
 }
 
 }  // namespace
 
-Placement Place(std::span<const PlacementGpu> gpus, const ClaimSpec& spec, std::span<const std::size_t> avoid) {
+Placement Place(std::span<const PlacementGpu> gpus, const ClaimSpec& spec,
+                std::span<const std::size_t> avoid) {
   const Demand demand{.memory = spec.memory_bytes,
                       .compute = ReservedComputePercent(spec.performance_level, spec.compute_percent),
                       .alone = spec.performance_level == PerformanceLevel::kDedicated};
   std::vector<std::pair<std::size_t, Room>> open;
   for (std::size_t i = 0; i < gpus.size(); ++i) {
-    if (gpus[i].closed_because.empty() && Mismatch(gpus[i], spec).empty()) open.emplace_back(i, RoomOf(gpus[i].gpu->status));
+    if (gpus[i].closed_because.empty() && Mismatch(gpus[i], spec).empty())
+      open.emplace_back(i, RoomOf(gpus[i].gpu->status));
   }
   std::vector<Slot> slots;
   while (slots.size() < spec.count) {
@@ -213,8 +229,8 @@ Placement Place(std::span<const PlacementGpu> gpus, const ClaimSpec& spec, std::
       if (!MemoryFits(room, demand) || !ComputeFits(room, demand)) continue;
       const Gpu& gpu = *gpus[index].gpu;
       const bool avoided = std::find(avoid.begin(), avoid.end(), index) != avoid.end();
-      const std::tuple<bool, std::uint32_t, double, std::string_view> rank{avoided, room.own, Score(room, demand, gpu.status),
-                                                                           gpu.metadata.name};
+      const std::tuple<bool, std::uint32_t, double, std::string_view> rank{
+          avoided, room.own, Score(room, demand, gpu.status), gpu.metadata.name};
       if (best == nullptr || rank < best_rank) best = &candidate, best_rank = rank;
     }
     if (best == nullptr) return Explain(gpus, spec, demand);

@@ -16,14 +16,19 @@ constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
 // GPUs named node-index, and the labels of their nodes.
 class Mesh {
  public:
-  Gpu& Add(const std::string& node, std::uint64_t memory, std::uint64_t used_memory = 0, std::uint32_t used_compute = 0,
-           std::uint32_t vgpus = 0) {
+  Gpu& Add(const std::string& node, std::uint64_t memory, std::uint64_t used_memory = 0,
+           std::uint32_t used_compute = 0, std::uint32_t vgpus = 0) {
     const auto index = static_cast<std::uint32_t>(gpus_.size());
     Gpu& gpu = gpus_.emplace_back();
     gpu.metadata.name = node + "-" + std::to_string(index);
-    gpu.spec = {.node = node, .index = index, .description = {.type = "Tesla T4", .vendor = "NVIDIA", .apis = {DeviceApi::kOpenCl}}};
-    gpu.status = {.allocatable_memory_bytes = memory, .allocatable_compute_percent = 100, .allocated_memory_bytes = used_memory,
-                  .allocated_compute_percent = used_compute, .vgpus = vgpus};
+    gpu.spec = {.node = node,
+                .index = index,
+                .description = {.type = "Tesla T4", .vendor = "NVIDIA", .apis = {DeviceApi::kOpenCl}}};
+    gpu.status = {.allocatable_memory_bytes = memory,
+                  .allocatable_compute_percent = 100,
+                  .allocated_memory_bytes = used_memory,
+                  .allocated_compute_percent = used_compute,
+                  .vgpus = vgpus};
     labels_.push_back({{std::string(kNodeLabel), node}});
     view_.push_back({.gpu = &gpu, .node_labels = &labels_.back()});
     return gpu;
@@ -66,7 +71,7 @@ TEST(Placement, BestFitKeepsTheEmptyGpuWhole) {
 
 TEST(Placement, ARemainderOfOneResourceWithoutTheOtherIsWorse) {
   Mesh mesh;
-  mesh.Add("a", 16 * kGiB, 8 * kGiB, 75, 1);  // 4GiB and 25 % leave 4GiB that no compute can use
+  mesh.Add("a", 16 * kGiB, 8 * kGiB, 75, 1);   // 4GiB and 25 % leave 4GiB that no compute can use
   mesh.Add("b", 16 * kGiB, 10 * kGiB, 65, 1);  // as much left in sum, but both
   EXPECT_EQ(mesh.Names({.memory_bytes = 4 * kGiB, .compute_percent = 25}), Names{"b-1"});
 }
@@ -83,7 +88,8 @@ TEST(Placement, AllOrNone) {
   mesh.Add("a", 4 * kGiB);
   mesh.Add("b", 4 * kGiB, 2 * kGiB, 50, 1);
   EXPECT_EQ(mesh.Why({.memory_bytes = 3 * kGiB, .compute_percent = 50, .count = 2}),
-            "InsufficientGpus: asked for 2 vGPUs of 3GiB and 50% of compute; only 1 of them fits now (node a has room for 1; "
+            "InsufficientGpus: asked for 2 vGPUs of 3GiB and 50% of compute; only 1 of them fits now (node a "
+            "has room for 1; "
             "node b has 2GiB and 50% free on one GPU); see `tulle get gpus`");
 }
 
@@ -94,40 +100,50 @@ TEST(Placement, DedicatedTakesAWholeGpuAndAllItsMemory) {
   const Placement placement = mesh.Try({.performance_level = PerformanceLevel::kDedicated});
   EXPECT_EQ(std::get<0>(placement), (std::vector<Slot>{{.gpu = 1, .memory_bytes = 8 * kGiB}}));
   EXPECT_EQ(mesh.Why({.performance_level = PerformanceLevel::kDedicated, .count = 2}),
-            "InsufficientGpus: asked for 2 vGPUs of a whole GPU; only 1 of them fits now (node a has 3GiB and 100% free on one "
+            "InsufficientGpus: asked for 2 vGPUs of a whole GPU; only 1 of them fits now (node a has 3GiB "
+            "and 100% free on one "
             "GPU, no GPU without vGPUs; node b has room for 1); see `tulle get gpus`");
 }
 
 TEST(Placement, BestEffortReservesNoCompute) {
   Mesh mesh;
   mesh.Add("a", 4 * kGiB, kGiB, 100, 1);
-  EXPECT_EQ(mesh.Names({.memory_bytes = kGiB, .performance_level = PerformanceLevel::kBestEffort}), Names{"a-0"});
+  EXPECT_EQ(mesh.Names({.memory_bytes = kGiB, .performance_level = PerformanceLevel::kBestEffort}),
+            Names{"a-0"});
   EXPECT_EQ(mesh.Why({.memory_bytes = kGiB}),
-            "InsufficientCompute: asked for 1GiB and 25% of compute; the largest free share is 0% (node a has 3GiB and 0% free "
+            "InsufficientCompute: asked for 1GiB and 25% of compute; the largest free share is 0% (node a "
+            "has 3GiB and 0% free "
             "on one GPU); see `tulle get gpus`");
 }
 
 TEST(Placement, SaysWhatWasAskedWhatThereIsAndWhatToDo) {
   Mesh empty;
-  EXPECT_EQ(empty.Why({}), "NoNodes: asked for 1GiB and 25% of compute; the mesh has no GPU: start a node with `tulle up`, see "
-                           "`tulle get nodes`");
+  EXPECT_EQ(
+      empty.Why({}),
+      "NoNodes: asked for 1GiB and 25% of compute; the mesh has no GPU: start a node with `tulle up`, see "
+      "`tulle get nodes`");
   Mesh mesh;
   mesh.Add("a", 8 * kGiB, 4 * kGiB + kGiB / 2, 10, 1);
   EXPECT_EQ(mesh.Why({.memory_bytes = 8 * kGiB}),
-            "InsufficientMemory: asked for 8GiB and 25% of compute; the largest free slice is 3.5GiB on node a (node a has "
+            "InsufficientMemory: asked for 8GiB and 25% of compute; the largest free slice is 3.5GiB on node "
+            "a (node a has "
             "3.5GiB and 90% free on one GPU); see `tulle get gpus`");
   EXPECT_EQ(mesh.Why({.memory_bytes = 9 * kGiB}),
-            "InsufficientMemory: asked for 9GiB and 25% of compute; the largest GPU has 8GiB on node a (node a has 3.5GiB and "
+            "InsufficientMemory: asked for 9GiB and 25% of compute; the largest GPU has 8GiB on node a (node "
+            "a has 3.5GiB and "
             "90% free on one GPU); see `tulle get gpus`");
   EXPECT_EQ(mesh.Why({.gpu_types = {"H100", "h200"}}),
-            "NoMatchingGpu: asked for 1GiB and 25% of compute; no GPU of the mesh matches (node a has \"Tesla T4\", not H100 "
+            "NoMatchingGpu: asked for 1GiB and 25% of compute; no GPU of the mesh matches (node a has "
+            "\"Tesla T4\", not H100 "
             "or h200); see `tulle get gpus`");
   EXPECT_EQ(mesh.Why({.api = DeviceApi::kCuda}),
-            "NoMatchingGpu: asked for 1GiB and 25% of compute; no GPU of the mesh matches (node a has no CUDA); see `tulle get "
+            "NoMatchingGpu: asked for 1GiB and 25% of compute; no GPU of the mesh matches (node a has no "
+            "CUDA); see `tulle get "
             "gpus`");
   mesh.Close(0, "cordoned");
-  EXPECT_EQ(mesh.Why({}), "NoReadyNode: asked for 1GiB and 25% of compute; no node with a matching GPU is ready (node a is "
-                          "cordoned); see `tulle get gpus`");
+  EXPECT_EQ(mesh.Why({}),
+            "NoReadyNode: asked for 1GiB and 25% of compute; no node with a matching GPU is ready (node a is "
+            "cordoned); see `tulle get gpus`");
 }
 
 TEST(Placement, SelectsByTypeVendorAndLabels) {
@@ -160,19 +176,23 @@ TEST(Placement, NeverOvercommitsAndNeverRefusesWhatFits) {
       const std::uint64_t memory = (1 + random.Below(16)) * kGiB;
       const auto vgpus = static_cast<std::uint32_t>(random.Below(3));
       gpus.push_back(&mesh.Add(std::string(1, static_cast<char>('a' + i / 2)), memory,
-                               vgpus == 0 ? 0 : random.Below(memory), vgpus == 0 ? 0 : random.Below(101), vgpus));
+                               vgpus == 0 ? 0 : random.Below(memory), vgpus == 0 ? 0 : random.Below(101),
+                               vgpus));
     }
     const auto level = static_cast<PerformanceLevel>(1 + random.Below(4));
     const bool dedicated = level == PerformanceLevel::kDedicated;
-    const ClaimSpec spec = WithDefaults({.memory_bytes = (1 + random.Below(12)) * kGiB,
-                                         .compute_percent = dedicated ? 100 : static_cast<std::uint32_t>(1 + random.Below(100)),
-                                         .performance_level = level,
-                                         .count = static_cast<std::uint32_t>(1 + random.Below(6))});
+    const ClaimSpec spec =
+        WithDefaults({.memory_bytes = (1 + random.Below(12)) * kGiB,
+                      .compute_percent = dedicated ? 100 : static_cast<std::uint32_t>(1 + random.Below(100)),
+                      .performance_level = level,
+                      .count = static_cast<std::uint32_t>(1 + random.Below(6))});
     const std::uint32_t compute = ReservedComputePercent(level, spec.compute_percent);
     std::uint64_t capacity = 0;
     for (const Gpu* gpu : gpus) {
-      const std::uint64_t by_memory = (gpu->status.allocatable_memory_bytes - gpu->status.allocated_memory_bytes) / spec.memory_bytes;
-      const std::uint64_t by_compute = compute == 0 ? spec.count : (100 - gpu->status.allocated_compute_percent) / compute;
+      const std::uint64_t by_memory =
+          (gpu->status.allocatable_memory_bytes - gpu->status.allocated_memory_bytes) / spec.memory_bytes;
+      const std::uint64_t by_compute =
+          compute == 0 ? spec.count : (100 - gpu->status.allocated_compute_percent) / compute;
       const std::uint64_t here = std::min(by_memory, by_compute);
       capacity += dedicated ? (gpu->status.vgpus == 0 && here > 0) : here;
     }
@@ -189,7 +209,8 @@ TEST(Placement, NeverOvercommitsAndNeverRefusesWhatFits) {
       distinct.insert(slot.gpu);
     }
     for (std::size_t i = 0; i < gpus.size(); ++i) {
-      EXPECT_LE(gpus[i]->status.allocated_memory_bytes + memory[i], gpus[i]->status.allocatable_memory_bytes) << "seed " << seed;
+      EXPECT_LE(gpus[i]->status.allocated_memory_bytes + memory[i], gpus[i]->status.allocatable_memory_bytes)
+          << "seed " << seed;
       EXPECT_LE(gpus[i]->status.allocated_compute_percent + share[i], 100u) << "seed " << seed;
     }
     if (dedicated) {

@@ -13,16 +13,19 @@ namespace {
 constexpr char kComponent[] = "controller";
 // A controller's epoch is in the high bits of its resource versions, so that versions grow across restarts.
 constexpr int kEpochShift = 40;
-// Without anything to do, the strand looks at the clock this often: steady_clock waits do not count suspended time.
+// Without anything to do, the strand looks at the clock this often: steady_clock waits do not count suspended
+// time.
 constexpr auto kIdle = std::chrono::seconds(60);
 
 Error Stopped() {
-  return Error{.code = Code::kUnavailable, .message = "the controller is stopping; try again", .retry = Retry::kSame};
+  return Error{
+      .code = Code::kUnavailable, .message = "the controller is stopping; try again", .retry = Retry::kSame};
 }
 
 void Append(Actions* to, Actions from) {
   const auto move_all = [](auto& source, auto& target) {
-    target.insert(target.end(), std::make_move_iterator(source.begin()), std::make_move_iterator(source.end()));
+    target.insert(target.end(), std::make_move_iterator(source.begin()),
+                  std::make_move_iterator(source.end()));
   };
   move_all(from.writes, to->writes);
   move_all(from.changes, to->changes);
@@ -34,7 +37,9 @@ void Append(Actions* to, Actions from) {
 Controller::Controller(ControllerOptions options, Store& store, const Clock& clock, Random& random)
     : options_(std::move(options)), store_(store), clock_(clock), random_(random) {}
 
-Controller::~Controller() { Stop(); }
+Controller::~Controller() {
+  Stop();
+}
 
 Status Controller::Start() {
   TULLE_ASSIGN_OR_RETURN(StoredState state, LoadState(store_));
@@ -60,7 +65,9 @@ void Controller::Submit(Item item) {
     if (queue->stopping) {
       refusal = Stopped();
     } else if (item.on_reply && queue->items.size() >= options_.max_queued) {
-      refusal = Error{.code = Code::kResourceExhausted, .message = "the controller is overloaded; try again later", .retry = Retry::kSame};
+      refusal = Error{.code = Code::kResourceExhausted,
+                      .message = "the controller is overloaded; try again later",
+                      .retry = Retry::kSame};
     } else {
       queue->items.push_back(std::move(item));
     }
@@ -76,7 +83,9 @@ HoldId Controller::Hold(OpenHold event, std::shared_ptr<HoldListener> listener) 
   return hold;
 }
 
-void Controller::EndHold(HoldId hold) { Submit({.event = CloseHold{hold}, .hold = hold}); }
+void Controller::EndHold(HoldId hold) {
+  Submit({.event = CloseHold{hold}, .hold = hold});
+}
 
 LinkId Controller::OpenLink(std::shared_ptr<LinkListener> listener) {
   const std::uint64_t id = next_id_.fetch_add(1);
@@ -91,7 +100,8 @@ LinkId Controller::OpenLink(std::shared_ptr<LinkListener> listener) {
 }
 
 void Controller::FromNode(Event event) {
-  if (const auto* closed = std::get_if<LinkClosed>(&event)) links_.lock()->erase(static_cast<std::uint64_t>(closed->link));
+  if (const auto* closed = std::get_if<LinkClosed>(&event))
+    links_.lock()->erase(static_cast<std::uint64_t>(closed->link));
   Submit({.event = std::move(event)});
 }
 
@@ -144,7 +154,8 @@ void Controller::HandleBatch(std::vector<Item> items) {
     }
     Append(&actions, core_->Handle(item.event, ReadClock()));
   }
-  if (const auto tick = core_->NextTick(); tick && *tick <= clock_.Now()) Append(&actions, core_->Handle(Tick{}, ReadClock()));
+  if (const auto tick = core_->NextTick(); tick && *tick <= clock_.Now())
+    Append(&actions, core_->Handle(Tick{}, ReadClock()));
 
   if (!actions.writes.empty()) {
     std::vector<Store::Write> writes;
@@ -165,7 +176,8 @@ void Controller::HandleBatch(std::vector<Item> items) {
 
 void Controller::Deliver(Effect effect) {
   if (auto* reply = std::get_if<Reply>(&effect)) {
-    if (auto node = replies_.extract(static_cast<std::uint64_t>(reply->call))) node.mapped()(std::move(reply->body));
+    if (auto node = replies_.extract(static_cast<std::uint64_t>(reply->call)))
+      node.mapped()(std::move(reply->body));
   } else if (auto* update = std::get_if<UpdateHold>(&effect)) {
     const auto it = holds_.find(static_cast<std::uint64_t>(update->hold));
     if (it != holds_.end()) it->second->OnUpdate(update->claim);
@@ -204,13 +216,20 @@ void Controller::LogChanges(const std::vector<Change>& changes) {
       for (const Condition& condition : claim->status.conditions) {
         if (!condition.status && condition.type != "Held" && why.empty()) why = condition.message;
       }
-      Log(LogLevel::kInfo, kComponent, "claim", {{"tenant", metadata.tenant}, {"name", metadata.name}, {"uid", metadata.uid},
-                                                 {"phase", Name(claim->status.phase)}, {"why", why}});
+      Log(LogLevel::kInfo, kComponent, "claim",
+          {{"tenant", metadata.tenant},
+           {"name", metadata.name},
+           {"uid", metadata.uid},
+           {"phase", Name(claim->status.phase)},
+           {"why", why}});
     } else if (const auto* node = std::get_if<Node>(&change.resource)) {
       if (!is_new(change, node->metadata.uid, static_cast<int>(node->status.state))) continue;
-      Log(LogLevel::kInfo, kComponent, "node", {{"name", node->metadata.name}, {"state", Name(node->status.state)},
-                                                {"endpoint", node->status.endpoint}, {"gpus", node->status.gpus},
-                                                {"why", node->status.message}});
+      Log(LogLevel::kInfo, kComponent, "node",
+          {{"name", node->metadata.name},
+           {"state", Name(node->status.state)},
+           {"endpoint", node->status.endpoint},
+           {"gpus", node->status.gpus},
+           {"why", node->status.message}});
     }
   }
 }

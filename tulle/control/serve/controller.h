@@ -1,9 +1,10 @@
-// The controller: one thread (the strand) runs the core and does what it says. It takes all events that have gathered,
-// hands them to the core, commits what the core wants kept as one batch, and only then answers, tells the nodes and
-// serves reads: whoever hears of a change can rely on it, and one sync to disk serves many callers.
+// The controller: one thread (the strand) runs the core and does what it says. It takes all events that have
+// gathered, hands them to the core, commits what the core wants kept as one batch, and only then answers,
+// tells the nodes and serves reads: whoever hears of a change can rely on it, and one sync to disk serves
+// many callers.
 //
-// When the store fails the controller stops for good (its state and the store's may differ), calls on_fatal, and
-// answers kUnavailable to everybody: the program ends and its supervisor starts it anew from the store.
+// When the store fails the controller stops for good (its state and the store's may differ), calls on_fatal,
+// and answers kUnavailable to everybody: the program ends and its supervisor starts it anew from the store.
 #pragma once
 
 #include <atomic>
@@ -59,8 +60,8 @@ class Controller {
   void Stop();
 
   using OnReply = std::function<void(Result<ReplyBody>)>;
-  // `event` is one with a `call`, which is filled in. `on_reply` is called exactly once, by the strand or, when the
-  // controller cannot take the call, at once.
+  // `event` is one with a `call`, which is filled in. `on_reply` is called exactly once, by the strand or,
+  // when the controller cannot take the call, at once.
   template <typename E>
   void Call(E event, OnReply on_reply) {
     event.call = static_cast<CallId>(next_id_.fetch_add(1));
@@ -75,8 +76,8 @@ class Controller {
   // An event of that link: RegisterNode, NodeHeartbeat, ReportVGpu, NodeLeaving or LinkClosed.
   void FromNode(Event event);
 
-  // Runs `read` on the strand, after all that was called before is committed; or never with the core, when the
-  // controller has stopped: then `read` gets null.
+  // Runs `read` on the strand, after all that was called before is committed; or never with the core, when
+  // the controller has stopped: then `read` gets null.
   void Read(std::function<void(const Core*)> read);
 
   EventLog& log() { return *log_; }

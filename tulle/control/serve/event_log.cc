@@ -10,8 +10,9 @@ EventLog::EventLog(std::size_t capacity, std::uint64_t version) : capacity_(capa
 }
 
 Error EventLog::OutOfRange() {
-  return Error{.code = Code::kOutOfRange,
-               .message = "the changes since that resource_version are no longer kept; list again, or watch from 0"};
+  return Error{
+      .code = Code::kOutOfRange,
+      .message = "the changes since that resource_version are no longer kept; list again, or watch from 0"};
 }
 
 void EventLog::Append(std::vector<Change> changes) {
@@ -52,6 +53,8 @@ void EventLog::Add(const std::shared_ptr<Watcher>& watcher) {
   if (closed) watcher->OnClosed(*closed);
 }
 
-void EventLog::Remove(const std::shared_ptr<Watcher>& watcher) { state_.lock()->watchers.erase(watcher); }
+void EventLog::Remove(const std::shared_ptr<Watcher>& watcher) {
+  state_.lock()->watchers.erase(watcher);
+}
 
 }  // namespace tulle::control

@@ -1,5 +1,6 @@
-// The last changes of all resources, for watchers. A watcher keeps a position in it and nothing is queued per watcher,
-// so a slow one costs nothing; one that falls behind what is kept is told to list again. Thread-safe.
+// The last changes of all resources, for watchers. A watcher keeps a position in it and nothing is queued per
+// watcher, so a slow one costs nothing; one that falls behind what is kept is told to list again.
+// Thread-safe.
 #pragma once
 
 #include <algorithm>
@@ -24,7 +25,9 @@ inline std::uint64_t VersionOf(const Resource& resource) {
 inline const std::string& TenantOf(const Resource& resource) {
   return std::visit([](const auto& r) -> const std::string& { return r.metadata.tenant; }, resource);
 }
-inline Kind KindOf(const Resource& resource) { return static_cast<Kind>(resource.index() + 1); }
+inline Kind KindOf(const Resource& resource) {
+  return static_cast<Kind>(resource.index() + 1);
+}
 
 class EventLog {
  public:
@@ -47,14 +50,15 @@ class EventLog {
   void Add(const std::shared_ptr<Watcher>& watcher);
   void Remove(const std::shared_ptr<Watcher>& watcher);
 
-  // The first change after `version` that `wanted` accepts, or nothing yet; moves `version` past what it has seen.
-  // kOutOfRange when changes after `version` are no longer there, or it is not of this controller.
+  // The first change after `version` that `wanted` accepts, or nothing yet; moves `version` past what it has
+  // seen. kOutOfRange when changes after `version` are no longer there, or it is not of this controller.
   template <typename F>
   Result<std::optional<Change>> Next(std::uint64_t* version, F wanted) {
     auto state = state_.lock();
     if (*version < state->base || *version > state->last) return OutOfRange();
-    auto it = std::upper_bound(state->changes.begin(), state->changes.end(), *version,
-                               [](std::uint64_t v, const Change& change) { return v < VersionOf(change.resource); });
+    auto it = std::upper_bound(
+        state->changes.begin(), state->changes.end(), *version,
+        [](std::uint64_t v, const Change& change) { return v < VersionOf(change.resource); });
     for (; it != state->changes.end(); ++it) {
       *version = VersionOf(it->resource);
       if (wanted(*it)) return std::optional(*it);

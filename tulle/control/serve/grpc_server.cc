@@ -44,7 +44,8 @@ bool Parse(const grpc::ByteBuffer& buffer, google::protobuf::Message* message) {
   std::vector<grpc::Slice> slices;
   if (!buffer.Dump(&slices).ok()) return false;
   std::string bytes;
-  for (const grpc::Slice& slice : slices) bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  for (const grpc::Slice& slice : slices)
+    bytes.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
   return message->ParseFromString(bytes);
 }
 
@@ -54,12 +55,13 @@ Result<Caller> CallerOf(const grpc::GenericCallbackServerContext& context) {
   if (uris.size() != 1) {
     return Error{.code = Code::kUnauthenticated, .message = "no client certificate of this mesh was shown"};
   }
-  TULLE_ASSIGN_OR_RETURN(security::Identity identity, security::ParseIdentity({uris[0].data(), uris[0].size()}));
+  TULLE_ASSIGN_OR_RETURN(security::Identity identity,
+                         security::ParseIdentity({uris[0].data(), uris[0].size()}));
   return Caller{.identity = std::move(identity), .address = context.peer()};
 }
 
-// One call. It owns itself until gRPC is done with it; listeners that outlive that hold it by shared_ptr. Messages are
-// written one at a time: whenever the wire is free, Next says what comes.
+// One call. It owns itself until gRPC is done with it; listeners that outlive that hold it by shared_ptr.
+// Messages are written one at a time: whenever the wire is free, Next says what comes.
 class CallReactor : public grpc::ServerGenericBidiReactor, public std::enable_shared_from_this<CallReactor> {
  public:
   void Own() { self_ = shared_from_this(); }
@@ -171,7 +173,8 @@ class UnaryCall final : public RequestReactor {
   void OnRequest(const grpc::ByteBuffer& buffer) override {
     const MeshService::MessagePtr request = service_.NewRequest(path_);
     if (!Parse(buffer, request.get())) {
-      return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a " + request->GetTypeName()));
+      return End(
+          grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a " + request->GetTypeName()));
     }
     const auto self = std::static_pointer_cast<UnaryCall>(shared_from_this());
     service_.Run(path_, caller_, *request, [self](Result<MeshService::MessagePtr> response) {
@@ -209,7 +212,8 @@ class HoldCall final : public RequestReactor, public HoldListener {
  private:
   void OnRequest(const grpc::ByteBuffer& buffer) override {
     v1::HoldRequest request;
-    if (!Parse(buffer, &request)) return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a HoldRequest"));
+    if (!Parse(buffer, &request))
+      return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a HoldRequest"));
     const HoldId hold = controller_.Hold(OpenHold{.tenant = caller_.identity.name,
                                                   .claim = request.claim(),
                                                   .instance = request.instance(),
@@ -254,17 +258,21 @@ class WatchCall final : public RequestReactor, public EventLog::Watcher {
 
   void OnRequest(const grpc::ByteBuffer& buffer) override {
     v1::WatchRequest request;
-    if (!Parse(buffer, &request)) return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a WatchRequest"));
+    if (!Parse(buffer, &request))
+      return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a WatchRequest"));
     for (const int kind : request.kinds()) {
       if (kind < v1::CLAIM || kind > v1::INSTANCE) {
-        return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "kinds: " + std::to_string(kind) + " is not a kind"));
+        return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
+                                "kinds: " + std::to_string(kind) + " is not a kind"));
       }
       kinds_.insert(static_cast<Kind>(kind));
     }
     const auto self = std::static_pointer_cast<WatchCall>(shared_from_this());
     if (request.resource_version() != 0) return Follow(request.resource_version());
     controller_.Read([self](const Core* core) {
-      if (core == nullptr) return self->End(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the controller is stopping; try again"));
+      if (core == nullptr)
+        return self->End(
+            grpc::Status(grpc::StatusCode::UNAVAILABLE, "the controller is stopping; try again"));
       {
         const std::lock_guard lock(self->mutex_);
         self->Snapshot<Node>(*core, "");
@@ -324,7 +332,9 @@ class WatchCall final : public RequestReactor, public EventLog::Watcher {
   static void Set(v1::WatchEvent* event, v1::VGpu vgpu) { *event->mutable_vgpu() = std::move(vgpu); }
   static void Set(v1::WatchEvent* event, v1::Gpu gpu) { *event->mutable_gpu() = std::move(gpu); }
   static void Set(v1::WatchEvent* event, v1::Node node) { *event->mutable_node() = std::move(node); }
-  static void Set(v1::WatchEvent* event, v1::Instance instance) { *event->mutable_instance() = std::move(instance); }
+  static void Set(v1::WatchEvent* event, v1::Instance instance) {
+    *event->mutable_instance() = std::move(instance);
+  }
 
   std::optional<grpc::ByteBuffer> Next() override {
     if (!version_ || failed_) return std::nullopt;
@@ -464,16 +474,19 @@ class LinkCall final : public CallReactor, public LinkListener {
     using Case = v1::NodeMessage::MessageCase;
     if (message.message_case() == Case::kRegister) {
       if (message.register_().name() != caller_.identity.name) {
-        return Refuse("name: \"" + message.register_().name() + "\" is not that of the certificate, " + caller_.identity.Uri());
+        return Refuse("name: \"" + message.register_().name() + "\" is not that of the certificate, " +
+                      caller_.identity.Uri());
       }
       registered_ = true;
       controller_.FromNode(FromProto(message.register_(), link_));
     } else if (!registered_) {
       return Refuse("the first message must be Register");
     } else if (message.message_case() == Case::kHeartbeat) {
-      controller_.FromNode(NodeHeartbeat{.link = link_, .telemetry = control::FromProto(message.heartbeat().telemetry())});
+      controller_.FromNode(
+          NodeHeartbeat{.link = link_, .telemetry = control::FromProto(message.heartbeat().telemetry())});
     } else if (message.message_case() == Case::kVgpu) {
-      if (message.vgpu().state() < v1::VGpuReport::CREATING || message.vgpu().state() > v1::VGpuReport::DELETED) {
+      if (message.vgpu().state() < v1::VGpuReport::CREATING ||
+          message.vgpu().state() > v1::VGpuReport::DELETED) {
         return Refuse("vgpu.state: unknown");
       }
       controller_.FromNode(ReportVGpu{link_, FromProto(message.vgpu())});
@@ -517,17 +530,21 @@ class Services final : public grpc::CallbackGenericService {
     const std::string path = context->method();
     if (path == kLinkPath) {
       if (caller->identity.role != security::Role::kNode) {
-        return Refused(Error{.code = Code::kPermissionDenied, .message = caller->identity.Uri() + " is not a node"});
+        return Refused(
+            Error{.code = Code::kPermissionDenied, .message = caller->identity.Uri() + " is not a node"});
       }
       return Started(std::make_shared<LinkCall>(service_.controller(), std::move(*caller)));
     }
     if (path == kHoldPath || path == kWatchPath) {
-      if (Status status = MeshService::CheckCaller(*caller); !status.ok()) return Refused(std::move(status).error());
-      if (path == kHoldPath) return Started(std::make_shared<HoldCall>(service_.controller(), std::move(*caller)));
+      if (Status status = MeshService::CheckCaller(*caller); !status.ok())
+        return Refused(std::move(status).error());
+      if (path == kHoldPath)
+        return Started(std::make_shared<HoldCall>(service_.controller(), std::move(*caller)));
       return Started(std::make_shared<WatchCall>(service_.controller(), std::move(*caller)));
     }
     if (service_.NewRequest(path) == nullptr) {
-      return Refused(Error{.code = Code::kUnimplemented, .message = path + " is not a method of this controller"});
+      return Refused(
+          Error{.code = Code::kUnimplemented, .message = path + " is not a method of this controller"});
     }
     return Started(std::make_shared<UnaryCall>(service_, path, std::move(*caller)));
   }
@@ -574,7 +591,8 @@ class GrpcServerImpl final : public GrpcServer {
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ == 0) {
       return Error{.code = Code::kUnavailable,
-                   .message = "cannot listen on " + address + "; is another program using it? Choose another with --listen"};
+                   .message = "cannot listen on " + address +
+                              "; is another program using it? Choose another with --listen"};
     }
     return OkStatus();
   }
@@ -588,8 +606,8 @@ class GrpcServerImpl final : public GrpcServer {
 
 }  // namespace
 
-Result<std::unique_ptr<GrpcServer>> GrpcServer::Start(const std::string& address, const security::PemBundle& pem,
-                                                      MeshService& service) {
+Result<std::unique_ptr<GrpcServer>> GrpcServer::Start(const std::string& address,
+                                                      const security::PemBundle& pem, MeshService& service) {
   RouteGrpcLog();
   auto server = std::make_unique<GrpcServerImpl>(service);
   TULLE_RETURN_IF_ERROR(server->Listen(address, pem));

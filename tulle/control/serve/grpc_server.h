@@ -1,5 +1,5 @@
-// The gRPC server: mutual TLS under the mesh's CA, tulle.v1.Mesh for users and tulle.v1.NodeLink for nodes. A thin
-// adapter: calls become events of the controller, its answers become messages. Threads are gRPC's own.
+// The gRPC server: mutual TLS under the mesh's CA, tulle.v1.Mesh for users and tulle.v1.NodeLink for nodes. A
+// thin adapter: calls become events of the controller, its answers become messages. Threads are gRPC's own.
 #pragma once
 
 #include <memory>

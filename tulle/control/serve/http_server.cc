@@ -2,14 +2,12 @@
 
 #include <google/protobuf/util/json_util.h>
 #include <httplib.h>
-#include <openssl/pem.h>
-#include <openssl/ssl.h>
 
 #include <algorithm>
 #include <future>
 #include <thread>
 
-#include "tulle/base/log.h"
+#include "tulle/security/tls.h"
 
 namespace tulle::control {
 namespace {
@@ -29,22 +27,38 @@ struct ConnectCode {
 // As the Connect protocol maps them.
 ConnectCode ToConnect(Code code) {
   switch (code) {
-    case Code::kCancelled: return {"canceled", 499};
-    case Code::kUnknown: return {"unknown", 500};
-    case Code::kInvalidArgument: return {"invalid_argument", 400};
-    case Code::kDeadlineExceeded: return {"deadline_exceeded", 504};
-    case Code::kNotFound: return {"not_found", 404};
-    case Code::kAlreadyExists: return {"already_exists", 409};
-    case Code::kPermissionDenied: return {"permission_denied", 403};
-    case Code::kResourceExhausted: return {"resource_exhausted", 429};
-    case Code::kFailedPrecondition: return {"failed_precondition", 400};
-    case Code::kAborted: return {"aborted", 409};
-    case Code::kOutOfRange: return {"out_of_range", 400};
-    case Code::kUnimplemented: return {"unimplemented", 501};
-    case Code::kInternal: return {"internal", 500};
-    case Code::kUnavailable: return {"unavailable", 503};
-    case Code::kDataLoss: return {"data_loss", 500};
-    case Code::kUnauthenticated: return {"unauthenticated", 401};
+    case Code::kCancelled:
+      return {"canceled", 499};
+    case Code::kUnknown:
+      return {"unknown", 500};
+    case Code::kInvalidArgument:
+      return {"invalid_argument", 400};
+    case Code::kDeadlineExceeded:
+      return {"deadline_exceeded", 504};
+    case Code::kNotFound:
+      return {"not_found", 404};
+    case Code::kAlreadyExists:
+      return {"already_exists", 409};
+    case Code::kPermissionDenied:
+      return {"permission_denied", 403};
+    case Code::kResourceExhausted:
+      return {"resource_exhausted", 429};
+    case Code::kFailedPrecondition:
+      return {"failed_precondition", 400};
+    case Code::kAborted:
+      return {"aborted", 409};
+    case Code::kOutOfRange:
+      return {"out_of_range", 400};
+    case Code::kUnimplemented:
+      return {"unimplemented", 501};
+    case Code::kInternal:
+      return {"internal", 500};
+    case Code::kUnavailable:
+      return {"unavailable", 503};
+    case Code::kDataLoss:
+      return {"data_loss", 500};
+    case Code::kUnauthenticated:
+      return {"unauthenticated", 401};
   }
   return {"unknown", 500};
 }
@@ -70,40 +84,16 @@ void AnswerError(const Error& error, httplib::Response* response) {
 }
 
 Result<Caller> CallerOf(const httplib::Request& request) {
-  const std::unique_ptr<X509, void (*)(X509*)> certificate(
-      request.ssl == nullptr ? nullptr : SSL_get1_peer_certificate(request.ssl), X509_free);
-  if (certificate == nullptr) return Error{.code = Code::kUnauthenticated, .message = "no client certificate was shown"};
-  const std::unique_ptr<BIO, int (*)(BIO*)> bio(BIO_new(BIO_s_mem()), BIO_free);
-  PEM_write_bio_X509(bio.get(), certificate.get());
-  char* data = nullptr;
-  const long size = BIO_get_mem_data(bio.get(), &data);
-  TULLE_ASSIGN_OR_RETURN(security::Identity identity, security::IdentityOfCertificate({data, static_cast<std::size_t>(size)}));
-  return Caller{.identity = std::move(identity), .address = request.remote_addr + ":" + std::to_string(request.remote_port)};
-}
-
-bool ConfigureTls(SSL_CTX& context, const security::PemBundle& pem) {
-  const auto bio_of = [](const std::string& text) {
-    return std::unique_ptr<BIO, int (*)(BIO*)>(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())), BIO_free);
-  };
-  const std::unique_ptr<X509, void (*)(X509*)> certificate(
-      PEM_read_bio_X509(bio_of(pem.certificate).get(), nullptr, nullptr, nullptr), X509_free);
-  const std::unique_ptr<X509, void (*)(X509*)> ca(PEM_read_bio_X509(bio_of(pem.ca).get(), nullptr, nullptr, nullptr), X509_free);
-  const std::unique_ptr<EVP_PKEY, void (*)(EVP_PKEY*)> key(
-      PEM_read_bio_PrivateKey(bio_of(pem.key).get(), nullptr, nullptr, nullptr), EVP_PKEY_free);
-  if (certificate == nullptr || ca == nullptr || key == nullptr) return false;
-  SSL_CTX_set_verify(&context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
-  // Each connection shows its certificate: no session is resumed.
-  SSL_CTX_set_session_cache_mode(&context, SSL_SESS_CACHE_OFF);
-  SSL_CTX_set_options(&context, SSL_OP_NO_TICKET);
-  return SSL_CTX_set_min_proto_version(&context, TLS1_2_VERSION) == 1 &&
-         SSL_CTX_use_certificate(&context, certificate.get()) == 1 && SSL_CTX_use_PrivateKey(&context, key.get()) == 1 &&
-         X509_STORE_add_cert(SSL_CTX_get_cert_store(&context), ca.get()) == 1 && SSL_CTX_add_client_CA(&context, ca.get()) == 1;
+  TULLE_ASSIGN_OR_RETURN(security::Identity identity, security::IdentityOfPeer(request.ssl));
+  return Caller{.identity = std::move(identity),
+                .address = request.remote_addr + ":" + std::to_string(request.remote_port)};
 }
 
 class HttpServerImpl final : public HttpServer {
  public:
   HttpServerImpl(const security::PemBundle& pem, MeshService& service)
-      : service_(service), server_([&pem](SSL_CTX& context) { return ConfigureTls(context, pem); }) {}
+      : service_(service),
+        server_([&pem](SSL_CTX& context) { return security::ConfigureServer(context, pem); }) {}
 
   ~HttpServerImpl() override {
     server_.stop();
@@ -115,27 +105,33 @@ class HttpServerImpl final : public HttpServer {
     int port = -1;
     if (colon != std::string::npos) {
       const std::string digits = address.substr(colon + 1);
-      if (!digits.empty() && digits.size() <= 5 && std::all_of(digits.begin(), digits.end(), ::isdigit)) port = std::stoi(digits);
+      if (!digits.empty() && digits.size() <= 5 && std::all_of(digits.begin(), digits.end(), ::isdigit))
+        port = std::stoi(digits);
     }
     if (port < 0 || port > 65535) {
       return Error{.code = Code::kInvalidArgument, .message = "\"" + address + "\" is not host:port"};
     }
     std::string host = address.substr(0, colon);
     if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
-    if (!server_.is_valid()) return Error{.code = Code::kInternal, .message = "the HTTPS server cannot use its certificate"};
+    if (!server_.is_valid())
+      return Error{.code = Code::kInternal, .message = "the HTTPS server cannot use its certificate"};
     server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
     server_.set_payload_max_length(kMaxBodyBytes);
     server_.set_read_timeout(kReadSeconds);
     server_.set_write_timeout(kReadSeconds);
     server_.set_keep_alive_timeout(kIdleSeconds);
     server_.set_tcp_nodelay(true);
-    server_.set_socket_options([](int socket) {  // the library's default would share the port with another program
-      const int on = 1;
-      setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    server_.set_socket_options(
+        [](int socket) {  // the library's default would share the port with another program
+          const int on = 1;
+          setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        });
+    server_.Post(
+        R"(/tulle\.v1\.Mesh/([A-Za-z]+))",
+        [this](const httplib::Request& request, httplib::Response& response) { Serve(request, &response); });
+    server_.Get("/healthz", [](const httplib::Request&, httplib::Response& response) {
+      response.set_content("ok\n", "text/plain");
     });
-    server_.Post(R"(/tulle\.v1\.Mesh/([A-Za-z]+))",
-                 [this](const httplib::Request& request, httplib::Response& response) { Serve(request, &response); });
-    server_.Get("/healthz", [](const httplib::Request&, httplib::Response& response) { response.set_content("ok\n", "text/plain"); });
     server_.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
       const auto text = std::make_shared<std::promise<std::string>>();
       auto future = text->get_future();
@@ -145,7 +141,8 @@ class HttpServerImpl final : public HttpServer {
     port_ = port == 0 ? server_.bind_to_any_port(host) : server_.bind_to_port(host, port) ? port : -1;
     if (port_ <= 0) {
       return Error{.code = Code::kUnavailable,
-                   .message = "cannot listen on " + address + "; is another program using it? Choose another with --http-listen"};
+                   .message = "cannot listen on " + address +
+                              "; is another program using it? Choose another with --http-listen"};
     }
     thread_ = std::thread([this] { server_.listen_after_bind(); });
     while (!server_.is_running()) std::this_thread::yield();  // stop() before that would be lost
@@ -169,21 +166,28 @@ class HttpServerImpl final : public HttpServer {
     }
     const MeshService::MessagePtr request = service_.NewRequest(http.path);
     if (request == nullptr) {
-      return refuse(Code::kUnimplemented, http.path + " is not served as JSON; see the service's definition (Hold and Watch are streams: use gRPC)");
+      return refuse(
+          Code::kUnimplemented,
+          http.path +
+              " is not served as JSON; see the service's definition (Hold and Watch are streams: use gRPC)");
     }
     const auto parsed = google::protobuf::util::JsonStringToMessage(http.body, request.get());
-    if (!parsed.ok()) return refuse(Code::kInvalidArgument, "the body is not a " + request->GetTypeName() + ": " + std::string(parsed.message()));
+    if (!parsed.ok())
+      return refuse(Code::kInvalidArgument,
+                    "the body is not a " + request->GetTypeName() + ": " + std::string(parsed.message()));
 
     const auto answer = std::make_shared<std::promise<Result<MeshService::MessagePtr>>>();
     auto future = answer->get_future();
-    service_.Run(http.path, *caller, *request, [answer](Result<MeshService::MessagePtr> result) { answer->set_value(std::move(result)); });
+    service_.Run(http.path, *caller, *request,
+                 [answer](Result<MeshService::MessagePtr> result) { answer->set_value(std::move(result)); });
     if (future.wait_for(kAnswerWithin) != std::future_status::ready) {
       return refuse(Code::kDeadlineExceeded, "no answer within 15 s; it may still take effect");
     }
     const Result<MeshService::MessagePtr> result = future.get();
     if (!result.ok()) return AnswerError(result.error(), response);
     std::string json;
-    if (!google::protobuf::util::MessageToJsonString(**result, &json).ok()) return refuse(Code::kInternal, "the answer is not JSON");
+    if (!google::protobuf::util::MessageToJsonString(**result, &json).ok())
+      return refuse(Code::kInternal, "the answer is not JSON");
     response->set_content(json, kJson);
   }
 
@@ -195,8 +199,8 @@ class HttpServerImpl final : public HttpServer {
 
 }  // namespace
 
-Result<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& address, const security::PemBundle& pem,
-                                                      MeshService& service) {
+Result<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& address,
+                                                      const security::PemBundle& pem, MeshService& service) {
   auto server = std::make_unique<HttpServerImpl>(pem, service);
   TULLE_RETURN_IF_ERROR(server->Listen(address));
   return std::unique_ptr<HttpServer>(std::move(server));

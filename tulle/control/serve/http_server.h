@@ -1,6 +1,6 @@
-// The unary methods of tulle.v1.Mesh as JSON over HTTPS: Connect's unary protocol, POST /tulle.v1.Mesh/<Method> with
-// application/json, under the same client certificates as gRPC. Also GET /healthz and /metrics (Prometheus text).
-// A thread of its own, and a small pool that serves connections.
+// The unary methods of tulle.v1.Mesh as JSON over HTTPS: Connect's unary protocol, POST
+// /tulle.v1.Mesh/<Method> with application/json, under the same client certificates as gRPC. Also GET
+// /healthz and /metrics (Prometheus text). A thread of its own, and a small pool that serves connections.
 #pragma once
 
 #include <memory>

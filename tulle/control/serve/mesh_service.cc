@@ -17,10 +17,13 @@ constexpr std::size_t kMaxReferenceBytes = 128;  // of a name or uid in a reques
 
 using google::protobuf::Message;
 
-Error Invalid(const std::string& what) { return Error{.code = Code::kInvalidArgument, .message = what}; }
+Error Invalid(const std::string& what) {
+  return Error{.code = Code::kInvalidArgument, .message = what};
+}
 
 Error ControllerGone() {
-  return Error{.code = Code::kUnavailable, .message = "the controller is stopping; try again", .retry = Retry::kSame};
+  return Error{
+      .code = Code::kUnavailable, .message = "the controller is stopping; try again", .retry = Retry::kSame};
 }
 
 const google::protobuf::ServiceDescriptor& MeshDescriptor() {
@@ -50,10 +53,13 @@ void CallCounts::Count(const std::string& method, std::optional<Code> failure) {
 }
 
 std::string CallCounts::Render() {
-  std::string text = "# HELP tulle_api_calls_total Calls answered, by method and outcome.\n# TYPE tulle_api_calls_total counter\n";
+  std::string text =
+      "# HELP tulle_api_calls_total Calls answered, by method and outcome.\n# TYPE tulle_api_calls_total "
+      "counter\n";
   auto counts = counts_.lock();
   for (const auto& [key, count] : *counts) {
-    text += "tulle_api_calls_total{method=\"" + key.first + "\",code=\"" + key.second + "\"} " + std::to_string(count) + "\n";
+    text += "tulle_api_calls_total{method=\"" + key.first + "\",code=\"" + key.second + "\"} " +
+            std::to_string(count) + "\n";
   }
   return text;
 }
@@ -71,35 +77,41 @@ void MeshService::Add(const std::string& name, F run) {
 
 template <typename Resource, typename GetRequest, typename ListRequest, typename ListResponse, typename F>
 void MeshService::AddReads(const std::string& singular, const std::string& plural, F repeated) {
-  Add<GetRequest>("Get" + singular, [this, singular](const Caller& caller, const GetRequest& request, OnDone done) {
-    if (request.name().empty() || request.name().size() > kMaxReferenceBytes) {
-      return done(Invalid("name: must have 1 to " + std::to_string(kMaxReferenceBytes) + " bytes"));
-    }
-    controller_.Read([=, tenant = TenantFor<Resource>(caller), name = request.name()](const Core* core) {
-      if (core == nullptr) return done(ControllerGone());
-      const std::optional<Resource> resource = core->Get<Resource>(tenant, name);
-      if (!resource) {
-        return done(Error{.code = Code::kNotFound, .message = "there is no " + singular + " \"" + name + "\""});
-      }
-      auto message = ToProto(*resource);
-      done(MessagePtr(std::make_unique<decltype(message)>(std::move(message))));
-    });
-  });
-  Add<ListRequest>("List" + plural, [this, repeated](const Caller& caller, const ListRequest& request, OnDone done) {
-    if (!request.page_token().empty() && !IsResourceName(request.page_token())) {
-      return done(Invalid("page_token: is not one that a List has returned"));
-    }
-    const std::uint32_t limit = std::min(request.page_size() == 0 ? kDefaultPage : request.page_size(), kMaxPage);
-    controller_.Read([=, tenant = TenantFor<Resource>(caller), after = request.page_token()](const Core* core) {
-      if (core == nullptr) return done(ControllerGone());
-      const Page<Resource> page = core->List<Resource>(tenant, after, limit);
-      auto response = std::make_unique<ListResponse>();
-      for (const Resource& resource : page.resources) *repeated(response.get())->Add() = ToProto(resource);
-      if (page.more) response->set_next_page_token(page.resources.back().metadata.name);
-      response->set_resource_version(core->resource_version());
-      done(MessagePtr(std::move(response)));
-    });
-  });
+  Add<GetRequest>(
+      "Get" + singular, [this, singular](const Caller& caller, const GetRequest& request, OnDone done) {
+        if (request.name().empty() || request.name().size() > kMaxReferenceBytes) {
+          return done(Invalid("name: must have 1 to " + std::to_string(kMaxReferenceBytes) + " bytes"));
+        }
+        controller_.Read([=, tenant = TenantFor<Resource>(caller), name = request.name()](const Core* core) {
+          if (core == nullptr) return done(ControllerGone());
+          const std::optional<Resource> resource = core->Get<Resource>(tenant, name);
+          if (!resource) {
+            return done(
+                Error{.code = Code::kNotFound, .message = "there is no " + singular + " \"" + name + "\""});
+          }
+          auto message = ToProto(*resource);
+          done(MessagePtr(std::make_unique<decltype(message)>(std::move(message))));
+        });
+      });
+  Add<ListRequest>(
+      "List" + plural, [this, repeated](const Caller& caller, const ListRequest& request, OnDone done) {
+        if (!request.page_token().empty() && !IsResourceName(request.page_token())) {
+          return done(Invalid("page_token: is not one that a List has returned"));
+        }
+        const std::uint32_t limit =
+            std::min(request.page_size() == 0 ? kDefaultPage : request.page_size(), kMaxPage);
+        controller_.Read(
+            [=, tenant = TenantFor<Resource>(caller), after = request.page_token()](const Core* core) {
+              if (core == nullptr) return done(ControllerGone());
+              const Page<Resource> page = core->List<Resource>(tenant, after, limit);
+              auto response = std::make_unique<ListResponse>();
+              for (const Resource& resource : page.resources)
+                *repeated(response.get())->Add() = ToProto(resource);
+              if (page.more) response->set_next_page_token(page.resources.back().metadata.name);
+              response->set_resource_version(core->resource_version());
+              done(MessagePtr(std::move(response)));
+            });
+      });
 }
 
 MeshService::MeshService(Controller& controller, std::set<std::string> admins, std::string version)
@@ -115,40 +127,52 @@ MeshService::MeshService(Controller& controller, std::set<std::string> admins, s
   AddReads<Instance, v1::GetInstanceRequest, v1::ListInstancesRequest, v1::ListInstancesResponse>(
       "Instance", "Instances", [](auto* response) { return response->mutable_instances(); });
 
-  Add<v1::CreateClaimRequest>("CreateClaim", [this](const Caller& caller, const v1::CreateClaimRequest& request, OnDone done) {
-    const v1::Metadata& metadata = request.claim().metadata();
-    controller_.Call(CreateClaim{.tenant = caller.identity.name,
-                                 .name = metadata.name(),
-                                 .labels = {metadata.labels().begin(), metadata.labels().end()},
-                                 .spec = FromProto(request.claim().spec()),
-                                 .request_id = request.request_id()},
-                     Converted<Claim>(std::move(done)));
-  });
-  Add<v1::DeleteClaimRequest>("DeleteClaim", [this](const Caller& caller, const v1::DeleteClaimRequest& request, OnDone done) {
-    controller_.Call(DeleteClaim{.tenant = caller.identity.name, .name = request.name()}, Converted<Claim>(std::move(done)));
-  });
-  Add<v1::AttachRequest>("Attach", [this](const Caller& caller, const v1::AttachRequest& request, OnDone done) {
-    controller_.Call(AttachClaim{.tenant = caller.identity.name, .name = request.claim()}, [done](Result<ReplyBody> reply) {
-      if (!reply.ok()) return done(std::move(reply).error());
-      auto response = std::make_unique<v1::AttachResponse>();
-      for (const AttachedVGpu& vgpu : std::get<std::vector<AttachedVGpu>>(*reply)) *response->add_vgpus() = ToProto(vgpu);
-      done(MessagePtr(std::move(response)));
-    });
-  });
-  Add<v1::DetachRequest>("Detach", [this](const Caller& caller, const v1::DetachRequest& request, OnDone done) {
-    controller_.Call(DetachClaim{.tenant = caller.identity.name, .name = request.claim()}, [done](Result<ReplyBody> reply) {
-      if (!reply.ok()) return done(std::move(reply).error());
-      done(MessagePtr(std::make_unique<v1::DetachResponse>()));
-    });
-  });
-  Add<v1::CordonNodeRequest>("CordonNode", [this](const Caller& caller, const v1::CordonNodeRequest& request, OnDone done) {
-    if (!admins_.contains(caller.identity.name)) {
-      return done(Error{.code = Code::kPermissionDenied,
-                        .message = caller.identity.Uri() + " may not cordon nodes; ask an administrator of the mesh"});
-    }
-    Log(LogLevel::kInfo, "api", "cordon", {{"caller", caller.identity.Uri()}, {"node", request.name()}, {"cordoned", request.cordoned()}});
-    controller_.Call(CordonNode{.name = request.name(), .cordoned = request.cordoned()}, Converted<Node>(std::move(done)));
-  });
+  Add<v1::CreateClaimRequest>(
+      "CreateClaim", [this](const Caller& caller, const v1::CreateClaimRequest& request, OnDone done) {
+        const v1::Metadata& metadata = request.claim().metadata();
+        controller_.Call(CreateClaim{.tenant = caller.identity.name,
+                                     .name = metadata.name(),
+                                     .labels = {metadata.labels().begin(), metadata.labels().end()},
+                                     .spec = FromProto(request.claim().spec()),
+                                     .request_id = request.request_id()},
+                         Converted<Claim>(std::move(done)));
+      });
+  Add<v1::DeleteClaimRequest>(
+      "DeleteClaim", [this](const Caller& caller, const v1::DeleteClaimRequest& request, OnDone done) {
+        controller_.Call(DeleteClaim{.tenant = caller.identity.name, .name = request.name()},
+                         Converted<Claim>(std::move(done)));
+      });
+  Add<v1::AttachRequest>(
+      "Attach", [this](const Caller& caller, const v1::AttachRequest& request, OnDone done) {
+        controller_.Call(AttachClaim{.tenant = caller.identity.name, .name = request.claim()},
+                         [done](Result<ReplyBody> reply) {
+                           if (!reply.ok()) return done(std::move(reply).error());
+                           auto response = std::make_unique<v1::AttachResponse>();
+                           for (const AttachedVGpu& vgpu : std::get<std::vector<AttachedVGpu>>(*reply))
+                             *response->add_vgpus() = ToProto(vgpu);
+                           done(MessagePtr(std::move(response)));
+                         });
+      });
+  Add<v1::DetachRequest>(
+      "Detach", [this](const Caller& caller, const v1::DetachRequest& request, OnDone done) {
+        controller_.Call(DetachClaim{.tenant = caller.identity.name, .name = request.claim()},
+                         [done](Result<ReplyBody> reply) {
+                           if (!reply.ok()) return done(std::move(reply).error());
+                           done(MessagePtr(std::make_unique<v1::DetachResponse>()));
+                         });
+      });
+  Add<v1::CordonNodeRequest>(
+      "CordonNode", [this](const Caller& caller, const v1::CordonNodeRequest& request, OnDone done) {
+        if (!admins_.contains(caller.identity.name)) {
+          return done(Error{
+              .code = Code::kPermissionDenied,
+              .message = caller.identity.Uri() + " may not cordon nodes; ask an administrator of the mesh"});
+        }
+        Log(LogLevel::kInfo, "api", "cordon",
+            {{"caller", caller.identity.Uri()}, {"node", request.name()}, {"cordoned", request.cordoned()}});
+        controller_.Call(CordonNode{.name = request.name(), .cordoned = request.cordoned()},
+                         Converted<Node>(std::move(done)));
+      });
   Add<v1::GetMeshRequest>("GetMesh", [this](const Caller& caller, const v1::GetMeshRequest&, OnDone done) {
     controller_.Read([this, uri = caller.identity.Uri(), done](const Core* core) {
       if (core == nullptr) return done(ControllerGone());
@@ -156,8 +180,8 @@ MeshService::MeshService(Controller& controller, std::set<std::string> admins, s
       auto response = std::make_unique<v1::GetMeshResponse>();
       response->set_version(version_);
       response->set_caller(uri);
-      *response->mutable_hold_grace() =
-          google::protobuf::util::TimeUtil::NanosecondsToDuration(controller_.core_options().hold_grace.count());
+      *response->mutable_hold_grace() = google::protobuf::util::TimeUtil::NanosecondsToDuration(
+          controller_.core_options().hold_grace.count());
       response->set_nodes_ready(static_cast<std::uint32_t>(stats.nodes[NodeState::kReady]));
       response->set_gpus(static_cast<std::uint32_t>(stats.gpus));
       response->set_resource_version(core->resource_version());
@@ -173,8 +197,9 @@ MeshService::MeshService(Controller& controller, std::set<std::string> admins, s
 
 Status MeshService::CheckCaller(const Caller& caller) {
   if (caller.identity.role == security::Role::kUser) return OkStatus();
-  return Error{.code = Code::kPermissionDenied,
-               .message = caller.identity.Uri() + " is not a user; this API is for users, see the certificate in use"};
+  return Error{
+      .code = Code::kPermissionDenied,
+      .message = caller.identity.Uri() + " is not a user; this API is for users, see the certificate in use"};
 }
 
 MeshService::MessagePtr MeshService::NewRequest(std::string_view path) const {
@@ -185,7 +210,8 @@ MeshService::MessagePtr MeshService::NewRequest(std::string_view path) const {
 void MeshService::Run(std::string_view path, const Caller& caller, const Message& request, OnDone done) {
   const auto it = methods_.find(path);
   TULLE_CHECK(it != methods_.end());
-  done = [this, name = it->first.substr(it->first.rfind('/') + 1), done = std::move(done)](Result<MessagePtr> result) {
+  done = [this, name = it->first.substr(it->first.rfind('/') + 1),
+          done = std::move(done)](Result<MessagePtr> result) {
     counts_.Count(name, result.ok() ? std::nullopt : std::optional(result.error().code));
     done(std::move(result));
   };
@@ -206,12 +232,15 @@ void MeshService::RenderMetrics(std::function<void(std::string)> done) {
       CoreStats stats = core->Stats();
       const auto by_state = [&](const std::string& name, const std::string& help, auto& counts, auto states) {
         gauge(name, help);
-        for (const auto state : states) sample(name, std::string("{state=\"") + Name(state) + "\"}", counts[state]);
+        for (const auto state : states)
+          sample(name, std::string("{state=\"") + Name(state) + "\"}", counts[state]);
       };
       by_state("claims", "Claims, by phase.", stats.claims,
-               std::initializer_list<ClaimPhase>{ClaimPhase::kPending, ClaimPhase::kBound, ClaimPhase::kReleased, ClaimPhase::kFailed});
-      by_state("vgpus", "vGPUs, by phase.", stats.vgpus,
-               std::initializer_list<VGpuPhase>{VGpuPhase::kCreating, VGpuPhase::kReady, VGpuPhase::kDeleting});
+               std::initializer_list<ClaimPhase>{ClaimPhase::kPending, ClaimPhase::kBound,
+                                                 ClaimPhase::kReleased, ClaimPhase::kFailed});
+      by_state(
+          "vgpus", "vGPUs, by phase.", stats.vgpus,
+          std::initializer_list<VGpuPhase>{VGpuPhase::kCreating, VGpuPhase::kReady, VGpuPhase::kDeleting});
       by_state("nodes", "Nodes, by state.", stats.nodes,
                std::initializer_list<NodeState>{NodeState::kReady, NodeState::kNotReady, NodeState::kLeft});
       gauge("gpus", "GPUs of the mesh.");

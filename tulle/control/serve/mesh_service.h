@@ -1,5 +1,5 @@
-// The methods of tulle.v1.Mesh over the controller, written once for every protocol that serves them: the gRPC server
-// and the JSON server look a method up by its name and hand it a message. Thread-safe.
+// The methods of tulle.v1.Mesh over the controller, written once for every protocol that serves them: the
+// gRPC server and the JSON server look a method up by its name and hand it a message. Thread-safe.
 #pragma once
 
 #include <google/protobuf/message.h>
@@ -48,12 +48,14 @@ class MeshService {
   // Whether the caller may use this API at all: users only.
   static Status CheckCaller(const Caller& caller);
 
-  // An empty message for the request of "/tulle.v1.Mesh/<method>" if that is one of the unary methods, else null.
+  // An empty message for the request of "/tulle.v1.Mesh/<method>" if that is one of the unary methods, else
+  // null.
   MessagePtr NewRequest(std::string_view path) const;
 
-  // Runs the method. Precondition: `request` came from NewRequest(path). `done` is called exactly once, perhaps
-  // before this returns, perhaps by the strand; it must not block.
-  void Run(std::string_view path, const Caller& caller, const google::protobuf::Message& request, OnDone done);
+  // Runs the method. Precondition: `request` came from NewRequest(path). `done` is called exactly once,
+  // perhaps before this returns, perhaps by the strand; it must not block.
+  void Run(std::string_view path, const Caller& caller, const google::protobuf::Message& request,
+           OnDone done);
 
   Controller& controller() { return controller_; }
   CallCounts& counts() { return counts_; }

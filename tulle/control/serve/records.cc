@@ -12,11 +12,16 @@ constexpr std::uint32_t kFormat = 1;
 
 const char* PrefixOf(Kind kind) {
   switch (kind) {
-    case Kind::kClaim: return "claim/";
-    case Kind::kVGpu: return "vgpu/";
-    case Kind::kGpu: return "gpu/";
-    case Kind::kNode: return "node/";
-    case Kind::kInstance: break;  // not kept
+    case Kind::kClaim:
+      return "claim/";
+    case Kind::kVGpu:
+      return "vgpu/";
+    case Kind::kGpu:
+      return "gpu/";
+    case Kind::kNode:
+      return "node/";
+    case Kind::kInstance:
+      break;  // not kept
   }
   TULLE_CHECK(false);
 }
@@ -40,21 +45,28 @@ std::string Encode(const VGpuRecord& record) {
   }
   return stored.SerializeAsString();
 }
-std::string Encode(const Gpu& gpu) { return ToProto(gpu).SerializeAsString(); }
-std::string Encode(const Node& node) { return ToProto(node).SerializeAsString(); }
+std::string Encode(const Gpu& gpu) {
+  return ToProto(gpu).SerializeAsString();
+}
+std::string Encode(const Node& node) {
+  return ToProto(node).SerializeAsString();
+}
 
 // The record of one entry; nothing when its bytes are not one.
 std::optional<Record> Decode(const std::string& key, const std::string& value) {
   if (key.starts_with("claim/")) {
     v1::StoredClaim stored;
     if (!stored.ParseFromString(value)) return std::nullopt;
-    return ClaimRecord{.claim = FromProto(stored.claim()), .request_id = stored.request_id(), .attempts = stored.attempts()};
+    return ClaimRecord{
+        .claim = FromProto(stored.claim()), .request_id = stored.request_id(), .attempts = stored.attempts()};
   }
   if (key.starts_with("vgpu/")) {
     v1::StoredVGpu stored;
     if (!stored.ParseFromString(value)) return std::nullopt;
-    VGpuRecord record{.vgpu = FromProto(stored.vgpu()), .claim_uid = stored.claim_uid(), .gpu_uid = stored.gpu_uid()};
-    for (const v1::GrantKey& grant : stored.grants()) record.grants.push_back({grant.id(), Secret(AsBytes(grant.key()))});
+    VGpuRecord record{
+        .vgpu = FromProto(stored.vgpu()), .claim_uid = stored.claim_uid(), .gpu_uid = stored.gpu_uid()};
+    for (const v1::GrantKey& grant : stored.grants())
+      record.grants.push_back({grant.id(), Secret(AsBytes(grant.key()))});
     return record;
   }
   if (key.starts_with("gpu/")) {
@@ -89,7 +101,8 @@ Result<StoredState> LoadState(Store& store) {
     if (key == kMeshKey) {
       if (!mesh.ParseFromString(value)) return unreadable(key);
       if (mesh.format() > kFormat) {
-        return unreadable("it has format " + std::to_string(mesh.format()) + ", this version knows up to " + std::to_string(kFormat));
+        return unreadable("it has format " + std::to_string(mesh.format()) + ", this version knows up to " +
+                          std::to_string(kFormat));
       }
     } else if (auto record = Decode(key, value)) {
       state.records.push_back(std::move(*record));

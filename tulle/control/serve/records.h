@@ -1,5 +1,5 @@
-// What the core wants kept, as entries of a Store and back: one entry per resource, protobuf bytes, so that an older
-// store stays readable.
+// What the core wants kept, as entries of a Store and back: one entry per resource, protobuf bytes, so that
+// an older store stays readable.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
-// The whole serving stack on loopback under mutual TLS: the client library on one side, a node's side of the link on
-// the other, JSON over HTTPS beside them.
+// The whole serving stack on loopback under mutual TLS: the client library on one side, a node's side of the
+// link on the other, JSON over HTTPS beside them.
 #include <gmock/gmock.h>
 #include <grpcpp/client_context.h>
 #include <gtest/gtest.h>
@@ -208,7 +208,9 @@ class ServeTest : public ::testing::Test {
   std::unique_ptr<sdk::Client> ClientOf(const std::string& user) {
     return *sdk::Client::Connect(CredentialsOf(security::Role::kUser, user));
   }
-  FakeNode NodeNamed(const std::string& name = "a") { return FakeNode(CredentialsOf(security::Role::kNode, name), name); }
+  FakeNode NodeNamed(const std::string& name = "a") {
+    return FakeNode(CredentialsOf(security::Role::kNode, name), name);
+  }
 
   // Waits by watching, never by sleeping.
   void WaitNode(sdk::Client& client, const std::string& name, NodeState state) {
@@ -247,7 +249,8 @@ class ServeTest : public ::testing::Test {
 TEST_F(ServeTest, AClaimsLifeFromCreationToABrokenHold) {
   const auto client = ClientOf("alice");
   FakeNode node = NodeNamed();
-  const auto created = client->CreateClaim({.name = "c", .spec = {.memory_bytes = kGiB, .count = 2, .release_when_unheld = true}});
+  const auto created = client->CreateClaim(
+      {.name = "c", .spec = {.memory_bytes = kGiB, .count = 2, .release_when_unheld = true}});
   ASSERT_TRUE(created.ok()) << created.error().message;
   EXPECT_THAT(FindCondition(created->status.conditions, "Placed")->message, HasSubstr("the mesh has no GPU"));
 
@@ -314,7 +317,8 @@ TEST_F(ServeTest, ARestartOfTheControllerDisturbsNothing) {
   ASSERT_TRUE(held.ok()) << held.error().message;
   EXPECT_EQ(held->status.phase, ClaimPhase::kBound);
   // What a watcher knew from before cannot be continued.
-  EXPECT_EQ(client->WatchChanges({}, bound->metadata.resource_version)->Next().error().code, Code::kOutOfRange);
+  EXPECT_EQ(client->WatchChanges({}, bound->metadata.resource_version)->Next().error().code,
+            Code::kOutOfRange);
 }
 
 TEST_F(ServeTest, WatchesShowWhatIsThenWhatChangesOfOnesOwn) {
@@ -383,10 +387,12 @@ TEST_F(ServeTest, TenantsAndRolesAreKeptApart) {
 
   // Another mesh's user does not get through the handshake, and neither does one without a certificate.
   auto other = security::CertificateAuthority::OpenOrCreate(root_ + "/other", clock_, random_);
-  auto stranger = *security::EnsureCredentials(*other, root_ + "/stranger", {security::Role::kUser, "alice"}, clock_);
+  auto stranger =
+      *security::EnsureCredentials(*other, root_ + "/stranger", {security::Role::kUser, "alice"}, clock_);
   stranger.endpoint = "127.0.0.1:" + std::to_string(port_);
   stranger.ca_file = CredentialsOf(security::Role::kUser, "alice").ca_file;
-  EXPECT_EQ((*sdk::Client::Connect(stranger))->GetMesh({.timeout = 5s, .fail_fast = true}).error().code, Code::kUnavailable);
+  EXPECT_EQ((*sdk::Client::Connect(stranger))->GetMesh({.timeout = 5s, .fail_fast = true}).error().code,
+            Code::kUnavailable);
 }
 
 TEST_F(ServeTest, ANodeThatLeavesIsRecordedBeforeItsStreamEnds) {
@@ -424,19 +430,26 @@ TEST_F(ServeTest, TheSameMethodsAreThereAsJson) {
   httplib::SSLClient http("127.0.0.1", http_server_->port(), user.certificate_file, user.key_file);
   http.set_ca_cert_path(user.ca_file.c_str());
   http.enable_server_certificate_verification(true);
-  const auto post = [&http](const std::string& method, const std::string& body, const char* type = "application/json") {
+  const auto post = [&http](const std::string& method, const std::string& body,
+                            const char* type = "application/json") {
     const auto response = http.Post("/tulle.v1.Mesh/" + method, body, type);
     if (!response) return std::pair(0, httplib::to_string(response.error()));
     return std::pair(response->status, response->body);
   };
-  const auto created = post("CreateClaim", R"({"claim": {"metadata": {"name": "c"}, "spec": {"memoryBytes": "1073741824"}}})");
+  const auto created =
+      post("CreateClaim", R"({"claim": {"metadata": {"name": "c"}, "spec": {"memoryBytes": "1073741824"}}})");
   EXPECT_EQ(created.first, 200) << created.second;
   EXPECT_THAT(created.second, HasSubstr(R"("name":"c")"));
   EXPECT_THAT(post("ListClaims", "{}").second, HasSubstr(R"("phase":"PENDING")"));
-  EXPECT_EQ(post("CreateClaim", R"({"claim": {"spec": {"count": 65}}})"),
-            std::pair(400, std::string(R"({"code":"invalid_argument","message":"spec.count: 65 is more than the most that one claim may ask for, 64"})")));
+  EXPECT_EQ(
+      post("CreateClaim", R"({"claim": {"spec": {"count": 65}}})"),
+      std::pair(
+          400,
+          std::string(
+              R"({"code":"invalid_argument","message":"spec.count: 65 is more than the most that one claim may ask for, 64"})")));
   EXPECT_EQ(post("GetClaim", R"({"name": "\"<x>\""})").first, 404);
-  EXPECT_EQ(post("CreateClaim", R"({"claim": {"spec": {"memory_bites": 1}}})").first, 400) << "a misspelt field";
+  EXPECT_EQ(post("CreateClaim", R"({"claim": {"spec": {"memory_bites": 1}}})").first, 400)
+      << "a misspelt field";
   EXPECT_EQ(post("CreateClaim", "not json").first, 400);
   EXPECT_EQ(post("Nothing", "{}").first, 501);
   EXPECT_EQ(post("Watch", "{}").first, 501);
@@ -464,8 +477,8 @@ TEST_F(ServeTest, AClientWithoutAControllerSaysSo) {
   EXPECT_EQ(client->GetMesh({.fail_fast = true}).error().code, Code::kUnavailable);
 }
 
-// A disk that dies under the controller: nothing unsaved is acknowledged, everybody is told, and what was acknowledged
-// is there for the next one.
+// A disk that dies under the controller: nothing unsaved is acknowledged, everybody is told, and what was
+// acknowledged is there for the next one.
 TEST(Controller, StopsWhenItsStoreFails) {
   for (const auto fault : {FaultyStore::Fault::kBeforeCommit, FaultyStore::Fault::kAfterCommit}) {
     MemoryStore memory;
@@ -477,7 +490,8 @@ TEST(Controller, StopsWhenItsStoreFails) {
     options.on_fatal = [&fatal](const Error& error) { fatal.set_value(error); };
     const auto create = [](Controller& controller, const std::string& name) {
       const auto reply = std::make_shared<std::promise<bool>>();
-      controller.Call(CreateClaim{.tenant = "t", .name = name}, [reply](const Result<ReplyBody>& body) { reply->set_value(body.ok()); });
+      controller.Call(CreateClaim{.tenant = "t", .name = name},
+                      [reply](const Result<ReplyBody>& body) { reply->set_value(body.ok()); });
       return reply->get_future().get();
     };
     {

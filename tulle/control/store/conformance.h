@@ -1,8 +1,8 @@
-// The battery that every Store must pass. An implementation's test instantiates it with a fixture that opens the
-// same store again and again:
+// The battery that every Store must pass. An implementation's test instantiates it with a fixture that opens
+// the same store again and again:
 //
-//   struct Fixture { std::unique_ptr<Store> Open(); };   // what earlier stores of this fixture committed is there
-//   INSTANTIATE_TYPED_TEST_SUITE_P(Sqlite, StoreConformance, Fixture);
+//   struct Fixture { std::unique_ptr<Store> Open(); };   // what earlier stores of this fixture committed is
+//   there INSTANTIATE_TYPED_TEST_SUITE_P(Sqlite, StoreConformance, Fixture);
 #pragma once
 
 #include <gtest/gtest.h>
@@ -58,7 +58,8 @@ TYPED_TEST_P(StoreConformance, WhatIsCommittedIsThereAlsoAfterOpeningAnew) {
 }
 
 TYPED_TEST_P(StoreConformance, WritesOfABatchAreInOrder) {
-  ASSERT_TRUE(this->Commit({{"a", "1"}, {"a", std::nullopt}, {"a", "2"}, {"b", "1"}, {"b", std::nullopt}}).ok());
+  ASSERT_TRUE(
+      this->Commit({{"a", "1"}, {"a", std::nullopt}, {"a", "2"}, {"b", "1"}, {"b", std::nullopt}}).ok());
   EXPECT_EQ(this->All(), (std::map<std::string, std::string>{{"a", "2"}}));
   EXPECT_TRUE(this->Commit({}).ok());
 }
@@ -73,7 +74,14 @@ TYPED_TEST_P(StoreConformance, BytesAreBytes) {
 }
 
 TYPED_TEST_P(StoreConformance, ScanTakesThePrefixOnlyAndInOrder) {
-  ASSERT_TRUE(this->Commit({{"b/2", "x"}, {"b/1", "x"}, {"b0", "x"}, {"b", "x"}, {"a/9", "x"}, {"b/\xff", "x"}, {"c", "x"}}).ok());
+  ASSERT_TRUE(this->Commit({{"b/2", "x"},
+                            {"b/1", "x"},
+                            {"b0", "x"},
+                            {"b", "x"},
+                            {"a/9", "x"},
+                            {"b/\xff", "x"},
+                            {"c", "x"}})
+                  .ok());
   auto entries = this->store_->Scan("b/");
   ASSERT_TRUE(entries.ok());
   std::vector<std::string> keys;
@@ -86,7 +94,8 @@ TYPED_TEST_P(StoreConformance, ScanTakesThePrefixOnlyAndInOrder) {
 TYPED_TEST_P(StoreConformance, ABatchOutOfBoundsDoesNothing) {
   const std::string long_key(kMaxStoreKeyBytes + 1, 'k');
   const std::string long_value(kMaxStoreValueBytes + 1, 'v');
-  for (const Store::Write& bad : {Store::Write{"", "x"}, Store::Write{long_key, "x"}, Store::Write{"k", long_value}}) {
+  for (const Store::Write& bad :
+       {Store::Write{"", "x"}, Store::Write{long_key, "x"}, Store::Write{"k", long_value}}) {
     const Status status = this->Commit({{"good", "x"}, bad});
     ASSERT_FALSE(status.ok());
     EXPECT_EQ(status.error().code, Code::kInvalidArgument);
@@ -117,7 +126,8 @@ TYPED_TEST_P(StoreConformance, AgreesWithAMapOverRandomBatches) {
   }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(StoreConformance, WhatIsCommittedIsThereAlsoAfterOpeningAnew, WritesOfABatchAreInOrder, BytesAreBytes,
-                            ScanTakesThePrefixOnlyAndInOrder, ABatchOutOfBoundsDoesNothing, AgreesWithAMapOverRandomBatches);
+REGISTER_TYPED_TEST_SUITE_P(StoreConformance, WhatIsCommittedIsThereAlsoAfterOpeningAnew,
+                            WritesOfABatchAreInOrder, BytesAreBytes, ScanTakesThePrefixOnlyAndInOrder,
+                            ABatchOutOfBoundsDoesNothing, AgreesWithAMapOverRandomBatches);
 
 }  // namespace tulle::control

@@ -1,5 +1,5 @@
-// Where the controller keeps what must outlive it: keys and values of bytes, changed in atomic batches. One owner,
-// one thread at a time.
+// Where the controller keeps what must outlive it: keys and values of bytes, changed in atomic batches. One
+// owner, one thread at a time.
 #pragma once
 
 #include <cstddef>
@@ -26,9 +26,9 @@ class Store {
 
   virtual ~Store() = default;
 
-  // All of it or nothing, in order, and durable when this returns OK. kInvalidArgument for a key or value out of
-  // bounds (nothing happens). After any other error it is unknown whether the batch took effect: use the store no
-  // more, open it anew and read.
+  // All of it or nothing, in order, and durable when this returns OK. kInvalidArgument for a key or value out
+  // of bounds (nothing happens). After any other error it is unknown whether the batch took effect: use the
+  // store no more, open it anew and read.
   virtual Status Commit(std::span<const Write> writes) = 0;
 
   virtual Result<std::optional<std::string>> Get(const std::string& key) = 0;

@@ -21,7 +21,8 @@ Result<std::optional<std::string>> MemoryStore::Get(const std::string& key) {
 
 Result<std::vector<Store::Entry>> MemoryStore::Scan(const std::string& prefix) {
   std::vector<Entry> entries;
-  for (auto it = contents_->lower_bound(prefix); it != contents_->end() && it->first.starts_with(prefix); ++it) {
+  for (auto it = contents_->lower_bound(prefix); it != contents_->end() && it->first.starts_with(prefix);
+       ++it) {
     entries.push_back(*it);
   }
   return entries;

@@ -14,7 +14,8 @@ class MemoryStore final : public Store {
   // Outlives the stores opened on it: what a disk is to the others.
   using Contents = std::map<std::string, std::string>;
 
-  explicit MemoryStore(std::shared_ptr<Contents> contents = std::make_shared<Contents>()) : contents_(std::move(contents)) {}
+  explicit MemoryStore(std::shared_ptr<Contents> contents = std::make_shared<Contents>())
+      : contents_(std::move(contents)) {}
 
   Status Commit(std::span<const Write> writes) override;
   Result<std::optional<std::string>> Get(const std::string& key) override;

@@ -42,7 +42,9 @@ void BindBlob(const Statement& statement, int index, const std::string& bytes) {
 
 std::string Column(const Statement& statement, int index) {
   const auto* data = static_cast<const char*>(sqlite3_column_blob(statement.get(), index));
-  return data == nullptr ? "" : std::string(data, static_cast<std::size_t>(sqlite3_column_bytes(statement.get(), index)));
+  return data == nullptr
+             ? ""
+             : std::string(data, static_cast<std::size_t>(sqlite3_column_bytes(statement.get(), index)));
 }
 
 }  // namespace
@@ -59,7 +61,9 @@ struct SqliteStore::Database {
 
   Error Failure(const std::string& what) const {
     const int code = sqlite3_errcode(connection);
-    Error error{.code = Code::kInternal, .message = what + " " + path + ": " + sqlite3_errmsg(connection), .scope = Scope::kNode};
+    Error error{.code = Code::kInternal,
+                .message = what + " " + path + ": " + sqlite3_errmsg(connection),
+                .scope = Scope::kNode};
     if (code == SQLITE_BUSY || code == SQLITE_LOCKED) {
       error.code = Code::kFailedPrecondition;
       error.message = path + " is in use by another controller; stop that one, or choose another --state-dir";
@@ -71,11 +75,14 @@ struct SqliteStore::Database {
     return error;
   }
   Status Run(const char* sql) {
-    return sqlite3_exec(connection, sql, nullptr, nullptr, nullptr) == SQLITE_OK ? OkStatus() : Status(Failure("cannot use"));
+    return sqlite3_exec(connection, sql, nullptr, nullptr, nullptr) == SQLITE_OK
+               ? OkStatus()
+               : Status(Failure("cannot use"));
   }
   Result<Statement> Prepare(const char* sql) {
     sqlite3_stmt* statement = nullptr;
-    if (sqlite3_prepare_v3(connection, sql, -1, SQLITE_PREPARE_PERSISTENT, &statement, nullptr) != SQLITE_OK) {
+    if (sqlite3_prepare_v3(connection, sql, -1, SQLITE_PREPARE_PERSISTENT, &statement, nullptr) !=
+        SQLITE_OK) {
       return Failure("cannot use");
     }
     return Statement(statement);
@@ -92,33 +99,41 @@ SqliteStore::~SqliteStore() = default;
 
 Result<std::unique_ptr<SqliteStore>> SqliteStore::Open(const std::string& path) {
   // Made here first, so that it is never readable by others (SQLite gives its side files the same mode).
-  if (!UniqueFd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)).valid()) return ErrnoError("cannot open " + path, errno);
+  if (!UniqueFd(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)).valid())
+    return ErrnoError("cannot open " + path, errno);
   auto database = std::make_unique<Database>();
   database->path = path;
-  if (sqlite3_open_v2(path.c_str(), &database->connection, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, nullptr) != SQLITE_OK) {
+  if (sqlite3_open_v2(path.c_str(), &database->connection, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX,
+                      nullptr) != SQLITE_OK) {
     return database->Failure("cannot open");
   }
   sqlite3_extended_result_codes(database->connection, 0);
   // Exclusive: taken with the first write below and kept, so that two controllers never share a file.
-  TULLE_RETURN_IF_ERROR(database->Run("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"));
+  TULLE_RETURN_IF_ERROR(
+      database->Run("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"));
   TULLE_ASSIGN_OR_RETURN(const int application, database->Pragma("PRAGMA application_id"));
   TULLE_ASSIGN_OR_RETURN(const int version, database->Pragma("PRAGMA user_version"));
   TULLE_ASSIGN_OR_RETURN(const int tables, database->Pragma("SELECT count(*) FROM sqlite_master"));
   const bool is_new = application == 0 && tables == 0;
   if (!is_new && (application != kApplicationId || version > kSchemaVersion)) {
-    return Error{.code = Code::kDataLoss,
-                 .message = path + (application != kApplicationId ? " is not a mesh's store"
-                                                                  : " was written by a newer version; use that one")};
+    return Error{
+        .code = Code::kDataLoss,
+        .message = path + (application != kApplicationId ? " is not a mesh's store"
+                                                         : " was written by a newer version; use that one")};
   }
-  const std::string setup = "BEGIN EXCLUSIVE; CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB NOT NULL) "
-                            "WITHOUT ROWID; PRAGMA application_id=" + std::to_string(kApplicationId) +
-                            "; PRAGMA user_version=" + std::to_string(kSchemaVersion) + "; COMMIT;";
+  const std::string setup =
+      "BEGIN EXCLUSIVE; CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB NOT NULL) "
+      "WITHOUT ROWID; PRAGMA application_id=" +
+      std::to_string(kApplicationId) + "; PRAGMA user_version=" + std::to_string(kSchemaVersion) +
+      "; COMMIT;";
   TULLE_RETURN_IF_ERROR(database->Run(setup.c_str()));
-  TULLE_ASSIGN_OR_RETURN(database->put, database->Prepare("INSERT INTO entries VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET "
-                                                          "value = excluded.value"));
+  TULLE_ASSIGN_OR_RETURN(
+      database->put, database->Prepare("INSERT INTO entries VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET "
+                                       "value = excluded.value"));
   TULLE_ASSIGN_OR_RETURN(database->remove, database->Prepare("DELETE FROM entries WHERE key = ?1"));
   TULLE_ASSIGN_OR_RETURN(database->get, database->Prepare("SELECT value FROM entries WHERE key = ?1"));
-  TULLE_ASSIGN_OR_RETURN(database->scan, database->Prepare("SELECT key, value FROM entries WHERE key >= ?1 ORDER BY key"));
+  TULLE_ASSIGN_OR_RETURN(database->scan,
+                         database->Prepare("SELECT key, value FROM entries WHERE key >= ?1 ORDER BY key"));
   return std::unique_ptr<SqliteStore>(new SqliteStore(std::move(database)));
 }
 
@@ -148,9 +163,12 @@ Result<std::optional<std::string>> SqliteStore::Get(const std::string& key) {
   const ResetOnExit reset(statement);
   BindBlob(statement, 1, key);
   switch (sqlite3_step(statement.get())) {
-    case SQLITE_ROW: return std::optional(Column(statement, 0));
-    case SQLITE_DONE: return std::optional<std::string>();
-    default: return database_->Failure("cannot read");
+    case SQLITE_ROW:
+      return std::optional(Column(statement, 0));
+    case SQLITE_DONE:
+      return std::optional<std::string>();
+    default:
+      return database_->Failure("cannot read");
   }
 }
 

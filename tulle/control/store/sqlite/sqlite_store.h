@@ -1,5 +1,6 @@
-// A Store in one SQLite file: write-ahead log, synced to disk with each commit. The caller commits what has gathered
-// since the last sync as one batch, so one sync serves many. The file is locked for as long as it is open.
+// A Store in one SQLite file: write-ahead log, synced to disk with each commit. The caller commits what has
+// gathered since the last sync as one batch, so one sync serves many. The file is locked for as long as it is
+// open.
 #pragma once
 
 #include <memory>
@@ -11,8 +12,8 @@ namespace tulle::control {
 
 class SqliteStore final : public Store {
  public:
-  // Opens or makes the file (mode 0600). kFailedPrecondition when another process has it, kDataLoss when it is not a
-  // database of this kind.
+  // Opens or makes the file (mode 0600). kFailedPrecondition when another process has it, kDataLoss when it
+  // is not a database of this kind.
   static Result<std::unique_ptr<SqliteStore>> Open(const std::string& path);
   ~SqliteStore() override;
 

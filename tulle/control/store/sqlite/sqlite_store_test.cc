@@ -43,12 +43,15 @@ TEST(SqliteStore, HasOneOwnerAndIsPrivate) {
   const auto second = SqliteStore::Open(path);
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.error().code, Code::kFailedPrecondition);
-  EXPECT_EQ(second.error().message, path + " is in use by another controller; stop that one, or choose another --state-dir");
+  EXPECT_EQ(second.error().message,
+            path + " is in use by another controller; stop that one, or choose another --state-dir");
 }
 
 TEST(SqliteStore, RefusesWhatIsNotItsOwn) {
   Folder folder;
-  std::ofstream(folder.path + "/text") << "this is a text file, and it is longer than the header of a database\n" << std::string(4096, 'x');
+  std::ofstream(folder.path + "/text")
+      << "this is a text file, and it is longer than the header of a database\n"
+      << std::string(4096, 'x');
   EXPECT_EQ(SqliteStore::Open(folder.path + "/text").error().code, Code::kDataLoss);
 }
 
@@ -63,7 +66,8 @@ TEST(SqliteStore, SurvivesKill) {
     auto store = SqliteStore::Open(path);
     for (int i = 0;; ++i) {
       const std::string n = std::to_string(i);
-      if (!store.ok() || !(*store)->Commit(std::vector<Store::Write>{{"a" + n, n}, {"b" + n, n}}).ok()) _exit(1);
+      if (!store.ok() || !(*store)->Commit(std::vector<Store::Write>{{"a" + n, n}, {"b" + n, n}}).ok())
+        _exit(1);
       if (write(pipe_ends[1], &i, sizeof i) != sizeof i) _exit(1);
     }
   }
