@@ -220,9 +220,12 @@ Failure Plan::TryEnter(unsigned id, int go_fd, int* report_fd) const {
   sigprocmask(SIG_SETMASK, &none, nullptr);
   umask(0022);
 
-  // Supplementary groups can be dropped only by who had the privilege to map ids.
-  setgroups(0, nullptr);
-  if ((setresgid(id, id, id) != 0 || setresuid(id, id, id) != 0) && mode_.namespaces) return fail(Step::kIdentity);
+  // The kernel's calls and not the library's, which make all threads of the process follow: the threads that it
+  // knows are the parent's, and it would wait for them for ever. Supplementary groups can be dropped only by who
+  // had the privilege to map ids.
+  syscall(SYS_setgroups, 0, nullptr);
+  const bool changed = syscall(SYS_setresgid, id, id, id) == 0 && syscall(SYS_setresuid, id, id, id) == 0;
+  if (!changed && mode_.namespaces) return fail(Step::kIdentity);
   if (mode_.namespaces) {
     Failure failure;
     if (!BuildRoot(&failure)) return failure;
