@@ -120,7 +120,7 @@ Result<Subprocess> Subprocess::Start(const SubprocessSpec& spec) {
   const std::vector<std::string> candidates = Candidates(spec.argv[0]);
   const std::vector<char*> candidate_pointers = Pointers(candidates);
   const std::vector<char*> argv = Pointers(spec.argv);
-  const std::vector<char*> environment = Pointers(spec.environment.value_or(std::vector<std::string>{}));
+  const std::vector<char*> environment = spec.environment ? Pointers(*spec.environment) : std::vector<char*>();
   std::vector<std::pair<int, int>> fds = spec.fds;
 
   int ends[2];
