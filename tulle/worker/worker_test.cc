@@ -6,112 +6,18 @@
 #include <poll.h>
 #include <sys/socket.h>
 
-#include <condition_variable>
-#include <map>
-
-#include "tulle/base/random.h"
 #include "tulle/base/seqpacket.h"
 #include "tulle/gpu/null/driver.h"
-#include "tulle/session/client_session.h"
 #include "tulle/worker/local/local.h"
+#include "tulle/worker/test_program.h"
 
 namespace tulle::worker {
 namespace {
 
-namespace opencl = wire::opencl;
 using wire::Handle;
 
 constexpr std::uint64_t kMiB = 1u << 20;
 constexpr Duration kSoon = std::chrono::seconds(20);  // only a hang takes so long
-
-// --- a program ---
-
-class Program final : public session::ClientHandler {
- public:
-  struct Answer {
-    ByteVector body;
-    ByteVector payload;
-  };
-
-  Result<MutableByteView> OnPayload(const wire::FrameHeader& header, ByteView) override {
-    payload_.resize(header.payload_bytes);
-    return MutableByteView(payload_);
-  }
-  Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView) override {
-    answers_[header.answers] = {ByteVector(body.begin(), body.end()), std::exchange(payload_, {})};
-    return OkStatus();
-  }
-  void OnLost(const Error& error) override { lost_ = error; }
-
-  Status Attach(UniqueFd socket, const session::Target& target) {
-    TULLE_ASSIGN_OR_RETURN(session_, session::ClientSession::ConnectOver(
-                                         std::move(socket), {.target = target, .program = "test", .random = &random_},
-                                         this));
-    return OkStatus();
-  }
-  template <wire::Message M>
-  std::uint64_t Send(const M& message, ByteView payload = {}, std::uint16_t flags = 0) {
-    auto sent = session_->Send(message, {&payload, 1}, flags);
-    return sent.ok() ? *sent : 0;
-  }
-  // The answer to a command; empty when the session was lost before it came.
-  const Answer* Wait(std::uint64_t sequence) {
-    (void)session_->WaitUntil([&] { return answers_.contains(sequence); });
-    const auto found = answers_.find(sequence);
-    return found == answers_.end() ? nullptr : &found->second;
-  }
-  template <wire::Message M>
-  M WaitFor(std::uint64_t sequence) {
-    M message;
-    const Answer* answer = Wait(sequence);
-    EXPECT_NE(answer, nullptr);
-    if (answer != nullptr) {
-      EXPECT_EQ(wire::Decode(answer->body, answer->payload.size(), arena_, &message), wire::WireResult::kOk);
-    }
-    return message;
-  }
-  Error WaitLost() {
-    (void)session_->WaitUntil([] { return false; });
-    return lost_;
-  }
-  session::ClientSession& session() { return *session_; }
-
-  // Adds `value` to `count` numbers on the vGPU.
-  void ExpectVectorAdd(std::uint32_t value, std::size_t count = 1024) {
-    const Handle context{1, 1}, queue{2, 1}, buffer{3, 1}, program{4, 1}, kernel{5, 1};
-    constexpr std::string_view kSource =
-        "kernel void null_add(global uint* data, uint value) { data[get_global_id(0)] += value; }";
-    std::vector<std::uint32_t> data(count);
-    for (std::size_t i = 0; i < count; ++i) data[i] = static_cast<std::uint32_t>(i);
-    const ByteView bytes = std::as_bytes(std::span(data));
-    Send(opencl::CreateContext{{context}});
-    Send(opencl::CreateQueue{{context}, {queue}, {}});
-    const auto created =
-        Send(opencl::CreateBuffer{{context}, {buffer}, {}, bytes.size()}, {}, wire::kWantStatus);
-    EXPECT_EQ(WaitFor<wire::StatusReply>(created).status, 0);
-    Send(opencl::EnqueueWrite{{queue}, {buffer}, 0, {bytes.size()}, 0, 0, {}, {}}, bytes);
-    Send(opencl::CreateProgram{{context}, {program}, {opencl::ProgramKind::kSource}});
-    Send(opencl::ProgramText{{program}, {kSource.size()}}, AsBytes(kSource));
-    const auto built = Send(opencl::BuildProgram{{program}, {}});
-    EXPECT_EQ(WaitFor<opencl::BuildProgramReply>(built).status, 0);
-    Send(opencl::CreateKernel{{program}, {kernel}, {"null_add"}});
-    Send(opencl::SetKernelArg{{kernel}, 0, {opencl::ArgKind::kMemory}, {buffer}, 0, {}});
-    Send(opencl::SetKernelArg{{kernel}, 1, {opencl::ArgKind::kValue}, {}, 0, {std::as_bytes(std::span(&value, 1))}});
-    Send(opencl::EnqueueKernel{{queue}, {kernel}, 1, {}, {count, 1, 1}, {}, {}, {}});
-    const auto read = Send(opencl::EnqueueRead{{queue}, {buffer}, 0, {bytes.size()}, 0, 0, {}, {}});
-    EXPECT_EQ(WaitFor<opencl::EnqueueReadReply>(read).status, 0);
-    for (std::uint32_t& number : data) number += value;
-    EXPECT_EQ(Wait(read)->payload, ByteVector(bytes.begin(), bytes.end()));
-  }
-
- private:
-  SecureRandom random_;
-  wire::Arena arena_;
-  ByteVector payload_;
-  std::map<std::uint64_t, Answer> answers_;
-  Error lost_;
-  std::unique_ptr<session::ClientSession> session_;
-};
 
 // --- a node ---
 
