@@ -7,7 +7,6 @@
 #include <deque>
 #include <map>
 #include <mutex>
-#include <set>
 
 #include "tulle/gpu/api/outcome.h"
 
@@ -27,6 +26,10 @@ class DirectSubject final : public Subject, public Completions {
     // Nothing may come any more, and everything must have.
     EXPECT_TRUE(payloads_.empty()) << payloads_.size() << " payloads were never released, the first of command "
                                    << payloads_.begin()->first;
+    for (const auto& [sequence, opcode] : awaiting_) {
+      // The memory of a buffer that was destroyed in flight may outlive the session.
+      EXPECT_EQ(opcode, wire::kOpcodeOf<wire::DestroyObject>) << "command " << sequence << " was never answered";
+    }
     for (const auto& [sequence, memory] : memories_) ::munmap(memory.data(), memory.size());
   }
 
@@ -99,7 +102,7 @@ class DirectSubject final : public Subject, public Completions {
   void ExpectAnswer(const Outgoing& command) {
     bool replies = command.wants_status;
     WithDeviceRow(command.opcode, [&](const auto& row) { replies = replies || row.mode == wire::Mode::kReply; });
-    if (replies) awaiting_.insert(command.sequence);
+    if (replies) awaiting_[command.sequence] = command.opcode;
   }
 
   // Which CreateBuffer made the memory that a DestroyObject gives back.
@@ -132,7 +135,7 @@ class DirectSubject final : public Subject, public Completions {
   std::deque<Report> reports_;
   std::map<std::uint64_t, ByteVector> payloads_;  // brought, not yet released
   std::map<std::uint64_t, ByteVector> rooms_;     // wanted, not yet filled
-  std::set<std::uint64_t> awaiting_;              // sequences to be answered
+  std::map<std::uint64_t, std::uint16_t> awaiting_;  // opcodes of the commands to be answered
   std::map<std::uint64_t, MutableByteView> memories_;
   std::map<std::uint64_t, std::uint64_t> destroying_;
 

@@ -99,7 +99,7 @@ void Reporter::MemoryFreed(std::uint64_t sequence) {
 }
 
 void Reporter::EndFailed() {
-  std::size_t first = failed_.size();
+  const std::size_t first = failed_.size();
   {
     std::lock_guard lock(mutex_);
     for (Tracked* command = under_way_; command != nullptr; command = command->next_) {
@@ -110,7 +110,9 @@ void Reporter::EndFailed() {
       failed_.push_back(command);
     }
   }
-  for (; first < failed_.size(); ++first) End(failed_[first], CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST);
+  for (std::size_t i = failed_.size(); i > first; --i) {  // oldest first
+    End(failed_[i - 1], CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST);
+  }
 }
 
 void Reporter::Close() {
