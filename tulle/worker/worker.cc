@@ -218,9 +218,9 @@ Result<session::GrantKey> Worker::KeyOf(Connection& connection, const std::strin
   }
   // From now on a revocation finds this connection, even before its handshake is done.
   connection.grant = grant;
-  session::GrantKey key;
+  Result<session::GrantKey> key(session::GrantKey{});  // filled in place, so that no copy is left behind
   const ByteView bytes = found->second.Expose();
-  std::copy(bytes.begin(), bytes.end(), key.begin());
+  std::copy(bytes.begin(), bytes.end(), key->begin());
   return key;
 }
 

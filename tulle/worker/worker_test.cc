@@ -31,7 +31,8 @@ class WorkerTest : public ::testing::Test {
         std::move(pair->child), options,
         [this, device](const wire::node::AssignVGpu&) -> Result<Device> {
           if (!device.ok()) return device.error();
-          return Device{local::MakeExecutors(null_.get(), {}), local::MakeBuilder(null_.get(), 0)};
+          if (builder_ == nullptr) builder_ = local::MakeBuilder(null_.get(), 0);
+          return Device{local::MakeExecutors(null_.get(), {}), std::move(builder_)};
         },
         &clock_);
     thread_ = std::thread([this] { end_ = worker_->Run(); });
@@ -102,6 +103,7 @@ class WorkerTest : public ::testing::Test {
  protected:
   SystemClock clock_;
   std::unique_ptr<gpu::Driver> null_ = gpu::null::OpenDriver();
+  std::unique_ptr<build::Builder> builder_;  // to be used instead of the null device's
   UniqueFd control_;
   std::unique_ptr<Worker> worker_;
   std::thread thread_;
@@ -236,6 +238,36 @@ TEST_F(WorkerTest, ABreachEndsItsSessionOnly) {
   EXPECT_EQ(error.code, Code::kInternal) << ToString(error);
   EXPECT_EQ(error.message.find("77"), std::string::npos);  // no details for whoever breaks the protocol
   good.ExpectVectorAdd(9);
+}
+
+// Builds that never end.
+class HangingBuilder final : public build::Builder {
+ public:
+  class HangingBuild final : public build::Build {
+   public:
+    int fd() const override { return -1; }
+    std::optional<gpu::CompileOutput> TryFinish() override { return std::nullopt; }
+  };
+  Result<std::unique_ptr<build::Build>> Start(opencl::ProgramKind, ByteView, std::string_view) override {
+    return std::unique_ptr<build::Build>(std::make_unique<HangingBuild>());
+  }
+};
+
+TEST_F(WorkerTest, AProgramThatEndsWhileItIsHeldIsNoticed) {
+  builder_ = std::make_unique<HangingBuilder>();
+  Start();
+  AddGrant(target_);
+  {
+    Program held;
+    ASSERT_TRUE(Attach(held, target_).ok());
+    held.CreateContextAndQueue();
+    held.Send(opencl::CreateProgram{{Program::kContext}, {Program::kProgram}, {}});
+    held.Send(opencl::BuildProgram{{Program::kProgram}, {}});
+    held.Send(opencl::CreateKernel{{Program::kProgram}, {Program::kKernel}, {"k"}});  // waits for the build
+    (void)held.session().Flush();
+    ASSERT_TRUE(Await([&] { return stats_.commands_total == 5; }));
+  }
+  EXPECT_TRUE(AwaitSessions(0));
 }
 
 TEST_F(WorkerTest, IsBusyBeyondItsSessions) {

@@ -124,7 +124,10 @@ void Session::Sleep() {
   if (!clogged && !executor_->PrepareToSleep()) return;
 
   fds_.clear();
-  fds_.push_back({client_.fd(), client_.events(), 0});
+  // While paused, Pump reads nothing and would not notice that the client has gone; whatever it sent before
+  // is of no use to anybody then.
+  constexpr short kGone = POLLRDHUP | POLLHUP | POLLERR;
+  fds_.push_back({client_.fd(), static_cast<short>(client_.events() | (paused_ ? POLLRDHUP : 0)), 0});
   fds_.push_back({end_.fd(), POLLIN, 0});
   if (!clogged) {  // else nothing would be taken from it, and poll would not wait
     fds_.push_back({executor_->wake_fd(), POLLIN, 0});
@@ -147,8 +150,7 @@ void Session::Sleep() {
   const int ready = poll(fds_.data(), fds_.size(), timeout_ms);
   if (!clogged) executor_->Awake();
 
-  if (ready > 0 && paused_ && (fds_[0].revents & (POLLHUP | POLLERR)) != 0) {
-    // Pump reads nothing while paused, so it would not notice.
+  if (ready > 0 && paused_ && (fds_[0].revents & kGone) != 0) {
     End(wire::EndReason::kGoodbye, "", "the connection was lost");
   } else if (stuck_since_.has_value() && shared_.clock->Now() - *stuck_since_ >= limits_.wait_on_user_event) {
     End(wire::EndReason::kResource,
