@@ -14,7 +14,7 @@
   X(SetMemObjectDestructorCallback) X(EnqueueReadBuffer) X(EnqueueWriteBuffer) X(EnqueueCopyBuffer)           \
   X(EnqueueFillBuffer) X(EnqueueMapBuffer) X(EnqueueUnmapMemObject) X(EnqueueMigrateMemObjects)               \
   X(CreateProgramWithSource) X(CreateProgramWithBinary) X(RetainProgram) X(ReleaseProgram) X(BuildProgram)    \
-  X(GetProgramInfo) X(GetProgramBuildInfo)                                                                    \
+  X(CompileProgram) X(LinkProgram) X(GetProgramInfo) X(GetProgramBuildInfo)                                   \
   X(CreateKernel) X(CreateKernelsInProgram) X(CloneKernel) X(RetainKernel) X(ReleaseKernel) X(SetKernelArg)   \
   X(GetKernelInfo) X(GetKernelWorkGroupInfo) X(GetKernelArgInfo) X(EnqueueNDRangeKernel) X(EnqueueTask)       \
   X(CreateCommandQueue) X(CreateCommandQueueWithProperties) X(RetainCommandQueue) X(ReleaseCommandQueue)      \

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
+#include <span>
 
 #include "tulle/base/log.h"
 #include "tulle/shim/opencl/entry_points.h"
@@ -76,16 +78,29 @@ std::shared_ptr<KernelDefinition> CopyDefinition(const wire::opencl::KernelInfo&
   return definition;
 }
 
+// What a failed build is called at each stage.
+cl_int StatusOf(Program::Stage stage, cl_int status) {
+  if (stage == Program::Stage::kCompile) {
+    if (status == CL_BUILD_PROGRAM_FAILURE) return CL_COMPILE_PROGRAM_FAILURE;
+    if (status == CL_INVALID_BUILD_OPTIONS) return CL_INVALID_COMPILER_OPTIONS;
+  } else if (stage == Program::Stage::kLink) {
+    if (status == CL_BUILD_PROGRAM_FAILURE) return CL_LINK_PROGRAM_FAILURE;
+    if (status == CL_INVALID_BUILD_OPTIONS) return CL_INVALID_LINKER_OPTIONS;
+  }
+  return status;
+}
+
 // One build under way; deletes itself when it is over.
 class BuildUnderWay final : public Reply {
  public:
-  BuildUnderWay(Program& program, std::string options, ProgramNotify notify, void* user_data)
+  BuildUnderWay(Program& program, Program::Stage stage, std::string options, ProgramNotify notify, void* user_data)
       : program_(&program), build_(std::make_shared<Program::Build>()), notify_(notify), user_data_(user_data) {
+    build_->stage = stage;
     build_->options = std::move(options);
   }
 
   void End(cl_int status) {
-    build_->status = status;
+    build_->status = StatusOf(build_->stage, status);
     program_->EndBuild(std::move(build_));
     if (notify_ != nullptr) {
       program_->context().callbacks().Post(MakeTask([program = program_, notify = notify_, user_data = user_data_] {
@@ -160,7 +175,7 @@ cl_int ReadBinary(Program& program, MutableByteView target) {
 }
 
 std::size_t BinarySize(Program& program) {
-  if (const auto executable = program.executable()) return executable->binary_bytes;
+  if (const auto built = program.built()) return built->binary_bytes;
   return program.kind() == Program::Kind::kBinary ? program.text().size() : 0;
 }
 
@@ -168,7 +183,7 @@ cl_int PutBinaries(Program& program, const InfoOut& out) {
   auto* const* targets = static_cast<unsigned char* const*>(out.value());
   if (targets != nullptr && out.size() >= sizeof *targets && targets[0] != nullptr) {
     const MutableByteView target(reinterpret_cast<std::byte*>(targets[0]), BinarySize(program));
-    if (program.executable() != nullptr) {
+    if (program.built() != nullptr) {
       if (const cl_int status = ReadBinary(program, target); status != CL_SUCCESS) return status;
     } else if (!target.empty()) {
       std::memcpy(target.data(), program.text().data(), target.size());
@@ -271,27 +286,28 @@ cl_program CreateProgramWithBinary(cl_context handle, cl_uint num_devices, const
 cl_int RetainProgram(cl_program handle) { return RetainHandle<Program>(handle); }
 cl_int ReleaseProgram(cl_program handle) { return ReleaseHandle<Program>(handle); }
 
-cl_int BuildProgram(cl_program handle, cl_uint num_devices, const cl_device_id* devices, const char* options,
-                    ProgramNotify notify, void* user_data) {
-  Program* program = FromHandle<Program>(handle);
-  if (program == nullptr) return CL_INVALID_PROGRAM;
+namespace {
+
+// Builds, compiles or links `program` on the worker and waits for it, unless `notify` is to be told.
+cl_int StartBuild(Program& program, Program::Stage stage, cl_uint num_devices, const cl_device_id* devices,
+                  const char* options, ProgramNotify notify, void* user_data) {
   if ((num_devices == 0) != (devices == nullptr) || (notify == nullptr && user_data != nullptr)) return CL_INVALID_VALUE;
   for (cl_uint i = 0; i < num_devices; ++i) {
-    if (FromHandle<Device>(devices[i]) != &program->context().device()) return CL_INVALID_DEVICE;
+    if (FromHandle<Device>(devices[i]) != &program.context().device()) return CL_INVALID_DEVICE;
   }
   const std::string_view text = options == nullptr ? std::string_view() : options;
-  if (text.size() > wire::kMaxBuildOptionsBytes) return CL_INVALID_BUILD_OPTIONS;
-  if (program->kernel_count().load() != 0) return CL_INVALID_OPERATION;
-  if (notify != nullptr && !program->context().callbacks().Start().ok()) return CL_OUT_OF_HOST_MEMORY;
-  auto build = std::make_unique<BuildUnderWay>(*program, std::string(text), notify, user_data);
-  if (!program->BeginBuild()) return CL_INVALID_OPERATION;
+  if (text.size() > wire::kMaxBuildOptionsBytes) return StatusOf(stage, CL_INVALID_BUILD_OPTIONS);
+  if (program.kernel_count().load() != 0) return CL_INVALID_OPERATION;
+  if (notify != nullptr && !program.context().callbacks().Start().ok()) return CL_OUT_OF_HOST_MEMORY;
+  auto build = std::make_unique<BuildUnderWay>(program, stage, std::string(text), notify, user_data);
+  if (!program.BeginBuild()) return CL_INVALID_OPERATION;
 
   // Another thread may release the program while this one waits.
-  const Ref<Program> keep(program);
-  Connection& connection = program->connection();
+  const Ref<Program> keep(&program);
+  Connection& connection = program.connection();
   Attached attached;
   attached.reply = build.get();
-  if (!connection.Submit(wire::opencl::BuildProgram{program->wire(), {text}}, attached)) {
+  if (!connection.Submit(wire::opencl::BuildProgram{program.wire(), {text}}, attached)) {
     build.release()->End(CL_OUT_OF_RESOURCES);
     return CL_OUT_OF_RESOURCES;
   }
@@ -300,8 +316,71 @@ cl_int BuildProgram(cl_program handle, cl_uint num_devices, const cl_device_id* 
     connection.Flush();
     return CL_SUCCESS;
   }
-  connection.AwaitUntil([&] { return program->build_status() != CL_BUILD_IN_PROGRESS; });
-  return program->build()->status;
+  connection.AwaitUntil([&] { return program.build_status() != CL_BUILD_IN_PROGRESS; });
+  return program.build()->status;
+}
+
+}  // namespace
+
+cl_int BuildProgram(cl_program handle, cl_uint num_devices, const cl_device_id* devices, const char* options,
+                    ProgramNotify notify, void* user_data) {
+  Program* program = FromHandle<Program>(handle);
+  if (program == nullptr) return CL_INVALID_PROGRAM;
+  return StartBuild(*program, Program::Stage::kBuild, num_devices, devices, options, notify, user_data);
+}
+
+// Compiling is building, and linking the one program that was compiled is building its binary: what programs do
+// that compile and link only because they may. Headers and more than one object are not remoted yet.
+cl_int CompileProgram(cl_program handle, cl_uint num_devices, const cl_device_id* devices, const char* options,
+                      cl_uint num_headers, const cl_program* headers, const char** header_names, ProgramNotify notify,
+                      void* user_data) {
+  Program* program = FromHandle<Program>(handle);
+  if (program == nullptr) return CL_INVALID_PROGRAM;
+  if ((num_headers == 0) != (headers == nullptr) || (num_headers == 0) != (header_names == nullptr)) {
+    return CL_INVALID_VALUE;
+  }
+  if (program->kind() != Program::Kind::kSource) return CL_INVALID_OPERATION;
+  if (num_headers != 0) {
+    Log(LogLevel::kDebug, "shim", "refused", {{"call", "CompileProgram"}, {"reason", "headers are not remoted yet"}});
+    return CL_COMPILER_NOT_AVAILABLE;
+  }
+  return StartBuild(*program, Program::Stage::kCompile, num_devices, devices, options, notify, user_data);
+}
+
+cl_program LinkProgram(cl_context handle, cl_uint num_devices, const cl_device_id* devices, const char* options,
+                       cl_uint num_programs, const cl_program* programs, ProgramNotify notify, void* user_data,
+                       cl_int* error) {
+  Context* context = FromHandle<Context>(handle);
+  if (context == nullptr) return Fail(error, CL_INVALID_CONTEXT);
+  if (num_programs == 0 || programs == nullptr) return Fail(error, CL_INVALID_VALUE);
+  for (cl_uint i = 0; i < num_programs; ++i) {
+    Program* program = FromHandle<Program>(programs[i]);
+    if (program == nullptr) return Fail(error, CL_INVALID_PROGRAM);
+    if (program->built() == nullptr && program->kind() != Program::Kind::kBinary) return Fail(error, CL_INVALID_OPERATION);
+  }
+  const bool library = options != nullptr && std::strstr(options, "-create-library") != nullptr;
+  if (num_programs != 1 || library) {
+    Log(LogLevel::kDebug, "shim", "refused",
+        {{"call", "LinkProgram"}, {"reason", "linking more than one object, and libraries, are not remoted yet"}});
+    return Fail(error, CL_LINKER_NOT_AVAILABLE);
+  }
+  Program& object = *FromHandle<Program>(programs[0]);
+  std::string binary(BinarySize(object), '\0');
+  if (object.built() != nullptr) {
+    const cl_int status = ReadBinary(object, std::as_writable_bytes(std::span(binary)));
+    if (status != CL_SUCCESS) return Fail(error, status);
+  } else {
+    binary = object.text();
+  }
+  cl_int status = CL_SUCCESS;
+  const cl_program linked = MakeProgram(*context, Program::Kind::kBinary, std::move(binary), &status);
+  if (linked == nullptr) return Fail(error, status);
+  status = StartBuild(*FromHandle<Program>(linked), Program::Stage::kLink, num_devices, devices, options, notify, user_data);
+  if (error != nullptr) *error = status;
+  // A program that could not be linked has a log all the same.
+  if (status == CL_SUCCESS || status == CL_LINK_PROGRAM_FAILURE) return linked;
+  ReleaseProgram(linked);
+  return nullptr;
 }
 
 cl_int GetProgramInfo(cl_program handle, cl_program_info name, std::size_t size, void* value, std::size_t* size_ret) {
@@ -347,7 +426,9 @@ cl_int GetProgramBuildInfo(cl_program handle, cl_device_id device, cl_program_bu
     case CL_PROGRAM_BUILD_LOG: return out.Text(build->log);
     case CL_PROGRAM_BINARY_TYPE:
       return out.Value<cl_program_binary_type>(
-          status == CL_BUILD_SUCCESS ? CL_PROGRAM_BINARY_TYPE_EXECUTABLE : CL_PROGRAM_BINARY_TYPE_NONE);
+          status != CL_BUILD_SUCCESS                        ? CL_PROGRAM_BINARY_TYPE_NONE
+          : build->stage == Program::Stage::kCompile ? CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT
+                                                     : CL_PROGRAM_BINARY_TYPE_EXECUTABLE);
     case CL_PROGRAM_BUILD_GLOBAL_VARIABLE_TOTAL_SIZE: return out.Value<std::size_t>(0);
     default: return CL_INVALID_VALUE;
   }

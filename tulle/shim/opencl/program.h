@@ -56,8 +56,11 @@ class Program final : public Object {
   // CL_BUILD_NONE, _IN_PROGRESS, _SUCCESS or _ERROR.
   cl_build_status build_status() const { return build_status_.load(std::memory_order_acquire); }
 
+  // Compiling alone is a build too, whose result may be linked but not run: see LinkProgram.
+  enum class Stage { kBuild, kCompile, kLink };
   struct Build {
-    cl_int status = CL_SUCCESS;  // of clBuildProgram
+    Stage stage = Stage::kBuild;
+    cl_int status = CL_SUCCESS;  // of clBuildProgram, clCompileProgram or clLinkProgram
     std::string options;
     std::string log;
     std::uint64_t binary_bytes = 0;
@@ -65,9 +68,12 @@ class Program final : public Object {
   };
   // The latest build; empty before the first.
   std::shared_ptr<const Build> build();
-  // Null unless the program is built.
+  // Null unless the program has a binary: it is built, compiled or linked.
+  std::shared_ptr<const Build> built() { return build_status() == CL_BUILD_SUCCESS ? build() : nullptr; }
+  // Null unless its kernels can be made.
   std::shared_ptr<const Build> executable() {
-    return build_status() == CL_BUILD_SUCCESS ? build() : nullptr;
+    auto latest = built();
+    return latest != nullptr && latest->stage != Stage::kCompile ? latest : nullptr;
   }
   // False when one is under way already.
   bool BeginBuild();

@@ -57,8 +57,6 @@
   X(SetProgramSpecializationConstant, CL_INVALID_OPERATION, "the device takes no intermediate language") \
   X(SetProgramReleaseCallback, CL_INVALID_OPERATION, "programs have no global destructors") \
   X(CreateProgramWithBuiltInKernels, CL_INVALID_VALUE, "there are no built-in kernels")    \
-  X(CompileProgram, CL_COMPILER_NOT_AVAILABLE, "compiling and linking apart is not remoted yet; use clBuildProgram") \
-  X(LinkProgram, CL_LINKER_NOT_AVAILABLE, "compiling and linking apart is not remoted yet; use clBuildProgram") \
   X(SetCommandQueueProperty, CL_INVALID_OPERATION, "deprecated since OpenCL 1.1: give properties at creation")
 
 // Interoperation with graphics interfaces of the local host.
