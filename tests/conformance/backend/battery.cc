@@ -298,8 +298,22 @@ ByteVector BackendBattery::WordBytes(const std::vector<std::uint32_t>& words) {
 // --- devices, contexts, memory -----------------------------------------------------------------------------
 
 TEST_P(BackendBattery, DescribesItsDevice) {
-  const std::uint64_t sequence = Send(wire::opencl::DescribeDevice{});
-  EXPECT_EQ(Wait(sequence).status, 0);
+  const auto reply = WaitFor<wire::opencl::DescribeDeviceReply>(Send(wire::opencl::DescribeDevice{}));
+  EXPECT_EQ(reply.status, 0);
+  std::map<std::uint32_t, ByteView> infos;
+  for (const auto& info : reply.infos.items) {
+    EXPECT_TRUE(infos.emplace(info.name, info.value.bytes).second) << "described twice: " << info.name;
+  }
+  // What no program can do without: type, units, dimensions, group sizes, memory, name, version, extensions.
+  const std::pair<std::uint32_t, std::size_t> sizes[] = {{0x1000, 8}, {0x1002, 4}, {0x1003, 4}, {0x1004, 8}, {0x1005, 24},
+                                                         {0x1010, 8}, {0x101F, 8}, {0x1023, 8}, {0x102A, 8}};
+  for (const auto& [name, size] : sizes) EXPECT_EQ(infos[name].size(), size) << std::hex << name;
+  for (std::uint32_t text : {0x102B, 0x102C, 0x102D, 0x102E, 0x102F, 0x1030, 0x103D}) {
+    ASSERT_FALSE(infos[text].empty()) << std::hex << text;
+    EXPECT_EQ(infos[text].back(), std::byte{0}) << std::hex << text;
+  }
+  EXPECT_FALSE(infos.contains(0x1031));  // the platform: an address in the driver's process
+  EXPECT_FALSE(infos.contains(0x1042));  // so is the parent
 }
 
 TEST_P(BackendBattery, FreshMemoryReadsAsZero) {
@@ -456,8 +470,28 @@ TEST_P(BackendBattery, LoadsWhatTheCompilerMadeAndDescribesItsKernels) {
   const Handle program = NewHandle();
   const std::uint64_t sequence =
       Send(wire::exec::LoadProgram{context_, program, {Binary().size()}}, {false, Binary()});
-  EXPECT_EQ(Wait(sequence).status, 0);
+  const auto reply = WaitFor<wire::exec::LoadProgramReply>(sequence);
+  EXPECT_EQ(reply.status, 0);
   WaitPayloadDone(sequence);
+  std::map<std::string_view, wire::opencl::KernelInfo> kernels;
+  for (const auto& kernel : reply.kernels.items) kernels[kernel.name.text] = kernel;
+  ASSERT_EQ(kernels.size(), 3u);
+  ASSERT_TRUE(kernels.contains("null_add") && kernels.contains("null_mul") && kernels.contains("takes_local"));
+  const wire::opencl::KernelInfo& local = kernels["takes_local"];
+  EXPECT_GT(local.work_group_size, 0u);
+  EXPECT_GT(local.preferred_work_group_multiple, 0u);
+  EXPECT_EQ(local.arg_count, 2u);
+  constexpr std::uint32_t kGlobal = 0x119B, kLocal = 0x119C, kPrivate = 0x119E;
+  if (!local.args.items.empty()) {
+    ASSERT_EQ(local.args.items.size(), 2u);
+    EXPECT_EQ(local.args.items[0].address_qualifier, kGlobal);
+    EXPECT_EQ(local.args.items[0].name.text, "data");
+    EXPECT_EQ(local.args.items[0].type_name.text, "uint*");
+    EXPECT_EQ(local.args.items[1].address_qualifier, kLocal);
+    EXPECT_EQ(kernels["null_add"].args.items[1].address_qualifier, kPrivate);
+    EXPECT_EQ(kernels["null_add"].args.items[1].type_name.text, "uint");
+  }
+
   EXPECT_EQ(Try(wire::opencl::CreateKernel{{program}, {NewHandle()}, {"null_add"}}), 0);
   EXPECT_EQ(Try(wire::opencl::CreateKernel{{program}, {NewHandle()}, {"null_ad"}}), status::kInvalidKernelName);
   EXPECT_EQ(Try(wire::opencl::CreateKernel{{program}, {NewHandle()}, {""}}), status::kInvalidKernelName);

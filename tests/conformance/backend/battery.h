@@ -73,6 +73,15 @@ class BackendBattery : public testing::TestWithParam<SubjectFactory> {
 
   // --- what was reported ---
   Answer Wait(std::uint64_t sequence);                             // of a reply that begins with a status
+  // The same with all of its fields; views live as long as the test.
+  template <wire::Message R>
+  R WaitFor(std::uint64_t sequence) {
+    R reply;
+    Wait(sequence);
+    EXPECT_EQ(wire::Decode(replies_[sequence].body, replies_[sequence].payload.size(), arena_, &reply),
+              wire::WireResult::kOk);
+    return reply;
+  }
   wire::opencl::EventCompletion WaitEvent(Handle event, Position* position = nullptr);
   std::int32_t WaitFailure(std::uint64_t sequence);                // of CommandFailed
   Position WaitPayloadDone(std::uint64_t sequence);
@@ -134,6 +143,7 @@ class BackendBattery : public testing::TestWithParam<SubjectFactory> {
   std::uint32_t slots_ = 0;
   std::vector<Handle> free_;
   Handle program_;
+  wire::Arena arena_;
 
   Position position_ = 0;
   struct Replied {

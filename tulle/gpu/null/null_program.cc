@@ -14,7 +14,7 @@ constexpr std::string_view kMagic = "tulle-null-binary\n";
 
 // The address qualifiers of cl_kernel_arg_address_qualifier.
 constexpr std::uint32_t kGlobal = 0x119B;
-constexpr std::uint32_t kLocal = 0x119A;
+constexpr std::uint32_t kLocal = 0x119C;
 constexpr std::uint32_t kPrivate = 0x119E;
 constexpr std::uint32_t kAccessNone = 0x11A3;
 
