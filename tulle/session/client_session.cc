@@ -193,7 +193,7 @@ class Session final : public ClientSession, private FrameSink {
   // --- ending ---
 
   void Close() override {
-    if (std::exchange(closed_, true)) return;
+    if (std::exchange(closed_, true) || !has_io_thread_) return;
     const Instant deadline = net::Now() + kFarewell;
     close_deadline_ns_.store(deadline.ns, std::memory_order_relaxed);
     if (!lost()) {
@@ -208,11 +208,9 @@ class Session final : public ClientSession, private FrameSink {
       role_free_.wait(lock, [&] { return !role_taken_; });
       Lose(SessionError(Code::kCancelled, "the session was closed"));
     }
-    if (has_io_thread_) {
-      stop_.store(true, std::memory_order_release);
-      SetTimer(std::chrono::nanoseconds(1));
-      pthread_join(io_thread_, nullptr);
-    }
+    stop_.store(true, std::memory_order_release);
+    SetTimer(std::chrono::nanoseconds(1));
+    pthread_join(io_thread_, nullptr);
   }
 
   void AbandonAfterFork() override {
@@ -265,7 +263,14 @@ class Session final : public ClientSession, private FrameSink {
     };
     for (;;) {
       std::unique_lock write(write_mutex_, std::defer_lock);
-      if (direct) write.lock();
+      if (direct) {
+        write.lock();
+        const Status written = WriteBlocking({});  // what is there already, so that wire_ is free
+        if (!written.ok()) {
+          write.unlock();
+          return AwaitLoss(written.error());
+        }
+      }
       std::unique_lock send(send_mutex_);
       if (lost()) break;
       if (!has_credit()) {
@@ -283,8 +288,10 @@ class Session final : public ClientSession, private FrameSink {
       const bool was_idle = ledger_.idle() && out_.empty();
       const std::uint64_t sequence = Enqueue(frame, payload_bytes, direct ? 0 : payload_bytes);
       if (direct) {
+        // Under the same lock as the header was queued: no other frame may come between it and the payload.
+        wire_.swap(out_);
         send.unlock();
-        const Status written = WriteQueued(frame.payload);
+        const Status written = WriteBlocking(frame.payload);
         write.unlock();
         if (!written.ok()) return AwaitLoss(written.error());
         return sequence;
@@ -345,25 +352,24 @@ class Session final : public ClientSession, private FrameSink {
   }
 
   Status FlushUntil(std::optional<Instant> deadline) {
+    if (lost()) return AwaitLoss();
     std::unique_lock write(write_mutex_);
     if (deadline && net::Now() >= *deadline) return FarewellTimeout();
     return WriteQueuedAndUnlock(write);
   }
 
   Status WriteQueuedAndUnlock(std::unique_lock<std::mutex>& write) {
-    const Status status = WriteQueued({});
+    const Status status = WriteQueued();
     write.unlock();
     if (status.ok()) return status;
     return AwaitLoss(status.error());
   }
 
-  // Writes everything that is queued now, and behind it the payload, waiting for room as long as it takes.
-  // write_mutex_ is held.
-  Status WriteQueued(std::span<const ByteView> payload) {
-    if (!wire_.empty()) TULLE_RETURN_IF_ERROR(WriteBlocking({}));
+  // Writes everything that is queued now. write_mutex_ is held.
+  Status WriteQueued() {
+    TULLE_RETURN_IF_ERROR(WriteBlocking({}));
     TakeQueued();
-    if (wire_.empty() && payload.empty()) return OkStatus();
-    return WriteBlocking(payload);
+    return WriteBlocking({});
   }
 
   void TakeQueued() {
@@ -383,7 +389,9 @@ class Session final : public ClientSession, private FrameSink {
     std::span<const iovec> get() const { return {pieces.data(), count}; }
   };
 
+  // Writes wire_ and behind it the payload, waiting for room as long as it takes. write_mutex_ is held.
   Status WriteBlocking(std::span<const ByteView> payload) {
+    if (write_error_) return *write_error_;
     std::size_t offset = 0;  // in payload.front()
     for (;;) {
       while (!payload.empty() && offset == payload.front().size()) {
@@ -418,7 +426,7 @@ class Session final : public ClientSession, private FrameSink {
   // The socket is full. Whoever waits for room reads too, if nobody else does: the worker may itself be
   // waiting until we take what it has sent. write_mutex_ is held.
   Status AwaitRoom() {
-    if (lost()) return SessionError(Code::kUnavailable, "the session is lost");
+    if (lost()) return WriteFailed(SessionError(Code::kUnavailable, "the session is lost"));
     if (const auto deadline = CloseDeadline(); deadline && net::Now() >= *deadline) {
       return WriteFailed(FarewellTimeout());
     }
@@ -440,6 +448,7 @@ class Session final : public ClientSession, private FrameSink {
   void FlushWithoutBlocking() {
     std::unique_lock write(write_mutex_, std::try_to_lock);
     if (write.owns_lock()) {
+      if (write_error_) return;
       for (int round = 0; round < 2; ++round) {
         TakeQueued();
         while (!wire_.empty()) {
@@ -461,8 +470,10 @@ class Session final : public ClientSession, private FrameSink {
     if (leftover || !out_.empty()) ArmTimer();
   }
 
-  // The reading side finds out what happened: it may still hold the worker's last word.
+  // A frame is cut off: nothing may be written behind it. The reading side finds out what happened, since it
+  // may still hold the worker's last word. write_mutex_ is held.
   Error WriteFailed(const Error& error) {
+    write_error_ = error;
     transport_->Shutdown();
     return error;
   }
@@ -770,6 +781,7 @@ class Session final : public ClientSession, private FrameSink {
   // Locks are taken in this order: write, receive, send, pending.
   std::mutex write_mutex_;  // the right to write to the transport
   ByteQueue wire_;          // guarded by write_mutex_: taken from out_, being written
+  std::optional<Error> write_error_;  // guarded by write_mutex_
 
   std::mutex receive_mutex_;
   bool role_taken_ = false;                // guarded by receive_mutex_, as everything down to arena_
@@ -802,7 +814,7 @@ class Session final : public ClientSession, private FrameSink {
   UniqueFd epoll_;
   UniqueFd timer_;
   pthread_t io_thread_{};
-  bool has_io_thread_ = false;
+  bool has_io_thread_ = false;  // the session was established
   std::atomic<bool> stop_{false};
   bool closed_ = false;
   std::atomic<std::int64_t> close_deadline_ns_{0};  // 0: not being closed

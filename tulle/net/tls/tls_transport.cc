@@ -122,7 +122,9 @@ class TlsTransport final : public Transport {
     std::size_t reported = 0;
     Cursor cursor{pieces};
     // Sealed by an earlier call that could not send it.
-    cursor.Skip(sealed_plain_);
+    if (!cursor.Skip(sealed_plain_)) {
+      return TlsError(Code::kInternal, "bytes that an earlier write did not take were not offered again");
+    }
     for (;;) {
       while (!cursor.done() && output_.room() >= kSealedRecordBytes + kControlBytes) {
         const ByteView plain = cursor.Take(record_);
@@ -166,13 +168,14 @@ class TlsTransport final : public Transport {
       }
       return pieces.empty();
     }
-    void Skip(std::size_t size) {
+    bool Skip(std::size_t size) {
       while (size != 0) {
-        TULLE_CHECK(!done());  // the caller owes what was not taken
+        if (done()) return false;
         const std::size_t step = std::min(size, pieces.front().iov_len - offset);
         offset += step;
         size -= step;
       }
+      return true;
     }
     ByteView Take(std::span<std::byte> record) {
       const auto* start = static_cast<const std::byte*>(pieces.front().iov_base) + offset;
