@@ -10,7 +10,8 @@ namespace {
 
 using wire::opencl::ArgKind;
 
-Ref<Kernel> MakeKernel(Program& program, const std::shared_ptr<KernelDefinition>& definition, cl_int* error) {
+Ref<Kernel> MakeKernel(Program& program, const Unit& unit, const std::shared_ptr<KernelDefinition>& definition,
+                       cl_int* error) {
   Connection& connection = program.connection();
   const wire::Handle name = connection.NewHandle();
   if (name.null()) {
@@ -18,7 +19,7 @@ Ref<Kernel> MakeKernel(Program& program, const std::shared_ptr<KernelDefinition>
     return {};
   }
   Ref<Kernel> kernel = Ref<Kernel>::Adopt(new Kernel(program, name, definition));
-  const bool sent = connection.Submit(wire::opencl::CreateKernel{program.wire(), {name}, {definition->name}});
+  const bool sent = connection.Submit(wire::opencl::CreateKernel{unit.wire(), {name}, {definition->name}});
   *error = sent ? CL_SUCCESS : CL_OUT_OF_RESOURCES;
   return sent ? std::move(kernel) : Ref<Kernel>();
 }
@@ -200,20 +201,20 @@ cl_kernel CreateKernel(cl_program handle, const char* name, cl_int* error) {
   Program* program = FromHandle<Program>(handle);
   if (program == nullptr) return Fail(error, CL_INVALID_PROGRAM);
   if (name == nullptr) return Fail(error, CL_INVALID_VALUE);
-  const auto executable = program->executable();
+  const auto executable = program->built(CL_PROGRAM_BINARY_TYPE_EXECUTABLE);
   if (executable == nullptr) return Fail(error, CL_INVALID_PROGRAM_EXECUTABLE);
   const auto& kernels = executable->kernels;
   const auto found = std::find_if(kernels.begin(), kernels.end(), [name](const auto& k) { return k->name == name; });
   if (found == kernels.end()) return Fail(error, CL_INVALID_KERNEL_NAME);
   cl_int status = CL_SUCCESS;
-  Ref<Kernel> kernel = MakeKernel(*program, *found, &status);
+  Ref<Kernel> kernel = MakeKernel(*program, *executable->unit, *found, &status);
   return kernel ? Made(error, std::move(kernel)) : Fail(error, status);
 }
 
 cl_int CreateKernelsInProgram(cl_program handle, cl_uint num_kernels, cl_kernel* kernels, cl_uint* num_kernels_ret) {
   Program* program = FromHandle<Program>(handle);
   if (program == nullptr) return CL_INVALID_PROGRAM;
-  const auto executable = program->executable();
+  const auto executable = program->built(CL_PROGRAM_BINARY_TYPE_EXECUTABLE);
   if (executable == nullptr) return CL_INVALID_PROGRAM_EXECUTABLE;
   const auto count = static_cast<cl_uint>(executable->kernels.size());
   if (kernels != nullptr) {
@@ -221,7 +222,7 @@ cl_int CreateKernelsInProgram(cl_program handle, cl_uint num_kernels, cl_kernel*
     std::vector<Ref<Kernel>> made;
     for (const auto& definition : executable->kernels) {
       cl_int status = CL_SUCCESS;
-      made.push_back(MakeKernel(*program, definition, &status));
+      made.push_back(MakeKernel(*program, *executable->unit, definition, &status));
       if (status != CL_SUCCESS) return status;
     }
     for (cl_uint i = 0; i < count; ++i) kernels[i] = ToHandle(made[i].release());
@@ -234,7 +235,7 @@ cl_kernel CloneKernel(cl_kernel handle, cl_int* error) {
   Kernel* source = FromHandle<Kernel>(handle);
   if (source == nullptr) return Fail(error, CL_INVALID_KERNEL);
   cl_int status = CL_SUCCESS;
-  Ref<Kernel> kernel = MakeKernel(source->program(), source->shared_definition(), &status);
+  Ref<Kernel> kernel = MakeKernel(source->program(), *source->program().build()->unit, source->shared_definition(), &status);
   if (kernel) status = kernel->CopyArgs(*source);
   return status == CL_SUCCESS ? Made(error, std::move(kernel)) : Fail(error, status);
 }

@@ -2,57 +2,16 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
-#include <span>
 
 #include "tulle/base/log.h"
 #include "tulle/shim/opencl/entry_points.h"
+#include "tulle/shim/opencl/includes.h"
 
 namespace tulle::shim::opencl {
 namespace {
 
 using ProgramNotify = void(CL_CALLBACK*)(cl_program, void*);
-
-bool SendText(Connection& connection, const Program& program, bool wants_status, cl_int* status) {
-  ByteView text = AsBytes(program.text());
-  while (!text.empty()) {
-    const ByteView piece = text.first(std::min<std::size_t>(text.size(), wire::kMaxPayloadBytes));
-    text = text.subspan(piece.size());
-    const wire::opencl::ProgramText message{program.wire(), {piece.size()}};
-    Attached attached;
-    attached.payload = std::span(&piece, 1);
-    if (wants_status && text.empty()) {
-      *status = connection.CallForStatus(message, CL_OUT_OF_RESOURCES, attached);
-    } else if (!connection.Submit(message, attached)) {
-      return false;
-    }
-  }
-  return true;
-}
-
-cl_program MakeProgram(Context& context, Program::Kind kind, std::string text, cl_int* error) {
-  if (text.size() > wire::kMaxProgramBytes) {
-    Log(LogLevel::kError, "shim", "a program is larger than can be sent",
-        {{"size_bytes", text.size()}, {"limit_bytes", wire::kMaxProgramBytes}});
-    return Fail(error, CL_OUT_OF_HOST_MEMORY);
-  }
-  Connection& connection = context.connection();
-  const wire::Handle name = connection.NewHandle();
-  if (name.null()) return Fail(error, CL_OUT_OF_RESOURCES);
-  Ref<Program> program = Ref<Program>::Adopt(new Program(context, name, kind, std::move(text)));
-  const bool binary = kind == Program::Kind::kBinary;
-  wire::opencl::CreateProgram message;
-  message.context = context.wire();
-  message.program = {name};
-  message.kind = {binary ? wire::opencl::ProgramKind::kBinary : wire::opencl::ProgramKind::kSource};
-  // Whether a binary is one for this device is for the device to say, at once.
-  cl_int status = CL_SUCCESS;
-  if (!connection.Submit(message) || !SendText(connection, *program, binary, &status)) {
-    return Fail(error, CL_OUT_OF_RESOURCES);
-  }
-  if (status != CL_SUCCESS) return Fail(error, status);
-  return Made(error, std::move(program));
-}
+using Headers = std::map<std::string, std::string>;
 
 std::shared_ptr<KernelDefinition> CopyDefinition(const wire::opencl::KernelInfo& info, bool shows_arg_info) {
   auto definition = std::make_shared<KernelDefinition>();
@@ -78,29 +37,16 @@ std::shared_ptr<KernelDefinition> CopyDefinition(const wire::opencl::KernelInfo&
   return definition;
 }
 
-// What a failed build is called at each stage.
-cl_int StatusOf(Program::Stage stage, cl_int status) {
-  if (stage == Program::Stage::kCompile) {
-    if (status == CL_BUILD_PROGRAM_FAILURE) return CL_COMPILE_PROGRAM_FAILURE;
-    if (status == CL_INVALID_BUILD_OPTIONS) return CL_INVALID_COMPILER_OPTIONS;
-  } else if (stage == Program::Stage::kLink) {
-    if (status == CL_BUILD_PROGRAM_FAILURE) return CL_LINK_PROGRAM_FAILURE;
-    if (status == CL_INVALID_BUILD_OPTIONS) return CL_INVALID_LINKER_OPTIONS;
-  }
-  return status;
-}
-
 // One build under way; deletes itself when it is over.
 class BuildUnderWay final : public Reply {
  public:
-  BuildUnderWay(Program& program, Program::Stage stage, std::string options, ProgramNotify notify, void* user_data)
-      : program_(&program), build_(std::make_shared<Program::Build>()), notify_(notify), user_data_(user_data) {
-    build_->stage = stage;
-    build_->options = std::move(options);
-  }
+  // `build` has options, unit, and the type that it will be when it goes well.
+  BuildUnderWay(Program& program, std::shared_ptr<Program::Build> build, ProgramNotify notify, void* user_data)
+      : program_(&program), build_(std::move(build)), notify_(notify), user_data_(user_data) {}
 
   void End(cl_int status) {
-    build_->status = StatusOf(build_->stage, status);
+    build_->status = status;
+    if (status != CL_SUCCESS) build_->type = CL_PROGRAM_BINARY_TYPE_NONE;
     program_->EndBuild(std::move(build_));
     if (notify_ != nullptr) {
       program_->context().callbacks().Post(MakeTask([program = program_, notify = notify_, user_data = user_data_] {
@@ -123,12 +69,13 @@ class BuildUnderWay final : public Reply {
     build_->binary_bytes = reply.binary_bytes;
     // The worker always builds with argument info, since it saves round trips; a program that was built from
     // source sees it only if it asked for it.
-    const bool shows_arg_info = program_->kind() == Program::Kind::kBinary ||
+    const bool shows_arg_info = program_->origin() == Program::Origin::kBinary ||
                                 build_->options.find("-cl-kernel-arg-info") != std::string::npos;
     for (const wire::opencl::KernelInfo& info : reply.kernels.items) {
       build_->kernels.push_back(CopyDefinition(info, shows_arg_info));
     }
-    End(reply.status);
+    const bool compiles = build_->type == CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT;
+    End(compiles && reply.status == CL_BUILD_PROGRAM_FAILURE ? CL_COMPILE_PROGRAM_FAILURE : reply.status);
     return OkStatus();
   }
   void OnLost() override { End(CL_OUT_OF_RESOURCES); }
@@ -138,6 +85,62 @@ class BuildUnderWay final : public Reply {
   const ProgramNotify notify_;
   void* const user_data_;
 };
+
+// The unit that a build of this program works on, with its text sent. Null: `status` says why.
+std::shared_ptr<Unit> PrepareUnit(Program& program, std::string_view options, const Headers& headers, cl_int* status) {
+  *status = CL_OUT_OF_RESOURCES;
+  if (program.origin() == Program::Origin::kBinary) return program.build()->unit;
+  auto source = InlineIncludes(program.text(), ParseIncludeOptions(options), headers, wire::kMaxProgramBytes);
+  if (!source.ok()) {
+    Log(LogLevel::kError, "shim", "cannot send a program", {{"error", ToString(source.error())}});
+    *status = CL_OUT_OF_HOST_MEMORY;
+    return nullptr;
+  }
+  auto unit = Unit::Create(program.context(), Unit::Kind::kSource);
+  return unit != nullptr && unit->SendText(*source) ? unit : nullptr;
+}
+
+// What clBuildProgram and clCompileProgram share.
+cl_int StartBuild(Program& program, cl_uint num_devices, const cl_device_id* devices, const char* options,
+                  const Headers& headers, cl_program_binary_type type, ProgramNotify notify, void* user_data) {
+  if ((num_devices == 0) != (devices == nullptr) || (notify == nullptr && user_data != nullptr)) return CL_INVALID_VALUE;
+  for (cl_uint i = 0; i < num_devices; ++i) {
+    if (FromHandle<Device>(devices[i]) != &program.context().device()) return CL_INVALID_DEVICE;
+  }
+  const std::string_view text = options == nullptr ? std::string_view() : options;
+  const bool compiles = type == CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT;
+  if (text.size() > wire::kMaxBuildOptionsBytes) return compiles ? CL_INVALID_COMPILER_OPTIONS : CL_INVALID_BUILD_OPTIONS;
+  if (program.origin() == Program::Origin::kLinked || (compiles && program.origin() != Program::Origin::kSource) ||
+      program.kernel_count().load() != 0) {
+    return CL_INVALID_OPERATION;
+  }
+  if (notify != nullptr && !program.context().callbacks().Start().ok()) return CL_OUT_OF_HOST_MEMORY;
+  auto build = std::make_shared<Program::Build>();
+  build->options = text;
+  build->type = type;
+  auto under_way = std::make_unique<BuildUnderWay>(program, build, notify, user_data);
+  if (!program.BeginBuild()) return CL_INVALID_OPERATION;
+
+  // Another thread may release the program while this one waits.
+  const Ref<Program> keep(&program);
+  Connection& connection = program.connection();
+  cl_int status = CL_SUCCESS;
+  build->unit = PrepareUnit(program, text, headers, &status);
+  Attached attached;
+  attached.reply = under_way.get();
+  if (build->unit == nullptr ||
+      !connection.Submit(wire::opencl::BuildProgram{build->unit->wire(), {text}}, attached)) {
+    under_way.release()->End(status);
+    return status;
+  }
+  under_way.release();  // NOLINT: it deletes itself when it is answered
+  if (notify != nullptr) {
+    connection.Flush();
+    return CL_SUCCESS;
+  }
+  connection.AwaitUntil([&] { return program.build_status() != CL_BUILD_IN_PROGRESS; });
+  return program.build()->status;
+}
 
 // Receives a piece of a binary straight into the program's memory.
 class BinaryPiece final : public Wait {
@@ -160,38 +163,43 @@ class BinaryPiece final : public Wait {
   const MutableByteView target_;
 };
 
-// The binary of a built program, as long as its build said.
-cl_int ReadBinary(Program& program, MutableByteView target) {
-  for (std::size_t offset = 0; offset < target.size();) {
-    const std::size_t size = std::min<std::size_t>(target.size() - offset, wire::kMaxPayloadBytes);
-    BinaryPiece piece(target.subspan(offset, size));
-    if (!program.connection().Call(wire::opencl::GetProgramBinary{program.wire(), offset, {size}}, piece)) {
-      return CL_OUT_OF_RESOURCES;
-    }
-    if (piece.status != CL_SUCCESS) return piece.status;
-    offset += size;
-  }
-  return CL_SUCCESS;
-}
-
-std::size_t BinarySize(Program& program) {
-  if (const auto built = program.built()) return built->binary_bytes;
-  return program.kind() == Program::Kind::kBinary ? program.text().size() : 0;
+std::size_t BinarySize(Program& program, const Program::Build& build) {
+  if (build.type != CL_PROGRAM_BINARY_TYPE_NONE) return build.binary_bytes;
+  return program.origin() == Program::Origin::kBinary ? program.text().size() : 0;
 }
 
 cl_int PutBinaries(Program& program, const InfoOut& out) {
   auto* const* targets = static_cast<unsigned char* const*>(out.value());
-  if (targets != nullptr && out.size() >= sizeof *targets && targets[0] != nullptr) {
-    const MutableByteView target(reinterpret_cast<std::byte*>(targets[0]), BinarySize(program));
-    if (program.built() != nullptr) {
-      if (const cl_int status = ReadBinary(program, target); status != CL_SUCCESS) return status;
-    } else if (!target.empty()) {
-      std::memcpy(target.data(), program.text().data(), target.size());
+  unsigned char* target = targets != nullptr && out.size() >= sizeof target ? targets[0] : nullptr;
+  if (target != nullptr) {
+    const auto build = program.build();
+    const MutableByteView room(reinterpret_cast<std::byte*>(target), BinarySize(program, *build));
+    if (build->type != CL_PROGRAM_BINARY_TYPE_NONE) {
+      if (const cl_int status = build->unit->ReadBinary(room); status != CL_SUCCESS) return status;
+    } else if (!room.empty()) {
+      std::memcpy(room.data(), program.text().data(), room.size());
     }
   }
-  // The array itself is the program's; putting the pointers back changes nothing.
-  unsigned char* const same = targets != nullptr && out.size() >= sizeof *targets ? targets[0] : nullptr;
-  return out.Value(same);
+  return out.Value(target);  // the array is the caller's own: putting the pointer back changes nothing
+}
+
+std::string KernelNames(const Program::Build& build) {
+  std::string names;
+  for (const auto& kernel : build.kernels) names += (names.empty() ? "" : ";") + kernel->name;
+  return names;
+}
+
+bool LinkerOptionsKnown(const std::string& options) {
+  static constexpr std::string_view kKnown[] = {
+      "-cl-denorms-are-zero", "-cl-no-signed-zeros",     "-cl-unsafe-math-optimizations",
+      "-cl-finite-math-only", "-cl-fast-relaxed-math",   "-cl-no-subgroup-ifp"};
+  for (std::size_t at = 0; (at = options.find_first_not_of(' ', at)) != std::string::npos;) {
+    const std::size_t end = std::min(options.find(' ', at), options.size());
+    const std::string_view word = std::string_view(options).substr(at, end - at);
+    if (std::find(std::begin(kKnown), std::end(kKnown), word) == std::end(kKnown)) return false;
+    at = end;
+  }
+  return true;
 }
 
 }  // namespace
@@ -217,15 +225,60 @@ std::size_t ArgDefinition::ValueSize() const {
   return 0;
 }
 
+std::shared_ptr<Unit> Unit::Create(Context& context, Kind kind) {
+  const wire::Handle name = context.connection().NewHandle();
+  if (name.null()) return nullptr;
+  std::shared_ptr<Unit> unit(new Unit(context, name));
+  wire::opencl::CreateProgram message;
+  message.context = context.wire();
+  message.program = {name};
+  message.kind = {kind == Kind::kBinary ? wire::opencl::ProgramKind::kBinary : wire::opencl::ProgramKind::kSource};
+  return context.connection().Submit(message) ? unit : nullptr;
+}
+
+Unit::~Unit() { connection().Retire(wire::ObjectKind::kProgram, name_); }
+
+bool Unit::SendText(std::string_view text, cl_int* status) {
+  for (ByteView rest = AsBytes(text); !rest.empty();) {
+    const ByteView piece = rest.first(std::min<std::size_t>(rest.size(), wire::kMaxPayloadBytes));
+    rest = rest.subspan(piece.size());
+    const wire::opencl::ProgramText message{wire(), {piece.size()}};
+    Attached attached;
+    attached.payload = std::span(&piece, 1);
+    if (status != nullptr && rest.empty()) {
+      *status = connection().CallForStatus(message, CL_OUT_OF_RESOURCES, attached);
+    } else if (!connection().Submit(message, attached)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+cl_int Unit::ReadBinary(MutableByteView target) const {
+  for (std::size_t offset = 0; offset < target.size();) {
+    const std::size_t size = std::min<std::size_t>(target.size() - offset, wire::kMaxPayloadBytes);
+    BinaryPiece piece(target.subspan(offset, size));
+    if (!connection().Call(wire::opencl::GetProgramBinary{wire(), offset, {size}}, piece)) return CL_OUT_OF_RESOURCES;
+    if (piece.status != CL_SUCCESS) return piece.status;
+    offset += size;
+  }
+  return CL_SUCCESS;
+}
+
 void Program::Dispose(Program* program) {
   program->MarkDead();
-  program->connection().Retire(wire::ObjectKind::kProgram, program->name_);
   delete program;
 }
 
 std::shared_ptr<const Program::Build> Program::build() {
   const std::lock_guard lock(mutex_);
   return build_;
+}
+
+std::shared_ptr<const Program::Build> Program::built(cl_program_binary_type type) {
+  if (build_status() != CL_BUILD_SUCCESS) return nullptr;
+  auto latest = build();
+  return latest->type == type ? latest : nullptr;
 }
 
 bool Program::BeginBuild() {
@@ -240,7 +293,7 @@ void Program::EndBuild(std::shared_ptr<const Build> build) {
   const cl_build_status status = build->status == CL_SUCCESS ? CL_BUILD_SUCCESS : CL_BUILD_ERROR;
   {
     const std::lock_guard lock(mutex_);
-    build_ = std::move(build);
+    build_.swap(build);
   }
   build_status_.store(status, std::memory_order_release);
 }
@@ -259,7 +312,8 @@ cl_program CreateProgramWithSource(cl_context handle, cl_uint count, const char*
       source.append(strings[i]);
     }
   }
-  return MakeProgram(*context, Program::Kind::kSource, std::move(source), error);
+  // It is sent with the build, when the options are known that say where it finds what it includes.
+  return Made(error, Ref<Program>::Adopt(new Program(*context, Program::Origin::kSource, std::move(source))));
 }
 
 cl_program CreateProgramWithBinary(cl_context handle, cl_uint num_devices, const cl_device_id* devices,
@@ -275,112 +329,85 @@ cl_program CreateProgramWithBinary(cl_context handle, cl_uint num_devices, const
     if (binary_status != nullptr) *binary_status = CL_INVALID_VALUE;
     return Fail(error, CL_INVALID_VALUE);
   }
+  std::string text(reinterpret_cast<const char*>(binaries[0]), lengths[0]);
+  if (text.size() > wire::kMaxProgramBytes) return Fail(error, CL_OUT_OF_HOST_MEMORY);
+  auto build = std::make_shared<Program::Build>();
+  build->unit = Unit::Create(*context, Unit::Kind::kBinary);
+  // Whether this is a binary for the device is for the worker to say, and at once.
   cl_int status = CL_SUCCESS;
-  cl_program program = MakeProgram(*context, Program::Kind::kBinary,
-                                   std::string(reinterpret_cast<const char*>(binaries[0]), lengths[0]), &status);
-  if (binary_status != nullptr) *binary_status = status == CL_SUCCESS ? CL_SUCCESS : CL_INVALID_BINARY;
-  if (error != nullptr) *error = status;
-  return program;
+  if (build->unit == nullptr || !build->unit->SendText(text, &status)) return Fail(error, CL_OUT_OF_RESOURCES);
+  if (binary_status != nullptr) *binary_status = status;
+  if (status != CL_SUCCESS) return Fail(error, status);
+  Ref<Program> program = Ref<Program>::Adopt(new Program(*context, Program::Origin::kBinary, std::move(text)));
+  program->set_build(std::move(build));
+  return Made(error, std::move(program));
 }
 
 cl_int RetainProgram(cl_program handle) { return RetainHandle<Program>(handle); }
 cl_int ReleaseProgram(cl_program handle) { return ReleaseHandle<Program>(handle); }
 
-namespace {
-
-// Builds, compiles or links `program` on the worker and waits for it, unless `notify` is to be told.
-cl_int StartBuild(Program& program, Program::Stage stage, cl_uint num_devices, const cl_device_id* devices,
-                  const char* options, ProgramNotify notify, void* user_data) {
-  if ((num_devices == 0) != (devices == nullptr) || (notify == nullptr && user_data != nullptr)) return CL_INVALID_VALUE;
-  for (cl_uint i = 0; i < num_devices; ++i) {
-    if (FromHandle<Device>(devices[i]) != &program.context().device()) return CL_INVALID_DEVICE;
-  }
-  const std::string_view text = options == nullptr ? std::string_view() : options;
-  if (text.size() > wire::kMaxBuildOptionsBytes) return StatusOf(stage, CL_INVALID_BUILD_OPTIONS);
-  if (program.kernel_count().load() != 0) return CL_INVALID_OPERATION;
-  if (notify != nullptr && !program.context().callbacks().Start().ok()) return CL_OUT_OF_HOST_MEMORY;
-  auto build = std::make_unique<BuildUnderWay>(program, stage, std::string(text), notify, user_data);
-  if (!program.BeginBuild()) return CL_INVALID_OPERATION;
-
-  // Another thread may release the program while this one waits.
-  const Ref<Program> keep(&program);
-  Connection& connection = program.connection();
-  Attached attached;
-  attached.reply = build.get();
-  if (!connection.Submit(wire::opencl::BuildProgram{program.wire(), {text}}, attached)) {
-    build.release()->End(CL_OUT_OF_RESOURCES);
-    return CL_OUT_OF_RESOURCES;
-  }
-  build.release();  // NOLINT: it deletes itself when it is answered
-  if (notify != nullptr) {
-    connection.Flush();
-    return CL_SUCCESS;
-  }
-  connection.AwaitUntil([&] { return program.build_status() != CL_BUILD_IN_PROGRESS; });
-  return program.build()->status;
-}
-
-}  // namespace
-
 cl_int BuildProgram(cl_program handle, cl_uint num_devices, const cl_device_id* devices, const char* options,
                     ProgramNotify notify, void* user_data) {
   Program* program = FromHandle<Program>(handle);
   if (program == nullptr) return CL_INVALID_PROGRAM;
-  return StartBuild(*program, Program::Stage::kBuild, num_devices, devices, options, notify, user_data);
+  return StartBuild(*program, num_devices, devices, options, {}, CL_PROGRAM_BINARY_TYPE_EXECUTABLE, notify, user_data);
 }
 
-// Compiling is building, and linking the one program that was compiled is building its binary: what programs do
-// that compile and link only because they may. Headers and more than one object are not remoted yet.
+// Compiled as if it were built: what does not stand on its own is not remoted yet, and fails with its log.
 cl_int CompileProgram(cl_program handle, cl_uint num_devices, const cl_device_id* devices, const char* options,
                       cl_uint num_headers, const cl_program* headers, const char** header_names, ProgramNotify notify,
                       void* user_data) {
   Program* program = FromHandle<Program>(handle);
   if (program == nullptr) return CL_INVALID_PROGRAM;
-  if ((num_headers == 0) != (headers == nullptr) || (num_headers == 0) != (header_names == nullptr)) {
-    return CL_INVALID_VALUE;
+  if ((num_headers == 0) != (headers == nullptr) || (num_headers == 0) != (header_names == nullptr)) return CL_INVALID_VALUE;
+  Headers texts;
+  for (cl_uint i = 0; i < num_headers; ++i) {
+    const Program* header = FromHandle<Program>(headers[i]);
+    if (header == nullptr) return CL_INVALID_PROGRAM;
+    if (header_names[i] == nullptr) return CL_INVALID_VALUE;
+    texts[header_names[i]] = header->text();
   }
-  if (program->kind() != Program::Kind::kSource) return CL_INVALID_OPERATION;
-  if (num_headers != 0) {
-    Log(LogLevel::kDebug, "shim", "refused", {{"call", "CompileProgram"}, {"reason", "headers are not remoted yet"}});
-    return CL_COMPILER_NOT_AVAILABLE;
-  }
-  return StartBuild(*program, Program::Stage::kCompile, num_devices, devices, options, notify, user_data);
+  return StartBuild(*program, num_devices, devices, options, texts, CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT, notify, user_data);
 }
 
-cl_program LinkProgram(cl_context handle, cl_uint num_devices, const cl_device_id* devices, const char* options,
+cl_program LinkProgram(cl_context context_handle, cl_uint num_devices, const cl_device_id* devices, const char* options,
                        cl_uint num_programs, const cl_program* programs, ProgramNotify notify, void* user_data,
                        cl_int* error) {
-  Context* context = FromHandle<Context>(handle);
+  Context* context = FromHandle<Context>(context_handle);
   if (context == nullptr) return Fail(error, CL_INVALID_CONTEXT);
-  if (num_programs == 0 || programs == nullptr) return Fail(error, CL_INVALID_VALUE);
-  for (cl_uint i = 0; i < num_programs; ++i) {
-    Program* program = FromHandle<Program>(programs[i]);
-    if (program == nullptr) return Fail(error, CL_INVALID_PROGRAM);
-    if (program->built() == nullptr && program->kind() != Program::Kind::kBinary) return Fail(error, CL_INVALID_OPERATION);
+  if ((num_devices == 0) != (devices == nullptr) || num_programs == 0 || programs == nullptr ||
+      (notify == nullptr && user_data != nullptr)) {
+    return Fail(error, CL_INVALID_VALUE);
   }
-  const bool library = options != nullptr && std::strstr(options, "-create-library") != nullptr;
-  if (num_programs != 1 || library) {
-    Log(LogLevel::kDebug, "shim", "refused",
-        {{"call", "LinkProgram"}, {"reason", "linking more than one object, and libraries, are not remoted yet"}});
+  for (cl_uint i = 0; i < num_devices; ++i) {
+    if (FromHandle<Device>(devices[i]) != &context->device()) return Fail(error, CL_INVALID_DEVICE);
+  }
+  for (cl_uint i = 0; i < num_programs; ++i) {
+    if (FromHandle<Program>(programs[i]) == nullptr) return Fail(error, CL_INVALID_PROGRAM);
+  }
+  auto build = std::make_shared<Program::Build>();
+  build->options = options == nullptr ? "" : options;
+  if (!LinkerOptionsKnown(build->options)) return Fail(error, CL_INVALID_LINKER_OPTIONS);
+  if (num_programs != 1) {
+    Log(LogLevel::kError, "shim", "linking several programs is not remoted yet; put their source into one",
+        {{"programs", num_programs}});
     return Fail(error, CL_LINKER_NOT_AVAILABLE);
   }
-  Program& object = *FromHandle<Program>(programs[0]);
-  std::string binary(BinarySize(object), '\0');
-  if (object.built() != nullptr) {
-    const cl_int status = ReadBinary(object, std::as_writable_bytes(std::span(binary)));
-    if (status != CL_SUCCESS) return Fail(error, status);
-  } else {
-    binary = object.text();
+  const auto compiled = FromHandle<Program>(programs[0])->built(CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT);
+  if (compiled == nullptr) return Fail(error, CL_INVALID_OPERATION);
+  if (notify != nullptr && !context->callbacks().Start().ok()) return Fail(error, CL_OUT_OF_HOST_MEMORY);
+
+  // It was compiled whole, so there is nothing left to do but to show it as what it is.
+  build->type = CL_PROGRAM_BINARY_TYPE_EXECUTABLE;
+  build->binary_bytes = compiled->binary_bytes;
+  build->kernels = compiled->kernels;
+  build->unit = compiled->unit;
+  Ref<Program> linked = Ref<Program>::Adopt(new Program(*context, Program::Origin::kLinked, {}));
+  linked->EndBuild(std::move(build));
+  if (notify != nullptr) {
+    context->callbacks().Post(MakeTask([linked, notify, user_data] { notify(ToHandle(linked.get()), user_data); }));
   }
-  cl_int status = CL_SUCCESS;
-  const cl_program linked = MakeProgram(*context, Program::Kind::kBinary, std::move(binary), &status);
-  if (linked == nullptr) return Fail(error, status);
-  status = StartBuild(*FromHandle<Program>(linked), Program::Stage::kLink, num_devices, devices, options, notify, user_data);
-  if (error != nullptr) *error = status;
-  // A program that could not be linked has a log all the same.
-  if (status == CL_SUCCESS || status == CL_LINK_PROGRAM_FAILURE) return linked;
-  ReleaseProgram(linked);
-  return nullptr;
+  return Made(error, std::move(linked));
 }
 
 cl_int GetProgramInfo(cl_program handle, cl_program_info name, std::size_t size, void* value, std::size_t* size_ret) {
@@ -393,17 +420,15 @@ cl_int GetProgramInfo(cl_program handle, cl_program_info name, std::size_t size,
     case CL_PROGRAM_NUM_DEVICES: return out.Value<cl_uint>(1);
     case CL_PROGRAM_DEVICES: return out.Value<cl_device_id>(ToHandle(&program->context().device()));
     case CL_PROGRAM_SOURCE:
-      return out.Text(program->kind() == Program::Kind::kSource ? program->text() : std::string_view());
-    case CL_PROGRAM_BINARY_SIZES: return out.Value<std::size_t>(BinarySize(*program));
+      return out.Text(program->origin() == Program::Origin::kSource ? program->text() : std::string_view());
+    case CL_PROGRAM_BINARY_SIZES: return out.Value<std::size_t>(BinarySize(*program, *program->build()));
     case CL_PROGRAM_BINARIES: return PutBinaries(*program, out);
     case CL_PROGRAM_NUM_KERNELS:
     case CL_PROGRAM_KERNEL_NAMES: {
-      const auto executable = program->executable();
+      const auto executable = program->built(CL_PROGRAM_BINARY_TYPE_EXECUTABLE);
       if (executable == nullptr) return CL_INVALID_PROGRAM_EXECUTABLE;
       if (name == CL_PROGRAM_NUM_KERNELS) return out.Value<std::size_t>(executable->kernels.size());
-      std::string names;
-      for (const auto& kernel : executable->kernels) names += (names.empty() ? "" : ";") + kernel->name;
-      return out.Text(names);
+      return out.Text(KernelNames(*executable));
     }
     case CL_PROGRAM_IL: return out.Put(nullptr, 0);
     case CL_PROGRAM_SCOPE_GLOBAL_CTORS_PRESENT:
@@ -424,11 +449,7 @@ cl_int GetProgramBuildInfo(cl_program handle, cl_device_id device, cl_program_bu
     case CL_PROGRAM_BUILD_STATUS: return out.Value(status);
     case CL_PROGRAM_BUILD_OPTIONS: return out.Text(build->options);
     case CL_PROGRAM_BUILD_LOG: return out.Text(build->log);
-    case CL_PROGRAM_BINARY_TYPE:
-      return out.Value<cl_program_binary_type>(
-          status != CL_BUILD_SUCCESS                        ? CL_PROGRAM_BINARY_TYPE_NONE
-          : build->stage == Program::Stage::kCompile ? CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT
-                                                     : CL_PROGRAM_BINARY_TYPE_EXECUTABLE);
+    case CL_PROGRAM_BINARY_TYPE: return out.Value(build->type);
     case CL_PROGRAM_BUILD_GLOBAL_VARIABLE_TOTAL_SIZE: return out.Value<std::size_t>(0);
     default: return CL_INVALID_VALUE;
   }

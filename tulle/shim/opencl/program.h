@@ -1,4 +1,8 @@
 // Programs, and what a build told of their kernels.
+//
+// What the worker knows as a program is a Unit: one text, built at most with one set of options. A program of
+// the API is built into a Unit of its own each time; linking makes a program that shares the Unit of the one
+// that was compiled.
 #pragma once
 
 #include <atomic>
@@ -39,45 +43,62 @@ struct KernelDefinition {
   bool shows_arg_info = false;  // the program may ask for it
 };
 
-class Program final : public Object {
+// A program as the worker has it.
+class Unit {
  public:
   enum class Kind { kSource, kBinary };
-  Program(Context& context, wire::Handle name, Kind kind, std::string text)
-      : Object(&Dispatch(), ObjectType::kProgram), context_(&context), name_(name), kind_(kind), text_(std::move(text)) {}
+  // Null: the session is lost, or too many objects.
+  static std::shared_ptr<Unit> Create(Context& context, Kind kind);
+  ~Unit();
+
+  // Sends the text. With `status` waits for the worker's word on it. False: the session is lost.
+  bool SendText(std::string_view text, cl_int* status = nullptr);
+  Connection& connection() const { return context_->connection(); }
+  wire::Ref<wire::ObjectKind::kProgram> wire() const { return {name_}; }
+  // The binary of a built one, exactly as long as its build said.
+  cl_int ReadBinary(MutableByteView target) const;
+
+ private:
+  Unit(Context& context, wire::Handle name) : context_(&context), name_(name) {}
+  const Ref<Context> context_;
+  const wire::Handle name_;
+};
+
+class Program final : public Object {
+ public:
+  enum class Origin { kSource, kBinary, kLinked };
+  Program(Context& context, Origin origin, std::string text)
+      : Object(&Dispatch(), ObjectType::kProgram), context_(&context), origin_(origin), text_(std::move(text)) {}
   static void Dispose(Program* program);
 
   Context& context() const { return *context_; }
   Connection& connection() const { return context_->connection(); }
-  wire::Ref<wire::ObjectKind::kProgram> wire() const { return {name_}; }
-  Kind kind() const { return kind_; }
-  // The source, or the binary that it was made from.
+  Origin origin() const { return origin_; }
+  // The source, or the binary that it was made from; empty when it was linked.
   const std::string& text() const { return text_; }
 
   // CL_BUILD_NONE, _IN_PROGRESS, _SUCCESS or _ERROR.
   cl_build_status build_status() const { return build_status_.load(std::memory_order_acquire); }
 
-  // Compiling alone is a build too, whose result may be linked but not run: see LinkProgram.
-  enum class Stage { kBuild, kCompile, kLink };
+  // How a build, compilation or link went.
   struct Build {
-    Stage stage = Stage::kBuild;
-    cl_int status = CL_SUCCESS;  // of clBuildProgram, clCompileProgram or clLinkProgram
+    cl_int status = CL_SUCCESS;  // of the call
+    cl_program_binary_type type = CL_PROGRAM_BINARY_TYPE_NONE;
     std::string options;
     std::string log;
     std::uint64_t binary_bytes = 0;
     std::vector<std::shared_ptr<KernelDefinition>> kernels;
+    std::shared_ptr<Unit> unit;
   };
-  // The latest build; empty before the first.
+  // The latest; before the first, one of type NONE whose unit is that of a program made from a binary.
   std::shared_ptr<const Build> build();
-  // Null unless the program has a binary: it is built, compiled or linked.
-  std::shared_ptr<const Build> built() { return build_status() == CL_BUILD_SUCCESS ? build() : nullptr; }
-  // Null unless its kernels can be made.
-  std::shared_ptr<const Build> executable() {
-    auto latest = built();
-    return latest != nullptr && latest->stage != Stage::kCompile ? latest : nullptr;
-  }
+  // The latest if it was successful and is of this type, else null.
+  std::shared_ptr<const Build> built(cl_program_binary_type type);
   // False when one is under way already.
   bool BeginBuild();
   void EndBuild(std::shared_ptr<const Build> build);
+  // Before the program is known to anyone.
+  void set_build(std::shared_ptr<const Build> build) { build_ = std::move(build); }
 
   std::atomic<std::uint32_t>& kernel_count() { return kernel_count_; }
 
@@ -85,8 +106,7 @@ class Program final : public Object {
   ~Program() = default;
 
   const Ref<Context> context_;
-  const wire::Handle name_;
-  const Kind kind_;
+  const Origin origin_;
   const std::string text_;
   std::atomic<cl_build_status> build_status_{CL_BUILD_NONE};
   std::mutex mutex_;
