@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
@@ -181,6 +182,8 @@ class WatchImpl final : public Watch {
     v1::WatchEvent from;
     if (finished_ || !reader_->Read(&from)) {
       if (!std::exchange(finished_, true)) end_ = control::ToError(reader_->Finish());
+      // A server that ends with calls open cancels them: to the caller that is a break like any other.
+      if (end_.code == Code::kCancelled && !cancelled_) end_.code = Code::kUnavailable;
       if (end_.message.empty()) end_.message = "the watch has ended";
       return end_;
     }
@@ -207,10 +210,14 @@ class WatchImpl final : public Watch {
     return event;
   }
 
-  void Cancel() override { context_.TryCancel(); }
+  void Cancel() override {
+    cancelled_ = true;
+    context_.TryCancel();
+  }
 
  private:
   grpc::ClientContext context_;
+  std::atomic<bool> cancelled_ = false;
   std::unique_ptr<grpc::ClientReader<v1::WatchEvent>> reader_;
   bool finished_ = false;
   Error end_;

@@ -108,7 +108,7 @@ void Controller::FromNode(Event event) {
 void Controller::Read(std::function<void(const Core*)> read) {
   {
     auto queue = queue_.lock();
-    if (!queue->stopping) {
+    if (!queue->stopping && queue->reads.size() < options_.max_queued) {
       queue->reads.push_back(std::move(read));
       read = nullptr;
     }

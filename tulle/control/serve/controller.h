@@ -29,7 +29,7 @@ namespace tulle::control {
 struct ControllerOptions {
   CoreOptions core;
   std::size_t watch_history = 16'384;  // changes kept for watchers, about 1 KiB each
-  std::size_t max_queued = 65'536;     // events; beyond, calls are answered kResourceExhausted
+  std::size_t max_queued = 65'536;     // events, and reads; more are refused
   std::size_t max_batch = 1'024;       // events per commit
   std::function<void(const Error&)> on_fatal = [](const Error&) {};
 };
@@ -76,8 +76,8 @@ class Controller {
   // An event of that link: RegisterNode, NodeHeartbeat, ReportVGpu, NodeLeaving or LinkClosed.
   void FromNode(Event event);
 
-  // Runs `read` on the strand, after all that was called before is committed; or never with the core, when
-  // the controller has stopped: then `read` gets null.
+  // Runs `read` on the strand, after all that was called before is committed. When the controller has
+  // stopped, or too many wait, `read` gets null, perhaps at once.
   void Read(std::function<void(const Core*)> read);
 
   EventLog& log() { return *log_; }

@@ -22,8 +22,9 @@ Error Invalid(const std::string& what) {
 }
 
 Error ControllerGone() {
-  return Error{
-      .code = Code::kUnavailable, .message = "the controller is stopping; try again", .retry = Retry::kSame};
+  return Error{.code = Code::kUnavailable,
+               .message = "the controller is stopping or overloaded; try again",
+               .retry = Retry::kSame};
 }
 
 const google::protobuf::ServiceDescriptor& MeshDescriptor() {

@@ -303,7 +303,7 @@ TEST_F(ServeTest, ARestartOfTheControllerDisturbsNothing) {
   EXPECT_EQ(node.WaitFinished().error_code(), grpc::StatusCode::UNAVAILABLE);
   Result<sdk::Event> event = watch->Next();
   while (event.ok()) event = watch->Next();
-  EXPECT_EQ(event.error().code, Code::kUnavailable);
+  EXPECT_EQ(event.error().code, Code::kUnavailable) << ToString(event.error());
   StartStack();
   node.Connect();
   const auto after = client->Attach("c");
