@@ -2,6 +2,7 @@
 
 #include "tulle/base/log.h"
 #include "tulle/shim/opencl/entry_points.h"
+#include "tulle/shim/opencl/queue.h"
 
 namespace tulle::shim::opencl {
 namespace {
@@ -84,6 +85,25 @@ void Context::RemoveMemory(const Memory* memory) {
 bool Context::HasMemory(const void* address) {
   const std::lock_guard lock(memories_mutex_);
   return memories_.contains(address);
+}
+
+void Context::AddQueue(Queue* queue) {
+  const std::lock_guard lock(queues_mutex_);
+  queues_.insert(queue);
+  queue_count_.store(queues_.size());
+}
+void Context::RemoveQueue(Queue* queue) {
+  const std::lock_guard lock(queues_mutex_);
+  queues_.erase(queue);
+  queue_count_.store(queues_.size());
+}
+std::vector<Ref<Queue>> Context::Queues() {
+  std::vector<Ref<Queue>> queues;
+  const std::lock_guard lock(queues_mutex_);
+  for (Queue* queue : queues_) {
+    if (queue->TryAddRef()) queues.push_back(Ref<Queue>::Adopt(queue));
+  }
+  return queues;
 }
 
 cl_context CreateContext(const cl_context_properties* properties, cl_uint num_devices, const cl_device_id* devices,

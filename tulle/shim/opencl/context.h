@@ -11,6 +11,7 @@
 namespace tulle::shim::opencl {
 
 class Memory;
+class Queue;
 
 using ContextNotify = void(CL_CALLBACK*)(const char*, const void*, std::size_t, void*);
 
@@ -38,6 +39,12 @@ class Context final : public Object {
   void RemoveMemory(const Memory* memory);
   bool HasMemory(const void* address);
 
+  // The queues that are alive; see Queue::NoteUnawaited.
+  void AddQueue(Queue* queue);
+  void RemoveQueue(Queue* queue);
+  bool has_one_queue() const { return queue_count_.load() == 1; }
+  std::vector<Ref<Queue>> Queues();
+
  private:
   ~Context() = default;
 
@@ -49,6 +56,9 @@ class Context final : public Object {
   DestructorCallbacks<cl_context> destructor_callbacks_;
   std::mutex memories_mutex_;
   std::unordered_set<const void*> memories_;  // guarded by memories_mutex_
+  std::atomic<std::size_t> queue_count_{0};
+  std::mutex queues_mutex_;
+  std::unordered_set<Queue*> queues_;         // guarded by queues_mutex_
 };
 TULLE_API_OBJECT(Context, cl_context, ObjectType::kContext, CL_INVALID_CONTEXT);
 

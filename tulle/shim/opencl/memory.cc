@@ -225,9 +225,10 @@ cl_int EnqueueWriteBuffer(cl_command_queue queue, cl_mem handle, cl_bool blockin
   if (pointer == nullptr) return CL_INVALID_VALUE;
   if ((memory->flags() & (CL_MEM_HOST_READ_ONLY | CL_MEM_HOST_NO_ACCESS)) != 0) return CL_INVALID_OPERATION;
 
-  // A blocking write may return once the data is copied, which it always is. It waits all the same where the
-  // program could notice: it holds the event, or must hear that an event it waited for failed.
-  const bool waits_for_end = blocking != CL_FALSE && (event != nullptr || enqueue.has_waits());
+  // The data has been copied when Upload returns, so a blocking write need not wait to be carried out where
+  // the program cannot tell: it has no event of it, and no queue but this one, whose order holds.
+  Queue& target = enqueue.queue();
+  const bool waits_for_end = blocking != CL_FALSE && (event != nullptr || enqueue.has_waits() || !target.in_order());
   if ((event != nullptr || waits_for_end) && enqueue.MakeEvent(true) == nullptr) return CL_OUT_OF_RESOURCES;
   if (const cl_int status = Upload(enqueue, *memory, offset, {static_cast<const std::byte*>(pointer), size});
       status != CL_SUCCESS) {
@@ -238,8 +239,10 @@ cl_int EnqueueWriteBuffer(cl_command_queue queue, cl_mem handle, cl_bool blockin
     if (!enqueue.connection().AwaitUntil([&] { return done.final(); })) return CL_OUT_OF_RESOURCES;
     if (const cl_int end = EndBlocking(enqueue, done.sequence(), done.status()); end != CL_SUCCESS) return end;
   } else if (blocking != CL_FALSE) {
+    target.NoteUnawaited();
+    if (!target.context().has_one_queue()) return target.Finish();
     enqueue.connection().Flush();
-    if (const cl_int failure = enqueue.connection().TakeFailure(enqueue.queue().name()); failure != CL_SUCCESS) return failure;
+    if (const cl_int failure = enqueue.connection().TakeFailure(target.name()); failure != CL_SUCCESS) return failure;
   }
   return enqueue.Commit();
 }

@@ -27,6 +27,8 @@ cl_command_queue MakeQueue(cl_context context_handle, cl_device_id device_handle
   if (!queue->in_order()) message.flags.bits |= static_cast<std::uint64_t>(QueueFlag::kOutOfOrder);
   if ((flags & CL_QUEUE_PROFILING_ENABLE) != 0) message.flags.bits |= static_cast<std::uint64_t>(QueueFlag::kProfiling);
   if (!connection.Submit(message)) return Fail(error, CL_OUT_OF_RESOURCES);
+  context->AddQueue(queue.get());
+  for (const Ref<Queue>& other : context->Queues()) other->AwaitUnawaited();
   return Made(error, std::move(queue));
 }
 
@@ -44,6 +46,7 @@ cl_int EnqueueSync(wire::opencl::SyncKind kind, cl_command_queue queue, cl_uint 
 
 void Queue::Dispose(Queue* queue) {
   queue->MarkDead();
+  queue->context().RemoveQueue(queue);
   Connection& connection = queue->connection();
   connection.Retire(wire::ObjectKind::kQueue, queue->name_);
   connection.TakeFailure(queue->name_);
@@ -65,6 +68,19 @@ bool Queue::AwaitNotices(std::uint64_t sequence) {
     if (!event->final() && !connection().AwaitUntil([&] { return event->final(); })) return false;
   }
   return true;
+}
+
+void Queue::AwaitUnawaited() {
+  if (unawaited_.exchange(false)) connection().CallForStatus(wire::opencl::Finish{wire()}, CL_OUT_OF_RESOURCES);
+}
+
+cl_int Queue::Finish() {
+  StatusWait wait;
+  unawaited_.store(false);
+  if (!connection().Call(wire::opencl::Finish{wire()}, wait)) return CL_OUT_OF_RESOURCES;
+  if (!AwaitNotices(wait.sequence())) return CL_OUT_OF_RESOURCES;
+  const cl_int failure = connection().TakeFailure(name_);
+  return failure != CL_SUCCESS ? failure : wait.status;
 }
 
 Enqueue::Enqueue(cl_command_queue queue, cl_command_type command, cl_uint num_waits, const cl_event* waits,
@@ -140,9 +156,10 @@ cl_command_queue CreateCommandQueueWithProperties(cl_context context, cl_device_
 
 cl_int RetainCommandQueue(cl_command_queue handle) { return RetainHandle<Queue>(handle); }
 cl_int ReleaseCommandQueue(cl_command_queue handle) {
-  const Queue* queue = FromHandle<Queue>(handle);
+  Queue* queue = FromHandle<Queue>(handle);
   if (queue == nullptr) return CL_INVALID_COMMAND_QUEUE;
   queue->connection().Flush();
+  if (queue->handles() == 1) queue->AwaitUnawaited();
   return ReleaseHandle<Queue>(handle);
 }
 
@@ -173,12 +190,7 @@ cl_int Flush(cl_command_queue handle) {
 
 cl_int Finish(cl_command_queue handle) {
   Queue* queue = FromHandle<Queue>(handle);
-  if (queue == nullptr) return CL_INVALID_COMMAND_QUEUE;
-  StatusWait wait;
-  if (!queue->connection().Call(wire::opencl::Finish{queue->wire()}, wait)) return CL_OUT_OF_RESOURCES;
-  if (!queue->AwaitNotices(wait.sequence())) return CL_OUT_OF_RESOURCES;
-  const cl_int failure = queue->connection().TakeFailure(queue->name());
-  return failure != CL_SUCCESS ? failure : wait.status;
+  return queue == nullptr ? CL_INVALID_COMMAND_QUEUE : queue->Finish();
 }
 
 cl_int EnqueueMarkerWithWaitList(cl_command_queue queue, cl_uint num_waits, const cl_event* waits, cl_event* event) {

@@ -35,6 +35,15 @@ class Queue final : public Object {
   // the program sees them complete too. False: the session is lost.
   bool AwaitNotices(std::uint64_t sequence);
 
+  // A blocking write has returned to the program before it was carried out. Nobody can tell while this is the
+  // context's only queue and in order; before that changes, AwaitUnawaited makes it true.
+  void NoteUnawaited() { unawaited_.store(true); }
+  void AwaitUnawaited();
+
+  // Waits until all commands so far have completed, and the program sees them complete. The first failure
+  // among them, or CL_OUT_OF_RESOURCES when the session is lost.
+  cl_int Finish();
+
  private:
   ~Queue() = default;
 
@@ -43,6 +52,7 @@ class Queue final : public Object {
   const cl_command_queue_properties flags_;
   const std::vector<cl_queue_properties> properties_;
   std::atomic<std::uint32_t> pending_events_{0};
+  std::atomic<bool> unawaited_{false};
 };
 TULLE_API_OBJECT(Queue, cl_command_queue, ObjectType::kQueue, CL_INVALID_COMMAND_QUEUE);
 TULLE_API_OBJECT(Event, cl_event, ObjectType::kEvent, CL_INVALID_EVENT);
