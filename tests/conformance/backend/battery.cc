@@ -63,7 +63,8 @@ void BackendBattery::Take(Report report) {
     case Report::Kind::kPayloadDone:
       EXPECT_TRUE(payloads_done_.emplace(report.sequence, position).second);
       return;
-    case Report::Kind::kNotice: break;
+    case Report::Kind::kNotice:
+      break;
   }
   if (report.opcode == wire::kOpcodeOf<wire::CommandFailed>) {
     wire::CommandFailed failed;
@@ -78,7 +79,8 @@ void BackendBattery::Take(Report report) {
   EXPECT_FALSE(notice.events.items.empty());
   for (const EventCompletion& event : notice.events.items) {
     EXPECT_LE(event.status, 0);
-    EXPECT_TRUE(completed_.emplace(event.event, std::pair{event, position}).second) << "an event completed twice";
+    EXPECT_TRUE(completed_.emplace(event.event, std::pair{event, position}).second)
+        << "an event completed twice";
   }
 }
 
@@ -238,20 +240,17 @@ std::uint64_t BackendBattery::Read(Handle queue, Handle buffer, std::uint64_t of
 std::uint64_t BackendBattery::Write(Handle queue, Handle buffer, std::uint64_t offset, ByteVector data,
                                     const Options& options, bool status) {
   const auto waits = Refs(options.waits);
-  const wire::opencl::EnqueueWrite message{{queue},
-                                           {buffer},
-                                           offset,
-                                           {data.size()},
-                                           options.transfer,
-                                           static_cast<wire::U8>(options.more),
-                                           {waits},
-                                           {options.event}};
+  const wire::opencl::EnqueueWrite message{
+      {queue}, {buffer},       offset, {data.size()}, options.transfer, static_cast<wire::U8>(options.more),
+      {waits}, {options.event}};
   return Send(message, {status, std::move(data)});
 }
 
-std::uint64_t BackendBattery::Run(Handle queue, Handle kernel, std::uint64_t items, const Options& options, bool status) {
+std::uint64_t BackendBattery::Run(Handle queue, Handle kernel, std::uint64_t items, const Options& options,
+                                  bool status) {
   const auto waits = Refs(options.waits);
-  return Send(wire::opencl::EnqueueKernel{{queue}, {kernel}, 1, {}, {items}, {}, {waits}, {options.event}}, {status});
+  return Send(wire::opencl::EnqueueKernel{{queue}, {kernel}, 1, {}, {items}, {}, {waits}, {options.event}},
+              {status});
 }
 
 std::uint64_t BackendBattery::Sync(Handle queue, wire::opencl::SyncKind kind, const Options& options) {
@@ -265,7 +264,9 @@ std::uint64_t BackendBattery::Barrier(Handle queue, const Options& options) {
   return Sync(queue, wire::opencl::SyncKind::kBarrier, options);
 }
 
-std::uint64_t BackendBattery::Finish(Handle queue) { return Send(wire::opencl::Finish{{queue}}); }
+std::uint64_t BackendBattery::Finish(Handle queue) {
+  return Send(wire::opencl::Finish{{queue}});
+}
 
 std::int32_t BackendBattery::SetUserEvent(Handle event, std::int32_t status) {
   return Try(wire::opencl::SetUserEventStatus{{event}, status});
@@ -305,8 +306,9 @@ TEST_P(BackendBattery, DescribesItsDevice) {
     EXPECT_TRUE(infos.emplace(info.name, info.value.bytes).second) << "described twice: " << info.name;
   }
   // What no program can do without: type, units, dimensions, group sizes, memory, name, version, extensions.
-  const std::pair<std::uint32_t, std::size_t> sizes[] = {{0x1000, 8}, {0x1002, 4}, {0x1003, 4}, {0x1004, 8}, {0x1005, 24},
-                                                         {0x1010, 8}, {0x101F, 8}, {0x1023, 8}, {0x102A, 8}};
+  const std::pair<std::uint32_t, std::size_t> sizes[] = {{0x1000, 8}, {0x1002, 4},  {0x1003, 4},
+                                                         {0x1004, 8}, {0x1005, 24}, {0x1010, 8},
+                                                         {0x101F, 8}, {0x1023, 8},  {0x102A, 8}};
   for (const auto& [name, size] : sizes) EXPECT_EQ(infos[name].size(), size) << std::hex << name;
   for (std::uint32_t text : {0x102B, 0x102C, 0x102D, 0x102E, 0x102F, 0x1030, 0x103D}) {
     ASSERT_FALSE(infos[text].empty()) << std::hex << text;
@@ -340,7 +342,8 @@ TEST_P(BackendBattery, InitialContentsPrecedeEverything) {
   EXPECT_EQ(Wait(Read(queue, visible, 0, 10'000)).payload, data);
 
   EXPECT_EQ(Try(wire::opencl::InitBuffer{{buffer}, 9'999, {2}}, Pattern(2)), status::kInvalidValue);
-  EXPECT_EQ(Try(wire::opencl::InitBuffer{{buffer}, ~std::uint64_t{0}, {2}}, Pattern(2)), status::kInvalidValue);
+  EXPECT_EQ(Try(wire::opencl::InitBuffer{{buffer}, ~std::uint64_t{0}, {2}}, Pattern(2)),
+            status::kInvalidValue);
 }
 
 TEST_P(BackendBattery, WritesAndReadsAnyRange) {
@@ -380,7 +383,8 @@ TEST_P(BackendBattery, ObjectsThatFailedAreInvalidAndCanBeDestroyed) {
   const Handle nothing = NewHandle();
   EXPECT_EQ(Try(wire::opencl::CreateQueue{{nothing}, {NewHandle()}, {}}), status::kInvalidContext);
   EXPECT_EQ(Try(wire::opencl::CreateBuffer{{nothing}, {NewHandle()}, {1}, 16}), status::kInvalidContext);
-  EXPECT_EQ(Try(wire::opencl::CreateKernel{{nothing}, {NewHandle()}, {"null_add"}}), status::kInvalidProgramExecutable);
+  EXPECT_EQ(Try(wire::opencl::CreateKernel{{nothing}, {NewHandle()}, {"null_add"}}),
+            status::kInvalidProgramExecutable);
   EXPECT_EQ(SetUint(nothing, 0, 1), status::kInvalidKernel);
   EXPECT_EQ(Wait(Finish(nothing)).status, status::kInvalidCommandQueue);
   EXPECT_EQ(Try(wire::opencl::Flush{{nothing}}), status::kInvalidCommandQueue);
@@ -407,10 +411,13 @@ TEST_P(BackendBattery, NothingReachesBeyondABuffer) {
     const std::uint64_t write = Write(queue, buffer, offset, Pattern(size), {}, true);
     EXPECT_EQ(Wait(write).status, status::kInvalidValue);
     WaitPayloadDone(write);
-    EXPECT_EQ(Try(wire::opencl::EnqueueCopy{{queue}, {buffer}, {other}, offset, 0, size}), status::kInvalidValue);
-    EXPECT_EQ(Try(wire::opencl::EnqueueCopy{{queue}, {other}, {buffer}, 0, offset, size}), status::kInvalidValue);
+    EXPECT_EQ(Try(wire::opencl::EnqueueCopy{{queue}, {buffer}, {other}, offset, 0, size}),
+              status::kInvalidValue);
+    EXPECT_EQ(Try(wire::opencl::EnqueueCopy{{queue}, {other}, {buffer}, 0, offset, size}),
+              status::kInvalidValue);
     const ByteVector pattern = Pattern(1);
-    EXPECT_EQ(Try(wire::opencl::EnqueueFill{{queue}, {buffer}, offset, size, {pattern}}), status::kInvalidValue);
+    EXPECT_EQ(Try(wire::opencl::EnqueueFill{{queue}, {buffer}, offset, size, {pattern}}),
+              status::kInvalidValue);
   }
   EXPECT_EQ(Wait(Read(queue, buffer, 0, 0)).status, status::kInvalidValue);
   EXPECT_EQ(Wait(Write(queue, buffer, 0, {}, {}, true)).status, status::kInvalidValue);
@@ -453,8 +460,10 @@ TEST_P(BackendBattery, FillsWithEveryPatternSize) {
     for (int i = 0; i < 5; ++i) expected.insert(expected.end(), pattern.begin(), pattern.end());
     EXPECT_EQ(Wait(Read(queue, buffer, size * 3, size * 5)).payload, expected);
     if (size == 1) continue;
-    EXPECT_EQ(Try(wire::opencl::EnqueueFill{{queue}, {buffer}, size / 2, size, {pattern}}), status::kInvalidValue);
-    EXPECT_EQ(Try(wire::opencl::EnqueueFill{{queue}, {buffer}, 0, size / 2, {pattern}}), status::kInvalidValue);
+    EXPECT_EQ(Try(wire::opencl::EnqueueFill{{queue}, {buffer}, size / 2, size, {pattern}}),
+              status::kInvalidValue);
+    EXPECT_EQ(Try(wire::opencl::EnqueueFill{{queue}, {buffer}, 0, size / 2, {pattern}}),
+              status::kInvalidValue);
   }
   for (std::size_t size : {0, 3, 127}) {
     const ByteVector pattern = Pattern(size);
@@ -476,7 +485,8 @@ TEST_P(BackendBattery, LoadsWhatTheCompilerMadeAndDescribesItsKernels) {
   std::map<std::string_view, wire::opencl::KernelInfo> kernels;
   for (const auto& kernel : reply.kernels.items) kernels[kernel.name.text] = kernel;
   ASSERT_EQ(kernels.size(), 3u);
-  ASSERT_TRUE(kernels.contains("null_add") && kernels.contains("null_mul") && kernels.contains("takes_local"));
+  ASSERT_TRUE(kernels.contains("null_add") && kernels.contains("null_mul") &&
+              kernels.contains("takes_local"));
   const wire::opencl::KernelInfo& local = kernels["takes_local"];
   EXPECT_GT(local.work_group_size, 0u);
   EXPECT_GT(local.preferred_work_group_multiple, 0u);
@@ -493,7 +503,8 @@ TEST_P(BackendBattery, LoadsWhatTheCompilerMadeAndDescribesItsKernels) {
   }
 
   EXPECT_EQ(Try(wire::opencl::CreateKernel{{program}, {NewHandle()}, {"null_add"}}), 0);
-  EXPECT_EQ(Try(wire::opencl::CreateKernel{{program}, {NewHandle()}, {"null_ad"}}), status::kInvalidKernelName);
+  EXPECT_EQ(Try(wire::opencl::CreateKernel{{program}, {NewHandle()}, {"null_ad"}}),
+            status::kInvalidKernelName);
   EXPECT_EQ(Try(wire::opencl::CreateKernel{{program}, {NewHandle()}, {""}}), status::kInvalidKernelName);
 
   // A rebuild replaces the program; its kernels are not touched.
@@ -522,7 +533,8 @@ TEST_P(BackendBattery, CompilerOptionsReachTheProgram) {
   if (!GetParam().checks_programs) GTEST_SKIP() << "takes any options";
   const std::string source = "__kernel void k(__global uint* d) { d[0] = VALUE; }";
   EXPECT_EQ(GetParam().compile(ProgramKind::kSource, source, "").status, status::kBuildProgramFailure);
-  const CompileOutput good = GetParam().compile(ProgramKind::kSource, source, "-DVALUE=77 -cl-kernel-arg-info");
+  const CompileOutput good =
+      GetParam().compile(ProgramKind::kSource, source, "-DVALUE=77 -cl-kernel-arg-info");
   ASSERT_EQ(good.status, 0) << good.log;
   EXPECT_LT(GetParam().compile(ProgramKind::kSource, source, "-DVALUE=1 -no-such-option").status, 0);
   const Handle program = NewHandle();
@@ -543,12 +555,14 @@ TEST_P(BackendBattery, BinariesThatAreNoneDoNotLoad) {
   // Not tried: a binary that begins like one of the driver's. PoCL aborts the process on many of those, which
   // is one reason why binaries of programs go through a builder first.
   for (const ByteVector& binary : {Pattern(1'000), Pattern(1)}) {
-    const std::uint64_t sequence = Send(wire::exec::LoadProgram{context_, program, {binary.size()}}, {false, binary});
+    const std::uint64_t sequence =
+        Send(wire::exec::LoadProgram{context_, program, {binary.size()}}, {false, binary});
     EXPECT_LT(Wait(sequence).status, 0);
     WaitPayloadDone(sequence);
   }
   EXPECT_LT(Wait(Send(wire::exec::LoadProgram{context_, program, {0}})).status, 0);
-  EXPECT_EQ(Try(wire::opencl::CreateKernel{{program}, {NewHandle()}, {"null_add"}}), status::kInvalidProgramExecutable);
+  EXPECT_EQ(Try(wire::opencl::CreateKernel{{program}, {NewHandle()}, {"null_add"}}),
+            status::kInvalidProgramExecutable);
   Destroy(ObjectKind::kProgram, program);
 }
 
@@ -752,7 +766,8 @@ TEST_P(BackendBattery, AFailedUserEventFailsWhatWaitsForIt) {
     EXPECT_LT(answer.status, 0);
     EXPECT_TRUE(answer.payload.empty());
     // Known to have failed by now.
-    EXPECT_EQ(Wait(Read(queue, buffer, 0, 64, {.waits = {gate}})).status, status::kExecStatusErrorForEventsInWaitList);
+    EXPECT_EQ(Wait(Read(queue, buffer, 0, 64, {.waits = {gate}})).status,
+              status::kExecStatusErrorForEventsInWaitList);
     EXPECT_EQ(Wait(Finish(queue)).status, 0);
     EXPECT_EQ(Words(buffer, 16), std::vector<std::uint32_t>(16));
   }
@@ -924,7 +939,7 @@ TEST_P(BackendBattery, BarriersHoldAnOutOfOrderQueue) {
   const Handle marked = NewHandle();
   const Handle passed = NewHandle();
   Read(queue, buffer, 0, 64, {.waits = {gate}});
-  Marker(queue, {.event = marked});    // behind all so far
+  Marker(queue, {.event = marked});  // behind all so far
   Barrier(queue, {.event = passed});
   const std::uint64_t behind = Read(queue, buffer, 0, 64);
   const Handle other = Queue();
@@ -968,16 +983,22 @@ TEST_P(BackendBattery, APiecewiseTransferHasOneEvent) {
     const ByteVector data = Pattern(5'000, static_cast<std::uint8_t>(flags));
     const Handle gate = UserEvent();
     const Handle written = NewHandle();
-    const auto piece = [&](std::size_t begin, std::size_t end) { return ByteVector(data.begin() + begin, data.begin() + end); };
+    const auto piece = [&](std::size_t begin, std::size_t end) {
+      return ByteVector(data.begin() + begin, data.begin() + end);
+    };
     std::vector<std::uint64_t> writes;
-    writes.push_back(Write(queue, buffer, 0, piece(0, 2'000), {.waits = {gate}, .transfer = 9, .more = true}));
-    writes.push_back(Write(queue, buffer, 2'000, piece(2'000, 4'000), {.waits = {gate}, .transfer = 9, .more = true}));
-    writes.push_back(Write(queue, buffer, 4'000, piece(4'000, 5'000), {.waits = {gate}, .event = written, .transfer = 9}));
+    writes.push_back(
+        Write(queue, buffer, 0, piece(0, 2'000), {.waits = {gate}, .transfer = 9, .more = true}));
+    writes.push_back(
+        Write(queue, buffer, 2'000, piece(2'000, 4'000), {.waits = {gate}, .transfer = 9, .more = true}));
+    writes.push_back(
+        Write(queue, buffer, 4'000, piece(4'000, 5'000), {.waits = {gate}, .event = written, .transfer = 9}));
     const Handle read_done = NewHandle();
     std::vector<std::uint64_t> reads;
     reads.push_back(Read(queue, buffer, 0, 2'000, {.waits = {written}, .transfer = 10, .more = true}));
     reads.push_back(Read(queue, buffer, 2'000, 2'000, {.waits = {written}, .transfer = 10, .more = true}));
-    reads.push_back(Read(queue, buffer, 4'000, 1'000, {.waits = {written}, .event = read_done, .transfer = 10}));
+    reads.push_back(
+        Read(queue, buffer, 4'000, 1'000, {.waits = {written}, .event = read_done, .transfer = 10}));
     EXPECT_FALSE(Completed(written));
     EXPECT_EQ(SetUserEvent(gate, 0), 0);
     Position write_position = 0;
@@ -1034,15 +1055,18 @@ TEST_P(BackendBattery, APieceThatFailsFailsItsTransfer) {
     const Handle gate = UserEvent();
     const Handle event = NewHandle();
     const std::uint64_t good = Read(queue, buffer, 0, 1'000, {.waits = {gate}, .transfer = 1, .more = true});
-    const std::uint64_t bad = Read(queue, buffer, 2'500, 1'000, {.waits = {gate}, .transfer = 1, .more = true});
-    const std::uint64_t last = Read(queue, buffer, 2'000, 1'000, {.waits = {gate}, .event = event, .transfer = 1});
+    const std::uint64_t bad =
+        Read(queue, buffer, 2'500, 1'000, {.waits = {gate}, .transfer = 1, .more = true});
+    const std::uint64_t last =
+        Read(queue, buffer, 2'000, 1'000, {.waits = {gate}, .event = event, .transfer = 1});
     EXPECT_EQ(Wait(bad).status, status::kInvalidValue);
     EXPECT_EQ(Wait(last).status, status::kInvalidValue);
     EXPECT_FALSE(Completed(event));  // a piece is still under way
     EXPECT_EQ(SetUserEvent(gate, 0), 0);
     EXPECT_EQ(Wait(good).status, 0);
     EXPECT_EQ(WaitEvent(event).status, status::kInvalidValue);
-    EXPECT_EQ(Wait(Read(queue, buffer, 0, 4, {.waits = {event}})).status, status::kExecStatusErrorForEventsInWaitList);
+    EXPECT_EQ(Wait(Read(queue, buffer, 0, 4, {.waits = {event}})).status,
+              status::kExecStatusErrorForEventsInWaitList);
     // The number is free again.
     const Handle next = NewHandle();
     Read(queue, buffer, 0, 1'000, {.transfer = 1, .more = true});
@@ -1063,7 +1087,8 @@ TEST_P(BackendBattery, TransfersThatNeverEndHoldNothingUp) {
   EXPECT_EQ(Wait(wrong).status, status::kInvalidValue);  // the event goes with the last piece
   EXPECT_EQ(WaitEvent(early).status, status::kInvalidValue);
   std::vector<std::uint64_t> reads;
-  for (std::uint64_t i = 0; i < 2'000; ++i) reads.push_back(Read(queue, buffer, 0, 1, {.transfer = 100 + i, .more = true}));
+  for (std::uint64_t i = 0; i < 2'000; ++i)
+    reads.push_back(Read(queue, buffer, 0, 1, {.transfer = 100 + i, .more = true}));
   EXPECT_EQ(Wait(reads.back()).status, status::kOutOfResources);
   Destroy(ObjectKind::kQueue, queue);
 }
@@ -1168,7 +1193,8 @@ TEST_P(BackendBattery, AFailureIsReportedOnceAndInOneWay) {
   // Asked for: a status, and no CommandFailed (TearDown looks for those).
   EXPECT_EQ(Try(wire::opencl::EnqueueFill{{queue}, {buffer}, 0, 3, {pattern}}), status::kInvalidValue);
   // Not asked for: CommandFailed.
-  EXPECT_EQ(WaitFailure(Send(wire::opencl::EnqueueFill{{queue}, {buffer}, 0, 3, {pattern}})), status::kInvalidValue);
+  EXPECT_EQ(WaitFailure(Send(wire::opencl::EnqueueFill{{queue}, {buffer}, 0, 3, {pattern}})),
+            status::kInvalidValue);
   // With its own reply: only that.
   EXPECT_EQ(Wait(Read(queue, buffer, 65, 1)).status, status::kInvalidValue);
   // Bytes that are no message.

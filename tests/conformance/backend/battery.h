@@ -72,7 +72,7 @@ class BackendBattery : public testing::TestWithParam<SubjectFactory> {
   }
 
   // --- what was reported ---
-  Answer Wait(std::uint64_t sequence);                             // of a reply that begins with a status
+  Answer Wait(std::uint64_t sequence);  // of a reply that begins with a status
   // The same with all of its fields; views live as long as the test.
   template <wire::Message R>
   R WaitFor(std::uint64_t sequence) {
@@ -83,7 +83,7 @@ class BackendBattery : public testing::TestWithParam<SubjectFactory> {
     return reply;
   }
   wire::opencl::EventCompletion WaitEvent(Handle event, Position* position = nullptr);
-  std::int32_t WaitFailure(std::uint64_t sequence);                // of CommandFailed
+  std::int32_t WaitFailure(std::uint64_t sequence);  // of CommandFailed
   Position WaitPayloadDone(std::uint64_t sequence);
   // True when this has been reported by now (which proves nothing when it has not).
   bool Answered(std::uint64_t sequence);
@@ -105,10 +105,12 @@ class BackendBattery : public testing::TestWithParam<SubjectFactory> {
   std::int32_t SetUint(Handle kernel, std::uint32_t index, std::uint32_t value);
 
   // --- commands ---
-  std::uint64_t Read(Handle queue, Handle buffer, std::uint64_t offset, std::uint64_t size, const Options& options = {});
-  std::uint64_t Write(Handle queue, Handle buffer, std::uint64_t offset, ByteVector data, const Options& options = {},
-                      bool status = false);
-  std::uint64_t Run(Handle queue, Handle kernel, std::uint64_t items, const Options& options = {}, bool status = false);
+  std::uint64_t Read(Handle queue, Handle buffer, std::uint64_t offset, std::uint64_t size,
+                     const Options& options = {});
+  std::uint64_t Write(Handle queue, Handle buffer, std::uint64_t offset, ByteVector data,
+                      const Options& options = {}, bool status = false);
+  std::uint64_t Run(Handle queue, Handle kernel, std::uint64_t items, const Options& options = {},
+                    bool status = false);
   std::uint64_t Marker(Handle queue, const Options& options = {});
   std::uint64_t Barrier(Handle queue, const Options& options = {});
   std::uint64_t Finish(Handle queue);
@@ -157,6 +159,8 @@ class BackendBattery : public testing::TestWithParam<SubjectFactory> {
   std::map<Handle, std::pair<wire::opencl::EventCompletion, Position>> completed_;
 };
 
-inline std::string SubjectName(const testing::TestParamInfo<SubjectFactory>& info) { return info.param.name; }
+inline std::string SubjectName(const testing::TestParamInfo<SubjectFactory>& info) {
+  return info.param.name;
+}
 
 }  // namespace tulle::gpu::conformance

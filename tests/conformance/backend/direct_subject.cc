@@ -24,11 +24,13 @@ class DirectSubject final : public Subject, public Completions {
   ~DirectSubject() override {
     backend_.reset();
     // Nothing may come any more, and everything must have.
-    EXPECT_TRUE(payloads_.empty()) << payloads_.size() << " payloads were never released, the first of command "
+    EXPECT_TRUE(payloads_.empty()) << payloads_.size()
+                                   << " payloads were never released, the first of command "
                                    << payloads_.begin()->first;
     for (const auto& [sequence, opcode] : awaiting_) {
       // The memory of a buffer that was destroyed in flight may outlive the session.
-      EXPECT_EQ(opcode, wire::kOpcodeOf<wire::DestroyObject>) << "command " << sequence << " was never answered";
+      EXPECT_EQ(opcode, wire::kOpcodeOf<wire::DestroyObject>)
+          << "command " << sequence << " was never answered";
     }
     for (const auto& [sequence, memory] : memories_) ::munmap(memory.data(), memory.size());
   }
@@ -47,7 +49,8 @@ class DirectSubject final : public Subject, public Completions {
         native.payload = room;
       }
       if (lend_memory_ && command.memory_bytes != 0) {
-        void* memory = ::mmap(nullptr, command.memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        void* memory =
+            ::mmap(nullptr, command.memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         TULLE_CHECK(memory != MAP_FAILED);
         native.memory = {static_cast<std::byte*>(memory), command.memory_bytes};
         memories_[command.sequence] = native.memory;
@@ -68,7 +71,8 @@ class DirectSubject final : public Subject, public Completions {
     return true;
   }
 
-  void Reply(std::uint16_t opcode, std::uint64_t sequence, ByteView body, std::uint64_t payload_bytes) override {
+  void Reply(std::uint16_t opcode, std::uint64_t sequence, ByteView body,
+             std::uint64_t payload_bytes) override {
     std::lock_guard lock(mutex_);
     EXPECT_EQ(awaiting_.erase(sequence), 1u) << "command " << sequence << " was answered twice, or unasked";
     ByteVector payload;
@@ -94,14 +98,16 @@ class DirectSubject final : public Subject, public Completions {
 
   void PayloadDone(std::uint64_t sequence) override {
     std::lock_guard lock(mutex_);
-    EXPECT_EQ(payloads_.erase(sequence), 1u) << "the payload of command " << sequence << " was released twice";
+    EXPECT_EQ(payloads_.erase(sequence), 1u)
+        << "the payload of command " << sequence << " was released twice";
     Push({Report::Kind::kPayloadDone, 0, sequence, {}, {}});
   }
 
  private:
   void ExpectAnswer(const Outgoing& command) {
     bool replies = command.wants_status;
-    WithDeviceRow(command.opcode, [&](const auto& row) { replies = replies || row.mode == wire::Mode::kReply; });
+    WithDeviceRow(command.opcode,
+                  [&](const auto& row) { replies = replies || row.mode == wire::Mode::kReply; });
     if (replies) awaiting_[command.sequence] = command.opcode;
   }
 
@@ -133,8 +139,8 @@ class DirectSubject final : public Subject, public Completions {
   std::mutex mutex_;
   std::condition_variable arrived_;
   std::deque<Report> reports_;
-  std::map<std::uint64_t, ByteVector> payloads_;  // brought, not yet released
-  std::map<std::uint64_t, ByteVector> rooms_;     // wanted, not yet filled
+  std::map<std::uint64_t, ByteVector> payloads_;     // brought, not yet released
+  std::map<std::uint64_t, ByteVector> rooms_;        // wanted, not yet filled
   std::map<std::uint64_t, std::uint16_t> awaiting_;  // opcodes of the commands to be answered
   std::map<std::uint64_t, MutableByteView> memories_;
   std::map<std::uint64_t, std::uint64_t> destroying_;
@@ -148,11 +154,13 @@ std::unique_ptr<Subject> MakeDirectSubject(Driver& driver, std::uint32_t index, 
   return std::make_unique<DirectSubject>(driver, index, lend_memory);
 }
 
-SubjectFactory DirectFactory(std::string name, std::shared_ptr<Driver> driver, std::uint32_t index, bool lend_memory) {
+SubjectFactory DirectFactory(std::string name, std::shared_ptr<Driver> driver, std::uint32_t index,
+                             bool lend_memory) {
   SubjectFactory factory;
   factory.name = std::move(name);
   factory.open = [driver, index, lend_memory] { return MakeDirectSubject(*driver, index, lend_memory); };
-  factory.compile = [driver, index](wire::opencl::ProgramKind kind, const std::string& text, const std::string& options) {
+  factory.compile = [driver, index](wire::opencl::ProgramKind kind, const std::string& text,
+                                    const std::string& options) {
     auto compiler = driver->OpenCompiler(index);
     TULLE_CHECK(compiler.ok());
     return (*compiler)->Compile(kind, AsBytes(text), options);

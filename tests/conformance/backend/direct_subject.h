@@ -11,6 +11,7 @@ namespace tulle::gpu::conformance {
 std::unique_ptr<Subject> MakeDirectSubject(Driver& driver, std::uint32_t index, bool lend_memory);
 
 // A factory of these. `driver` is shared by what it opens.
-SubjectFactory DirectFactory(std::string name, std::shared_ptr<Driver> driver, std::uint32_t index, bool lend_memory);
+SubjectFactory DirectFactory(std::string name, std::shared_ptr<Driver> driver, std::uint32_t index,
+                             bool lend_memory);
 
 }  // namespace tulle::gpu::conformance

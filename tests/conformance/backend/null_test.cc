@@ -16,7 +16,8 @@ SubjectFactory NullFactory(bool lend_memory) {
   return factory;
 }
 
-INSTANTIATE_TEST_SUITE_P(Null, BackendBattery, testing::Values(NullFactory(false), NullFactory(true)), SubjectName);
+INSTANTIATE_TEST_SUITE_P(Null, BackendBattery, testing::Values(NullFactory(false), NullFactory(true)),
+                         SubjectName);
 
 // Collects what a backend reports, when only counts and order matter.
 class Recorder final : public Completions {
@@ -90,7 +91,8 @@ TEST(NullDevice, HoldsABoundedNumberOfCommands) {
   const auto backend = null::MakeBackend({.stepped = true}, &recorder);
   Submit(*backend, 1, wire::opencl::CreateContext{{{1, 1}}});
   Submit(*backend, 2, wire::opencl::CreateQueue{{{1, 1}}, {{2, 1}}});
-  for (std::uint64_t i = 0; i < null::kMaxWaiting + 10; ++i) Submit(*backend, 3 + i, wire::opencl::EnqueueSync{{{2, 1}}});
+  for (std::uint64_t i = 0; i < null::kMaxWaiting + 10; ++i)
+    Submit(*backend, 3 + i, wire::opencl::EnqueueSync{{{2, 1}}});
   EXPECT_EQ(backend->waiting(), null::kMaxWaiting);
   EXPECT_EQ(recorder.failures, 10u);
 }
@@ -186,7 +188,8 @@ class Chaos {
     ByteVector body(wire::EncodedSize(message));
     wire::Encode(message, body);
     if (random_.Below(50) == 0) body.resize(random_.Below(body.size() + 1));
-    subject_.Submit({opcode, random_.Below(2) == 0, ++sequence_, body, payload, wire::WantedPayload(message), 0});
+    subject_.Submit(
+        {opcode, random_.Below(2) == 0, ++sequence_, body, payload, wire::WantedPayload(message), 0});
   }
 
   static constexpr std::uint32_t kSlots = 24;

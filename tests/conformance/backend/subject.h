@@ -19,9 +19,9 @@ struct Outgoing {
   bool wants_status = false;
   std::uint64_t sequence = 0;
   ByteView body;
-  ByteView payload;               // the bytes that it brings
-  std::uint64_t room_bytes = 0;   // or the room for the bytes that it wants
-  std::uint64_t memory_bytes = 0; // CreateBuffer: what the buffer needs
+  ByteView payload;                // the bytes that it brings
+  std::uint64_t room_bytes = 0;    // or the room for the bytes that it wants
+  std::uint64_t memory_bytes = 0;  // CreateBuffer: what the buffer needs
 };
 
 // One thing that was reported.
@@ -47,10 +47,14 @@ class Subject {
 struct SubjectFactory {
   std::string name;
   std::function<std::unique_ptr<Subject>()> open;
-  std::function<CompileOutput(wire::opencl::ProgramKind kind, const std::string& text, const std::string& options)>
+  std::function<CompileOutput(wire::opencl::ProgramKind kind, const std::string& text,
+                              const std::string& options)>
       compile;
-  bool checks_programs = true;   // compiles in earnest: refuses text that is no program, and binaries of others
+  bool checks_programs =
+      true;  // compiles in earnest: refuses text that is no program, and binaries of others
 };
-inline void PrintTo(const SubjectFactory& factory, std::ostream* out) { *out << factory.name; }
+inline void PrintTo(const SubjectFactory& factory, std::ostream* out) {
+  *out << factory.name;
+}
 
 }  // namespace tulle::gpu::conformance

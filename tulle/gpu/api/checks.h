@@ -35,7 +35,9 @@ inline std::int32_t CheckRead(const BufferShape* buffer, const wire::opencl::Enq
     return cl_status::kInvalidOperation;
   }
   const std::uint64_t size = message.data.size_bytes;
-  return size != 0 && size <= room_bytes && buffer->Contains(message.offset_bytes, size) ? 0 : cl_status::kInvalidValue;
+  return size != 0 && size <= room_bytes && buffer->Contains(message.offset_bytes, size)
+             ? 0
+             : cl_status::kInvalidValue;
 }
 
 inline std::int32_t CheckWrite(const BufferShape* buffer, const wire::opencl::EnqueueWrite& message) {
@@ -54,7 +56,8 @@ inline std::int32_t CheckCopy(const BufferShape* source, const BufferShape* dest
   const std::uint64_t from = message.source_offset_bytes;
   const std::uint64_t to = message.destination_offset_bytes;
   const std::uint64_t size = message.size_bytes;
-  if (size == 0 || !source->Contains(from, size) || !destination->Contains(to, size)) return cl_status::kInvalidValue;
+  if (size == 0 || !source->Contains(from, size) || !destination->Contains(to, size))
+    return cl_status::kInvalidValue;
   if (source == destination && from < to + size && to < from + size) return cl_status::kMemCopyOverlap;
   return 0;
 }

@@ -24,7 +24,8 @@ constexpr bool BringsPayload() {
   return brings;
 }
 
-inline void SendStatus(Completions& completions, std::uint16_t opcode, std::uint64_t sequence, std::int32_t status) {
+inline void SendStatus(Completions& completions, std::uint16_t opcode, std::uint64_t sequence,
+                       std::int32_t status) {
   const wire::StatusReply reply{status};
   std::array<std::byte, sizeof reply.status> body;
   wire::Encode(reply, body);

@@ -17,14 +17,14 @@
 namespace tulle::gpu::null {
 
 struct Options {
-  std::uint64_t memory_bytes = 1u << 30;           // of all live buffers together
+  std::uint64_t memory_bytes = 1u << 30;  // of all live buffers together
   std::uint64_t max_allocation_bytes = 256u << 20;
   // Commands are carried out only by SteppedBackend::Step. Otherwise each runs during the Submit that makes
   // it ready.
   bool stepped = false;
   // Fails this many of a million commands, half when they are submitted and half when they run.
   std::uint32_t failures_per_million = 0;
-  std::uint64_t seed = 0;                          // which ones
+  std::uint64_t seed = 0;  // which ones
 };
 
 // All methods are called by the thread that submits; completions are reported during those calls.

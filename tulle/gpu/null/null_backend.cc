@@ -30,11 +30,12 @@ struct Memory : BufferShape {
   std::uint64_t* used_bytes = nullptr;  // of the device
   std::unique_ptr<std::byte, decltype(&std::free)> own{nullptr, &std::free};
   std::byte* bytes = nullptr;
-  std::uint64_t destroy_sequence = 0;   // the DestroyObject to answer; 0: none
+  std::uint64_t destroy_sequence = 0;  // the DestroyObject to answer; 0: none
 
   ~Memory() {
     *used_bytes -= size_bytes;
-    if (destroy_sequence != 0) SendStatus(*completions, wire::kOpcodeOf<wire::DestroyObject>, destroy_sequence, 0);
+    if (destroy_sequence != 0)
+      SendStatus(*completions, wire::kOpcodeOf<wire::DestroyObject>, destroy_sequence, 0);
   }
 };
 
@@ -75,20 +76,20 @@ struct Event final : Object {
 
 // A transfer sent in pieces. Each piece waits for the one before.
 struct Transfer {
-  EventPointer last;               // of the newest piece
-  std::int32_t failed = 0;         // a piece was refused: so is the rest
-  EventCompletion completion;      // what its event will say
+  EventPointer last;           // of the newest piece
+  std::int32_t failed = 0;     // a piece was refused: so is the rest
+  EventCompletion completion;  // what its event will say
 };
 
 struct Waiting {
   std::vector<EventPointer> waits;
   std::function<std::int32_t()> run;
-  std::function<void(std::int32_t)> answer;         // the reply or release that is due; may be empty
+  std::function<void(std::int32_t)> answer;  // the reply or release that is due; may be empty
   EventPointer state = std::make_shared<EventState>();
-  Handle event;                                     // null: nobody asked
+  Handle event;  // null: nobody asked
   std::shared_ptr<Transfer> transfer;
-  bool barrier = false;                             // later commands wait for it
-  bool after_all = false;                           // it waits for all earlier ones
+  bool barrier = false;    // later commands wait for it
+  bool after_all = false;  // it waits for all earlier ones
   std::uint64_t queued_ns = 0;
 };
 
@@ -167,10 +168,17 @@ class NullBackend final : public SteppedBackend {
           event->state->status = status::kInvalidEvent;  // nobody can set it any more
         }
         break;
-      case ObjectKind::kContext: table_.Take<Context>(handle); break;
-      case ObjectKind::kProgram: table_.Take<Program>(handle); break;
-      case ObjectKind::kKernel: table_.Take<Kernel>(handle); break;
-      case ObjectKind::kNone: break;
+      case ObjectKind::kContext:
+        table_.Take<Context>(handle);
+        break;
+      case ObjectKind::kProgram:
+        table_.Take<Program>(handle);
+        break;
+      case ObjectKind::kKernel:
+        table_.Take<Kernel>(handle);
+        break;
+      case ObjectKind::kNone:
+        break;
     }
     ReportDone(completions_, command);
   }
@@ -186,10 +194,13 @@ class NullBackend final : public SteppedBackend {
 
   void Run(const wire::opencl::CreateBuffer& message, const Command& command) {
     const std::uint64_t size = message.size_bytes;
-    if (table_.Find<Context>(message.context.handle) == nullptr) return Report(command, status::kInvalidContext);
+    if (table_.Find<Context>(message.context.handle) == nullptr)
+      return Report(command, status::kInvalidContext);
     if (size == 0 || size > options_.max_allocation_bytes) return Report(command, status::kInvalidBufferSize);
-    if (!command.memory.empty() && command.memory.size() < size) return Report(command, status::kInvalidValue);
-    if (size > options_.memory_bytes - used_bytes_) return Report(command, status::kMemObjectAllocationFailure);
+    if (!command.memory.empty() && command.memory.size() < size)
+      return Report(command, status::kInvalidValue);
+    if (size > options_.memory_bytes - used_bytes_)
+      return Report(command, status::kMemObjectAllocationFailure);
     auto memory = std::make_shared<Memory>();
     memory->completions = &completions_;
     memory->used_bytes = &used_bytes_;
@@ -228,7 +239,8 @@ class NullBackend final : public SteppedBackend {
     program->loaded = LoadNull(command.payload);
     const ByteVector body = EncodeReply(program->loaded);
     table_.Take<Program>(message.program);
-    if (!table_.Insert(message.program, program)) return ReportFailed(completions_, command, status::kInvalidProgram);
+    if (!table_.Insert(message.program, program))
+      return ReportFailed(completions_, command, status::kInvalidProgram);
     if (!command.payload.empty()) completions_.PayloadDone(command.sequence);
     completions_.Reply(command.opcode, command.sequence, body, 0);
   }
@@ -242,10 +254,13 @@ class NullBackend final : public SteppedBackend {
     Report(command, Insert(message.kernel.handle, std::move(kernel)));
   }
 
-  void Run(const wire::opencl::SetKernelArg& message, const Command& command) { Report(command, SetArg(message)); }
+  void Run(const wire::opencl::SetKernelArg& message, const Command& command) {
+    Report(command, SetArg(message));
+  }
 
   void Run(const wire::opencl::CreateQueue& message, const Command& command) {
-    if (table_.Find<Context>(message.context.handle) == nullptr) return Report(command, status::kInvalidContext);
+    if (table_.Find<Context>(message.context.handle) == nullptr)
+      return Report(command, status::kInvalidContext);
     auto queue = std::make_unique<Queue>();
     queue->in_order = !message.flags.has(wire::opencl::QueueFlag::kOutOfOrder);
     queue->profiles = message.flags.has(wire::opencl::QueueFlag::kProfiling);
@@ -273,9 +288,9 @@ class NullBackend final : public SteppedBackend {
 
   void Run(const wire::opencl::EnqueueKernel& message, const Command& command) {
     Kernel* const kernel = table_.Find<Kernel>(message.kernel.handle);
-    Enqueue(message, command, {}, [&] { return CheckKernel(message, kernel); }, [&]() -> std::function<std::int32_t()> {
-      return KernelBody(message, *kernel);
-    });
+    Enqueue(
+        message, command, {}, [&] { return CheckKernel(message, kernel); },
+        [&]() -> std::function<std::int32_t()> { return KernelBody(message, *kernel); });
   }
 
   void Run(const wire::opencl::EnqueueRead& message, const Command& command) {
@@ -317,8 +332,8 @@ class NullBackend final : public SteppedBackend {
     Enqueue(
         message, command, {}, [&] { return CheckCopy(source.get(), destination.get(), message); },
         [&]() -> std::function<std::int32_t()> {
-          return [source, destination, from = message.source_offset_bytes, to = message.destination_offset_bytes,
-                  size = message.size_bytes] {
+          return [source, destination, from = message.source_offset_bytes,
+                  to = message.destination_offset_bytes, size = message.size_bytes] {
             std::memcpy(destination->bytes + to, source->bytes + from, size);
             return 0;
           };
@@ -343,11 +358,13 @@ class NullBackend final : public SteppedBackend {
 
   void Run(const wire::opencl::EnqueueSync& message, const Command& command) {
     Enqueue(
-        message, command, {}, [] { return 0; }, []() -> std::function<std::int32_t()> { return [] { return 0; }; });
+        message, command, {}, [] { return 0; },
+        []() -> std::function<std::int32_t()> { return [] { return 0; }; });
   }
 
   void Run(const wire::opencl::CreateUserEvent& message, const Command& command) {
-    std::int32_t result = table_.Find<Context>(message.context.handle) == nullptr ? status::kInvalidContext : injected_;
+    std::int32_t result =
+        table_.Find<Context>(message.context.handle) == nullptr ? status::kInvalidContext : injected_;
     auto event = std::make_unique<Event>();
     event->user = result == 0;
     event->placeholder = result != 0;
@@ -367,7 +384,9 @@ class NullBackend final : public SteppedBackend {
   }
 
  private:
-  bool InjectFailure() { return options_.failures_per_million != 0 && random_.Below(2'000'000) < options_.failures_per_million; }
+  bool InjectFailure() {
+    return options_.failures_per_million != 0 && random_.Below(2'000'000) < options_.failures_per_million;
+  }
 
   // For commands that are not enqueued.
   void Report(const Command& command, std::int32_t result) {
@@ -390,21 +409,26 @@ class NullBackend final : public SteppedBackend {
     Kernel* const kernel = table_.Find<Kernel>(message.kernel.handle);
     if (kernel == nullptr) return status::kInvalidKernel;
     const NullKernel& known = *kernel->kernel;
-    if (message.index >= (known.takes_anything ? wire::kMaxKernelArgs : known.args.size())) return status::kInvalidArgIndex;
-    if (!known.takes_anything && known.args[message.index].kind != message.kind.value) return status::kInvalidArgValue;
+    if (message.index >= (known.takes_anything ? wire::kMaxKernelArgs : known.args.size()))
+      return status::kInvalidArgIndex;
+    if (!known.takes_anything && known.args[message.index].kind != message.kind.value)
+      return status::kInvalidArgValue;
     Kernel::Arg arg;
     switch (message.kind.value) {
       case ArgKind::kMemory:
-        if (!message.memory.handle.null() && FindMemory(message.memory.handle) == nullptr) return status::kInvalidMemObject;
+        if (!message.memory.handle.null() && FindMemory(message.memory.handle) == nullptr)
+          return status::kInvalidMemObject;
         arg.memory = message.memory.handle;
         break;
       case ArgKind::kLocal:
-        if (message.local_bytes == 0 || message.local_bytes > kLocalMemoryBytes) return status::kInvalidArgSize;
+        if (message.local_bytes == 0 || message.local_bytes > kLocalMemoryBytes)
+          return status::kInvalidArgSize;
         break;
       case ArgKind::kValue: {
         const ByteView value = message.value.bytes;
         if (value.empty()) return status::kInvalidArgSize;
-        if (!known.takes_anything && known.args[message.index].type_name == "uint" && value.size() != sizeof(std::uint32_t)) {
+        if (!known.takes_anything && known.args[message.index].type_name == "uint" &&
+            value.size() != sizeof(std::uint32_t)) {
           return status::kInvalidArgSize;
         }
         arg.value.assign(value.begin(), value.end());
@@ -436,7 +460,8 @@ class NullBackend final : public SteppedBackend {
   }
 
   // The kernel's arguments are those of now.
-  std::function<std::int32_t()> KernelBody(const wire::opencl::EnqueueKernel& message, const Kernel& kernel) const {
+  std::function<std::int32_t()> KernelBody(const wire::opencl::EnqueueKernel& message,
+                                           const Kernel& kernel) const {
     std::vector<std::shared_ptr<Memory>> used;  // as a driver would: they live until the command has run
     for (const auto& [index, arg] : kernel.args) {
       if (!arg.memory.null()) used.push_back(FindMemory(arg.memory));
@@ -450,7 +475,8 @@ class NullBackend final : public SteppedBackend {
     }
     std::uint32_t operand = 0;
     std::memcpy(&operand, value->second.value.data(), sizeof operand);
-    return [used, op, operand, memory = used.front(), begin = message.global_offset[0], count = message.global_size[0]] {
+    return [used, op, operand, memory = used.front(), begin = message.global_offset[0],
+            count = message.global_size[0]] {
       const std::uint64_t elements = memory->size_bytes / sizeof operand;
       for (std::uint64_t i = begin; i < elements && i - begin < count; ++i) {
         std::uint32_t element = 0;
@@ -464,8 +490,8 @@ class NullBackend final : public SteppedBackend {
 
   // `check()` says what is wrong with the message beyond its queue, waits and event; `body()` is what to run.
   template <typename M, typename Check, typename Body>
-  void Enqueue(const M& message, const Command& command, std::function<void(std::int32_t)> answer, const Check& check,
-               const Body& body) {
+  void Enqueue(const M& message, const Command& command, std::function<void(std::int32_t)> answer,
+               const Check& check, const Body& body) {
     Queue* const queue = table_.Find<Queue>(message.queue.handle);
     const Handle event = message.event.handle;
     std::shared_ptr<Transfer> transfer;
@@ -474,7 +500,8 @@ class NullBackend final : public SteppedBackend {
     if constexpr (requires { message.transfer; }) {
       last_piece = message.more == 0;
       if (result == 0) result = CheckPiece(message);
-      if (result == 0 && message.transfer != 0) transfer = FindTransfer(*queue, message.transfer, !last_piece, &result);
+      if (result == 0 && message.transfer != 0)
+        transfer = FindTransfer(*queue, message.transfer, !last_piece, &result);
     }
     if (result == 0) result = check();
     Waiting waiting;
@@ -482,7 +509,8 @@ class NullBackend final : public SteppedBackend {
     if (result == 0 && waiting_ >= kMaxWaiting) result = status::kOutOfResources;
     if (result == 0 && !event.null() && !table_.IsFree(event)) result = status::kInvalidEvent;
     if (result == 0) result = injected_;
-    if (transfer != nullptr && last_piece) std::erase_if(queue->transfers, [&](const auto& t) { return t.second == transfer; });
+    if (transfer != nullptr && last_piece)
+      std::erase_if(queue->transfers, [&](const auto& t) { return t.second == transfer; });
 
     if (result != 0) {
       if (transfer != nullptr) transfer->failed = result;
@@ -526,7 +554,8 @@ class NullBackend final : public SteppedBackend {
     ReportDone(completions_, command);
   }
 
-  static std::shared_ptr<Transfer> FindTransfer(Queue& queue, std::uint64_t number, bool more, std::int32_t* result) {
+  static std::shared_ptr<Transfer> FindTransfer(Queue& queue, std::uint64_t number, bool more,
+                                                std::int32_t* result) {
     const auto found = queue.transfers.find(number);
     if (found != queue.transfers.end()) {
       *result = found->second->failed;
@@ -634,7 +663,7 @@ class NullBackend final : public SteppedBackend {
   wire::Arena arena_;
   std::uint64_t used_bytes_ = 0;
   std::uint64_t now_ns_ = 0;
-  std::int32_t injected_ = 0;     // what the command at hand is to fail with
+  std::int32_t injected_ = 0;  // what the command at hand is to fail with
   std::size_t waiting_ = 0;
   std::vector<EventCompletion> completed_;  // not reported yet
   ObjectTable<Object> table_;
@@ -693,6 +722,8 @@ std::unique_ptr<SteppedBackend> MakeBackend(const Options& options, Completions*
   return std::make_unique<NullBackend>(options, completions);
 }
 
-std::unique_ptr<Driver> OpenDriver(const Options& options) { return std::make_unique<NullDriver>(options); }
+std::unique_ptr<Driver> OpenDriver(const Options& options) {
+  return std::make_unique<NullDriver>(options);
+}
 
 }  // namespace tulle::gpu::null

@@ -18,7 +18,9 @@ constexpr std::uint32_t kLocal = 0x119C;
 constexpr std::uint32_t kPrivate = 0x119E;
 constexpr std::uint32_t kAccessNone = 0x11A3;
 
-bool IsWord(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
+bool IsWord(char c) {
+  return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
+}
 
 // Words, and every other visible character by itself.
 std::vector<std::string_view> Tokens(std::string_view text) {
@@ -59,7 +61,8 @@ std::shared_ptr<const NullKernel> ParseKernel(std::span<const std::string_view> 
   constexpr std::size_t kFarthestVoid = 32;  // attributes may stand between
   std::size_t i = at + 1;
   while (i < tokens.size() && i < at + kFarthestVoid && tokens[i] != "void") ++i;
-  if (i + 2 >= tokens.size() || tokens[i] != "void" || !IsWord(tokens[i + 1][0]) || tokens[i + 2] != "(") return nullptr;
+  if (i + 2 >= tokens.size() || tokens[i] != "void" || !IsWord(tokens[i + 1][0]) || tokens[i + 2] != "(")
+    return nullptr;
   auto kernel = std::make_shared<NullKernel>();
   kernel->name = tokens[i + 1].substr(0, wire::kMaxNameBytes);
   std::size_t begin = i + 3;
@@ -140,7 +143,9 @@ ByteVector EncodeReply(const NullProgram& program) {
     auto& list = args.emplace_back();
     for (const NullKernel::Arg& arg : kernel->args) {
       wire::opencl::KernelArgInfo& arg_info = list.emplace_back();
-      arg_info.address_qualifier = arg.kind == ArgKind::kMemory ? kGlobal : arg.kind == ArgKind::kLocal ? kLocal : kPrivate;
+      arg_info.address_qualifier = arg.kind == ArgKind::kMemory  ? kGlobal
+                                   : arg.kind == ArgKind::kLocal ? kLocal
+                                                                 : kPrivate;
       arg_info.access_qualifier = kAccessNone;
       arg_info.type_name.text = arg.type_name;
       arg_info.name.text = arg.name;

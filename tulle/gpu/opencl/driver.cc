@@ -17,7 +17,8 @@ using SteadyClock = std::chrono::steady_clock;
 // The rate at which device memory is read and written together: the best of a few rounds of copying one
 // buffer to another, in as many commands as there are compute units (a CPU device runs each on one core).
 // 0 when the device refuses. Takes at most about 0.4 s.
-std::uint64_t MeasureBandwidth(const NativeDevice& device, std::uint64_t max_allocation, std::uint32_t units) {
+std::uint64_t MeasureBandwidth(const NativeDevice& device, std::uint64_t max_allocation,
+                               std::uint32_t units) {
   constexpr std::uint64_t kMostBytes = 128u << 20;  // well above caches
   constexpr auto kBudget = std::chrono::milliseconds(250);
   constexpr int kRounds = 8;
@@ -28,7 +29,8 @@ std::uint64_t MeasureBandwidth(const NativeDevice& device, std::uint64_t max_all
   cl_int status = CL_SUCCESS;
   const OwnedContext context = MakeContext(device, &status);
   if (!context) return 0;
-  OwnedQueue queue(clCreateCommandQueue(context.get(), device.device, CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE, &status));
+  OwnedQueue queue(
+      clCreateCommandQueue(context.get(), device.device, CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE, &status));
   if (!queue) queue.reset(clCreateCommandQueue(context.get(), device.device, 0, &status));
   const OwnedMemory from(clCreateBuffer(context.get(), CL_MEM_READ_WRITE, slice * slices, nullptr, &status));
   const OwnedMemory to(clCreateBuffer(context.get(), CL_MEM_READ_WRITE, slice * slices, nullptr, &status));
@@ -39,7 +41,8 @@ std::uint64_t MeasureBandwidth(const NativeDevice& device, std::uint64_t max_all
   for (int round = 0; round < kRounds && (round < 2 || SteadyClock::now() - start < kBudget); ++round) {
     const auto begin = SteadyClock::now();
     for (std::uint64_t i = 0; i < slices; ++i) {
-      status = clEnqueueCopyBuffer(queue.get(), from.get(), to.get(), i * slice, i * slice, slice, 0, nullptr, nullptr);
+      status = clEnqueueCopyBuffer(queue.get(), from.get(), to.get(), i * slice, i * slice, slice, 0, nullptr,
+                                   nullptr);
       if (status != CL_SUCCESS) break;
     }
     if (clFinish(queue.get()) != CL_SUCCESS || status != CL_SUCCESS) return 0;
@@ -59,7 +62,9 @@ DeviceInfo Describe(std::uint32_t index, const NativeDevice& device) {
   info.platform = PlatformText(device.platform, CL_PLATFORM_NAME);
   info.driver_version = DeviceText(device.device, CL_DRIVER_VERSION);
   const auto type = DeviceValue<cl_device_type>(device.device, CL_DEVICE_TYPE);
-  info.type = (type & CL_DEVICE_TYPE_CPU) != 0 ? "CPU" : (type & CL_DEVICE_TYPE_GPU) != 0 ? "GPU" : "ACCELERATOR";
+  info.type = (type & CL_DEVICE_TYPE_CPU) != 0   ? "CPU"
+              : (type & CL_DEVICE_TYPE_GPU) != 0 ? "GPU"
+                                                 : "ACCELERATOR";
   info.memory_bytes = DeviceValue<cl_ulong>(device.device, CL_DEVICE_GLOBAL_MEM_SIZE);
   info.max_allocation_bytes = DeviceValue<cl_ulong>(device.device, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
   info.compute_units = DeviceValue<cl_uint>(device.device, CL_DEVICE_MAX_COMPUTE_UNITS);
@@ -106,10 +111,11 @@ class OpenClDriver final : public Driver {
   }
 
   static Error NoDevices() {
-    return Error{Code::kNotFound,
-                 "this host has no OpenCL device: install a vendor's driver (on Debian, pocl-opencl-icd is one for "
-                 "the CPU), or let OCL_ICD_VENDORS name the directory of its .icd file",
-                 Scope::kNode};
+    return Error{
+        Code::kNotFound,
+        "this host has no OpenCL device: install a vendor's driver (on Debian, pocl-opencl-icd is one for "
+        "the CPU), or let OCL_ICD_VENDORS name the directory of its .icd file",
+        Scope::kNode};
   }
 
   Result<NativeDevice> Select(std::uint32_t index) const {

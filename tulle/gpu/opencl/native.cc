@@ -46,12 +46,14 @@ std::vector<NativeDevice> ListDevices() {
 
   std::vector<NativeDevice> devices;
   for (const auto& [name, platform] : platforms) {
-    if (clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 0, nullptr, &count) != CL_SUCCESS || count == 0) continue;
+    if (clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 0, nullptr, &count) != CL_SUCCESS || count == 0)
+      continue;
     std::vector<cl_device_id> found(count);
     if (clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, count, found.data(), nullptr) != CL_SUCCESS) continue;
     for (cl_device_id device : found) {
       const auto type = DeviceValue<cl_device_type>(device, CL_DEVICE_TYPE);
-      devices.push_back({platform, device, (type & CL_DEVICE_TYPE_CPU) != 0, name == "Portable Computing Language"});
+      devices.push_back(
+          {platform, device, (type & CL_DEVICE_TYPE_CPU) != 0, name == "Portable Computing Language"});
     }
   }
   return devices;

@@ -41,7 +41,7 @@ struct Context final : Object {
 // Lives from clCreateBuffer until the driver has deleted the buffer, which is when no command uses it.
 struct BufferMemory {
   std::shared_ptr<Reporter> reporter;
-  void* mapping = nullptr;             // ours; null: lent with the command, or the device's
+  void* mapping = nullptr;  // ours; null: lent with the command, or the device's
   std::size_t mapping_bytes = 0;
   std::uint64_t destroy_sequence = 0;  // the DestroyObject to answer; 0: none
 
@@ -69,21 +69,21 @@ struct Program final : Object {
 struct Kernel final : Object {
   static constexpr ObjectKind kKind = ObjectKind::kKernel;
   struct Arg {
-    Handle memory;                  // null: no buffer
+    Handle memory;  // null: no buffer
     std::uint64_t local_bytes = 0;
   };
   std::shared_ptr<NativeContext> context;
   OwnedKernel native;
   std::shared_ptr<const KernelDescription> description;
   std::vector<Arg> args;
-  std::uint64_t local_bytes = 0;    // of all local arguments
+  std::uint64_t local_bytes = 0;  // of all local arguments
 };
 
 // The pieces of one transfer that have come so far.
 struct Pieces {
   Transfer* transfer = nullptr;
-  Tracked* last = nullptr;          // a reference of ours; null: none was started
-  std::int32_t failed = 0;          // a piece could not be started: the rest is not, either
+  Tracked* last = nullptr;  // a reference of ours; null: none was started
+  std::int32_t failed = 0;  // a piece could not be started: the rest is not, either
 };
 
 struct Queue final : Object {
@@ -92,20 +92,20 @@ struct Queue final : Object {
   OwnedQueue native;
   bool in_order = true;
   bool profiles = false;
-  bool dirty = false;                // something was enqueued since the last clFlush
-  bool untracked = false;            // something untracked was enqueued since the last Finish
-  OwnedEvent last;                   // in-order: the last command, if it is untracked
-  std::uint64_t settled_count = 0;   // what of the context's service queue it has waited for
+  bool dirty = false;                         // something was enqueued since the last clFlush
+  bool untracked = false;                     // something untracked was enqueued since the last Finish
+  OwnedEvent last;                            // in-order: the last command, if it is untracked
+  std::uint64_t settled_count = 0;            // what of the context's service queue it has waited for
   std::map<std::uint64_t, Pieces> transfers;  // by their number; at most kMaxOpenTransfers
   QueueProgress progress;
 };
 
 struct Event final : Object {
   static constexpr ObjectKind kKind = ObjectKind::kEvent;
-  Tracked* tracked = nullptr;        // its command
-  OwnedEvent user;                   // or the user event
-  bool is_set = false;               // of a user event
-  std::int32_t failed = 0;           // a user event set to an error, or no native event at all
+  Tracked* tracked = nullptr;  // its command
+  OwnedEvent user;             // or the user event
+  bool is_set = false;         // of a user event
+  std::int32_t failed = 0;     // a user event set to an error, or no native event at all
 
   Event() = default;
   ~Event() override {
@@ -121,13 +121,17 @@ class OpenClBackend final : public Backend {
       : device_(device),
         completions_(*completions),
         reporter_(std::make_shared<Reporter>(completions)),
-        max_allocation_bytes_(DeviceValue<cl_ulong>(device.device, CL_DEVICE_MAX_MEM_ALLOC_SIZE, ~cl_ulong{0})),
+        max_allocation_bytes_(
+            DeviceValue<cl_ulong>(device.device, CL_DEVICE_MAX_MEM_ALLOC_SIZE, ~cl_ulong{0})),
         local_memory_bytes_(DeviceValue<cl_ulong>(device.device, CL_DEVICE_LOCAL_MEM_SIZE, ~cl_ulong{0})) {}
 
   ~OpenClBackend() override {
     // Nothing may wait for a program that is gone.
     table_.ForEach<Event>([this](Handle, Event& event) { SetUserEvent(event, CL_INVALID_EVENT); });
-    table_.ForEach<Queue>([this](Handle, Queue& queue) { AbandonTransfers(queue); clFinish(queue.native.get()); });
+    table_.ForEach<Queue>([this](Handle, Queue& queue) {
+      AbandonTransfers(queue);
+      clFinish(queue.native.get());
+    });
     for (const auto& queue : retired_) clFinish(queue->native.get());
     table_.ForEach<Context>([](Handle, Context& context) {
       if (context.native->service) clFinish(context.native->service.get());
@@ -189,14 +193,16 @@ class OpenClBackend final : public Backend {
     if (status == CL_SUCCESS && reporter_->full()) status = CL_OUT_OF_RESOURCES;
     const Handle event = message.event.handle;
     if (status == CL_SUCCESS && !event.null() && !table_.IsFree(event)) status = CL_INVALID_EVENT;
-    if (status == CL_SUCCESS && queue->settled_count != queue->context->settled_count) status = Settle(*queue);
+    if (status == CL_SUCCESS && queue->settled_count != queue->context->settled_count)
+      status = Settle(*queue);
 
     const bool may_fail = device_.fails_silently && unset_user_events_ != 0;
     const bool tracked = duty != Duty::kNone || !event.null() || may_fail;
     cl_event native = nullptr;
     if (status == CL_SUCCESS) {
-      status = start(queue->native.get(), static_cast<cl_uint>(waits_.size()), waits_.empty() ? nullptr : waits_.data(),
-                     tracked || queue->in_order ? &native : nullptr);
+      status =
+          start(queue->native.get(), static_cast<cl_uint>(waits_.size()),
+                waits_.empty() ? nullptr : waits_.data(), tracked || queue->in_order ? &native : nullptr);
     }
     if (status != CL_SUCCESS) {
       if (pieces != nullptr) pieces->failed = status;
@@ -270,7 +276,8 @@ class OpenClBackend final : public Backend {
   }
 
   void AbandonTransfers(Queue& queue) {
-    while (!queue.transfers.empty()) ClosePieces(queue, &queue.transfers.begin()->second, Handle{}, CL_SUCCESS);
+    while (!queue.transfers.empty())
+      ClosePieces(queue, &queue.transfers.begin()->second, Handle{}, CL_SUCCESS);
   }
 
   // Fills waits_. Pieces of a transfer follow each other even where the queue keeps no order, so that the
@@ -283,7 +290,8 @@ class OpenClBackend final : public Backend {
       if (event->has_failed()) return CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST;
       waits_.push_back(event->native());
     }
-    if (pieces != nullptr && pieces->last != nullptr && !queue.in_order) waits_.push_back(pieces->last->native.get());
+    if (pieces != nullptr && pieces->last != nullptr && !queue.in_order)
+      waits_.push_back(pieces->last->native.get());
     return CL_SUCCESS;
   }
 
@@ -360,7 +368,7 @@ class OpenClBackend final : public Backend {
   std::vector<std::unique_ptr<Queue>> retired_;  // destroyed by the program, not yet idle
   std::vector<Queue*> dirty_;
   std::uint32_t unset_user_events_ = 0;
-  std::vector<cl_event> waits_;                  // of the command at hand
+  std::vector<cl_event> waits_;  // of the command at hand
 };
 static_assert(HandlesEveryDeviceCommand<OpenClBackend>());
 
@@ -370,16 +378,25 @@ void OpenClBackend::Run(const wire::DestroyObject& message, const Command& comma
     case ObjectKind::kMemory:
       if (DestroyBuffer(handle, command)) return;
       break;
-    case ObjectKind::kQueue: DestroyQueue(handle); break;
+    case ObjectKind::kQueue:
+      DestroyQueue(handle);
+      break;
     case ObjectKind::kEvent:
       // Whoever still waits for a user event that nobody can set any more is told so.
       if (Event* event = table_.Find<Event>(handle)) SetUserEvent(*event, CL_INVALID_EVENT);
       table_.Take<Event>(handle);
       break;
-    case ObjectKind::kContext: table_.Take<Context>(handle); break;
-    case ObjectKind::kProgram: table_.Take<Program>(handle); break;
-    case ObjectKind::kKernel: table_.Take<Kernel>(handle); break;
-    case ObjectKind::kNone: break;
+    case ObjectKind::kContext:
+      table_.Take<Context>(handle);
+      break;
+    case ObjectKind::kProgram:
+      table_.Take<Program>(handle);
+      break;
+    case ObjectKind::kKernel:
+      table_.Take<Kernel>(handle);
+      break;
+    case ObjectKind::kNone:
+      break;
   }
   ReportDone(completions_, command);
 }
@@ -412,7 +429,8 @@ void OpenClBackend::Run(const wire::opencl::CreateContext& message, const Comman
   cl_int status = CL_SUCCESS;
   context->native->context = MakeContext(device_, &status);
   if (status == CL_SUCCESS && !device_.host_memory) {
-    context->native->service.reset(clCreateCommandQueue(context->native->context.get(), device_.device, 0, &status));
+    context->native->service.reset(
+        clCreateCommandQueue(context->native->context.get(), device_.device, 0, &status));
   }
   if (status == CL_SUCCESS && !table_.Insert(message.context.handle, context)) status = CL_INVALID_VALUE;
   Report(command, status);
@@ -450,7 +468,8 @@ std::int32_t OpenClBackend::CreateNativeBuffer(const Command& command, Buffer& b
       buffer.bytes = command.memory.first(buffer.size_bytes);
     } else {
       memory->mapping_bytes = buffer.size_bytes;
-      memory->mapping = ::mmap(nullptr, memory->mapping_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      memory->mapping =
+          ::mmap(nullptr, memory->mapping_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (memory->mapping == MAP_FAILED) {
         memory->mapping = nullptr;
         return CL_MEM_OBJECT_ALLOCATION_FAILURE;
@@ -483,11 +502,11 @@ std::int32_t OpenClBackend::EnqueueService(const Buffer& buffer, std::uint64_t o
   cl_int status = CL_SUCCESS;
   if (data == nullptr) {
     constexpr cl_uchar kZero = 0;
-    status = clEnqueueFillBuffer(context.service.get(), buffer.native.get(), &kZero, sizeof kZero, 0, buffer.size_bytes,
-                                 0, nullptr, &native);
+    status = clEnqueueFillBuffer(context.service.get(), buffer.native.get(), &kZero, sizeof kZero, 0,
+                                 buffer.size_bytes, 0, nullptr, &native);
   } else {
-    status = clEnqueueWriteBuffer(context.service.get(), buffer.native.get(), CL_FALSE, offset, data->payload.size(),
-                                  data->payload.data(), 0, nullptr, &native);
+    status = clEnqueueWriteBuffer(context.service.get(), buffer.native.get(), CL_FALSE, offset,
+                                  data->payload.size(), data->payload.data(), 0, nullptr, &native);
   }
   if (status != CL_SUCCESS) return status;
   clRetainEvent(native);
@@ -512,7 +531,8 @@ void OpenClBackend::Run(const wire::opencl::InitBuffer& message, const Command& 
     if (buffer->bytes.empty()) {
       status = EnqueueService(*buffer, message.offset_bytes, &command);
     } else {
-      std::memcpy(buffer->bytes.data() + message.offset_bytes, command.payload.data(), command.payload.size());
+      std::memcpy(buffer->bytes.data() + message.offset_bytes, command.payload.data(),
+                  command.payload.size());
       completions_.PayloadDone(command.sequence);
     }
   }
@@ -527,7 +547,8 @@ void OpenClBackend::Run(const wire::exec::LoadProgram& message, const Command& c
   program->loaded = LoadBinary(context->native->context.get(), device_.device, command.payload);
   const ByteVector body = EncodeReply(program->loaded);
   table_.Take<Program>(message.program);
-  if (!table_.Insert(message.program, program)) return ReportFailed(completions_, command, CL_INVALID_PROGRAM);
+  if (!table_.Insert(message.program, program))
+    return ReportFailed(completions_, command, CL_INVALID_PROGRAM);
   if (!command.payload.empty()) completions_.PayloadDone(command.sequence);
   completions_.Reply(command.opcode, command.sequence, body, 0);
 }
@@ -538,7 +559,8 @@ void OpenClBackend::Run(const wire::opencl::CreateKernel& message, const Command
     return ReportFailed(completions_, command, CL_INVALID_PROGRAM_EXECUTABLE);
   }
   const auto found = program->loaded.kernels.find(message.name.text);
-  if (found == program->loaded.kernels.end()) return ReportFailed(completions_, command, CL_INVALID_KERNEL_NAME);
+  if (found == program->loaded.kernels.end())
+    return ReportFailed(completions_, command, CL_INVALID_KERNEL_NAME);
   auto kernel = std::make_unique<Kernel>();
   kernel->context = program->context;
   kernel->description = found->second;
@@ -567,7 +589,8 @@ std::int32_t OpenClBackend::SetArg(const wire::opencl::SetKernelArg& message) {
       // Bytes where the driver expects one of its own pointers would be followed.
       if (!fits(ArgShape::kValue)) return CL_INVALID_ARG_VALUE;
       if (message.value.bytes.empty()) return CL_INVALID_ARG_SIZE;
-      status = clSetKernelArg(kernel->native.get(), message.index, message.value.bytes.size(), message.value.bytes.data());
+      status = clSetKernelArg(kernel->native.get(), message.index, message.value.bytes.size(),
+                              message.value.bytes.data());
       break;
     case ArgKind::kMemory: {
       if (!fits(ArgShape::kMemory)) return CL_INVALID_ARG_VALUE;
@@ -578,7 +601,8 @@ std::int32_t OpenClBackend::SetArg(const wire::opencl::SetKernelArg& message) {
         native = buffer->native.get();
         arg.memory = message.memory.handle;
       }
-      status = clSetKernelArg(kernel->native.get(), message.index, sizeof native, native == nullptr ? nullptr : &native);
+      status = clSetKernelArg(kernel->native.get(), message.index, sizeof native,
+                              native == nullptr ? nullptr : &native);
       break;
     }
     case ArgKind::kLocal:
@@ -602,10 +626,12 @@ void OpenClBackend::Run(const wire::opencl::CreateQueue& message, const Command&
   queue->context = context->native;
   queue->in_order = !message.flags.has(wire::opencl::QueueFlag::kOutOfOrder);
   queue->profiles = message.flags.has(wire::opencl::QueueFlag::kProfiling);
-  const cl_command_queue_properties properties = (queue->in_order ? 0 : CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE) |
-                                                 (queue->profiles ? CL_QUEUE_PROFILING_ENABLE : 0);
+  const cl_command_queue_properties properties =
+      (queue->in_order ? 0 : CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE) |
+      (queue->profiles ? CL_QUEUE_PROFILING_ENABLE : 0);
   cl_int status = CL_SUCCESS;
-  queue->native.reset(clCreateCommandQueue(context->native->context.get(), device_.device, properties, &status));
+  queue->native.reset(
+      clCreateCommandQueue(context->native->context.get(), device_.device, properties, &status));
   if (status == CL_SUCCESS && !table_.Insert(message.queue.handle, queue)) status = CL_INVALID_VALUE;
   Report(command, status);
 }
@@ -646,9 +672,10 @@ void OpenClBackend::Run(const wire::opencl::EnqueueKernel& message, const Comman
       message, command, Duty::kNone, [&] { return CheckKernel(message, &kernel); },
       [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
         const bool any_local = message.local_size != wire::Vec3{};
-        return clEnqueueNDRangeKernel(queue, kernel->native.get(), message.work_dim, message.global_offset.data(),
-                                      message.global_size.data(), any_local ? message.local_size.data() : nullptr,
-                                      wait_count, waits, event);
+        return clEnqueueNDRangeKernel(queue, kernel->native.get(), message.work_dim,
+                                      message.global_offset.data(), message.global_size.data(),
+                                      any_local ? message.local_size.data() : nullptr, wait_count, waits,
+                                      event);
       });
 }
 
@@ -668,8 +695,8 @@ void OpenClBackend::Run(const wire::opencl::EnqueueWrite& message, const Command
   Enqueue(
       message, command, Duty::kPayloadDone, [&] { return CheckWrite(buffer, message); },
       [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
-        return clEnqueueWriteBuffer(queue, buffer->native.get(), CL_FALSE, message.offset_bytes, command.payload.size(),
-                                    command.payload.data(), wait_count, waits, event);
+        return clEnqueueWriteBuffer(queue, buffer->native.get(), CL_FALSE, message.offset_bytes,
+                                    command.payload.size(), command.payload.data(), wait_count, waits, event);
       });
 }
 
@@ -679,8 +706,9 @@ void OpenClBackend::Run(const wire::opencl::EnqueueCopy& message, const Command&
   Enqueue(
       message, command, Duty::kNone, [&] { return CheckCopy(source, destination, message); },
       [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
-        return clEnqueueCopyBuffer(queue, source->native.get(), destination->native.get(), message.source_offset_bytes,
-                                   message.destination_offset_bytes, message.size_bytes, wait_count, waits, event);
+        return clEnqueueCopyBuffer(queue, source->native.get(), destination->native.get(),
+                                   message.source_offset_bytes, message.destination_offset_bytes,
+                                   message.size_bytes, wait_count, waits, event);
       });
 }
 
@@ -690,8 +718,8 @@ void OpenClBackend::Run(const wire::opencl::EnqueueFill& message, const Command&
   Enqueue(
       message, command, Duty::kNone, [&] { return CheckFill(buffer, message); },
       [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
-        return clEnqueueFillBuffer(queue, buffer->native.get(), pattern.data(), pattern.size(), message.offset_bytes,
-                                   message.size_bytes, wait_count, waits, event);
+        return clEnqueueFillBuffer(queue, buffer->native.get(), pattern.data(), pattern.size(),
+                                   message.offset_bytes, message.size_bytes, wait_count, waits, event);
       });
 }
 

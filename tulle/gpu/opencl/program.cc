@@ -33,10 +33,14 @@ ArgShape ShapeOf(const KernelDescription::Arg& arg) {
   if (IsImageOrSampler(arg.type_name)) return ArgShape::kOther;
   switch (arg.info.address_qualifier) {
     case CL_KERNEL_ARG_ADDRESS_GLOBAL:
-    case CL_KERNEL_ARG_ADDRESS_CONSTANT: return ArgShape::kMemory;
-    case CL_KERNEL_ARG_ADDRESS_LOCAL: return ArgShape::kLocal;
-    case CL_KERNEL_ARG_ADDRESS_PRIVATE: return ArgShape::kValue;
-    default: return ArgShape::kUnknown;
+    case CL_KERNEL_ARG_ADDRESS_CONSTANT:
+      return ArgShape::kMemory;
+    case CL_KERNEL_ARG_ADDRESS_LOCAL:
+      return ArgShape::kLocal;
+    case CL_KERNEL_ARG_ADDRESS_PRIVATE:
+      return ArgShape::kValue;
+    default:
+      return ArgShape::kUnknown;
   }
 }
 
@@ -59,7 +63,8 @@ class OpenClCompiler final : public Compiler {
       const auto* bytes = reinterpret_cast<const unsigned char*>(text.data());
       cl_int binary_status = CL_SUCCESS;
       if (size == 0) return Failed(CL_INVALID_BINARY);
-      program.reset(clCreateProgramWithBinary(context.get(), 1, &device_.device, &size, &bytes, &binary_status, &status));
+      program.reset(clCreateProgramWithBinary(context.get(), 1, &device_.device, &size, &bytes,
+                                              &binary_status, &status));
       if (status == CL_SUCCESS) status = binary_status;
     }
     if (status != CL_SUCCESS) return Failed(status);
@@ -70,7 +75,8 @@ class OpenClCompiler final : public Compiler {
     if (output.status != CL_SUCCESS) return output;
 
     std::size_t binary_size = 0;
-    status = clGetProgramInfo(program.get(), CL_PROGRAM_BINARY_SIZES, sizeof binary_size, &binary_size, nullptr);
+    status =
+        clGetProgramInfo(program.get(), CL_PROGRAM_BINARY_SIZES, sizeof binary_size, &binary_size, nullptr);
     if (status != CL_SUCCESS || binary_size == 0 || binary_size > wire::kMaxProgramBytes) {
       return Failed(CL_OUT_OF_RESOURCES);
     }
@@ -128,11 +134,9 @@ KernelDescription DescribeKernel(cl_kernel kernel, cl_device_id device) {
       return clGetKernelArgInfo(kernel, i, what, sizeof *value, value, nullptr) == CL_SUCCESS;
     };
     const auto text = [&](cl_kernel_arg_info what, std::size_t most) {
-      return Text(
-          [&](std::size_t size, void* out, std::size_t* needed) {
-            return clGetKernelArgInfo(kernel, i, what, size, out, needed);
-          },
-          most);
+      return Text([&](std::size_t size, void* out,
+                      std::size_t* needed) { return clGetKernelArgInfo(kernel, i, what, size, out, needed); },
+                  most);
     };
     if (!get(CL_KERNEL_ARG_ADDRESS_QUALIFIER, &arg.info.address_qualifier)) {
       described.has_arg_info = false;
@@ -156,7 +160,8 @@ LoadedProgram LoadBinary(cl_context context, cl_device_id device, ByteView binar
   const std::size_t size = binary.size();
   const auto* bytes = reinterpret_cast<const unsigned char*>(binary.data());
   cl_int binary_status = CL_SUCCESS;
-  OwnedProgram program(clCreateProgramWithBinary(context, 1, &device, &size, &bytes, &binary_status, &loaded.status));
+  OwnedProgram program(
+      clCreateProgramWithBinary(context, 1, &device, &size, &bytes, &binary_status, &loaded.status));
   if (loaded.status == CL_SUCCESS) loaded.status = binary_status;
   if (loaded.status != CL_SUCCESS) return loaded;
   loaded.status = clBuildProgram(program.get(), 1, &device, kArgInfoOption, nullptr, nullptr);
@@ -206,7 +211,8 @@ ByteVector EncodeReply(const LoadedProgram& loaded) {
   ByteVector body = encode(true);
   if (body.size() > wire::kMaxBodyBytes) body = encode(false);
   if (body.size() > wire::kMaxBodyBytes) {
-    const wire::exec::LoadProgramReply reply{CL_OUT_OF_RESOURCES, {"the description of its kernels is too long"}};
+    const wire::exec::LoadProgramReply reply{CL_OUT_OF_RESOURCES,
+                                             {"the description of its kernels is too long"}};
     body.resize(wire::EncodedSize(reply));
     wire::Encode(reply, body);
   }

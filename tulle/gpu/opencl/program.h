@@ -13,11 +13,11 @@ namespace tulle::gpu::opencl {
 
 // What clSetKernelArg takes for an argument.
 enum class ArgShape : std::uint8_t {
-  kUnknown,   // the driver does not say: it must check by itself
+  kUnknown,  // the driver does not say: it must check by itself
   kValue,
-  kMemory,    // a buffer
+  kMemory,  // a buffer
   kLocal,
-  kOther,     // an image, a sampler, ...: nothing that a command can name yet
+  kOther,  // an image, a sampler, ...: nothing that a command can name yet
 };
 
 // One kernel as the driver describes it. Immutable.
@@ -30,17 +30,17 @@ struct KernelDescription {
   };
   std::string name;
   std::string attributes;
-  wire::opencl::KernelInfo info;       // its texts and args are empty: they are the members here
-  std::vector<Arg> args;               // arg_count of them
+  wire::opencl::KernelInfo info;  // its texts and args are empty: they are the members here
+  std::vector<Arg> args;          // arg_count of them
   bool has_arg_info = false;
 };
 
 KernelDescription DescribeKernel(cl_kernel kernel, cl_device_id device);
 
 struct LoadedProgram {
-  std::int32_t status = 0;             // of clBuildProgram
+  std::int32_t status = 0;  // of clBuildProgram
   std::string log;
-  OwnedProgram program;                // null unless status is 0
+  OwnedProgram program;  // null unless status is 0
   // By name; shared with the kernel objects made from it.
   std::map<std::string, std::shared_ptr<const KernelDescription>, std::less<>> kernels;
 };

@@ -104,7 +104,8 @@ void Reporter::EndFailed() {
     std::lock_guard lock(mutex_);
     for (Tracked* command = under_way_; command != nullptr; command = command->next_) {
       cl_int status = CL_QUEUED;
-      clGetEventInfo(command->native.get(), CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status, nullptr);
+      clGetEventInfo(command->native.get(), CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status,
+                     nullptr);
       if (status >= 0) continue;
       command->Ref();
       failed_.push_back(command);
@@ -131,9 +132,11 @@ void CL_CALLBACK Reporter::OnEnd(cl_event, cl_int status, void* tracked) {
 
 void Reporter::End(Tracked* command, cl_int native_status) {
   const std::int32_t status = std::min<std::int32_t>(native_status, CL_COMPLETE);
-  if (command->status_.exchange(status, std::memory_order_acq_rel) <= CL_COMPLETE) return;  // EndFailed was faster
+  if (command->status_.exchange(status, std::memory_order_acq_rel) <= CL_COMPLETE)
+    return;  // EndFailed was faster
   switch (command->duty) {
-    case Tracked::Duty::kNone: break;
+    case Tracked::Duty::kNone:
+      break;
     case Tracked::Duty::kReadReply: {
       const std::uint64_t bytes = status == CL_COMPLETE ? command->payload_bytes : 0;
       const wire::opencl::EnqueueReadReply reply{status, {bytes}};
@@ -142,7 +145,9 @@ void Reporter::End(Tracked* command, cl_int native_status) {
       completions_->Reply(wire::kOpcodeOf<wire::opencl::EnqueueRead>, command->sequence, body, bytes);
       break;
     }
-    case Tracked::Duty::kPayloadDone: completions_->PayloadDone(command->sequence); break;
+    case Tracked::Duty::kPayloadDone:
+      completions_->PayloadDone(command->sequence);
+      break;
   }
 
   EventCompletion completion{command->event, status};
@@ -162,7 +167,8 @@ void Reporter::End(Tracked* command, cl_int native_status) {
   if (transfer != nullptr) {
     Merge(completion, &transfer->completion);
     if (--transfer->running == 0 && transfer->closed) {
-      if (!transfer->completion.event.null()) reports_.push_back({Report::Kind::kEvent, 0, transfer->completion});
+      if (!transfer->completion.event.null())
+        reports_.push_back({Report::Kind::kEvent, 0, transfer->completion});
       delete transfer;
     }
   }

@@ -27,18 +27,18 @@ class Reporter;
 struct QueueProgress {
   struct Group {
     std::uint32_t running = 0;
-    bool closed = false;               // by a Finish:
+    bool closed = false;  // by a Finish:
     std::uint64_t finish_sequence = 0;
   };
-  std::deque<Group> groups{1};         // the last one is open
-  std::uint64_t first_group = 0;       // number of groups.front()
-  std::uint64_t running = 0;           // in all groups
+  std::deque<Group> groups{1};    // the last one is open
+  std::uint64_t first_group = 0;  // number of groups.front()
+  std::uint64_t running = 0;      // in all groups
 };
 
 // A transfer that was sent in pieces: one event for all of them. Owned by the reporter.
 struct Transfer {
   std::uint32_t running = 0;
-  bool closed = false;                 // the last piece was seen, or will never come
+  bool closed = false;                       // the last piece was seen, or will never come
   wire::opencl::EventCompletion completion;  // what its event will say; null handle: nobody asked
 };
 
@@ -47,13 +47,13 @@ struct Tracked {
   enum class Duty { kNone, kReadReply, kPayloadDone };
 
   OwnedEvent native;
-  wire::Handle event;                  // null: nobody asked (or the transfer has it)
+  wire::Handle event;  // null: nobody asked (or the transfer has it)
   bool profiles = false;
   Duty duty = Duty::kNone;
-  std::uint64_t sequence = 0;          // of the command that the duty is for
-  std::uint64_t payload_bytes = 0;     // kReadReply
+  std::uint64_t sequence = 0;       // of the command that the duty is for
+  std::uint64_t payload_bytes = 0;  // kReadReply
   QueueProgress* queue = nullptr;
-  Transfer* transfer = nullptr;        // null: sent whole
+  Transfer* transfer = nullptr;  // null: sent whole
 
   // The final status; 1 before the end. Negative: nothing may wait for it any more.
   std::int32_t status() const { return status_.load(std::memory_order_acquire); }
@@ -67,7 +67,7 @@ struct Tracked {
   friend class Reporter;
   Reporter* reporter_ = nullptr;
   std::uint64_t group_ = 0;
-  Tracked* next_ = nullptr;            // of those under way
+  Tracked* next_ = nullptr;  // of those under way
   Tracked* previous_ = nullptr;
   std::atomic<std::int32_t> status_{1};
   std::atomic<int> owners_{1};
@@ -116,8 +116,8 @@ class Reporter {
   struct Report {
     enum class Kind { kEvent, kFinish, kMemoryFreed };
     Kind kind;
-    std::uint64_t sequence;                     // kFinish, kMemoryFreed
-    wire::opencl::EventCompletion completion;   // kEvent
+    std::uint64_t sequence;                    // kFinish, kMemoryFreed
+    wire::opencl::EventCompletion completion;  // kEvent
   };
 
   static void CL_CALLBACK OnEnd(cl_event native, cl_int status, void* tracked);
