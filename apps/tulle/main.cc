@@ -106,9 +106,10 @@ int Main(int argc, char** argv) {
   up_command->add_flag("--detach", detach, "Return when the mesh runs; `tulle down` stops it");
   up_command->add_option("--ready-fd", up.ready_fd, "Descriptor that gets a line when the mesh runs")->group("");
   up_command->callback([&] {
-    use_state_dir();
-    up.state_dir = state_dir;
     if (!detach) {
+      up.name_state_dir = state_dir != DefaultStateDir();
+      use_state_dir();
+      up.state_dir = state_dir;
       code = Report(Up(up));
       return;
     }
@@ -133,8 +134,8 @@ int Main(int argc, char** argv) {
       "The exit code is the program's (128 + n when signal n ended it); 125: there was no vGPU for it, 126: it could\n"
       "not be executed, 127: there is no such command.");
   run_command->add_option("--memory", run.memory, "Memory of each vGPU, such as 512MiB or 4GiB [1GiB]");
-  run_command->add_option("--compute", run.compute, "Share of a GPU of each vGPU, such as 50% [25%]");
-  run_command->add_option("--level", run.level, "best-effort: what others leave; burst: the share, more when idle; guaranteed: exactly the share; dedicated: a whole GPU [burst]");
+  run_command->add_option("--compute", run.compute, "Share of a GPU that is reserved for each vGPU, such as 50% [25%]; programs are not held to it yet");
+  run_command->add_option("--level", run.level, "What the share reserves. best-effort: nothing; burst, guaranteed: the share; dedicated: a whole GPU [burst]");
   run_command->add_option("--gpus", run.gpus, "How many vGPUs the program sees")->check(CLI::Range(1u, 64u))->capture_default_str();
   run_command->add_option("--type", run.types, "Any of these GPU types (a part of the name, see `tulle get gpus`)")->delimiter(',');
   run_command->add_option("--vendor", run.vendors, "Any of these GPU vendors (a part of the name)")->delimiter(',');
@@ -189,7 +190,7 @@ int Main(int argc, char** argv) {
 
   CLI::App* delete_command = app.add_subcommand("delete", "Release claims; their programs lose their vGPUs");
   delete_command->footer("Example: tulle delete claim train");
-  add_kind(delete_command);
+  delete_command->add_option("KIND", kind_text, "claim: the other kinds go with their claim or their daemon")->required();
   delete_command->add_option("NAME", names, "Which")->required();
   delete_command->callback(with_kind([&](sdk::Client& client, sdk::Kind kind, Output) -> Status {
     if (kind != sdk::Kind::kClaim) {

@@ -264,7 +264,7 @@ std::string Details(const T& resource, std::int64_t now_us) {
   facts.emplace_back("Labels", Join(resource.metadata.labels));
   facts.emplace_back("Tenant", resource.metadata.tenant);
   facts.emplace_back("Uid", resource.metadata.uid);
-  facts.emplace_back("Version", std::to_string(resource.metadata.resource_version));
+  facts.emplace_back("Resource version", std::to_string(resource.metadata.resource_version));
   std::size_t width = 0;
   for (const auto& [name, value] : facts) width = std::max(width, name.size());
   std::string text;

@@ -227,7 +227,7 @@ class Mesh {
     }
     text += Gpus();
     text += "  state, logs  " + options_.state_dir + "\n\nRun a program on a vGPU, in another terminal:\n\n";
-    if (options_.state_dir != DefaultStateDir()) text += "  export TULLE_STATE_DIR=" + options_.state_dir + "\n";
+    if (options_.name_state_dir) text += "  export TULLE_STATE_DIR=" + options_.state_dir + "\n";
     text += "  tulle run -- clinfo\n\nSee also `tulle status`, `tulle get gpus`, `tulle --help`. Ctrl-C stops everything.\n";
     return text;
   }

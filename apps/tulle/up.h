@@ -11,6 +11,7 @@ namespace tulle::cli {
 
 struct UpOptions {
   std::string state_dir;
+  bool name_state_dir = false;                 // other commands look elsewhere unless told: the banner tells how
   int nodes = 1;
   std::string listen = "127.0.0.1:7400";       // of the controller: HOST:PORT, port 0: any
   std::string http_listen = "127.0.0.1:7401";  // of its JSON API
