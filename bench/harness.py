@@ -44,7 +44,8 @@ class Mesh:
         self.state = tempfile.mkdtemp(prefix="tulle-bench-")
         self.env = {**os.environ, "TULLE_STATE_DIR": self.state}
         self.log = open(Path(self.state) / "mesh.log", "w+")
-        self.process = subprocess.Popen([self.bin / "tulle", "up"], env=self.env, stdout=self.log, stderr=self.log)
+        up = [self.bin / "tulle", "up", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
+        self.process = subprocess.Popen(up, env=self.env, stdout=self.log, stderr=self.log)
         deadline = time.monotonic() + MESH_START_S
         while subprocess.run([self.bin / "tulle", "status"], env=self.env, capture_output=True).returncode != 0:
             if self.process.poll() is not None or time.monotonic() > deadline:
