@@ -63,14 +63,11 @@ RingResult RingWriter::TryWrite(RecordHeader header, ByteView body) {
 }
 
 bool RingWriter::MustWakeReader() {
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with AnnounceSleep
-  return indices_.reader_sleeps.load(std::memory_order_relaxed) != 0 &&
-         indices_.reader_sleeps.exchange(0, std::memory_order_relaxed) != 0;
+  return indices_.reader_sleeps.exchange(0, std::memory_order_acq_rel) != 0;
 }
 
 RingResult RingWriter::AnnounceWait(std::uint64_t body_bytes) {
-  indices_.writer_waits.store(1, std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with MustWakeWriter
+  indices_.writer_waits.exchange(1, std::memory_order_acq_rel);
   const RingResult room = CheckRoom(Padded(sizeof(RecordHeader) + body_bytes));
   if (room != RingResult::kNotNow) CancelWait();
   return room;
@@ -102,14 +99,11 @@ void RingReader::Pop() {
 }
 
 bool RingReader::MustWakeWriter() {
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with AnnounceWait
-  return indices_.writer_waits.load(std::memory_order_relaxed) != 0 &&
-         indices_.writer_waits.exchange(0, std::memory_order_relaxed) != 0;
+  return indices_.writer_waits.exchange(0, std::memory_order_acq_rel) != 0;
 }
 
 bool RingReader::AnnounceSleep() {
-  indices_.reader_sleeps.store(1, std::memory_order_relaxed);
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // pairs with MustWakeReader
+  indices_.reader_sleeps.exchange(1, std::memory_order_acq_rel);
   if (!HasRecord()) return true;
   CancelSleep();
   return false;

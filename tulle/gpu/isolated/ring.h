@@ -3,11 +3,11 @@
 // is checked before it is used, since either end may be hostile.
 //
 // Sleeping. A reader that finds nothing sets reader_sleeps, then looks once more; a writer publishes, then
-// looks at reader_sleeps. Each does a store followed by a load of what the other stores, with a
-// seq_cst fence between the two; the fences are totally ordered, so at least one of the two loads sees the
-// other's store: either the reader finds the record, or the writer sees that it must wake the reader. The
-// same holds for a writer that finds no room (writer_waits). Whoever wakes takes the flag back (exchange), so
-// that one sleep costs one wake-up.
+// takes reader_sleeps back. Every change of the flag is an acq_rel exchange, and exchanges of one flag happen
+// one after the other: when the reader's comes first, the writer gets to see it and must wake the reader; when
+// the writer's comes first, the reader's synchronises with it, and its second look finds what was published.
+// The same holds for a writer that finds no room (writer_waits). One sleep costs one wake-up, since whoever
+// wakes has taken the flag.
 //
 // Thread rule: one thread at a time at each end.
 #pragma once
@@ -81,7 +81,7 @@ class RingWriter {
   bool MustWakeReader();
   // After TryWrite said kNotNow: that again when there is still no room; the reader will see that someone waits.
   RingResult AnnounceWait(std::uint64_t body_bytes);
-  void CancelWait() { indices_.writer_waits.store(0, std::memory_order_relaxed); }
+  void CancelWait() { indices_.writer_waits.exchange(0, std::memory_order_acq_rel); }
   std::atomic<std::uint32_t>* wait_word() { return &indices_.writer_waits; }
 
  private:
@@ -107,7 +107,7 @@ class RingReader {
   bool MustWakeWriter();
   // True when there is nothing, and the writer will see that the reader sleeps.
   bool AnnounceSleep();
-  void CancelSleep() { indices_.reader_sleeps.store(0, std::memory_order_relaxed); }
+  void CancelSleep() { indices_.reader_sleeps.exchange(0, std::memory_order_acq_rel); }
   std::atomic<std::uint32_t>* sleep_word() { return &indices_.reader_sleeps; }
 
  private:
