@@ -67,7 +67,14 @@ class Backend {
 
   // Starts one command. Called by one thread; returns without waiting for the device. What fails is
   // reported: in the reply if there is one; as the event's status if there is an event; and always as
-  // CommandFailed when the command had no reply and wants_status was not set.
+  // CommandFailed when the command had no reply and wants_status was not set. A command that fails only when
+  // it runs (what it waited for failed) says so in its reply and its event alone, as drivers do.
+  //
+  // Reports of one command come in this order: reply or PayloadDone, then its event; a Finish is answered
+  // behind all of these of the commands before it. To wait for an event that is known to have failed fails
+  // with CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST. A user event that is destroyed before it was set
+  // counts as failed. SetKernelArg of a kind that the argument is not (a value for a buffer, ...) fails with
+  // CL_INVALID_ARG_VALUE, and a kernel whose buffer was destroyed with CL_INVALID_KERNEL_ARGS.
   virtual void Submit(const Command& command) = 0;
 
   // Commands submitted so far need not wait for more to come (end of a batch).

@@ -50,11 +50,13 @@ wire::WireResult Dispatch(const Command& command, wire::Arena& arena, Handlers& 
 template <typename Handlers>
 constexpr bool HandlesEveryDeviceCommand() {
   bool all = true;
-  wire::ForEachRow(wire::kCommands, [&](const auto& row) {
+  const auto check = [&](const auto& row) {
     using M = typename std::remove_cvref_t<decltype(row)>::Command;
     constexpr bool handled = requires(Handlers& h, const M& m, const Command& c) { h.Run(m, c); };
     if (row.place == wire::Place::kDevice && row.mode != wire::Mode::kNotice && !handled) all = false;
-  });
+  };
+  wire::ForEachRow(wire::kCommands, check);
+  wire::ForEachRow(wire::exec::kExecCommands, check);
   return all;
 }
 
