@@ -1,6 +1,7 @@
 #include "tulle/shim/core/connection.h"
 
 #include <condition_variable>
+#include <system_error>
 #include <thread>
 
 #include "tulle/base/log.h"
@@ -162,12 +163,16 @@ void Connection::Leave(Duration limit) {
     bool done = false;
   };
   const auto farewell = std::make_shared<Farewell>();
-  std::thread([this, farewell] {
-    if (session_->Send(wire::Goodbye{}).ok()) Flush();
-    const std::lock_guard lock(farewell->mutex);
-    farewell->done = true;
-    farewell->said.notify_one();
-  }).detach();
+  try {
+    std::thread([this, farewell] {
+      if (session_->Send(wire::Goodbye{}).ok()) Flush();
+      const std::lock_guard lock(farewell->mutex);
+      farewell->done = true;
+      farewell->said.notify_one();
+    }).detach();
+  } catch (const std::system_error&) {
+    return;  // no thread to be had: the worker sees the connection close
+  }
   std::unique_lock lock(farewell->mutex);
   farewell->said.wait_for(lock, limit, [&] { return farewell->done; });
 }
