@@ -51,12 +51,16 @@ Result<std::shared_ptr<Crypto>> Crypto::Create() {
   OSSL_LIB_CTX* library = OSSL_LIB_CTX_new();
   if (library == nullptr) return Failed("create an OpenSSL library context");
   std::shared_ptr<Crypto> crypto(new Crypto(library));
-  // Goes with the context. Without it OpenSSL would look for a configuration that names providers.
-  if (OSSL_PROVIDER_load(library, "default") == nullptr) return Failed("load OpenSSL's default provider");
+  // Without it OpenSSL would look for a configuration that names providers.
+  crypto->provider_ = OSSL_PROVIDER_load(library, "default");
+  if (crypto->provider_ == nullptr) return Failed("load OpenSSL's default provider");
   return crypto;
 }
 
-Crypto::~Crypto() { OSSL_LIB_CTX_free(library_); }
+Crypto::~Crypto() {
+  if (provider_ != nullptr) OSSL_PROVIDER_unload(provider_);  // the context does not do it
+  OSSL_LIB_CTX_free(library_);
+}
 
 Result<SecretKey> Crypto::Hkdf(ByteView key, ByteView salt, std::string_view info) const {
   const Owned<EVP_KDF, EVP_KDF_free> kdf(EVP_KDF_fetch(library_, "HKDF", nullptr));

@@ -11,6 +11,7 @@
 #include "tulle/base/result.h"
 
 struct ossl_lib_ctx_st;
+struct ossl_provider_st;
 
 namespace tulle::net {
 
@@ -50,6 +51,7 @@ class Crypto {
  private:
   explicit Crypto(ossl_lib_ctx_st* library) : library_(library) {}
   ossl_lib_ctx_st* library_;
+  ossl_provider_st* provider_ = nullptr;
 };
 
 // What OpenSSL has to say about the call of this thread that just failed; empties its error queue.
