@@ -232,6 +232,11 @@ class ExecutorProcess::Impl {
     body_.insert(body_.end(), body.begin(), body.end());
     first_ = header;
     in_pieces_ = (header.flags & kMoreFollows) != 0;
+    // All pieces but the last are full: what never ends is soon too long, and cannot keep us here.
+    if (in_pieces_ && body.size() != kMaxRecordBodyBytes) {
+      Fault("it sent a message in smaller pieces than it may");
+      return false;
+    }
     return !in_pieces_;
   }
 
@@ -248,8 +253,10 @@ class ExecutorProcess::Impl {
         received->kind = Received::Kind::kReady;
         return true;
       case RecordKind::kFailed:
-        // For a person to read, and cut to what a person reads.
+        if (ready_) break;
+        // For a person to read, and cut to what a person reads. It has nothing more to say.
         failure_ = Printable(AsText(received->body).substr(0, kReasonOutputBytes));
+        Fault("it could not start");
         return false;
       case RecordKind::kReply: {
         const auto entry = under_way_.find(header.sequence);

@@ -29,6 +29,7 @@ class Spinner {
       for (int i = 0; i < 16; ++i) {
         if (ready()) {
           Came();
+          busy_for_ = std::max(busy_for_ - busy_for_ / 256, kShortestBusy);
           return true;
         }
         Pause();
@@ -51,7 +52,6 @@ class Spinner {
     // A long wait counts as just too long, so that a few short ones make it worth looking again.
     const auto wait = std::min<std::chrono::nanoseconds>(Now() - wait_begin_, 4 * kLongest);
     usual_wait_ = (3 * usual_wait_ + wait) / 4;
-    busy_for_ = std::max(busy_for_ - busy_for_ / 256, kShortestBusy);
   }
 
  private:
