@@ -299,6 +299,7 @@ int Run(const RunOptions& options) {
   if (!options.with_local) environment["OCL_ICD_FILENAMES"] = std::nullopt;  // another loader's way to name ICDs
   auto program = Subprocess::Start({.argv = options.command,
                                     .environment = ChangeEnvironment(environ, environment),
+                                    .keep_other_fds = true,  // 3<file, <(command), make's job server
                                     .death_signal = SIGTERM,
                                     .keep_ignored_signals = true});
   int code;

@@ -26,6 +26,7 @@ struct Plan {
   std::size_t fd_count;
   int death_signal;
   bool own_group;
+  bool keep_other_fds;
   bool keep_ignored_signals;
   pid_t parent;
   int error_pipe;
@@ -62,12 +63,12 @@ struct Plan {
     if (dup2(plan.fds[i].first, plan.fds[i].second) < 0) FailChild(error_pipe);
   }
   // Close the rest at exec: the gaps between the targets, which are few, and all above.
-  for (unsigned from = 3; from <= static_cast<unsigned>(above); ++from) {
+  for (unsigned from = 3; !plan.keep_other_fds && from <= static_cast<unsigned>(above); ++from) {
     bool wanted = false;
     for (std::size_t i = 0; i < plan.fd_count; ++i) wanted |= plan.fds[i].second == static_cast<int>(from);
     if (!wanted) fcntl(static_cast<int>(from), F_SETFD, FD_CLOEXEC);  // fails when it is not open: fine
   }
-  syscall(SYS_close_range, above + 1, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */);
+  if (!plan.keep_other_fds) syscall(SYS_close_range, above + 1, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */);
 
   sigset_t none;
   sigemptyset(&none);
@@ -133,6 +134,7 @@ Result<Subprocess> Subprocess::Start(const SubprocessSpec& spec) {
             .fd_count = fds.size(),
             .death_signal = spec.death_signal,
             .own_group = spec.own_group,
+            .keep_other_fds = spec.keep_other_fds,
             .keep_ignored_signals = spec.keep_ignored_signals,
             .parent = getpid(),
             .error_pipe = write_end.get()};

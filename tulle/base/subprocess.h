@@ -22,8 +22,11 @@ struct SubprocessSpec {
   std::vector<std::string> argv;   // argv[0] is looked up in PATH when it has no '/'
   std::optional<std::vector<std::string>> environment;  // "NAME=value", the whole of it; default: the parent's
   // {ours, the child's number}. Standard input, output and error are inherited unless named here; every other
-  // descriptor is closed in the child. -1: /dev/null.
+  // descriptor is closed in the child, see keep_other_fds. -1: /dev/null.
   std::vector<std::pair<int, int>> fds;
+  // Descriptors that are not close-on-exec are inherited, as by fork and exec: for running a program in place of
+  // whoever started us, who may have opened some for it.
+  bool keep_other_fds = false;
   // Sent to the child when the *thread* that called Start ends; 0: none.
   int death_signal = 0;
   // A process group of its own, so that the terminal's signals do not reach it.

@@ -41,6 +41,21 @@ TEST(Subprocess, GetsArgumentsEnvironmentAndExactlyItsDescriptors) {
   EXPECT_TRUE(child->Wait(seconds(10))->ok());
 }
 
+TEST(Subprocess, KeepsOtherDescriptorsWhenAsked) {
+  Pipe out, meant, ours;
+  fcntl(meant.write.get(), F_SETFD, 0);  // as a shell does for 3>file
+  auto child = Subprocess::Start({.argv = {"ls", "/proc/self/fd"},
+                                  .fds = {{out.write.get(), 1}},
+                                  .keep_other_fds = true});
+  ASSERT_TRUE(child.ok()) << child.error().message;
+  out.write.reset();
+  const std::string listed = "\n" + ReadAll(out.read.get());
+  const auto has = [&](const UniqueFd& fd) { return listed.find("\n" + std::to_string(fd.get()) + "\n") != listed.npos; };
+  EXPECT_TRUE(has(meant.write));
+  EXPECT_FALSE(has(ours.write)) << listed;
+  EXPECT_TRUE(child->Wait(seconds(10))->ok());
+}
+
 TEST(Subprocess, DescriptorsMaySwapPlaces) {
   Pipe a, b;
   const int x = a.write.get(), y = b.write.get();
