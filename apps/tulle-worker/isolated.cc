@@ -11,8 +11,8 @@ namespace {
 
 namespace isolated = gpu::isolated;
 
-// Address space for buffers, as a multiple of the vGPU's memory: memory of destroyed buffers that commands still
-// use overlaps with that of new ones, and holes between them must not fail a creation. Costs no memory.
+// Address space for buffers, as a multiple of the vGPU's memory: memory of destroyed buffers that commands
+// still use overlaps with that of new ones, and holes between them must not fail a creation. Costs no memory.
 constexpr std::uint64_t kArenaFactor = 2;
 
 std::vector<std::string> Arguments(const char* role, const ChildArguments& children) {
@@ -23,7 +23,8 @@ std::vector<std::string> Arguments(const char* role, const ChildArguments& child
 
 class IsolatedExecutor final : public worker::exec::Executor {
  public:
-  explicit IsolatedExecutor(std::unique_ptr<isolated::ExecutorProcess> process) : process_(std::move(process)) {}
+  explicit IsolatedExecutor(std::unique_ptr<isolated::ExecutorProcess> process)
+      : process_(std::move(process)) {}
 
   std::optional<worker::exec::Range> AllocateMemory(std::uint64_t size_bytes) override {
     const auto range = process_->AllocateMemory(size_bytes);
@@ -45,12 +46,13 @@ class IsolatedExecutor final : public worker::exec::Executor {
 
   bool Submit(worker::exec::Submission& submission) override {
     const bool with_payload = !submission.payload.empty();
-    isolated::Submission out{.opcode = submission.opcode,
-                             .flags = submission.wants_status ? std::uint16_t{wire::kWantStatus} : std::uint16_t{0},
-                             .sequence = submission.sequence,
-                             .body = submission.body,
-                             .payload = {},
-                             .memory = std::nullopt};
+    isolated::Submission out{
+        .opcode = submission.opcode,
+        .flags = submission.wants_status ? std::uint16_t{wire::kWantStatus} : std::uint16_t{0},
+        .sequence = submission.sequence,
+        .body = submission.body,
+        .payload = {},
+        .memory = std::nullopt};
     if (submission.memory.has_value()) {
       out.memory = isolated::Range{submission.memory->offset_bytes, submission.memory->size_bytes};
     }
@@ -72,16 +74,26 @@ class IsolatedExecutor final : public worker::exec::Executor {
   worker::exec::Receive TryReceive(worker::exec::Received* received) override {
     isolated::Received in;
     switch (process_->TryReceive(&in)) {
-      case isolated::Receive::kNothing: return worker::exec::Receive::kNothing;
-      case isolated::Receive::kDead: return worker::exec::Receive::kDead;
-      case isolated::Receive::kGot: break;
+      case isolated::Receive::kNothing:
+        return worker::exec::Receive::kNothing;
+      case isolated::Receive::kDead:
+        return worker::exec::Receive::kDead;
+      case isolated::Receive::kGot:
+        break;
     }
     using Kind = worker::exec::Received::Kind;
     switch (in.kind) {
-      case isolated::Received::Kind::kReady: return TryReceive(received);  // comes once
-      case isolated::Received::Kind::kReply: received->kind = Kind::kReply; break;
-      case isolated::Received::Kind::kNotice: received->kind = Kind::kNotice; break;
-      case isolated::Received::Kind::kPayloadDone: received->kind = Kind::kPayloadDone; break;
+      case isolated::Received::Kind::kReady:
+        return TryReceive(received);  // comes once
+      case isolated::Received::Kind::kReply:
+        received->kind = Kind::kReply;
+        break;
+      case isolated::Received::Kind::kNotice:
+        received->kind = Kind::kNotice;
+        break;
+      case isolated::Received::Kind::kPayloadDone:
+        received->kind = Kind::kPayloadDone;
+        break;
     }
     received->opcode = in.opcode;
     received->sequence = in.sequence;
@@ -148,7 +160,8 @@ class IsolatedBuilder final : public worker::build::Builder {
       : launcher_(*launcher), options_(std::move(options)) {}
   Result<std::unique_ptr<worker::build::Build>> Start(wire::opencl::ProgramKind kind, ByteView text,
                                                       std::string_view options) override {
-    TULLE_ASSIGN_OR_RETURN(auto process, isolated::BuildProcess::Start(launcher_, options_, {kind, text, options}));
+    TULLE_ASSIGN_OR_RETURN(auto process,
+                           isolated::BuildProcess::Start(launcher_, options_, {kind, text, options}));
     return std::unique_ptr<worker::build::Build>(std::make_unique<IsolatedBuild>(std::move(process)));
   }
 

@@ -1,6 +1,6 @@
-// tulle-worker: the process that is one vGPU, and in its other roles the processes in which that vGPU's tenant
-// code runs. A node starts it; the worker starts the rest. Only here is a driver chosen, and only the other roles
-// and --probe open it.
+// tulle-worker: the process that is one vGPU, and in its other roles the processes in which that vGPU's
+// tenant code runs. A node starts it; the worker starts the rest. Only here is a driver chosen, and only the
+// other roles and --probe open it.
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -63,7 +63,10 @@ int RunWorker(const Settings& settings) {
     for (const tulle::sandbox::Layer& layer : (*launcher)->layers()) {
       if (layer.available) continue;
       Log(layer.required ? LogLevel::kError : LogLevel::kWarn, "worker", "a layer of the sandbox is missing",
-          {{"layer", layer.name}, {"purpose", layer.purpose}, {"problem", layer.problem}, {"fix", layer.fix}});
+          {{"layer", layer.name},
+           {"purpose", layer.purpose},
+           {"problem", layer.problem},
+           {"fix", layer.fix}});
     }
     return tulle::app::MakeIsolatedDevice(launcher->get(), assignment, children);
   };
@@ -86,9 +89,11 @@ int RunWorker(const Settings& settings) {
 
 int main(int argc, char** argv) {
   Settings settings;
-  CLI::App app("The process that is one vGPU. Started by tulle-node; by hand only with --probe.", "tulle-worker");
-  app.add_option("--role", settings.role,
-                 "worker: serves one vGPU; executor, builder: started by a worker, run and compile its programs")
+  CLI::App app("The process that is one vGPU. Started by tulle-node; by hand only with --probe.",
+               "tulle-worker");
+  app.add_option(
+         "--role", settings.role,
+         "worker: serves one vGPU; executor, builder: started by a worker, run and compile its programs")
       ->check(CLI::IsMember({"worker", "executor", "builder"}))
       ->capture_default_str();
   app.add_flag("--probe", settings.probe, "Print this host's devices, one JSON object a line, and exit");
@@ -101,9 +106,10 @@ int main(int argc, char** argv) {
   app.add_option("--log-format", settings.log_format, "text: for people; json: one object a line")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
-  app.add_option("--sandbox", settings.sandbox,
-                 "required: refuse to serve where the host lacks a required layer; best-effort: serve with what "
-                 "there is (development only)")
+  app.add_option(
+         "--sandbox", settings.sandbox,
+         "required: refuse to serve where the host lacks a required layer; best-effort: serve with what "
+         "there is (development only)")
       ->check(CLI::IsMember({"required", "best-effort"}))
       ->capture_default_str();
   app.add_option("--spare-executors", settings.worker.spare_executors,
@@ -123,10 +129,12 @@ int main(int argc, char** argv) {
   InstallLogSink(settings);
 
   if (settings.probe) return Probe(settings);
-  if (settings.role == "executor") return tulle::gpu::isolated::RunExecutor(*tulle::gpu::opencl::OpenDriver());
+  if (settings.role == "executor")
+    return tulle::gpu::isolated::RunExecutor(*tulle::gpu::opencl::OpenDriver());
   if (settings.role == "builder") return tulle::gpu::isolated::RunBuilder(*tulle::gpu::opencl::OpenDriver());
   if (settings.control_fd < 0) {
-    std::fprintf(stderr, "tulle-worker: --control-fd is needed: a node starts workers (see tulle-worker --help)\n");
+    std::fprintf(stderr,
+                 "tulle-worker: --control-fd is needed: a node starts workers (see tulle-worker --help)\n");
     return 2;
   }
   return RunWorker(settings);

@@ -31,7 +31,8 @@ class WorkerProcessTest : public ::testing::Test {
     ASSERT_TRUE(pair.ok());
     std::vector<std::string> argv = {TULLE_WORKER_BINARY, "--control-fd=3", "--log-level=warn"};
     argv.insert(argv.end(), arguments.begin(), arguments.end());
-    auto process = Subprocess::Start({.argv = argv, .fds = {{pair->child.get(), 3}}, .death_signal = SIGKILL});
+    auto process =
+        Subprocess::Start({.argv = argv, .fds = {{pair->child.get(), 3}}, .death_signal = SIGKILL});
     ASSERT_TRUE(process.ok()) << ToString(process.error());
     process_.emplace(std::move(*process));
     control_ = std::move(pair->parent);
@@ -62,11 +63,13 @@ class WorkerProcessTest : public ::testing::Test {
     while (!done()) {
       pollfd fd{control_.get(), POLLIN, 0};
       const Duration left = deadline - clock_.Now();
-      if (poll(&fd, 1, static_cast<int>(std::max<std::int64_t>(0, left.count() / 1'000'000))) == 0) return false;
+      if (poll(&fd, 1, static_cast<int>(std::max<std::int64_t>(0, left.count() / 1'000'000))) == 0)
+        return false;
       auto received = ReceivePacket(control_.get(), room);
       if (!received.ok()) return done();
       if (!received->none) {
-        (void)wire::DispatchPacket(wire::node::kNodeCommands, ByteView(room).first(received->size_bytes), arena, *this);
+        (void)wire::DispatchPacket(wire::node::kNodeCommands, ByteView(room).first(received->size_bytes),
+                                   arena, *this);
       }
     }
     return true;
@@ -118,7 +121,8 @@ TEST_F(WorkerProcessTest, BuildsRunsAndReadsBack) {
   const Status attached = Attach(program);
   ASSERT_TRUE(attached.ok()) << ToString(attached.error());
   program.ExpectVectorAdd(41, 1'000'000);
-  EXPECT_TRUE(Await([&] { return stats_.memory_used_bytes >= 4'000'000 && stats_.device_time_ns_total > 0; }));
+  EXPECT_TRUE(
+      Await([&] { return stats_.memory_used_bytes >= 4'000'000 && stats_.device_time_ns_total > 0; }));
   program.session().Close();
   EXPECT_TRUE(Await([&] { return stats_.sessions == 0 && stats_.memory_used_bytes == 0; }));
   EXPECT_EQ(stats_.executor_crashes_total, 0u);

@@ -17,7 +17,8 @@ constexpr std::size_t kControlBytes = CMSG_SPACE(sizeof(int) * kMaxPacketFds);
 
 Result<SeqPacketPair> MakeSeqPacketPair() {
   int ends[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return ErrnoError("socketpair", errno);
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0)
+    return ErrnoError("socketpair", errno);
   return SeqPacketPair{UniqueFd(ends[0]), UniqueFd(ends[1])};
 }
 

@@ -13,7 +13,8 @@
 
 namespace tulle {
 
-// More than any packet between our processes needs; a fixed bound keeps the receiver's ancillary buffer small.
+// More than any packet between our processes needs; a fixed bound keeps the receiver's ancillary buffer
+// small.
 inline constexpr std::size_t kMaxPacketFds = 4;
 
 struct SeqPacketPair {
@@ -30,8 +31,8 @@ Status SendPacket(int socket, ByteView packet, std::span<const int> fds = {});
 // Receives one packet into `out` without blocking.
 struct ReceivedPacket {
   std::size_t size_bytes = 0;
-  bool none = false;            // nothing has arrived: wait for POLLIN
-  std::vector<UniqueFd> fds;    // close-on-exec
+  bool none = false;          // nothing has arrived: wait for POLLIN
+  std::vector<UniqueFd> fds;  // close-on-exec
 };
 // kUnavailable when the peer has closed; kInvalidArgument when the packet was longer than `out` or carried
 // more descriptors than kMaxPacketFds (it is gone, what came with it is closed). An empty packet cannot be

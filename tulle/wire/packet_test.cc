@@ -20,12 +20,13 @@ TEST(Packet, ReachesTheHandlerOfItsMessage) {
   WorkerEnd end;
   Arena arena;
   const ByteVector key(node::kKeyBytes);
-  EXPECT_EQ(DispatchPacket(node::kNodeCommands, EncodePacket(node::kNodeCommands, node::AddGrant{{"g1"}, {key}}),
-                           arena, end),
+  EXPECT_EQ(DispatchPacket(node::kNodeCommands,
+                           EncodePacket(node::kNodeCommands, node::AddGrant{{"g1"}, {key}}), arena, end),
             WireResult::kOk);
   EXPECT_EQ(end.grant, "g1");
-  EXPECT_EQ(DispatchPacket(node::kNodeCommands, EncodePacket(node::kNodeCommands, node::Shutdown{}), arena, end),
-            WireResult::kOk);
+  EXPECT_EQ(
+      DispatchPacket(node::kNodeCommands, EncodePacket(node::kNodeCommands, node::Shutdown{}), arena, end),
+      WireResult::kOk);
   EXPECT_EQ(end.shutdowns, 1);
 }
 
@@ -36,7 +37,8 @@ TEST(Packet, RefusesWhatIsBrokenOrNotForThisEnd) {
   EXPECT_EQ(DispatchPacket(node::kNodeCommands, packet, arena, end), WireResult::kWrongDirection);
   packet = EncodePacket(node::kNodeCommands, node::AddGrant{{"g1"}, {}});
   for (std::size_t size = 0; size < packet.size(); ++size) {
-    EXPECT_EQ(DispatchPacket(node::kNodeCommands, ByteView(packet).first(size), arena, end), WireResult::kTruncated)
+    EXPECT_EQ(DispatchPacket(node::kNodeCommands, ByteView(packet).first(size), arena, end),
+              WireResult::kTruncated)
         << size;
   }
   packet.push_back(std::byte{0});

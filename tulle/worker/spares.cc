@@ -59,7 +59,8 @@ void Spares::Replenish() {
         state->ready.push_back(std::move(*started));
       } else {
         state->not_before = clock_.Now() + kPauseAfterFailure;
-        Log(LogLevel::kWarn, "worker", "cannot start a spare executor", {{"error", ToString(started.error())}});
+        Log(LogLevel::kWarn, "worker", "cannot start a spare executor",
+            {{"error", ToString(started.error())}});
       }
     }
   }

@@ -37,9 +37,9 @@ class Program final : public session::ClientHandler {
   void OnLost(const Error& error) override { *lost_.lock() = error; }
 
   Status Attach(UniqueFd socket, const session::Target& target) {
-    TULLE_ASSIGN_OR_RETURN(session_, session::ClientSession::ConnectOver(
-                                         std::move(socket), {.target = target, .program = "test", .random = &random_},
-                                         this));
+    TULLE_ASSIGN_OR_RETURN(
+        session_, session::ClientSession::ConnectOver(
+                      std::move(socket), {.target = target, .program = "test", .random = &random_}, this));
     return OkStatus();
   }
   template <wire::Message M>
@@ -92,15 +92,19 @@ class Program final : public session::ClientHandler {
     for (std::size_t i = 0; i < count; ++i) data[i] = static_cast<std::uint32_t>(i);
     const ByteView bytes = std::as_bytes(std::span(data));
     CreateContextAndQueue();
-    const auto created = Send(opencl::CreateBuffer{{kContext}, {kBuffer}, {}, bytes.size()}, {}, wire::kWantStatus);
+    const auto created =
+        Send(opencl::CreateBuffer{{kContext}, {kBuffer}, {}, bytes.size()}, {}, wire::kWantStatus);
     EXPECT_EQ(WaitFor<wire::StatusReply>(created).status, 0);
     Send(opencl::EnqueueWrite{{kQueue}, {kBuffer}, 0, {bytes.size()}, 0, 0, {}, {}}, bytes);
     // What the null device understands too.
-    EXPECT_EQ(Build("kernel void null_add(global uint* data, uint value) { data[get_global_id(0)] += value; }").status,
-              0);
+    EXPECT_EQ(
+        Build("kernel void null_add(global uint* data, uint value) { data[get_global_id(0)] += value; }")
+            .status,
+        0);
     Send(opencl::CreateKernel{{kProgram}, {kKernel}, {"null_add"}});
     Send(opencl::SetKernelArg{{kKernel}, 0, {opencl::ArgKind::kMemory}, {kBuffer}, 0, {}});
-    Send(opencl::SetKernelArg{{kKernel}, 1, {opencl::ArgKind::kValue}, {}, 0, {std::as_bytes(std::span(&value, 1))}});
+    Send(opencl::SetKernelArg{
+        {kKernel}, 1, {opencl::ArgKind::kValue}, {}, 0, {std::as_bytes(std::span(&value, 1))}});
     for (std::uint32_t& number : data) number += value;
     RunAndCompare(bytes);
   }

@@ -20,12 +20,18 @@ constexpr int kPacketsPerTurn = 64;
 
 std::string_view ReasonName(wire::EndReason reason) {
   switch (reason) {
-    case wire::EndReason::kGoodbye: return "goodbye";
-    case wire::EndReason::kGrantRevoked: return "grant revoked";
-    case wire::EndReason::kDeviceLost: return "device lost";
-    case wire::EndReason::kProtocol: return "protocol breach";
-    case wire::EndReason::kShuttingDown: return "shutting down";
-    case wire::EndReason::kResource: return "over a limit";
+    case wire::EndReason::kGoodbye:
+      return "goodbye";
+    case wire::EndReason::kGrantRevoked:
+      return "grant revoked";
+    case wire::EndReason::kDeviceLost:
+      return "device lost";
+    case wire::EndReason::kProtocol:
+      return "protocol breach";
+    case wire::EndReason::kShuttingDown:
+      return "shutting down";
+    case wire::EndReason::kResource:
+      return "over a limit";
   }
   return "unknown";
 }
@@ -34,8 +40,10 @@ LogLevel LevelOf(wire::EndReason reason) {
   switch (reason) {
     case wire::EndReason::kDeviceLost:
     case wire::EndReason::kProtocol:
-    case wire::EndReason::kResource: return LogLevel::kWarn;
-    default: return LogLevel::kInfo;
+    case wire::EndReason::kResource:
+      return LogLevel::kWarn;
+    default:
+      return LogLevel::kInfo;
   }
 }
 
@@ -53,7 +61,9 @@ Worker::Worker(UniqueFd control, const Options& options, OpenDevice open_device,
 
 Worker::~Worker() = default;
 
-void Worker::Wake() { (void)eventfd_write(wake_.get(), 1); }
+void Worker::Wake() {
+  (void)eventfd_write(wake_.get(), 1);
+}
 
 void Worker::RequestShutdown() {
   shutdown_.store(true);
@@ -65,7 +75,8 @@ Worker::End Worker::Run() {
     pollfd fds[] = {{control_.get(), POLLIN, 0}, {wake_.get(), POLLIN, 0}};
     // Sessions' counters move without telling; without sessions all that changes wakes this thread.
     const bool tick = sessions_.load() != 0 || stats_wait_;
-    const int timeout_ms = tick ? static_cast<int>(options_.stats_interval / std::chrono::milliseconds(1)) : -1;
+    const int timeout_ms =
+        tick ? static_cast<int>(options_.stats_interval / std::chrono::milliseconds(1)) : -1;
     (void)poll(fds, 2, timeout_ms);
     if (fds[0].revents != 0) ReadControl();
     if (fds[1].revents != 0) {
@@ -100,14 +111,15 @@ void Worker::ReadControl() {
   for (int i = 0; i < kPacketsPerTurn && !shutdown_.load(); ++i) {
     auto received = ReceivePacket(control_.get(), room);
     if (!received.ok()) {
-      Log(LogLevel::kInfo, "worker", "the node is gone", {{"vgpu", vgpu_}, {"error", ToString(received.error())}});
+      Log(LogLevel::kInfo, "worker", "the node is gone",
+          {{"vgpu", vgpu_}, {"error", ToString(received.error())}});
       shutdown_.store(true);
       return;
     }
     if (received->none) return;
     received_fds_ = std::move(received->fds);
-    const auto result =
-        wire::DispatchPacket(wire::node::kNodeCommands, ByteView(room).first(received->size_bytes), arena, *this);
+    const auto result = wire::DispatchPacket(wire::node::kNodeCommands,
+                                             ByteView(room).first(received->size_bytes), arena, *this);
     received_fds_.clear();
     explicit_bzero(room.data(), received->size_bytes);  // it may have held a key
     if (result != wire::WireResult::kOk) {
@@ -132,7 +144,8 @@ void Worker::On(const wire::node::AssignVGpu& message) {
   auto device = open_device_(message);
   if (!device.ok()) {
     std::string reason = ToString(device.error());
-    Log(LogLevel::kError, "worker", "cannot open the device", {{"vgpu", message.vgpu.text}, {"error", reason}});
+    Log(LogLevel::kError, "worker", "cannot open the device",
+        {{"vgpu", message.vgpu.text}, {"error", reason}});
     reason.resize(std::min<std::size_t>(reason.size(), wire::kMaxReasonBytes));
     (void)Tell(wire::node::WorkerReady{1, {reason}});
     no_device_ = true;
@@ -185,7 +198,8 @@ void Worker::On(const wire::node::AdoptConnection&) {
   if (!quota_.has_value() || state->connections.size() >= sessions + options_.max_handshakes) {
     ++refused_;
     Log(LogLevel::kWarn, "worker", "connection refused",
-        {{"vgpu", vgpu_}, {"reason", quota_.has_value() ? "too many handshakes under way" : "no vGPU assigned"}});
+        {{"vgpu", vgpu_},
+         {"reason", quota_.has_value() ? "too many handshakes under way" : "no vGPU assigned"}});
     return;
   }
   Connection& connection = state->connections.emplace_back();
@@ -205,11 +219,14 @@ void Worker::On(const wire::node::AdoptConnection&) {
   }
 }
 
-void Worker::On(const wire::node::Shutdown&) { shutdown_.store(true); }
+void Worker::On(const wire::node::Shutdown&) {
+  shutdown_.store(true);
+}
 
 // --- sessions ---
 
-Result<session::GrantKey> Worker::KeyOf(Connection& connection, const std::string& vgpu, const std::string& grant) {
+Result<session::GrantKey> Worker::KeyOf(Connection& connection, const std::string& vgpu,
+                                        const std::string& grant) {
   if (vgpu != vgpu_) return Error{Code::kNotFound, "vGPU " + vgpu + " is not here"};
   auto state = state_.lock();
   const auto found = state->grants.find(grant);

@@ -1,5 +1,5 @@
-// The worker: the process that is one vGPU. It holds the grants' keys, takes connections from its node, runs a
-// thread per session, and reports what they use. It runs no tenant code and loads no driver.
+// The worker: the process that is one vGPU. It holds the grants' keys, takes connections from its node, runs
+// a thread per session, and reports what they use. It runs no tenant code and loads no driver.
 //
 // The thread that calls Run() owns the control link, the grants' changes and the list of sessions. Bounds:
 // Options and kMaxGrants.
@@ -88,8 +88,8 @@ class Worker {
   // One connection, from its arrival to the end of its session.
   struct Connection {
     std::thread thread;
-    UniqueFd socket;             // a duplicate, so that a handshake under way can be cut short; guarded by state_
-    std::string grant;           // once the client has named it; guarded by state_
+    UniqueFd socket;    // a duplicate, so that a handshake under way can be cut short; guarded by state_
+    std::string grant;  // once the client has named it; guarded by state_
     exec::EndRequest end;
     exec::SessionCounters counters;
     std::atomic<bool> finished{false};  // the thread is about to return
@@ -122,11 +122,11 @@ class Worker {
   const Options options_;
   const OpenDevice open_device_;
   const Clock& clock_;
-  UniqueFd wake_;                      // an eventfd: a session ended, or a shutdown was asked for
+  UniqueFd wake_;  // an eventfd: a session ended, or a shutdown was asked for
   std::atomic<bool> shutdown_{false};
 
   bool no_device_ = false;
-  std::string vgpu_;                   // set by AssignVGpu, before any connection
+  std::string vgpu_;  // set by AssignVGpu, before any connection
   Device device_;
   std::optional<quota::MemoryQuota> quota_;
   build::Slots build_slots_;
@@ -136,11 +136,11 @@ class Worker {
   std::atomic<std::size_t> sessions_{0};
   std::atomic<std::uint32_t> crashes_{0};
   std::atomic<std::uint32_t> refused_{0};
-  Totals ended_;                       // of sessions that are over
-  std::vector<UniqueFd> received_fds_; // of the packet at hand
+  Totals ended_;                        // of sessions that are over
+  std::vector<UniqueFd> received_fds_;  // of the packet at hand
   std::optional<ByteVector> told_stats_;
   Instant stats_told_at_{};
-  bool stats_wait_ = false;            // some may have changed, but it is too early to tell
+  bool stats_wait_ = false;  // some may have changed, but it is too early to tell
 };
 
 }  // namespace tulle::worker

@@ -58,12 +58,13 @@ class WorkerTest : public ::testing::Test {
     while (!done()) {
       pollfd fd{control_.get(), POLLIN, 0};
       const Duration left = deadline - clock_.Now();
-      if (poll(&fd, 1, static_cast<int>(std::max<std::int64_t>(0, left.count() / 1'000'000))) == 0) return false;
+      if (poll(&fd, 1, static_cast<int>(std::max<std::int64_t>(0, left.count() / 1'000'000))) == 0)
+        return false;
       auto received = ReceivePacket(control_.get(), room);
       if (!received.ok()) return done();
       if (received->none) continue;
-      EXPECT_EQ(wire::DispatchPacket(wire::node::kNodeCommands, ByteView(room).first(received->size_bytes), arena,
-                                     *this),
+      EXPECT_EQ(wire::DispatchPacket(wire::node::kNodeCommands, ByteView(room).first(received->size_bytes),
+                                     arena, *this),
                 wire::WireResult::kOk);
     }
     return true;
@@ -176,15 +177,15 @@ TEST_F(WorkerTest, SessionsShareTheMemoryOfTheVGpu) {
   ASSERT_TRUE(Attach(second, target_).ok());
   EXPECT_EQ(first.WaitFor<wire::AcquireMemoryReply>(first.Send(wire::AcquireMemory{40 * kMiB})).granted_bytes,
             40 * kMiB);
-  const auto refused =
-      second.WaitFor<wire::AcquireMemoryReply>(second.Send(wire::AcquireMemory{40 * kMiB}));
+  const auto refused = second.WaitFor<wire::AcquireMemoryReply>(second.Send(wire::AcquireMemory{40 * kMiB}));
   EXPECT_EQ(refused.granted_bytes, 0u);
   EXPECT_EQ(refused.available_bytes, 24 * kMiB);
   EXPECT_TRUE(Await([&] { return stats_.memory_used_bytes == 40 * kMiB; }));
   first.session().Close();
   EXPECT_TRUE(AwaitSessions(1));
-  EXPECT_EQ(second.WaitFor<wire::AcquireMemoryReply>(second.Send(wire::AcquireMemory{40 * kMiB})).granted_bytes,
-            40 * kMiB);
+  EXPECT_EQ(
+      second.WaitFor<wire::AcquireMemoryReply>(second.Send(wire::AcquireMemory{40 * kMiB})).granted_bytes,
+      40 * kMiB);
 }
 
 TEST_F(WorkerTest, RefusesWhatTheNodeDidNotGrant) {

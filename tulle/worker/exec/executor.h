@@ -24,7 +24,8 @@ class Executor;
 class Room {
  public:
   Room() = default;
-  Room(Executor* executor, std::uint32_t id, MutableByteView bytes) : executor_(executor), id_(id), bytes_(bytes) {}
+  Room(Executor* executor, std::uint32_t id, MutableByteView bytes)
+      : executor_(executor), id_(id), bytes_(bytes) {}
   Room(Room&& other) noexcept { *this = std::move(other); }
   Room& operator=(Room&& other) noexcept {
     Release();
@@ -55,21 +56,21 @@ struct Range {
 };
 
 struct Submission {
-  std::uint16_t opcode = 0;      // of kCommands with Place::kDevice, or of kExecCommands
-  bool wants_status = false;     // answer StatusReply though the row has no reply
+  std::uint16_t opcode = 0;   // of kCommands with Place::kDevice, or of kExecCommands
+  bool wants_status = false;  // answer StatusReply though the row has no reply
   std::uint64_t sequence = 0;
-  ByteView body;                 // copied
-  Room payload;                  // what the command brings, or room for what it wants; moved from on success
-  std::optional<Range> memory;   // CreateBuffer: where the buffer lies
+  ByteView body;                // copied
+  Room payload;                 // what the command brings, or room for what it wants; moved from on success
+  std::optional<Range> memory;  // CreateBuffer: where the buffer lies
 };
 
 struct Received {
   enum class Kind { kReply, kNotice, kPayloadDone };
   Kind kind = Kind::kReply;
   std::uint16_t opcode = 0;
-  std::uint64_t sequence = 0;    // the command's; 0 in a notice
-  ByteView body;                 // valid until the next TryReceive
-  Room payload;                  // a reply's bytes, exactly as many as its body announces
+  std::uint64_t sequence = 0;  // the command's; 0 in a notice
+  ByteView body;               // valid until the next TryReceive
+  Room payload;                // a reply's bytes, exactly as many as its body announces
 };
 
 enum class Receive { kGot, kNothing, kDead };

@@ -19,12 +19,14 @@ std::string CommandText(const wire::FrameHeader& header) {
   const wire::RowInfo* row = wire::FindRow(header.opcode);
   char number[8];
   std::snprintf(number, sizeof number, "0x%04x", header.opcode);
-  return std::string(row != nullptr ? row->name : std::string_view("command")) + " (" + number + ", sequence " +
-         std::to_string(header.sequence) + ")";
+  return std::string(row != nullptr ? row->name : std::string_view("command")) + " (" + number +
+         ", sequence " + std::to_string(header.sequence) + ")";
 }
 
 // What OnFrame and OnPayload return to stop the client's stream; the reason stands in ending_.
-Error Over() { return Error{Code::kCancelled, "the session is over", Scope::kSession}; }
+Error Over() {
+  return Error{Code::kCancelled, "the session is over", Scope::kSession};
+}
 
 }  // namespace
 
@@ -80,7 +82,8 @@ Ending Session::Run() {
 }
 
 bool Session::CanTakeCommands() {
-  if (held_.has_value() || unsent_.has_value() || client_.pending_bytes() > limits_.pending_output_bytes) return false;
+  if (held_.has_value() || unsent_.has_value() || client_.pending_bytes() > limits_.pending_output_bytes)
+    return false;
   // The next frame may bring the largest payload, and must find room for it.
   if (landing_.empty()) {
     auto room = executor_->AllocateRoom(wire::kMaxPayloadBytes);
@@ -242,7 +245,9 @@ constexpr bool Session::RunsEveryWorkerCommand() {
   bool all = true;
   wire::ForEachRow(wire::kCommands, [&](const auto& row) {
     using M = typename std::remove_cvref_t<decltype(row)>::Command;
-    constexpr bool runs = requires(Session& s, const wire::Checked<M>& m, Frame& f) { s.Run(m, f); };
+    constexpr bool runs = requires(Session & s, const wire::Checked<M>& m, Frame& f) {
+      s.Run(m, f);
+    };
     if (row.place == wire::Place::kWorker && !runs) all = false;
   });
   return all;
@@ -296,7 +301,8 @@ Session::Wait Session::Ready(const M& message, Frame& frame) {
   } else if constexpr (std::same_as<M, wire::opencl::BuildProgram>) {
     const bool full = builds_.size() >= limits_.builds;
     return full || IsBuilding(message.program.handle) ? Wait::kBuild : Wait::kNone;
-  } else if constexpr (std::same_as<M, wire::opencl::CreateKernel> || std::same_as<M, wire::opencl::ProgramText> ||
+  } else if constexpr (std::same_as<M, wire::opencl::CreateKernel> ||
+                       std::same_as<M, wire::opencl::ProgramText> ||
                        std::same_as<M, wire::opencl::GetProgramBinary>) {
     return IsBuilding(message.program.handle) ? Wait::kBuild : Wait::kNone;
   } else if constexpr (std::same_as<M, wire::DestroyObject>) {
@@ -337,8 +343,8 @@ void Session::Forward(Frame& frame, bool has_reply) {
 
 void Session::Forward(Frame& frame, bool wants_status, std::optional<Range> memory, const UnderWay* then) {
   if (then != nullptr) under_way_.emplace(frame.header.sequence, *then);
-  Submit(Submission{frame.header.opcode, wants_status, frame.header.sequence, frame.body, std::move(frame.payload),
-                    memory});
+  Submit(Submission{frame.header.opcode, wants_status, frame.header.sequence, frame.body,
+                    std::move(frame.payload), memory});
 }
 
 void Session::Submit(Submission submission) {

@@ -70,8 +70,8 @@ struct Shared {
 // How a session ended.
 struct Ending {
   wire::EndReason reason = wire::EndReason::kGoodbye;
-  std::string message;           // told to the client
-  std::string detail;            // for the worker's log only
+  std::string message;  // told to the client
+  std::string detail;   // for the worker's log only
   bool executor_crashed = false;
 };
 
@@ -82,8 +82,8 @@ class Session final : public session::FrameHandler {
           const SessionLimits& limits, EndRequest* end, SessionCounters* counters);
   ~Session() override;
 
-  // Serves the client until it leaves, breaks the protocol, is told to go, or loses its device. The client has
-  // been told why when this returns.
+  // Serves the client until it leaves, breaks the protocol, is told to go, or loses its device. The client
+  // has been told why when this returns.
   Ending Run();
 
   // session::FrameHandler: called by `client` within Run().
@@ -115,14 +115,14 @@ class Session final : public session::FrameHandler {
     wire::opencl::ProgramKind kind{};
     ByteVector text;
     ByteVector binary;
-    bool sealed = false;     // a build was asked for: the text stays as it is
+    bool sealed = false;  // a build was asked for: the text stays as it is
     bool building = false;
     bool on_device = false;  // the executor has heard of it
   };
   struct BuildJob {
     enum class Stage { kWaiting, kCompiling, kCompiled, kLoading, kDone };
     Stage stage = Stage::kWaiting;
-    std::uint64_t sequence = 0;        // of the BuildProgram; LoadProgram goes under it too
+    std::uint64_t sequence = 0;  // of the BuildProgram; LoadProgram goes under it too
     wire::Handle program;
     std::string options;
     std::string log;
@@ -219,31 +219,31 @@ class Session final : public session::FrameHandler {
 
   wire::HandleTable objects_;
   quota::Lease lease_;
-  std::unordered_map<std::uint32_t, Buffer> buffers_;    // by slot, as the next two
+  std::unordered_map<std::uint32_t, Buffer> buffers_;  // by slot, as the next two
   std::unordered_map<std::uint32_t, Program> programs_;
-  std::unordered_set<std::uint32_t> open_user_events_;   // the program has still to set them
-  std::vector<EventSlot> events_;                        // by slot
+  std::unordered_set<std::uint32_t> open_user_events_;  // the program has still to set them
+  std::vector<EventSlot> events_;                       // by slot
   std::uint64_t program_bytes_ = 0;
   std::unordered_map<std::uint64_t, UnderWay> under_way_;  // by sequence; bounded by the executor's own limit
   std::vector<BuildJob> builds_;
 
-  wire::Arena arena_;                  // of the command at hand
+  wire::Arena arena_;  // of the command at hand
   wire::Arena reply_arena_;
-  Room landing_;                       // kept for the next payload, so that there is always room for it
-  Room incoming_;                      // between OnPayload and OnFrame
+  Room landing_;   // kept for the next payload, so that there is always room for it
+  Room incoming_;  // between OnPayload and OnFrame
   std::optional<HeldFrame> held_;
   Wait held_for_ = Wait::kNone;
   std::optional<Instant> stuck_since_;  // commands lack memory that perhaps only the program can free
-  std::optional<Submission> unsent_;   // the executor's ring was full: everything else of it has happened
+  std::optional<Submission> unsent_;    // the executor's ring was full: everything else of it has happened
   ByteVector unsent_body_;
-  quota::Lease::Take taken_{};         // by ReadyToCreate, for the CreateBuffer at hand
-  std::uint64_t done_sequence_ = 0;    // last command that has reached the executor, or was done here
+  quota::Lease::Take taken_{};       // by ReadyToCreate, for the CreateBuffer at hand
+  std::uint64_t done_sequence_ = 0;  // last command that has reached the executor, or was done here
   std::uint64_t submitted_sequence_ = 0;
   std::uint64_t commands_ = 0;
   bool flush_executor_ = false;
   bool wants_slot_ = false;
   bool paused_ = false;
-  std::vector<pollfd> fds_;            // kept for its memory
+  std::vector<pollfd> fds_;  // kept for its memory
   std::optional<Ending> ending_;
 };
 

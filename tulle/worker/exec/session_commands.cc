@@ -20,8 +20,9 @@ void Session::SendStatus(const Frame& frame, std::int32_t status) {
 void Session::Run(const wire::Checked<wire::AcquireMemory>& message, Frame& frame) {
   const std::uint64_t size_bytes = message->size_bytes;
   const bool granted = lease_.Acquire(size_bytes);
-  Told(client_.SendReply(frame.header.opcode, frame.header.sequence,
-                          wire::AcquireMemoryReply{granted ? size_bytes : 0, shared_.quota->available_bytes()}));
+  Told(client_.SendReply(
+      frame.header.opcode, frame.header.sequence,
+      wire::AcquireMemoryReply{granted ? size_bytes : 0, shared_.quota->available_bytes()}));
 }
 
 void Session::Run(const wire::Checked<wire::ReleaseMemory>& message, Frame& frame) {
@@ -55,7 +56,8 @@ void Session::Run(const wire::Checked<wire::opencl::CreateBuffer>& message, Fram
     if (frame.wants_status()) return SendStatus(frame, cl_status::kMemObjectAllocationFailure);
     // Within its lease the client was promised the memory, and has gone on.
     return End(wire::EndReason::kResource, "the vGPU's memory is too fragmented for a buffer of " +
-                                               FormatSize(message->size_bytes) + "; use fewer, larger buffers");
+                                               FormatSize(message->size_bytes) +
+                                               "; use fewer, larger buffers");
   }
   buffer = {charged_bytes, *range};
   range->size_bytes = message->size_bytes;
@@ -115,7 +117,8 @@ bool Session::IsBuilding(wire::Handle program) const {
 bool Session::TakeProgramBytes(std::uint64_t size_bytes) {
   program_bytes_ += size_bytes;
   if (program_bytes_ <= limits_.program_bytes) return true;
-  End(wire::EndReason::kResource, "the programs of one session may take " + FormatSize(limits_.program_bytes) +
+  End(wire::EndReason::kResource, "the programs of one session may take " +
+                                      FormatSize(limits_.program_bytes) +
                                       " of source and binary; release programs that are not needed");
   return false;
 }

@@ -11,7 +11,8 @@ namespace cl_status = gpu::cl_status;
 bool Session::TakeReplies() {
   unsigned taken = 0;
   Received received;
-  while (!over() && taken < limits_.replies_per_turn && client_.pending_bytes() <= limits_.pending_output_bytes) {
+  while (!over() && taken < limits_.replies_per_turn &&
+         client_.pending_bytes() <= limits_.pending_output_bytes) {
     switch (executor_->TryReceive(&received)) {
       case Receive::kNothing:
         return taken != 0;
@@ -58,8 +59,8 @@ void Session::OnNotice(const Received& received) {
   } else if (received.opcode == wire::kOpcodeOf<wire::CommandFailed>) {
     wire::CommandFailed failed;
     reply_arena_.Reset();
-    if (wire::Decode(received.body, 0, reply_arena_, &failed) != wire::WireResult::kOk || failed.sequence == 0 ||
-        failed.sequence > submitted_sequence_) {
+    if (wire::Decode(received.body, 0, reply_arena_, &failed) != wire::WireResult::kOk ||
+        failed.sequence == 0 || failed.sequence > submitted_sequence_) {
       return Distrust("failure of a command that was not sent");
     }
   } else {
@@ -110,7 +111,8 @@ bool Session::Advance(BuildJob& job) {
         job.stage = BuildJob::Stage::kCompiling;
       } else {
         job.slot = {};
-        FinishBuild(job, cl_status::kOutOfResources, "the compiler could not be started: " + build.error().message, {});
+        FinishBuild(job, cl_status::kOutOfResources,
+                    "the compiler could not be started: " + build.error().message, {});
       }
       return true;
     }
@@ -186,7 +188,8 @@ void Session::FinishBuild(BuildJob& job, std::int32_t status, std::string_view m
   }
   wire::opencl::BuildProgramReply reply{status, {job.log}, program.binary.size(), {kernels}};
   if (wire::EncodedSize(reply) > wire::kMaxBodyBytes) {
-    reply = {cl_status::kOutOfResources, {"the program has too many kernels and arguments to describe"}, 0, {}};
+    reply = {
+        cl_status::kOutOfResources, {"the program has too many kernels and arguments to describe"}, 0, {}};
   }
   Told(client_.SendReply(wire::kOpcodeOf<wire::opencl::BuildProgram>, job.sequence, reply));
 }

@@ -120,7 +120,8 @@ class ScriptedClient final : public session::ServerSession {
   }
   void Pause(bool paused) override { paused_ = paused; }
   Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload) override {
-    sent_.push_back({opcode, answers, ByteVector(body.begin(), body.end()), ByteVector(payload.begin(), payload.end())});
+    sent_.push_back(
+        {opcode, answers, ByteVector(body.begin(), body.end()), ByteVector(payload.begin(), payload.end())});
     return OkStatus();
   }
   void Acknowledge(std::uint64_t sequence) override { acknowledged_ = sequence; }
@@ -210,7 +211,8 @@ class PlayedExecutor final : public Executor {
   bool Submit(Submission& submission) override {
     if (state_.room_for == 0) return false;
     --state_.room_for;
-    state_.seen.push_back({submission.opcode, submission.wants_status, submission.sequence, submission.memory});
+    state_.seen.push_back(
+        {submission.opcode, submission.wants_status, submission.sequence, submission.memory});
     held_.push_back(std::move(submission.payload));  // until the session ends
     return true;
   }
@@ -248,12 +250,15 @@ class PlayedBuilder final : public build::Builder {
     explicit PlayedBuild(PlayedBuilder* builder) : builder_(*builder) { ++builder_.running; }
     ~PlayedBuild() override { --builder_.running; }
     int fd() const override { return builder_.event_.get(); }
-    std::optional<gpu::CompileOutput> TryFinish() override { return std::exchange(builder_.output, std::nullopt); }
+    std::optional<gpu::CompileOutput> TryFinish() override {
+      return std::exchange(builder_.output, std::nullopt);
+    }
 
    private:
     PlayedBuilder& builder_;
   };
-  Result<std::unique_ptr<build::Build>> Start(opencl::ProgramKind, ByteView text, std::string_view options) override {
+  Result<std::unique_ptr<build::Build>> Start(opencl::ProgramKind, ByteView text,
+                                              std::string_view options) override {
     if (fails) return Error{Code::kResourceExhausted, "no process"};
     texts.emplace_back(AsText(text));
     option_texts.emplace_back(options);
@@ -322,8 +327,8 @@ TEST_F(SessionTest, AProgramIsBuiltRunAndReadBack) {
   CreateBuffer(kBuffer, 64);
   ByteVector data(64, std::byte{1});
   client_.Send(opencl::EnqueueWrite{{kQueue}, {kBuffer}, 0, {64}, 0, 0, {}, {}}, data);
-  const auto built =
-      CreateAndBuild("kernel void null_add(global uint* data, uint value) { data[get_global_id(0)] += value; }");
+  const auto built = CreateAndBuild(
+      "kernel void null_add(global uint* data, uint value) { data[get_global_id(0)] += value; }");
   client_.WhenAnswered(built);
   client_.Send(opencl::CreateKernel{{kProgram}, {kKernel}, {"null_add"}});
   client_.Send(opencl::SetKernelArg{{kKernel}, 0, {opencl::ArgKind::kMemory}, {kBuffer}, 0, {}});
@@ -510,9 +515,10 @@ TEST_P(BadHandles, EndTheSessionAtEveryCommandAndReachNothing) {
     client.Send(opencl::CreateUserEvent{{Handle{9, 1}}, {Handle{2, 1}}});
     client.Send(wire::DestroyObject{{ObjectKind::kEvent, Handle{2, 1}}});
     client.Send(message);
-    Session session(&client, std::make_unique<PlayedExecutor>(&played), {&quota, &builder, &slots, &clock}, {}, &end,
-                    &counters);
-    if (std::same_as<M, opencl::SetUserEventStatus> && GetParam() == Handle{1, 1}) return;  // that one is right
+    Session session(&client, std::make_unique<PlayedExecutor>(&played), {&quota, &builder, &slots, &clock},
+                    {}, &end, &counters);
+    if (std::same_as<M, opencl::SetUserEventStatus> && GetParam() == Handle{1, 1})
+      return;  // that one is right
     EXPECT_EQ(session.Run().reason, EndReason::kProtocol);
     EXPECT_EQ(played.seen.size(), 4u);
     EXPECT_TRUE(client.sent().empty());
@@ -521,10 +527,10 @@ TEST_P(BadHandles, EndTheSessionAtEveryCommandAndReachNothing) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Session, BadHandles,
-                         ::testing::Values(Handle{1, 1},    // another kind
-                                           Handle{2, 1},    // dead
-                                           Handle{1, 2},    // not born yet
-                                           Handle{40, 1},   // never used
+                         ::testing::Values(Handle{1, 1},   // another kind
+                                           Handle{2, 1},   // dead
+                                           Handle{1, 2},   // not born yet
+                                           Handle{40, 1},  // never used
                                            Handle{wire::kMaxObjects, 1}, Handle{wire::kMaxObjects + 1, 1}));
 
 TEST_F(SessionTest, ATakenHandleCannotBeCreatedAgain) {
@@ -588,7 +594,8 @@ TEST_F(SessionTest, ManyTransfersGoThroughTinyStaging) {
     const std::uint64_t offset = static_cast<std::uint64_t>(round) * wire::kMaxPayloadBytes;
     const ByteVector data(wire::kMaxPayloadBytes, std::byte(round + 1));
     client_.Send(opencl::EnqueueWrite{{kQueue}, {kBuffer}, offset, {data.size()}, 0, 0, {}, {}}, data);
-    reads.push_back(client_.Send(opencl::EnqueueRead{{kQueue}, {kBuffer}, offset, {data.size()}, 0, 0, {}, {}}));
+    reads.push_back(
+        client_.Send(opencl::EnqueueRead{{kQueue}, {kBuffer}, offset, {data.size()}, 0, 0, {}, {}}));
   }
   client_.WhenAnswered(reads.back());
   EXPECT_EQ(RunOnNull(tiny).reason, EndReason::kGoodbye);
@@ -643,7 +650,8 @@ TEST_F(SessionTest, ABuildRunsBesideTheSessionAndHoldsWhatNeedsIt) {
   bool loaded = false;
   played_.on_look = [&] {
     const auto& last = played_.seen.empty() ? PlayedExecutor::Seen{} : played_.seen.back();
-    if (last.opcode == wire::kOpcodeOf<opencl::CreateQueue> && played_.seen.size() == 3 && !played_builder_.output) {
+    if (last.opcode == wire::kOpcodeOf<opencl::CreateQueue> && played_.seen.size() == 3 &&
+        !played_builder_.output) {
       EXPECT_EQ(played_builder_.running, 1);
       played_builder_.output = gpu::CompileOutput{0, "a warning\n", ByteVector(10)};
     }
@@ -676,7 +684,8 @@ TEST_F(SessionTest, AFailedBuildIsAReplyWithItsLog) {
   EXPECT_EQ(RunOnNull().reason, EndReason::kGoodbye);
   EXPECT_EQ(client_.Reply<opencl::BuildProgramReply>(built).status, cl_status::kBuildProgramFailure);
   EXPECT_NE(client_.Reply<opencl::BuildProgramReply>(built).log.text, "");
-  EXPECT_EQ(client_.Reply<opencl::GetProgramBinaryReply>(binary).status, cl_status::kInvalidProgramExecutable);
+  EXPECT_EQ(client_.Reply<opencl::GetProgramBinaryReply>(binary).status,
+            cl_status::kInvalidProgramExecutable);
 }
 
 TEST_F(SessionTest, ABuilderThatCannotBeStartedFailsTheBuildOnly) {
@@ -765,7 +774,8 @@ class LyingExecutor : public SessionTest {
 
 TEST_F(LyingExecutor, AnswersToNothing) {
   ExpectDistrust([&](std::uint64_t last) {
-    played_.Answer(wire::kOpcodeOf<opencl::EnqueueSync>, last, wire::StatusReply{0});  // a status nobody asked for
+    played_.Answer(wire::kOpcodeOf<opencl::EnqueueSync>, last,
+                   wire::StatusReply{0});  // a status nobody asked for
   });
 }
 TEST_F(LyingExecutor, AnswersToTheFuture) {

@@ -35,7 +35,8 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
   // A range's offset is its address: fresh pages from the kernel, given back whole.
   std::optional<exec::Range> AllocateMemory(std::uint64_t size_bytes) override {
     if (size_bytes > options_.memory_bytes - memory_used_bytes_) return std::nullopt;
-    void* data = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* data =
+        mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (data == MAP_FAILED) return std::nullopt;
     memory_used_bytes_ += size_bytes;
     const auto offset_bytes = reinterpret_cast<std::uint64_t>(data);
@@ -72,9 +73,11 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
                          .payload = submission.payload.bytes(),
                          .memory = {}};
     if (submission.memory.has_value()) {
-      command.memory = {reinterpret_cast<std::byte*>(submission.memory->offset_bytes), submission.memory->size_bytes};
+      command.memory = {reinterpret_cast<std::byte*>(submission.memory->offset_bytes),
+                        submission.memory->size_bytes};
     }
-    if (answers != 0) under_way_.emplace(submission.sequence, UnderWay{std::move(submission.payload), brings, answers});
+    if (answers != 0)
+      under_way_.emplace(submission.sequence, UnderWay{std::move(submission.payload), brings, answers});
     backend_->Submit(command);
     return true;
   }
@@ -168,8 +171,10 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
     if (queue->size() == 1) (void)eventfd_write(wake_.get(), 1);
   }
   // gpu::Completions: from any thread.
-  void Reply(std::uint16_t opcode, std::uint64_t sequence, ByteView body, std::uint64_t payload_bytes) override {
-    Push({exec::Received::Kind::kReply, opcode, sequence, ByteVector(body.begin(), body.end()), payload_bytes});
+  void Reply(std::uint16_t opcode, std::uint64_t sequence, ByteView body,
+             std::uint64_t payload_bytes) override {
+    Push({exec::Received::Kind::kReply, opcode, sequence, ByteVector(body.begin(), body.end()),
+          payload_bytes});
   }
   void Notice(std::uint16_t opcode, ByteView body) override {
     Push({exec::Received::Kind::kNotice, opcode, 0, ByteVector(body.begin(), body.end()), 0});
@@ -208,7 +213,8 @@ class LocalExecutors final : public exec::ExecutorFactory {
 
 class FinishedBuild final : public build::Build {
  public:
-  explicit FinishedBuild(gpu::CompileOutput output) : event_(eventfd(1, EFD_CLOEXEC)), output_(std::move(output)) {}
+  explicit FinishedBuild(gpu::CompileOutput output)
+      : event_(eventfd(1, EFD_CLOEXEC)), output_(std::move(output)) {}
   int fd() const override { return event_.get(); }
   std::optional<gpu::CompileOutput> TryFinish() override { return std::exchange(output_, std::nullopt); }
 
@@ -219,7 +225,8 @@ class FinishedBuild final : public build::Build {
 
 class LocalBuilder final : public build::Builder {
  public:
-  LocalBuilder(gpu::Driver* driver, std::uint32_t device_index) : driver_(*driver), device_index_(device_index) {}
+  LocalBuilder(gpu::Driver* driver, std::uint32_t device_index)
+      : driver_(*driver), device_index_(device_index) {}
   Result<std::unique_ptr<build::Build>> Start(wire::opencl::ProgramKind kind, ByteView text,
                                               std::string_view options) override {
     TULLE_ASSIGN_OR_RETURN(const auto compiler, driver_.OpenCompiler(device_index_));
