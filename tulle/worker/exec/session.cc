@@ -2,6 +2,7 @@
 #include "tulle/worker/exec/session.h"
 
 #include <poll.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -62,17 +63,16 @@ Ending Session::Run() {
       break;
     }
     bool progress = TakeReplies();
+    if (progress && !over())
+      FlushClient();  // a program waits for them; looking for commands takes a system call
     if (!over()) progress |= AdvanceBuilds();
     if (!over()) progress |= Retry();
     if (!over()) progress |= TakeCommands();
     if (over()) break;
     if (std::exchange(flush_executor_, false)) executor_->Flush();
-    if (auto flushed = client_.Flush(); !flushed.ok()) {
-      OnClientError(flushed.error());
-      break;
-    }
+    FlushClient();
     Publish();
-    if (progress || executor_->Spin()) continue;
+    if (over() || progress || Spin()) continue;
     Sleep();
   }
   // The program's kernels stop now; to tell it why may take a moment.
@@ -106,6 +106,29 @@ bool Session::TakeCommands() {
   if (pumped.ok()) return *pumped;
   if (!over()) OnClientError(pumped.error());
   return true;
+}
+
+void Session::FlushClient() {
+  if (auto flushed = client_.Flush(); !flushed.ok()) OnClientError(flushed.error());
+}
+
+// Looks where the next thing will come from, for as long as it has paid off lately: at the executor when it
+// owes an answer, else at the client.
+bool Session::Spin() {
+  if (!under_way_.empty() || awaited_events_ != 0) return executor_->Spin();
+  if (paused_ || !builds_.empty()) return false;
+  Instant now = shared_.clock->Now();
+  if (!spin_.Begin(now)) return false;
+  pollfd fd{client_.fd(), client_.events(), 0};
+  do {
+    if (poll(&fd, 1, 0) > 0) {
+      spin_.End(now);
+      return true;
+    }
+    sched_yield();
+    now = shared_.clock->Now();
+  } while (spin_.Continue(now));
+  return false;
 }
 
 void Session::OnClientError(const Error& error) {
@@ -152,6 +175,7 @@ void Session::Sleep() {
   }
   const int ready = poll(fds_.data(), fds_.size(), timeout_ms);
   if (!clogged) executor_->Awake();
+  if (ready > 0 && fds_[0].revents != 0) spin_.End(shared_.clock->Now());
 
   if (ready > 0 && paused_ && (fds_[0].revents & kGone) != 0) {
     End(wire::EndReason::kGoodbye, "", "the connection was lost");
@@ -288,7 +312,9 @@ void Session::NoteEvents(const M& message) {
                     (T::kUse == wire::Use::kNew || T::kUse == wire::Use::kOptNew)) {
         if (field.handle.null()) return;
         if (events_.size() <= field.handle.slot) events_.resize(field.handle.slot + 1);
-        events_[field.handle.slot] = {field.handle.generation, true};
+        EventSlot& slot = events_[field.handle.slot];
+        if (!slot.pending) ++awaited_events_;
+        slot = {field.handle.generation, true};
       }
     }
   });

@@ -21,6 +21,7 @@
 #include "tulle/base/clock.h"
 #include "tulle/base/guarded.h"
 #include "tulle/session/server_session.h"
+#include "tulle/session/spin.h"
 #include "tulle/wire/handle_table.h"
 #include "tulle/wire/schema/exec.h"
 #include "tulle/worker/build/builder.h"
@@ -202,6 +203,8 @@ class Session final : public session::FrameHandler {
   bool TakeCommands();
   bool CanTakeCommands();
   void Pause(bool paused);
+  void FlushClient();
+  bool Spin();
   void OnClientError(const Error& error);
   void Sleep();
   void Publish();
@@ -223,6 +226,7 @@ class Session final : public session::FrameHandler {
   std::unordered_map<std::uint32_t, Program> programs_;
   std::unordered_set<std::uint32_t> open_user_events_;  // the program has still to set them
   std::vector<EventSlot> events_;                       // by slot
+  std::size_t awaited_events_ = 0;                      // of them, pending
   std::uint64_t program_bytes_ = 0;
   std::unordered_map<std::uint64_t, UnderWay> under_way_;  // by sequence; bounded by the executor's own limit
   std::vector<BuildJob> builds_;
@@ -243,7 +247,8 @@ class Session final : public session::FrameHandler {
   bool flush_executor_ = false;
   bool wants_slot_ = false;
   bool paused_ = false;
-  std::vector<pollfd> fds_;  // kept for its memory
+  session::SpinPolicy spin_;  // for the client's next command
+  std::vector<pollfd> fds_;   // kept for its memory
   std::optional<Ending> ending_;
 };
 

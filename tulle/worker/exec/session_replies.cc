@@ -82,6 +82,7 @@ bool Session::EventsAreOurs(ByteView body) {
     if (event.generation > known.generation) return false;
     if (event.generation < known.generation) continue;
     if (!std::exchange(known.pending, false)) return false;
+    --awaited_events_;
   }
   return true;
 }
