@@ -39,8 +39,8 @@ Status CheckComplete(const Target& target, bool has_transport, std::size_t line)
 
 Result<std::vector<Target>> ParseAttach(std::string_view text) {
   if (text.size() > kMaxAttachBytes) {
-    return Error{Code::kInvalidArgument, "attach file: " + FormatSize(text.size()) + " is over the limit of " +
-                                             FormatSize(kMaxAttachBytes)};
+    return Error{Code::kInvalidArgument, "attach file: " + FormatSize(text.size()) +
+                                             " is over the limit of " + FormatSize(kMaxAttachBytes)};
   }
   std::vector<Target> targets;
   bool has_transport = false;  // of the last target
@@ -56,7 +56,8 @@ Result<std::vector<Target>> ParseAttach(std::string_view text) {
     }
     const std::size_t space = line.find(' ');
     const std::string_view word = line.substr(0, space);
-    const std::string_view value = space == std::string_view::npos ? std::string_view() : line.substr(space + 1);
+    const std::string_view value =
+        space == std::string_view::npos ? std::string_view() : line.substr(space + 1);
     if (word == "vgpu") {
       if (!targets.empty()) TULLE_RETURN_IF_ERROR(CheckComplete(targets.back(), has_transport, number));
       if (!IsId(value)) return BadLine(number, "a vgpu id is 1 to 64 of A-Z a-z 0-9 _ -");
@@ -116,7 +117,8 @@ Result<std::vector<Target>> ReadAttachFile(const std::string& path) {
   if (!file.valid()) return ErrnoError("open the attach file " + path, errno);
   struct stat info {};
   if (fstat(file.get(), &info) != 0) return ErrnoError("read the attach file " + path, errno);
-  if (!S_ISREG(info.st_mode)) return Error{Code::kInvalidArgument, "the attach file " + path + " is not a file"};
+  if (!S_ISREG(info.st_mode))
+    return Error{Code::kInvalidArgument, "the attach file " + path + " is not a file"};
   if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
     return Error{Code::kPermissionDenied,
                  "the attach file " + path + " holds a key but others may read it; run chmod 600 on it"};

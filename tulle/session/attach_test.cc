@@ -65,7 +65,8 @@ TEST(AttachTest, EachMistakeNamesItsLine) {
     const auto targets = ParseAttach(c.text);
     ASSERT_FALSE(targets.ok()) << c.text;
     EXPECT_NE(targets.error().message.find(c.line), std::string::npos) << targets.error().message;
-    EXPECT_EQ(targets.error().message.find(key.substr(0, 16)), std::string::npos) << "the key is in the message";
+    EXPECT_EQ(targets.error().message.find(key.substr(0, 16)), std::string::npos)
+        << "the key is in the message";
   }
 }
 

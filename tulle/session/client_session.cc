@@ -29,11 +29,16 @@
 namespace tulle::session {
 namespace {
 
-constexpr std::size_t kFlushBytes = 16u << 10;       // gathered bytes that are sent without a further reason: a TLS record
-constexpr std::size_t kMaxQueuedBytes = 256u << 10;  // queued behind a writer before senders wait for it too
-constexpr Duration kFlushDelay = std::chrono::milliseconds(1);    // the longest that a queued byte waits for company
-constexpr Duration kFarewell = std::chrono::seconds(1);           // what Close() gives the worker
-constexpr Duration kBlockedPoll = std::chrono::milliseconds(5);   // how often a blocked writer looks for a free role
+// Gathered bytes that are sent without a further reason: a TLS record.
+constexpr std::size_t kFlushBytes = 16u << 10;
+// Queued behind a thread that writes, before senders wait for it too.
+constexpr std::size_t kMaxQueuedBytes = 256u << 10;
+// The longest that a queued byte waits for company.
+constexpr Duration kFlushDelay = std::chrono::milliseconds(1);
+// What Close() gives the worker.
+constexpr Duration kFarewell = std::chrono::seconds(1);
+// How often a blocked writer looks whether it should read.
+constexpr Duration kBlockedPoll = std::chrono::milliseconds(5);
 constexpr std::size_t kPiecesPerWrite = 64;
 constexpr std::size_t kIoStackBytes = 512u << 10;
 
@@ -48,12 +53,18 @@ Error EndedError(const wire::SessionEnded& ended) {
     return SessionError(code, std::move(what), retry);
   };
   switch (ended.reason.value) {
-    case wire::EndReason::kGoodbye: return error(Code::kCancelled, "goodbye");
-    case wire::EndReason::kGrantRevoked: return error(Code::kPermissionDenied, "the grant was revoked");
-    case wire::EndReason::kDeviceLost: return error(Code::kAborted, "the device was lost", Retry::kUnknownOutcome);
-    case wire::EndReason::kProtocol: return error(Code::kInternal, "this program's session broke the protocol");
-    case wire::EndReason::kShuttingDown: return error(Code::kUnavailable, "the worker stops", Retry::kElsewhere);
-    case wire::EndReason::kResource: return error(Code::kResourceExhausted, "over a limit of the worker");
+    case wire::EndReason::kGoodbye:
+      return error(Code::kCancelled, "goodbye");
+    case wire::EndReason::kGrantRevoked:
+      return error(Code::kPermissionDenied, "the grant was revoked");
+    case wire::EndReason::kDeviceLost:
+      return error(Code::kAborted, "the device was lost", Retry::kUnknownOutcome);
+    case wire::EndReason::kProtocol:
+      return error(Code::kInternal, "this program's session broke the protocol");
+    case wire::EndReason::kShuttingDown:
+      return error(Code::kUnavailable, "the worker stops", Retry::kElsewhere);
+    case wire::EndReason::kResource:
+      return error(Code::kResourceExhausted, "over a limit of the worker");
   }
   return error(Code::kUnknown, "no reason given");
 }
@@ -95,10 +106,12 @@ class HelloSink final : public FrameSink {
     TULLE_RETURN_IF_ERROR(CheckedOrBreach(wire::Decode(body, 0, arena, &reply)));
     const std::string reason = reply.reason.text.empty() ? "" : ": " + std::string(reply.reason.text);
     switch (reply.status.value) {
-      case wire::HelloStatus::kAccepted: break;
+      case wire::HelloStatus::kAccepted:
+        break;
       case wire::HelloStatus::kNoCommonVersion:
       case wire::HelloStatus::kNoCommonCapability:
-        refusal_ = SessionError(Code::kFailedPrecondition, "the worker refused the session" + reason, Retry::kElsewhere);
+        refusal_ = SessionError(Code::kFailedPrecondition, "the worker refused the session" + reason,
+                                Retry::kElsewhere);
         return OkStatus();
       case wire::HelloStatus::kBusy:
         refusal_ = SessionError(Code::kResourceExhausted, "the worker is busy" + reason, Retry::kElsewhere);
@@ -108,8 +121,8 @@ class HelloSink final : public FrameSink {
         (reply.capabilities & ~offered_) != 0) {
       return Breach(wire::WireResult::kNotNegotiated);
     }
-    limits_ = SessionLimits{reply.version, reply.capabilities, std::min(reply.window_bytes, wire::kMaxWindowBytes),
-                            reply.memory_limit_bytes};
+    limits_ = SessionLimits{reply.version, reply.capabilities,
+                            std::min(reply.window_bytes, wire::kMaxWindowBytes), reply.memory_limit_bytes};
     return OkStatus();
   }
 
@@ -153,8 +166,8 @@ class Session final : public ClientSession, private FrameSink {
     if (payload_bytes != frame.announced_bytes || payload_bytes > wire::kMaxPayloadBytes ||
         frame.body_bytes > wire::kMaxBodyBytes ||
         ((frame.flags & wire::kWantStatus) != 0 && frame.mode != wire::Mode::kOneWay)) {
-      return Error{Code::kInvalidArgument, "not a frame: body " + std::to_string(frame.body_bytes) + " bytes, payload " +
-                                               std::to_string(payload_bytes) + " of " +
+      return Error{Code::kInvalidArgument, "not a frame: body " + std::to_string(frame.body_bytes) +
+                                               " bytes, payload " + std::to_string(payload_bytes) + " of " +
                                                std::to_string(frame.announced_bytes) + " announced"};
     }
     try {
@@ -229,9 +242,7 @@ class Session final : public ClientSession, private FrameSink {
     Waiter* next = nullptr;
   };
 
-  bool InHandler() const {
-    return handler_thread_.load(std::memory_order_relaxed) == pthread_self();
-  }
+  bool InHandler() const { return handler_thread_.load(std::memory_order_relaxed) == pthread_self(); }
   static Error CalledFromHandler() {
     return {Code::kFailedPrecondition, "a session's handler may neither send nor wait"};
   }
@@ -241,7 +252,10 @@ class Session final : public ClientSession, private FrameSink {
     const std::uint64_t offered = wire::KnownCapabilities();
     const std::string_view program = std::string_view(options.program).substr(0, wire::kMaxNameBytes);
     AppendMessage(hello, wire::kOpcodeOf<wire::Hello>, 1, 0,
-                  wire::Hello{wire::kWireVersionMin, wire::kWireVersion, offered, {program},
+                  wire::Hello{wire::kWireVersionMin,
+                              wire::kWireVersion,
+                              offered,
+                              {program},
                               static_cast<std::uint32_t>(getpid())});
     TULLE_RETURN_IF_ERROR(WriteAll(*transport_, hello.data(), deadline));
     HelloSink sink(offered);
@@ -779,18 +793,18 @@ class Session final : public ClientSession, private FrameSink {
   SessionLimits limits_;  // set before the I/O thread starts
 
   // Locks are taken in this order: write, receive, send, pending.
-  std::mutex write_mutex_;  // the right to write to the transport
-  ByteQueue wire_;          // guarded by write_mutex_: taken from out_, being written
+  std::mutex write_mutex_;            // the right to write to the transport
+  ByteQueue wire_;                    // guarded by write_mutex_: taken from out_, being written
   std::optional<Error> write_error_;  // guarded by write_mutex_
 
   std::mutex receive_mutex_;
-  bool role_taken_ = false;                // guarded by receive_mutex_, as everything down to arena_
-  bool armed_ = true;                      // the I/O thread waits for the socket
-  Waiter* waiters_ = nullptr;              // threads that wait while another reads
+  bool role_taken_ = false;    // guarded by receive_mutex_, as everything down to arena_
+  bool armed_ = true;          // the I/O thread waits for the socket
+  Waiter* waiters_ = nullptr;  // threads that wait while another reads
   std::condition_variable role_free_;
   std::optional<Error> loss_;
-  bool acknowledged_ = false;              // an Ack has arrived since the last flush
-  std::uint64_t received_sequence_ = 1;    // the answer to Hello was the first
+  bool acknowledged_ = false;            // an Ack has arrived since the last flush
+  std::uint64_t received_sequence_ = 1;  // the answer to Hello was the first
   std::uint64_t durable_ = 0;
   wire::Arena arena_;
   std::atomic<bool> lost_{false};
@@ -802,8 +816,8 @@ class Session final : public ClientSession, private FrameSink {
   SpinPolicy spin_;     // the reader's
 
   std::mutex send_mutex_;
-  ByteQueue out_;                      // guarded by send_mutex_, as everything down to timer_armed_
-  std::uint64_t next_sequence_ = 2;    // Hello was the first
+  ByteQueue out_;                    // guarded by send_mutex_, as everything down to timer_armed_
+  std::uint64_t next_sequence_ = 2;  // Hello was the first
   CreditLedger ledger_{1};
   bool timer_armed_ = false;
 
@@ -852,7 +866,8 @@ Result<std::unique_ptr<ClientSession>> ClientSession::ConnectOver(UniqueFd socke
   return session;
 }
 
-Result<std::unique_ptr<ClientSession>> ClientSession::Connect(const Options& options, ClientHandler* handler) {
+Result<std::unique_ptr<ClientSession>> ClientSession::Connect(const Options& options,
+                                                              ClientHandler* handler) {
   const Target& target = options.target;
   const Instant deadline = net::Now() + options.connect_timeout;
   Error failure = SessionError(Code::kUnavailable, target.endpoints.empty() ? "no endpoint is given" : "");

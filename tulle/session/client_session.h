@@ -64,14 +64,16 @@ class ClientSession {
   // to register who waits for the sequence number.
   using BeforeSend = void (*)(void* argument, std::uint64_t sequence);
   template <wire::Message M>
-  Result<std::uint64_t> Send(const M& message, std::span<const ByteView> payload = {}, std::uint16_t flags = 0,
-                             BeforeSend before_send = nullptr, void* argument = nullptr) {
+  Result<std::uint64_t> Send(const M& message, std::span<const ByteView> payload = {},
+                             std::uint16_t flags = 0, BeforeSend before_send = nullptr,
+                             void* argument = nullptr) {
     constexpr std::uint16_t kOpcode = wire::kOpcodeOf<M>;
     wire::Mode mode{};
     wire::WithRow(wire::kCommands, kOpcode, [&](const auto& row) { mode = row.mode; });
-    return SendFrame({kOpcode, flags, mode, wire::EncodedSize(message), wire::AnnouncedPayload(message), payload,
-                      [](MutableByteView out, const void* m) { wire::Encode(*static_cast<const M*>(m), out); },
-                      &message, before_send, argument});
+    return SendFrame(
+        {kOpcode, flags, mode, wire::EncodedSize(message), wire::AnnouncedPayload(message), payload,
+         [](MutableByteView out, const void* m) { wire::Encode(*static_cast<const M*>(m), out); }, &message,
+         before_send, argument});
   }
 
   // Puts everything queued on the wire.

@@ -121,7 +121,8 @@ Status FrameReader::Drain(FrameSink& sink) {
         continue;
       }
       TULLE_ASSIGN_OR_RETURN(payload_, sink.OnPayload(header_, body_));
-      payload_ = payload_.size() < header_.payload_bytes ? MutableByteView() : payload_.first(header_.payload_bytes);
+      payload_ =
+          payload_.size() < header_.payload_bytes ? MutableByteView() : payload_.first(header_.payload_bytes);
       expecting_ = Expecting::kPayload;
       target_ = payload_.data();
       missing_ = header_.payload_bytes;
@@ -146,7 +147,8 @@ MutableByteView AppendFrame(ByteQueue& out, const wire::FrameHeader& header, std
 }
 
 Error Breach(wire::WireResult what) {
-  return {Code::kDataLoss, "the peer broke the protocol: " + std::string(wire::WireResultName(what)), Scope::kSession};
+  return {Code::kDataLoss, "the peer broke the protocol: " + std::string(wire::WireResultName(what)),
+          Scope::kSession};
 }
 
 Status CheckedOrBreach(wire::WireResult result) {

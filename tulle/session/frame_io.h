@@ -79,9 +79,9 @@ class FrameReader {
   Expecting expecting_ = Expecting::kHeader;
   wire::FrameHeader header_;
   ByteVector body_;
-  MutableByteView payload_;       // where this frame's payload lies; empty: it is discarded
-  std::byte* target_ = nullptr;   // where the next bytes of body or payload go; null: nowhere
-  std::uint64_t missing_ = 0;     // how many of them
+  MutableByteView payload_;      // where this frame's payload lies; empty: it is discarded
+  std::byte* target_ = nullptr;  // where the next bytes of body or payload go; null: nowhere
+  std::uint64_t missing_ = 0;    // how many of them
 };
 
 // Header and body of one frame appended to `out`; the payload is the caller's.

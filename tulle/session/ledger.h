@@ -27,7 +27,8 @@ class CreditLedger {
   void Reserve() {
     if (next_ - first_ < sizes_.size()) return;
     std::vector<std::uint32_t> larger(std::max<std::size_t>(64, 2 * sizes_.size()));
-    for (std::uint64_t s = first_; s != next_; ++s) larger[s & (larger.size() - 1)] = sizes_[s & (sizes_.size() - 1)];
+    for (std::uint64_t s = first_; s != next_; ++s)
+      larger[s & (larger.size() - 1)] = sizes_[s & (sizes_.size() - 1)];
     sizes_ = std::move(larger);
   }
 

@@ -60,9 +60,9 @@ bool FindIdentity(ByteView client_hello, ByteView* identity) {
   TlsReader hello(client_hello);
   std::size_t version = 0;
   ByteView random, session_id, ciphers, compression, extensions;
-  if (!hello.Integer(2, &version) || version != 0x0303 || !hello.Take(32, &random) || !hello.Vector(1, &session_id) ||
-      session_id.size() > 32 || !hello.Vector(2, &ciphers) || !hello.Vector(1, &compression) ||
-      !hello.Vector(2, &extensions) || !hello.empty()) {
+  if (!hello.Integer(2, &version) || version != 0x0303 || !hello.Take(32, &random) ||
+      !hello.Vector(1, &session_id) || session_id.size() > 32 || !hello.Vector(2, &ciphers) ||
+      !hello.Vector(1, &compression) || !hello.Vector(2, &extensions) || !hello.empty()) {
     return false;
   }
   TlsReader list(extensions);
@@ -118,7 +118,8 @@ std::optional<PskIdentity> ParsePskIdentity(std::string_view text) {
   const std::string_view session_id = TakePart(&text);
   if (!IsId(vgpu) || !IsId(grant)) return std::nullopt;
   const auto is_hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); };
-  if (session_id.size() != 2 * kSessionIdBytes || !std::all_of(session_id.begin(), session_id.end(), is_hex)) {
+  if (session_id.size() != 2 * kSessionIdBytes ||
+      !std::all_of(session_id.begin(), session_id.end(), is_hex)) {
     return std::nullopt;
   }
   // One text for one number: no sign, no leading zero.

@@ -34,9 +34,10 @@ std::string FormatPskIdentity(const PskIdentity& identity);
 // Anything but the exact form above is refused.
 std::optional<PskIdentity> ParsePskIdentity(std::string_view text);
 
-// What has arrived of a connection, as seen with MSG_PEEK: a TLS 1.3 ClientHello whose pre_shared_key extension
-// offers exactly one identity, or the line that starts a plain one. kMore: not the whole of it yet (it is at most
-// kMaxClientHelloBytes; with that many bytes kMore is never the answer). Bytes behind it are not looked at.
+// What has arrived of a connection, as seen with MSG_PEEK: a TLS 1.3 ClientHello whose pre_shared_key
+// extension offers exactly one identity, or the line that starts a plain one. kMore: not the whole of it yet
+// (it is at most kMaxClientHelloBytes; with that many bytes kMore is never the answer). Bytes behind it are
+// not looked at.
 inline constexpr std::size_t kMaxClientHelloBytes = 16u << 10;
 enum class PeekResult { kMore, kFound, kInvalid };
 PeekResult PeekPskIdentity(ByteView arrived, PskIdentity* identity);

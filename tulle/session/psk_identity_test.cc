@@ -36,14 +36,26 @@ TEST(PskIdentityTest, FormatAndParse) {
 
 TEST(PskIdentityTest, OnlyTheExactForm) {
   const std::string id = "0123456789abcdef0123456789abcdef";
-  for (const std::string& text :
-       {std::string(), std::string("tulle1"), "tulle2.v.g." + id + ".0", "tulle1..g." + id + ".0",
-        "tulle1.v.." + id + ".0", "tulle1.v.g." + id, "tulle1.v.g." + id + ".", "tulle1.v.g." + id + ".00",
-        "tulle1.v.g." + id + ".01", "tulle1.v.g." + id + ".-1", "tulle1.v.g." + id + ".4294967296",
-        "tulle1.v.g." + id + ".0.", "tulle1.v.g." + id + ".0 ", "tulle1.v.g." + id.substr(1) + ".0",
-        "tulle1.v.g.0" + id + ".0", std::string("tulle1.v.g.ABCDEF6789abcdef0123456789abcdef.0"),
-        "tulle1." + std::string(65, 'v') + ".g." + id + ".0", "tulle1.v/x.g." + id + ".0",
-        "tulle1.v.g\n." + id + ".0", std::string("tulle1.v\0.g.", 12) + id + ".0"}) {
+  for (const std::string& text : {std::string(),
+                                  std::string("tulle1"),
+                                  "tulle2.v.g." + id + ".0",
+                                  "tulle1..g." + id + ".0",
+                                  "tulle1.v.." + id + ".0",
+                                  "tulle1.v.g." + id,
+                                  "tulle1.v.g." + id + ".",
+                                  "tulle1.v.g." + id + ".00",
+                                  "tulle1.v.g." + id + ".01",
+                                  "tulle1.v.g." + id + ".-1",
+                                  "tulle1.v.g." + id + ".4294967296",
+                                  "tulle1.v.g." + id + ".0.",
+                                  "tulle1.v.g." + id + ".0 ",
+                                  "tulle1.v.g." + id.substr(1) + ".0",
+                                  "tulle1.v.g.0" + id + ".0",
+                                  std::string("tulle1.v.g.ABCDEF6789abcdef0123456789abcdef.0"),
+                                  "tulle1." + std::string(65, 'v') + ".g." + id + ".0",
+                                  "tulle1.v/x.g." + id + ".0",
+                                  "tulle1.v.g\n." + id + ".0",
+                                  std::string("tulle1.v\0.g.", 12) + id + ".0"}) {
     EXPECT_FALSE(ParsePskIdentity(text).has_value()) << text;
   }
 }
@@ -94,7 +106,8 @@ TEST(PeekTest, AHelloCutIntoRecordsAnywhere) {
   for (std::size_t cut = 1; cut < message.size(); ++cut) {
     ByteVector bytes;
     for (const ByteView part : {message.first(cut), message.subspan(cut)}) {
-      const std::byte header[] = {std::byte{22}, std::byte{3}, std::byte{1}, static_cast<std::byte>(part.size() >> 8),
+      const std::byte header[] = {std::byte{22}, std::byte{3}, std::byte{1},
+                                  static_cast<std::byte>(part.size() >> 8),
                                   static_cast<std::byte>(part.size())};
       bytes.insert(bytes.end(), header, header + 5);
       bytes.insert(bytes.end(), part.begin(), part.end());
@@ -132,7 +145,7 @@ TEST(PeekTest, ChangedAndRandomBytesNeverLeadAstray) {
 TEST(PeekTest, AHelloThatNeverEndsIsInvalidAtTheLimit) {
   // A record that announces more than fits, and many that bring one byte each.
   ByteVector large(kMaxClientHelloBytes);
-  const std::byte header[] = {std::byte{22}, std::byte{3}, std::byte{1}, std::byte{0x40}, std::byte{0},
+  const std::byte header[] = {std::byte{22}, std::byte{3}, std::byte{1},    std::byte{0x40}, std::byte{0},
                               std::byte{1},  std::byte{0}, std::byte{0x3f}, std::byte{0xff}};
   std::copy(std::begin(header), std::end(header), large.begin());
   PskIdentity found;
@@ -141,7 +154,8 @@ TEST(PeekTest, AHelloThatNeverEndsIsInvalidAtTheLimit) {
 
   ByteVector slow;
   while (slow.size() < kMaxClientHelloBytes) {
-    const std::byte record[] = {std::byte{22}, std::byte{3}, std::byte{1}, std::byte{0}, std::byte{1}, std::byte{1}};
+    const std::byte record[] = {std::byte{22}, std::byte{3}, std::byte{1},
+                                std::byte{0},  std::byte{1}, std::byte{1}};
     slow.insert(slow.end(), record, record + 6);
     if (slow.size() == 12) slow[11] = std::byte{0};  // the length of the message
     if (slow.size() == 18) slow[17] = std::byte{0x20};

@@ -19,7 +19,12 @@ namespace {
 
 // The plain exchange. Client: identity, line feed. Server: kProceed and a nonce. Client: a nonce and its
 // proof. Server: kProceed and its own proof. Any other byte from the server is a refusal.
-enum class PlainAnswer : std::uint8_t { kProceed = 'P', kNotAllowed = 'N', kUnknownGrant = 'U', kWrongKey = 'K' };
+enum class PlainAnswer : std::uint8_t {
+  kProceed = 'P',
+  kNotAllowed = 'N',
+  kUnknownGrant = 'U',
+  kWrongKey = 'K'
+};
 using Nonce = std::array<std::byte, 32>;
 
 Result<net::SecretKey> PlainProof(const net::Crypto& crypto, const net::SecretKey& key, std::string_view role,
@@ -30,7 +35,9 @@ Result<net::SecretKey> PlainProof(const net::Crypto& crypto, const net::SecretKe
 constexpr std::string_view kClientRole = "tulle plain client\n";
 constexpr std::string_view kServerRole = "tulle plain server\n";
 
-Error Refused(Code code, std::string message) { return {code, std::move(message), Scope::kSession}; }
+Error Refused(Code code, std::string message) {
+  return {code, std::move(message), Scope::kSession};
+}
 
 Status ReadAll(net::Transport& transport, MutableByteView out, Instant deadline) {
   while (!out.empty()) {
@@ -47,11 +54,14 @@ Status ReadAnswer(net::Transport& transport, Instant deadline) {
   std::byte answer{};
   TULLE_RETURN_IF_ERROR(ReadAll(transport, {&answer, 1}, deadline));
   switch (static_cast<PlainAnswer>(answer)) {
-    case PlainAnswer::kProceed: return OkStatus();
+    case PlainAnswer::kProceed:
+      return OkStatus();
     case PlainAnswer::kNotAllowed:
       return Refused(Code::kFailedPrecondition, "the worker does not allow connections without TLS");
-    case PlainAnswer::kUnknownGrant: return Refused(Code::kPermissionDenied, "the worker does not know the grant");
-    case PlainAnswer::kWrongKey: return Refused(Code::kUnauthenticated, "the worker has another key for the grant");
+    case PlainAnswer::kUnknownGrant:
+      return Refused(Code::kPermissionDenied, "the worker does not know the grant");
+    case PlainAnswer::kWrongKey:
+      return Refused(Code::kUnauthenticated, "the worker has another key for the grant");
   }
   return Refused(Code::kDataLoss, "what answers is not a worker");
 }
@@ -141,14 +151,17 @@ Result<std::byte> PeekFirstByte(int fd, Instant deadline) {
 
 }  // namespace
 
-Result<net::SecretKey> DeriveStreamKey(const net::Crypto& crypto, const GrantKey& key, const PskIdentity& identity) {
+Result<net::SecretKey> DeriveStreamKey(const net::Crypto& crypto, const GrantKey& key,
+                                       const PskIdentity& identity) {
   std::array<std::byte, kSessionIdBytes> salt;
-  if (!FromHex(identity.session_id, salt)) return Error{Code::kInvalidArgument, "a session id is 32 hex digits"};
+  if (!FromHex(identity.session_id, salt))
+    return Error{Code::kInvalidArgument, "a session id is 32 hex digits"};
   return crypto.Hkdf(key, salt, "tulle stream " + std::to_string(identity.stream));
 }
 
-Result<std::unique_ptr<net::Transport>> SecureClient(UniqueFd socket, const GrantKey& key, const PskIdentity& identity,
-                                                     bool tls, Instant deadline) {
+Result<std::unique_ptr<net::Transport>> SecureClient(UniqueFd socket, const GrantKey& key,
+                                                     const PskIdentity& identity, bool tls,
+                                                     Instant deadline) {
   TULLE_ASSIGN_OR_RETURN(auto crypto, net::Crypto::Create());
   TULLE_ASSIGN_OR_RETURN(const net::SecretKey stream_key, DeriveStreamKey(*crypto, key, identity));
   const std::string name = FormatPskIdentity(identity);
@@ -156,9 +169,9 @@ Result<std::unique_ptr<net::Transport>> SecureClient(UniqueFd socket, const Gran
   return net::ConnectTls(std::move(crypto), std::move(socket), name, stream_key, deadline);
 }
 
-Result<SecuredPeer> SecureServer(UniqueFd socket, bool allow_plain,
-                                 const std::function<Result<GrantKey>(const std::string&, const std::string&)>& keys,
-                                 Instant deadline) {
+Result<SecuredPeer> SecureServer(
+    UniqueFd socket, bool allow_plain,
+    const std::function<Result<GrantKey>(const std::string&, const std::string&)>& keys, Instant deadline) {
   TULLE_ASSIGN_OR_RETURN(const std::byte first, PeekFirstByte(socket.get(), deadline));
   TULLE_ASSIGN_OR_RETURN(auto crypto, net::Crypto::Create());
   SecuredPeer peer;
@@ -176,9 +189,11 @@ Result<SecuredPeer> SecureServer(UniqueFd socket, bool allow_plain,
   };
   constexpr std::byte kTlsHandshake{22};
   if (first == kTlsHandshake) {
-    TULLE_ASSIGN_OR_RETURN(peer.transport, net::AcceptTls(std::move(crypto), std::move(socket), key_of, deadline));
+    TULLE_ASSIGN_OR_RETURN(peer.transport,
+                           net::AcceptTls(std::move(crypto), std::move(socket), key_of, deadline));
   } else if (first == std::byte{'t'}) {
-    TULLE_ASSIGN_OR_RETURN(peer.transport, PlainServer(*crypto, std::move(socket), allow_plain, key_of, deadline));
+    TULLE_ASSIGN_OR_RETURN(peer.transport,
+                           PlainServer(*crypto, std::move(socket), allow_plain, key_of, deadline));
   } else {
     return Refused(Code::kDataLoss, "neither TLS nor a tulle identity arrived");
   }

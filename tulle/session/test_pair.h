@@ -1,5 +1,5 @@
-// For tests only: a client's and a worker's session, connected to each other in one process over a socketpair,
-// with a fixed grant. Nothing of it is built into a program.
+// For tests only: a client's and a worker's session, connected to each other in one process over a
+// socketpair, with a fixed grant. Nothing of it is built into a program.
 #pragma once
 
 #include <sys/socket.h>
@@ -44,7 +44,8 @@ struct SessionPair {
   std::unique_ptr<ClientSession> client;
 };
 // The server side belongs to the caller's thread from here on.
-inline Result<SessionPair> MakeSessionPair(ClientHandler* handler, ServerLimits limits = {}, bool tls = true) {
+inline Result<SessionPair> MakeSessionPair(ClientHandler* handler, ServerLimits limits = {},
+                                           bool tls = true) {
   SocketPair sockets = MakeSocketPair();
   limits.allow_plain_tcp |= !tls;
   Result<std::unique_ptr<ServerSession>> server = Error{};

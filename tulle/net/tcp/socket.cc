@@ -40,9 +40,11 @@ Resolution Resolve(const std::string& host, std::uint16_t port, int flags) {
   hints.ai_flags = flags | AI_NUMERICSERV;
   addrinfo* list = nullptr;
   Resolution out;
-  out.status = getaddrinfo(host.empty() ? nullptr : host.c_str(), std::to_string(port).c_str(), &hints, &list);
+  out.status =
+      getaddrinfo(host.empty() ? nullptr : host.c_str(), std::to_string(port).c_str(), &hints, &list);
   if (out.status != 0) return out;
-  for (const addrinfo* entry = list; entry != nullptr && out.addresses.size() < kMaxAddresses; entry = entry->ai_next) {
+  for (const addrinfo* entry = list; entry != nullptr && out.addresses.size() < kMaxAddresses;
+       entry = entry->ai_next) {
     Address address;
     std::memcpy(&address.storage, entry->ai_addr, entry->ai_addrlen);
     address.length = entry->ai_addrlen;
@@ -94,8 +96,8 @@ Result<std::vector<Address>> ResolveUntil(const Endpoint& endpoint, Instant dead
   std::unique_lock lock(lookup->mutex);
   const auto until = std::chrono::steady_clock::time_point(Duration(deadline.ns));
   if (!lookup->ready.wait_until(lock, until, [&] { return lookup->done; })) {
-    return Error{Code::kDeadlineExceeded, "looking up the name " + endpoint.host + " took too long", Scope::kRequest,
-                 Retry::kSame};
+    return Error{Code::kDeadlineExceeded, "looking up the name " + endpoint.host + " took too long",
+                 Scope::kRequest, Retry::kSame};
   }
   if (lookup->result.status != 0) {
     return Error{Code::kUnavailable,
@@ -131,8 +133,9 @@ Result<UniqueFd> ConnectAddress(const Address& address, Instant deadline) {
 
 Result<Endpoint> ParseEndpoint(std::string_view text) {
   const auto bad = [&] {
-    return Error{Code::kInvalidArgument,
-                 "'" + std::string(text) + "' is not an endpoint: write host:port, or [address]:port for IPv6"};
+    return Error{
+        Code::kInvalidArgument,
+        "'" + std::string(text) + "' is not an endpoint: write host:port, or [address]:port for IPv6"};
   };
   const std::size_t colon = text.rfind(':');
   if (colon == std::string_view::npos) return bad();
@@ -146,7 +149,8 @@ Result<Endpoint> ParseEndpoint(std::string_view text) {
   unsigned port = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), port);
   if (error != std::errc() || end != digits.data() + digits.size() || port == 0 || port > 65535) return bad();
-  if (host.empty() || host.size() > 255 || host.find_first_of("[] \t\r\n") != std::string_view::npos) return bad();
+  if (host.empty() || host.size() > 255 || host.find_first_of("[] \t\r\n") != std::string_view::npos)
+    return bad();
   return Endpoint{std::string(host), static_cast<std::uint16_t>(port)};
 }
 
@@ -172,8 +176,9 @@ Result<Listener> ListenTcp(const std::string& address, std::uint16_t port) {
   const std::string where = FormatEndpoint({address, port});
   const Resolution resolved = Resolve(address, port, AI_NUMERICHOST | AI_PASSIVE);
   if (resolved.status != 0 || resolved.addresses.empty()) {
-    return Error{Code::kInvalidArgument, "cannot listen on " + where + ": '" + address +
-                                             "' is not an address of this host; use 127.0.0.1, 0.0.0.0 or ::"};
+    return Error{Code::kInvalidArgument,
+                 "cannot listen on " + where + ": '" + address +
+                     "' is not an address of this host; use 127.0.0.1, 0.0.0.0 or ::"};
   }
   const Address& chosen = resolved.addresses.front();
   const auto* name = reinterpret_cast<const sockaddr*>(&chosen.storage);
@@ -188,8 +193,9 @@ Result<Listener> ListenTcp(const std::string& address, std::uint16_t port) {
   if (getsockname(socket.get(), reinterpret_cast<sockaddr*>(&bound), &size) != 0) {
     return ErrnoError("listen on " + where, errno);
   }
-  const in_port_t bound_port = bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port
-                                                           : reinterpret_cast<sockaddr_in*>(&bound)->sin_port;
+  const in_port_t bound_port = bound.ss_family == AF_INET6
+                                   ? reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port
+                                   : reinterpret_cast<sockaddr_in*>(&bound)->sin_port;
   return Listener{std::move(socket), ntohs(bound_port)};
 }
 

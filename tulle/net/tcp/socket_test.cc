@@ -30,8 +30,9 @@ TEST(EndpointTest, GoodOnes) {
 }
 
 TEST(EndpointTest, BadOnesSayHowToWriteIt) {
-  for (const std::string text : {"", "host", "host:", ":1", "host:0", "host:65536", "host:-1", "host:1x", "host: 1",
-                                 "2001:db8::1:443", "[2001:db8::1]", "[]:1", "ho st:1", "host:+1"}) {
+  for (const std::string text :
+       {"", "host", "host:", ":1", "host:0", "host:65536", "host:-1", "host:1x", "host: 1", "2001:db8::1:443",
+        "[2001:db8::1]", "[]:1", "ho st:1", "host:+1"}) {
     const auto endpoint = ParseEndpoint(text);
     ASSERT_FALSE(endpoint.ok()) << text;
     EXPECT_NE(endpoint.error().message.find("host:port"), std::string::npos);

@@ -23,10 +23,14 @@ Error ConnectionError(const char* what, int error_number) {
 
 class StreamTransport final : public Transport {
  public:
-  explicit StreamTransport(UniqueFd socket) : socket_(std::move(socket)) { PrepareStreamSocket(socket_.get()); }
+  explicit StreamTransport(UniqueFd socket) : socket_(std::move(socket)) {
+    PrepareStreamSocket(socket_.get());
+  }
 
   Result<std::size_t> Read(MutableByteView out) override { return ReceiveSome(socket_.get(), out); }
-  Result<std::size_t> Write(std::span<const iovec> pieces) override { return SendSome(socket_.get(), pieces); }
+  Result<std::size_t> Write(std::span<const iovec> pieces) override {
+    return SendSome(socket_.get(), pieces);
+  }
   int fd() const override { return socket_.get(); }
   short read_events() const override { return POLLIN; }
   short write_events() const override { return POLLOUT; }

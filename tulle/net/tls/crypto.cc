@@ -21,7 +21,9 @@ struct Freer {
 template <typename T, void (*Free)(T*)>
 using Owned = std::unique_ptr<T, Freer<T, Free>>;
 
-Error Failed(const char* what) { return {Code::kInternal, std::string(what) + ": " + TakeOpenSslErrors()}; }
+Error Failed(const char* what) {
+  return {Code::kInternal, std::string(what) + ": " + TakeOpenSslErrors()};
+}
 
 OSSL_PARAM OctetParam(const char* name, ByteView bytes) {
   return OSSL_PARAM_construct_octet_string(name, const_cast<std::byte*>(bytes.data()), bytes.size());
@@ -29,7 +31,9 @@ OSSL_PARAM OctetParam(const char* name, ByteView bytes) {
 
 }  // namespace
 
-SecretKey::~SecretKey() { OPENSSL_cleanse(bytes_.data(), bytes_.size()); }
+SecretKey::~SecretKey() {
+  OPENSSL_cleanse(bytes_.data(), bytes_.size());
+}
 
 bool SecretsEqual(ByteView a, ByteView b) {
   return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
@@ -87,16 +91,17 @@ Result<SecretKey> Crypto::Hmac(ByteView key, std::span<const ByteView> pieces) c
       OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, kSha256, 0),
       OSSL_PARAM_construct_end(),
   };
-  bool good = context != nullptr && EVP_MAC_init(context.get(), reinterpret_cast<const unsigned char*>(key.data()),
-                                                 key.size(), parameters) == 1;
+  bool good =
+      context != nullptr && EVP_MAC_init(context.get(), reinterpret_cast<const unsigned char*>(key.data()),
+                                         key.size(), parameters) == 1;
   for (const ByteView piece : pieces) {
     good = good && EVP_MAC_update(context.get(), reinterpret_cast<const unsigned char*>(piece.data()),
                                   piece.size()) == 1;
   }
   SecretKey out;
   std::size_t size = 0;
-  good = good && EVP_MAC_final(context.get(), reinterpret_cast<unsigned char*>(out.mutable_bytes().data()), &size,
-                               SecretKey::kBytes) == 1;
+  good = good && EVP_MAC_final(context.get(), reinterpret_cast<unsigned char*>(out.mutable_bytes().data()),
+                               &size, SecretKey::kBytes) == 1;
   if (!good || size != SecretKey::kBytes) return Failed("compute a MAC");
   return out;
 }

@@ -14,7 +14,9 @@
 namespace tulle::net {
 namespace {
 
-Instant Soon() { return Now() + std::chrono::seconds(20); }
+Instant Soon() {
+  return Now() + std::chrono::seconds(20);
+}
 
 struct Pair {
   UniqueFd a;
@@ -38,7 +40,8 @@ struct Outcome {
   Made server = Error{};
   std::string identity;  // as the server saw it
 };
-Outcome Handshake(const std::string& identity, const SecretKey& client_key, const Result<SecretKey>& server_key) {
+Outcome Handshake(const std::string& identity, const SecretKey& client_key,
+                  const Result<SecretKey>& server_key) {
   Pair pair = MakePair();
   Outcome outcome;
   std::thread server([&] {
@@ -120,8 +123,9 @@ TEST(TlsTest, GarbageEndsTheHandshakeOfBothSides) {
       ASSERT_EQ(send(pair.b.get(), garbage.data(), garbage.size(), MSG_NOSIGNAL),
                 static_cast<ssize_t>(garbage.size()));
       shutdown(pair.b.get(), SHUT_WR);
-      const Made made = server ? AcceptTls(*Crypto::Create(), std::move(pair.a),
-                                           [](std::string_view) -> Result<SecretKey> { return KeyOf(1); }, Soon())
+      const Made made = server ? AcceptTls(
+                                     *Crypto::Create(), std::move(pair.a),
+                                     [](std::string_view) -> Result<SecretKey> { return KeyOf(1); }, Soon())
                                : ConnectTls(*Crypto::Create(), std::move(pair.a), "who", KeyOf(1), Soon());
       EXPECT_FALSE(made.ok());
     }
@@ -140,8 +144,9 @@ TEST(TlsTest, AChangedByteOnTheWireIsNoticed) {
   Pair left = MakePair(), right = MakePair();
   Made client = Error{}, server = Error{};
   std::thread accepting([&] {
-    server = AcceptTls(*Crypto::Create(), std::move(right.b),
-                       [](std::string_view) -> Result<SecretKey> { return KeyOf(1); }, Soon());
+    server = AcceptTls(
+        *Crypto::Create(), std::move(right.b), [](std::string_view) -> Result<SecretKey> { return KeyOf(1); },
+        Soon());
   });
   std::thread connecting(
       [&] { client = ConnectTls(*Crypto::Create(), std::move(left.a), "who", KeyOf(1), Soon()); });
@@ -174,7 +179,8 @@ TEST(TlsTest, AChangedByteOnTheWireIsNoticed) {
   std::array<char, 4096> seen{};
   const ssize_t size = recv(left.b.get(), seen.data(), seen.size(), MSG_PEEK);
   ASSERT_GT(size, 0);
-  EXPECT_EQ(std::string_view(seen.data(), static_cast<std::size_t>(size)).find("may be seen"), std::string_view::npos);
+  EXPECT_EQ(std::string_view(seen.data(), static_cast<std::size_t>(size)).find("may be seen"),
+            std::string_view::npos);
   ASSERT_TRUE(relay(left.b.get(), right.a.get(), true));
   std::array<std::byte, 100> out;
   const auto got = (*server)->Read(out);

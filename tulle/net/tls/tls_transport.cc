@@ -18,12 +18,12 @@
 namespace tulle::net {
 namespace {
 
-constexpr std::size_t kRecordBytes = SSL3_RT_MAX_PLAIN_LENGTH;       // most plaintext in one record
-constexpr std::size_t kSealedRecordBytes = kRecordBytes + 256;       // with its header and tag
-constexpr std::size_t kInputBytes = 64u << 10;                       // ciphertext of one recv
-constexpr std::size_t kControlBytes = 4u << 10;                      // room for alerts and key updates
+constexpr std::size_t kRecordBytes = SSL3_RT_MAX_PLAIN_LENGTH;  // most plaintext in one record
+constexpr std::size_t kSealedRecordBytes = kRecordBytes + 256;  // with its header and tag
+constexpr std::size_t kInputBytes = 64u << 10;                  // ciphertext of one recv
+constexpr std::size_t kControlBytes = 4u << 10;                 // room for alerts and key updates
 constexpr std::size_t kOutputBytes = 4 * kSealedRecordBytes + kControlBytes;  // ciphertext of one send
-constexpr unsigned char kCipher[2] = {0x13, 0x01};                   // TLS_AES_128_GCM_SHA256
+constexpr unsigned char kCipher[2] = {0x13, 0x01};                            // TLS_AES_128_GCM_SHA256
 
 template <typename T, void (*Free)(T*)>
 struct Freer {
@@ -54,7 +54,9 @@ class Fifo {
   std::size_t end_ = 0;
 };
 
-Error TlsError(Code code, std::string message) { return {code, std::move(message), Scope::kSession}; }
+Error TlsError(Code code, std::string message) {
+  return {code, std::move(message), Scope::kSession};
+}
 
 class TlsTransport final : public Transport {
  public:
@@ -188,7 +190,8 @@ class TlsTransport final : public Transport {
       std::size_t size = 0;
       while (size < kRecordBytes && !done()) {
         const std::size_t step = std::min(kRecordBytes - size, pieces.front().iov_len - offset);
-        std::memcpy(record.data() + size, static_cast<const std::byte*>(pieces.front().iov_base) + offset, step);
+        std::memcpy(record.data() + size, static_cast<const std::byte*>(pieces.front().iov_base) + offset,
+                    step);
         size += step;
         offset += step;
       }
@@ -209,7 +212,8 @@ class TlsTransport final : public Transport {
              SSL_CTX_set_max_proto_version(context.get(), TLS1_3_VERSION) == 1 &&
              SSL_CTX_set_ciphersuites(context.get(), "TLS_AES_128_GCM_SHA256") == 1 &&
              SSL_CTX_set1_groups_list(context.get(), "X25519:P-256") == 1 &&
-             SSL_CTX_set_num_tickets(context.get(), 0) == 1 && SSL_CTX_set_max_early_data(context.get(), 0) == 1 &&
+             SSL_CTX_set_num_tickets(context.get(), 0) == 1 &&
+             SSL_CTX_set_max_early_data(context.get(), 0) == 1 &&
              SSL_CTX_set_recv_max_early_data(context.get(), 0) == 1;
     }
     if (good) ssl_.reset(SSL_new(context.get()));
@@ -384,15 +388,16 @@ class TlsTransport final : public Transport {
 }  // namespace
 
 Result<std::unique_ptr<Transport>> ConnectTls(std::shared_ptr<Crypto> crypto, UniqueFd socket,
-                                              const std::string& identity, const SecretKey& key, Instant deadline,
-                                              std::uint64_t rekey_bytes) {
+                                              const std::string& identity, const SecretKey& key,
+                                              Instant deadline, std::uint64_t rekey_bytes) {
   auto transport = std::make_unique<TlsTransport>(std::move(crypto), std::move(socket), rekey_bytes);
   TULLE_RETURN_IF_ERROR(transport->HandshakeAsClient(identity, key, deadline));
   return std::unique_ptr<Transport>(std::move(transport));
 }
 
-Result<std::unique_ptr<Transport>> AcceptTls(std::shared_ptr<Crypto> crypto, UniqueFd socket, const PskLookup& lookup,
-                                             Instant deadline, std::uint64_t rekey_bytes) {
+Result<std::unique_ptr<Transport>> AcceptTls(std::shared_ptr<Crypto> crypto, UniqueFd socket,
+                                             const PskLookup& lookup, Instant deadline,
+                                             std::uint64_t rekey_bytes) {
   auto transport = std::make_unique<TlsTransport>(std::move(crypto), std::move(socket), rekey_bytes);
   TULLE_RETURN_IF_ERROR(transport->HandshakeAsServer(lookup, deadline));
   return std::unique_ptr<Transport>(std::move(transport));

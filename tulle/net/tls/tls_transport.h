@@ -26,9 +26,10 @@ using PskLookup = std::function<Result<SecretKey>(std::string_view identity)>;
 // Both do the handshake on a connected socket, blocking up to the deadline. Of the errors, kPermissionDenied
 // means that the server did not accept the identity, kUnauthenticated that the keys differ.
 Result<std::unique_ptr<Transport>> ConnectTls(std::shared_ptr<Crypto> crypto, UniqueFd socket,
-                                              const std::string& identity, const SecretKey& key, Instant deadline,
-                                              std::uint64_t rekey_bytes = kRekeyBytes);
-Result<std::unique_ptr<Transport>> AcceptTls(std::shared_ptr<Crypto> crypto, UniqueFd socket, const PskLookup& lookup,
-                                             Instant deadline, std::uint64_t rekey_bytes = kRekeyBytes);
+                                              const std::string& identity, const SecretKey& key,
+                                              Instant deadline, std::uint64_t rekey_bytes = kRekeyBytes);
+Result<std::unique_ptr<Transport>> AcceptTls(std::shared_ptr<Crypto> crypto, UniqueFd socket,
+                                             const PskLookup& lookup, Instant deadline,
+                                             std::uint64_t rekey_bytes = kRekeyBytes);
 
 }  // namespace tulle::net
