@@ -195,7 +195,18 @@ void Worker::On(const wire::node::AdoptConnection&) {
   UniqueFd socket = std::move(received_fds_.front());
   const std::size_t sessions = sessions_.load();
   auto state = state_.lock();
-  if (!quota_.has_value() || state->connections.size() >= sessions + options_.max_handshakes) {
+  const std::size_t greeting = state->connections.size() - std::min(state->connections.size(), sessions);
+  if (greeting >= options_.max_handshakes) {
+    // The oldest has had its chance: strangers who say nothing must not shut out who has a grant.
+    const auto oldest = std::find_if(state->connections.begin(), state->connections.end(),
+                                     [](const Connection& connection) { return connection.socket.valid(); });
+    if (oldest != state->connections.end()) {
+      shutdown(oldest->socket.get(), SHUT_RDWR);
+      oldest->socket.reset();
+    }
+  }
+  // Those that were told to go still have their threads for a moment.
+  if (!quota_.has_value() || greeting >= 2 * options_.max_handshakes) {
     ++refused_;
     Log(LogLevel::kWarn, "worker", "connection refused",
         {{"vgpu", vgpu_},

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "tulle/base/bytes.h"
+#include "tulle/base/check.h"
 #include "tulle/control/model/rules.h"
 
 namespace tulle::control {
@@ -47,7 +48,9 @@ Record RecordOf(const State& state) {
 }  // namespace
 
 Core::Core(const CoreOptions& options, Random& random, std::uint64_t first_version)
-    : options_(options), random_(random), version_(first_version) {}
+    : options_(options), random_(random), version_(first_version) {
+  TULLE_CHECK(options.claim_retention > Duration::zero());  // a call that ends a claim answers with it
+}
 
 Status Core::Load(std::vector<Record> records, const Now& now) {
   now_ = now;

@@ -1,11 +1,14 @@
 #include "tulle/net/tcp/socket.h"
 
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 
 #include <vector>
 
+#include "tulle/net/tcp/stream_transport.h"
 #include "tulle/net/wait.h"
 
 namespace tulle::net {
@@ -51,6 +54,21 @@ TEST(SocketTest, ConnectsByAddressAndByName) {
     UniqueFd accepted(accept4(listener->socket.get(), nullptr, nullptr, SOCK_CLOEXEC));
     EXPECT_TRUE(accepted.valid());
   }
+}
+
+TEST(SocketTest, APeerWhoseHostIsGoneIsLookedFor) {
+  auto listener = ListenTcp("127.0.0.1", 0);
+  ASSERT_TRUE(listener.ok());
+  auto socket = ConnectTcp({"127.0.0.1", listener->port}, SystemClock().Now() + std::chrono::seconds(5));
+  ASSERT_TRUE(socket.ok());
+  const int fd = socket->get();
+  const auto transport = MakeStreamTransport(*std::move(socket));
+  int on = 0, idle_s = 0;
+  socklen_t size = sizeof on;
+  ASSERT_EQ(getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, &size), 0);
+  ASSERT_EQ(getsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, &size), 0);
+  EXPECT_EQ(on, 1);
+  EXPECT_LE(idle_s, 10);
 }
 
 TEST(SocketTest, RefusedIsUnavailable) {

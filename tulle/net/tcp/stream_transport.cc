@@ -14,6 +14,12 @@ namespace {
 
 constexpr std::size_t kMaxPieces = 64;  // of one sendmsg; more are left for the next call
 
+// A peer whose host is gone is noticed on an idle connection after 10 + 4 * 5 seconds. Not TCP_USER_TIMEOUT,
+// which would also end a connection whose live peer takes nothing for a while.
+constexpr int kKeepIdleSeconds = 10;
+constexpr int kKeepIntervalSeconds = 5;
+constexpr int kKeepProbes = 4;
+
 Error ConnectionError(const char* what, int error_number) {
   Error error = ErrnoError(what, error_number);
   error.code = Code::kUnavailable;
@@ -47,7 +53,12 @@ void PrepareStreamSocket(int fd) {
   const int flags = fcntl(fd, F_GETFL);
   if (flags >= 0) fcntl(fd, F_SETFL, flags | O_NONBLOCK);
   const int on = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // fails on a unix socket, which never delays
+  // These fail on a unix socket, which never delays and whose peer cannot vanish without a word.
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &kKeepIdleSeconds, sizeof kKeepIdleSeconds);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &kKeepIntervalSeconds, sizeof kKeepIntervalSeconds);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &kKeepProbes, sizeof kKeepProbes);
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
 }
 
 Result<std::size_t> ReceiveSome(int fd, MutableByteView out) {

@@ -12,7 +12,8 @@ namespace tulle::net {
 // Makes the socket non-blocking and, when it is TCP, unbatched (TCP_NODELAY). Never raises SIGPIPE.
 std::unique_ptr<Transport> MakeStreamTransport(UniqueFd socket);
 
-// For any stream socket that bytes will be framed over: O_NONBLOCK, and TCP_NODELAY where it exists.
+// For any stream socket that bytes will be framed over: O_NONBLOCK, and, where they exist, TCP_NODELAY and
+// keepalive probes that notice within 30 s a peer whose host is gone.
 void PrepareStreamSocket(int fd);
 
 // One recv or sendmsg, in the terms of Transport::Read and Write.
