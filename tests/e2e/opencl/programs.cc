@@ -148,6 +148,32 @@ TEST_F(Programs, BinariesGoRound) {
   EXPECT_EQ(error, CL_INVALID_VALUE);
 }
 
+TEST_F(Programs, CompileWithAHeaderThenLink) {
+  const char* header_text = "#define STEP 5u\n";
+  const char* source = "#include \"given/step.h\"\nkernel void stepped(global uint* data) { data[get_global_id(0)] += STEP; }\n";
+  cl_int error = -1;
+  cl_program header = clCreateProgramWithSource(context, 1, &header_text, nullptr, &error);
+  cl_program compiled = clCreateProgramWithSource(context, 1, &source, nullptr, &error);
+  const char* name = "given/step.h";
+  ASSERT_EQ(clCompileProgram(compiled, 1, &device, "", 1, &header, &name, nullptr, nullptr), CL_SUCCESS);
+  EXPECT_EQ(clCreateKernel(compiled, "stepped", &error), nullptr);
+  EXPECT_EQ(error, OnVGpu() ? CL_INVALID_PROGRAM_EXECUTABLE : CL_INVALID_KERNEL_NAME);  // PoCL 3.1 gives the latter
+  cl_program linked = clLinkProgram(context, 1, &device, "", 1, &compiled, nullptr, nullptr, &error);
+  ASSERT_EQ(error, CL_SUCCESS);
+  EXPECT_EQ(clReleaseProgram(compiled), CL_SUCCESS);
+  EXPECT_EQ(clReleaseProgram(header), CL_SUCCESS);
+  cl_kernel kernel = Kernel(linked, "stepped");
+  cl_mem buffer = Buffer(64);
+  Write(buffer, Count(16));
+  const size_t global = 16;
+  EXPECT_EQ(clSetKernelArg(kernel, 0, sizeof buffer, &buffer), CL_SUCCESS);
+  EXPECT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 0, nullptr, nullptr), CL_SUCCESS);
+  EXPECT_EQ(Read<cl_uint>(buffer, 16), HasCompiler() ? Count(16, 5) : Count(16));
+  clReleaseMemObject(buffer);
+  clReleaseKernel(kernel);
+  clReleaseProgram(linked);
+}
+
 TEST_F(Programs, ThreadsBuildAtOnce) {
   std::vector<std::thread> threads;
   std::atomic<int> good{0};
