@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -208,6 +209,11 @@ class Holder {
 // What happens in the holder's process; never returns.
 [[noreturn]] void RunHolder(const RunOptions& options, UniqueFd front) {
   setsid();  // out of reach of the terminal's signals, and of `kill %1`
+  // Nor does it keep open what was opened for the program: a reader at the other end waits for the program only.
+  const int last = dup2(front.get(), 3);
+  if (front.get() != last) front.reset(last);
+  fcntl(last, F_SETFD, FD_CLOEXEC);
+  syscall(SYS_close_range, last + 1, ~0u, 0);
   const UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
   dup2(null.get(), STDIN_FILENO);
   dup2(null.get(), STDOUT_FILENO);

@@ -4,8 +4,10 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <iterator>
 #include <utility>
 
 #include "tulle/base/log.h"
@@ -14,8 +16,8 @@ namespace tulle::node {
 namespace {
 
 constexpr auto kLogInterval = std::chrono::seconds(5);
-// After accept() failed for want of descriptors or memory: trying at once would spin.
-constexpr auto kAcceptPause = std::chrono::milliseconds(100);
+// After accept() failed for want of descriptors or memory, and for a worker that is being started.
+constexpr auto kRetryPause = std::chrono::milliseconds(50);
 
 std::string PeerText(const sockaddr_storage& address, socklen_t size) {
   char host[NI_MAXHOST], port[NI_MAXSERV];
@@ -101,11 +103,16 @@ void DataPort::Look(WaitingIt it, std::uint32_t events) {
     case session::PeekResult::kFound:
       break;
   }
-  if (Status routed = route_(identity, it->fd.get()); !routed.ok()) {
-    return Close(it, &counters_.refused, routed.error().message);
-  }
-  ++counters_.routed;
   loop_.Unwatch(it->fd.get());
+  it->identity = std::move(identity);
+  Hand(it);
+}
+
+void DataPort::Hand(WaitingIt it) {
+  const Status routed = route_(*it->identity, it->fd.get());
+  if (!routed.ok() && routed.error().code == Code::kUnavailable) return ArmTimer();
+  if (!routed.ok()) return Close(it, &counters_.refused, routed.error().message);
+  ++counters_.routed;
   waiting_.erase(it);
 }
 
@@ -123,10 +130,21 @@ void DataPort::ArmTimer() {
   loop_.Cancel(timer_);
   const Instant now = loop_.clock().Now();
   if (accepting_ && waiting_.empty()) return;
-  const Duration delay = accepting_ ? waiting_.front().deadline - now : Duration(kAcceptPause);
-  timer_ = loop_.After(delay, [this] {
+  const bool early = !accepting_ || std::any_of(waiting_.begin(), waiting_.end(),
+                                                [](const Waiting& waiting) { return waiting.identity.has_value(); });
+  timer_ = loop_.After(early ? Duration(kRetryPause) : waiting_.front().deadline - now, [this] {
     while (!waiting_.empty() && waiting_.front().deadline <= loop_.clock().Now()) {
-      Close(waiting_.begin(), &counters_.too_slow, "showed no whole hello in time");
+      const WaitingIt oldest = waiting_.begin();
+      if (oldest->identity) {
+        Close(oldest, &counters_.refused, "vGPU " + oldest->identity->vgpu + " was not ready in time");
+      } else {
+        Close(oldest, &counters_.too_slow, "showed no whole hello in time");
+      }
+    }
+    for (WaitingIt it = waiting_.begin(); it != waiting_.end();) {
+      const WaitingIt next = std::next(it);
+      if (it->identity) Hand(it);
+      it = next;
     }
     if (!accepting_) {
       accepting_ = true;

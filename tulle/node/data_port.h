@@ -11,6 +11,7 @@
 #include <functional>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "tulle/base/result.h"
@@ -26,7 +27,8 @@ inline constexpr std::size_t kMaxWaiting = 256;
 
 class DataPort {
  public:
-  // Passes the socket on. An error: nobody takes it; it is closed and counted as refused.
+  // Passes the socket on. kUnavailable: nobody takes it yet (the worker is being started); it is asked again soon, for
+  // as long as the connection may wait. Another error: nobody will; it is closed and counted as refused.
   using Route = std::function<Status(const session::PskIdentity& identity, int socket)>;
 
   struct Options {
@@ -58,12 +60,14 @@ class DataPort {
     UniqueFd fd;
     std::string peer;
     Instant deadline;
+    std::optional<session::PskIdentity> identity;  // known: waits for its worker
   };
   using WaitingIt = std::list<Waiting>::iterator;
 
   DataPort(Loop& loop, const Options& options, Listener listener, Route route);
   void Accept();
   void Look(WaitingIt it, std::uint32_t events);
+  void Hand(WaitingIt it);
   void Close(WaitingIt it, std::uint64_t* counter, const std::string& why);
   void ArmTimer();
 

@@ -23,6 +23,7 @@ class DataPortTest : public testing::Test {
   void Open(Duration hello_timeout = std::chrono::seconds(5)) {
     auto opened = DataPort::Open(loop_, {.listen = {"127.0.0.1", 0}, .hello_timeout = hello_timeout},
                                  [this](const session::PskIdentity& identity, int socket) -> Status {
+                                   if (starting_) return Error{.code = Code::kUnavailable, .message = "starting"};
                                    if (identity.vgpu != "v1") return Error{.code = Code::kNotFound, .message = "none"};
                                    // As the worker gets it: nothing has been taken from it.
                                    char buffer[256];
@@ -52,6 +53,7 @@ class DataPortTest : public testing::Test {
   Loop loop_{clock_};
   std::unique_ptr<DataPort> port_;
   std::vector<std::string> routed_;
+  bool starting_ = false;
 };
 
 TEST_F(DataPortTest, PassesOnWhatShowsAWholeHelloHoweverItArrives) {
@@ -94,6 +96,31 @@ TEST_F(DataPortTest, ClosesGarbageUnknownSlowAndLost) {
   EXPECT_EQ(counters.refused, 1u);
   EXPECT_EQ(counters.too_slow, 1u);
   EXPECT_EQ(counters.hung_up, 2u);
+}
+
+TEST_F(DataPortTest, WaitsForAWorkerThatIsBeingStarted) {
+  Open(milliseconds(500));
+  starting_ = true;
+  UniqueFd patient = Dial(), gone = Dial(), unlucky;
+  Steps steps(loop_);
+  steps
+      .Then(
+          [&] {
+            Send(patient, kHello);
+            Send(gone, kHello);
+          },
+          [&] { return port_->counters().accepted == 2; })
+      .Then([&] { loop_.After(milliseconds(100), [&] { starting_ = false; }); }, [&] { return routed_.size() == 2; })
+      .Then(
+          [&] {
+            starting_ = true;
+            unlucky = Dial();
+            Send(unlucky, kHello);
+          },
+          [&] { return Closed(unlucky); });
+  EXPECT_EQ(steps.Run(), steps.size());
+  EXPECT_EQ(port_->counters().routed, 2u);
+  EXPECT_EQ(port_->counters().refused, 1u);
 }
 
 TEST_F(DataPortTest, SilentConnectionsDoNotKeepOthersOut) {

@@ -140,8 +140,11 @@ void Supervisor::RevokeGrant(const std::string& uid, const std::string& grant_id
 Status Supervisor::Adopt(const session::PskIdentity& identity, int socket) {
   VGpu* vgpu = Find(identity.vgpu);
   if (vgpu == nullptr) return Error{.code = Code::kNotFound, .message = "no vGPU " + identity.vgpu + " here"};
-  if (!vgpu->control.valid() || vgpu->state != VGpuState::kReady || vgpu->deleting) {
-    return Error{.code = Code::kUnavailable, .message = "vGPU " + identity.vgpu + " is not ready"};
+  if (vgpu->deleting || vgpu->state == VGpuState::kFailed) {
+    return Error{.code = Code::kFailedPrecondition, .message = "vGPU " + identity.vgpu + " is no more"};
+  }
+  if (!vgpu->control.valid() || vgpu->state != VGpuState::kReady) {
+    return Error{.code = Code::kUnavailable, .message = "vGPU " + identity.vgpu + " is being started"};
   }
   // Packets that wait must not be overtaken: the grant that this connection proves may be among them.
   if (!vgpu->outbox.empty()) {

@@ -99,7 +99,8 @@ class Supervisor {
   void AddGrant(const std::string& uid, const Grant& grant);
   void RevokeGrant(const std::string& uid, const std::string& grant_id);
 
-  // Hands a connection to the worker that it names. The socket stays the caller's.
+  // Hands a connection to the worker that it names. The socket stays the caller's. kUnavailable: the worker is being
+  // started, try again soon.
   Status Adopt(const session::PskIdentity& identity, int socket);
 
   // A vGPU that can never be made (no such GPU): it is kept as FAILED until deleted.

@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""The command line apart from `tulle run`: what it prints, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import unittest
+import urllib.request
+from pathlib import Path
+
+from mesh import BIN, PATIENCE_S, MeshTest
+
+
+class Commands(MeshTest):
+    def test_tables_and_json_of_all_kinds(self):
+        with self.mesh.start_run("steady", stdin=-1, flags=["--name", "seen", "--memory", "256MiB"]) as process:
+            self.assertEqual(process.stdout.readline(), "ready\n")
+            for kind in ("nodes", "gpus", "vgpus", "claims", "instances"):
+                table = self.assert_ok(self.mesh.tulle("get", kind)).stdout.splitlines()
+                self.assertTrue(table[0].startswith("NAME "), table)
+                resources = json.loads(self.assert_ok(self.mesh.tulle("get", kind, "-o", "json")).stdout)
+                self.assertEqual(len(resources), len(table) - 1)
+                name = resources[0]["metadata"]["name"]
+                one = json.loads(self.assert_ok(self.mesh.tulle("get", kind[:-1], name, "-o", "json")).stdout)
+                self.assertEqual(one["metadata"]["uid"], resources[0]["metadata"]["uid"])
+                self.assertRegex(self.assert_ok(self.mesh.tulle("describe", kind, name)).stdout, rf"Name:\s+{name}\n")
+            claim = json.loads(self.mesh.tulle("get", "claim", "seen", "-o", "json").stdout)
+            self.assertEqual((claim["status"]["phase"], claim["spec"]["memory_bytes"]), ("BOUND", str(256 << 20)))
+            self.assertIn("1 bound", self.assert_ok(self.mesh.tulle("status")).stdout)
+            # Deleting the claim takes the vGPU from the program.
+            self.assert_ok(self.mesh.tulle("delete", "claim", "seen"))
+            self.assertRegex(process.stdout.readline(), r"^cl\w+: error -\d+\n")
+            process.communicate(timeout=PATIENCE_S)
+
+    def test_what_is_not_there_is_an_error(self):
+        done = self.mesh.tulle("get", "claim", "nothing")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("nothing", done.stderr)
+        self.assertEqual(self.mesh.tulle("get", "pods").returncode, 2)
+        self.assertEqual(self.mesh.tulle("delete", "node", "a").returncode, 2)
+        self.assertEqual(self.mesh.tulle("frobnicate").returncode, 2)
+
+    def test_watch_shows_changes_as_they_come(self):
+        with self.mesh.start(BIN / "tulle", "watch", "claims") as watch:
+            self.assertTrue(watch.stdout.readline().startswith("EVENT "))
+            self.assert_ok(self.mesh.run("true", flags=["--name", "watched"]))
+            seen = ""
+            while "released" not in seen:
+                line = watch.stdout.readline()
+                self.assertTrue(line, "the watch ended")
+                if "watched" in line:
+                    seen += line
+            self.assertIn("bound", seen)
+            watch.send_signal(signal.SIGINT)
+            self.assertEqual(watch.wait(PATIENCE_S), -signal.SIGINT)
+            watch.communicate()
+
+    def test_doctor_finds_what_this_machine_has(self):
+        done = self.assert_ok(self.mesh.tulle("doctor"))
+        for name in ("OpenCL loader", "OpenCL shim", "mesh", "sandbox: ", "cgroups", "KVM", "CRIU"):
+            self.assertIn(name, done.stdout)
+        self.assertNotIn("FAIL", done.stdout)
+
+    def test_version_tells_both_ends(self):
+        lines = self.assert_ok(self.mesh.tulle("version")).stdout.splitlines()
+        self.assertEqual(lines[0].split()[1], lines[1].split()[1])
+
+    def test_a_second_mesh_in_the_same_place_is_refused(self):
+        done = self.mesh.tulle("up")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(f"(process {self.mesh.up.pid}); stop it with `tulle down`", done.stderr)
+
+    def test_the_node_answers_http(self):
+        banner = (self.mesh.home / "up.log").read_text()
+        address = banner.partition("metrics http://")[2].partition("/metrics")[0]
+        with urllib.request.urlopen(f"http://{address}/healthz", timeout=PATIENCE_S) as answer:
+            self.assertEqual(answer.read(), b"ok\nregistered yes\n")
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=PATIENCE_S) as answer:
+            self.assertIn(b"\ntulle_node_registered 1\n", answer.read())
+
+
+class Detached(unittest.TestCase):
+    def test_up_in_the_background_and_down(self):
+        with tempfile.TemporaryDirectory(prefix="tulle-e2e-") as home:
+            environment = {**os.environ, "TULLE_STATE_DIR": f"{home}/state", "HOME": home}
+
+            def tulle(*arguments):
+                # To a file: the mesh must not keep the caller's pipes open, but a failed test should not hang either.
+                with open(Path(home) / "out", "w+b") as out:
+                    code = subprocess.run([BIN / "tulle", *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=out,
+                                          stderr=out, timeout=2 * PATIENCE_S, check=False).returncode
+                    out.seek(0)
+                    return code, out.read().decode()
+            code, text = tulle("up", "--detach", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
+            self.assertEqual(code, 0, text)
+            self.assertIn("`tulle down` stops everything", text)
+            self.assertEqual(tulle("status")[0], 0)
+            self.assertEqual(tulle("down"), (0, "The mesh has stopped.\n"))
+            code, text = tulle("status")
+            self.assertEqual(code, 1, text)
+            code, text = tulle("run", "--", "true")
+            self.assertEqual(code, 125, text)
+
+    def test_up_says_why_it_could_not(self):
+        with tempfile.TemporaryDirectory(prefix="tulle-e2e-") as home:
+            done = subprocess.run([BIN / "tulle", "up", "--listen", "192.0.2.1:1"], capture_output=True, text=True,
+                                  env={**os.environ, "TULLE_STATE_DIR": f"{home}/state"}, timeout=2 * PATIENCE_S, check=False)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("the controller did not start", done.stderr)
+            self.assertIn("192.0.2.1:1", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""Two nodes on one machine."""
+
+import json
+import unittest
+
+from mesh import MeshTest
+
+
+class TwoNodes(MeshTest):
+    nodes = 2
+
+    def test_a_program_sees_two_vgpus_on_two_nodes(self):
+        listed = self.assert_ok(self.mesh.run("clinfo", "-l", flags=["--gpus", "2"])).stdout
+        self.assertEqual(listed.count("Device #"), 2, listed)
+        done = self.assert_ok(self.mesh.run("sh", "-c", "tulle get vgpus -o json; vector_add 5000 0; vector_add 5000 1",
+                                            flags=["--gpus", "2"]))
+        vgpus, _, sums = done.stdout.rpartition("]\n")
+        nodes = {vgpu["status"]["node"] for vgpu in json.loads(vgpus + "]") if vgpu["status"]["phase"] == "READY"}
+        self.assertEqual(len(nodes), 2)
+        first, second = sums.splitlines()
+        self.assertEqual(first, second)
+
+    def test_the_nodes_share_the_devices_memory(self):
+        gpus = json.loads(self.assert_ok(self.mesh.tulle("get", "gpus", "-o", "json")).stdout)
+        self.assertEqual(len(gpus), 2)
+        promised = sum(int(gpu["status"]["allocatable_memory_bytes"]) for gpu in gpus)
+        there = int(gpus[0]["spec"]["description"]["memory_bytes"])
+        self.assertLess(promised, there)
+
+    def test_a_node_can_be_chosen(self):
+        names = [node["metadata"]["name"] for node in json.loads(self.mesh.tulle("get", "nodes", "-o", "json").stdout)]
+        for name in names:
+            done = self.assert_ok(self.mesh.run("tulle", "get", "vgpus", flags=["--node", name]))
+            self.assertIn(f"{name}-0", done.stdout)
+        wrong = self.mesh.run("true", flags=["--node", "nowhere", "--no-wait"])
+        self.assertEqual(wrong.returncode, 125)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

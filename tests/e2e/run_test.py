@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""`tulle run` as a program's stand-in: exit codes, signals, terminals, many processes, and the claim given back."""
+
+import contextlib
+import os
+import pty
+import select
+import signal
+import termios
+import time
+import unittest
+
+from mesh import BIN, PATIENCE_S, MeshTest, wait_for
+
+
+class Run(MeshTest):
+    def test_the_exit_code_is_the_programs(self):
+        self.assertEqual(self.mesh.run("sh", "-c", "exit 7").returncode, 7)
+        self.assertEqual(self.mesh.run("sh", "-c", "kill -SEGV $$").returncode, 128 + signal.SIGSEGV)
+
+    def test_what_cannot_run_has_the_shells_codes(self):
+        missing = self.mesh.run("no-such-program")
+        self.assertEqual(missing.returncode, 127)
+        self.assertIn("no-such-program: no such command", missing.stderr)
+        self.assertEqual(self.mesh.run("/etc/passwd").returncode, 126)
+
+    def test_standard_streams_pass_through(self):
+        with self.mesh.start_run("sh", "-c", "cat; echo problem >&2", stdin=-1) as process:
+            out, err = process.communicate("hello", timeout=PATIENCE_S)
+        self.assertEqual((out, err), ("hello", "problem\n"))
+
+    def test_several_processes_share_one_grant(self):
+        done = self.assert_ok(self.mesh.run("sh", "-c", "vector_add; vector_add 1000 & vector_add 2000; wait"))
+        self.assertEqual(done.stdout.count("checksum"), 3, done.stdout)
+
+    def test_a_forked_child_has_opencl_too(self):
+        # Natively it may hang: PoCL's threads are not there after a fork.
+        self.assertEqual(self.assert_ok(self.mesh.run("forks")).stdout, "all right\n")
+
+    def test_the_claim_is_given_back_at_the_end(self):
+        self.assert_ok(self.mesh.run("vector_add"))
+        self.assertTrue(self.no_claims())  # at once, so that the next command finds the room free
+
+    def test_a_killed_run_gives_its_claim_back(self):
+        with self.mesh.start_run("steady", stdin=-1, flags=["--name", "killed"]) as process:
+            self.assertEqual(process.stdout.readline(), "ready\n")
+            self.assertFalse(self.no_claims())
+            process.kill()
+            wait_for(self.no_claims, "the claim of a killed run was given back")
+
+    def test_signals_reach_the_program(self):
+        script = "trap 'echo got it; exit 5' TERM; echo ready; read line"
+        with self.mesh.start_run("sh", "-c", script, stdin=-1) as process:
+            self.assertEqual(process.stdout.readline(), "ready\n")
+            process.send_signal(signal.SIGTERM)
+            out, _ = process.communicate(timeout=PATIENCE_S)
+        self.assertEqual((process.returncode, out), (5, "got it\n"))
+
+    def test_more_than_there_is_says_so(self):
+        done = self.mesh.run("true", flags=["--memory", "900GiB", "--no-wait"])
+        self.assertEqual(done.returncode, 125)
+        # What was asked, what there is, what to do: one line, nothing around it.
+        self.assertRegex(done.stderr, r"^tulle: asked for 900GiB .*; the largest GPU has [\d.]+[GM]iB on node \S+ .*; "
+                                      r"see `tulle get gpus`\n$")
+
+    def test_waits_for_room_and_says_why(self):
+        with self.mesh.start_run("steady", stdin=-1, flags=["--level", "dedicated"]) as first:
+            self.assertEqual(first.stdout.readline(), "ready\n")
+            with self.mesh.start(BIN / "tulle", "run", "--name", "second", "--", "vector_add") as second:
+                line = second.stderr.readline()
+                self.assertRegex(line, "^tulle: claim second waits: ")
+                first.stdin.close()
+                self.assertIn("checksum", second.stdout.read())
+                self.assertEqual(second.wait(PATIENCE_S), 0)
+            self.assertEqual(first.wait(PATIENCE_S), 0)
+
+    def test_an_interrupted_wait_gives_the_claim_up(self):
+        with self.mesh.start_run("steady", stdin=-1, flags=["--level", "dedicated"]) as first:
+            self.assertEqual(first.stdout.readline(), "ready\n")
+            with self.mesh.start(BIN / "tulle", "run", "--name", "given-up", "--", "true") as second:
+                self.assertIn("waits", second.stderr.readline())
+                second.send_signal(signal.SIGINT)
+                self.assertEqual(second.wait(PATIENCE_S), -signal.SIGINT)
+            wait_for(lambda: "given-up   pending" not in self.mesh.tulle("get", "claims").stdout, "the claim was given up")
+            first.communicate(timeout=PATIENCE_S)
+
+    def test_wrong_values_are_named(self):
+        for flags, message in ((["--memory", "8Gb?"], "--memory 8Gb?: not a size"),
+                               (["--compute", "150%"], "--compute 150%: not a share of a GPU"),
+                               (["--level", "fast"], "--level fast: not a performance level")):
+            done = self.mesh.run("true", flags=flags)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(message, done.stderr)
+
+
+class Terminal(MeshTest):
+    """A shell with job control on a terminal of its own."""
+
+    def setUp(self):
+        self.shell, self.terminal = pty.fork()
+        if self.shell == 0:
+            os.execve("/bin/bash", ["bash", "--norc", "-i"], {**self.mesh.environment, "PS1": "", "TERM": "dumb"})
+        self.text = ""
+
+    def tearDown(self):
+        super().tearDown()
+        os.kill(self.shell, signal.SIGKILL)
+        os.waitpid(self.shell, 0)
+        os.close(self.terminal)
+
+    def type(self, text):
+        os.write(self.terminal, text.encode())
+
+    def expect(self, wanted):
+        deadline = time.monotonic() + PATIENCE_S
+        while wanted not in self.text:
+            if not select.select([self.terminal], [], [], max(0, deadline - time.monotonic()))[0]:
+                self.fail(f"{wanted!r} not seen in {self.text!r}")
+            with contextlib.suppress(OSError):
+                self.text += os.read(self.terminal, 4096).decode(errors="replace")
+        self.text = self.text.partition(wanted)[2]
+
+    def test_reads_the_terminal(self):
+        self.type("tulle run -q -- sh -c 'read line; echo \"<$line>\"'\nsome words\n")
+        self.expect("<some words>")
+
+    def test_interrupt_ends_the_program(self):
+        self.type("tulle run -q -- steady; echo code=$?\n")
+        self.expect("ready")
+        self.type("\x03")
+        self.expect("code=130")
+
+    def test_stop_and_continue(self):
+        self.type("tulle run -q -- steady; echo over\n")
+        self.expect("ready")
+        self.type("\x1a")
+        self.expect("Stopped")
+        self.assertFalse(self.no_claims())  # held while it is stopped
+        self.type("fg\n")
+
+        def in_front():
+            return os.tcgetpgrp(self.terminal) != self.shell and termios.tcgetattr(self.terminal)[3] & termios.ICANON
+        wait_for(in_front, "the program has the terminal again")
+        self.type("\x04")
+        self.expect("done after")
+        wait_for(self.no_claims, "the claim was given back")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
