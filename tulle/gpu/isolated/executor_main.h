@@ -10,8 +10,8 @@ namespace tulle::gpu::isolated {
 // Returns the process's exit code when it could not start; the reason has gone to the worker then.
 int RunExecutor(Driver& driver);
 
-// Compiles the one program that was handed in (build_process.h), inside the locked sandbox of a builder.
-// Returns the process's exit code.
+// Compiles the one program that was handed in (build_process.h), inside the locked sandbox of a builder, and
+// ends the process. Returns the process's exit code when nothing was handed in.
 int RunBuilder(Driver& driver);
 
 }  // namespace tulle::gpu::isolated
