@@ -27,7 +27,7 @@ class Commands(MeshTest):
                 self.assertEqual(one["metadata"]["uid"], resources[0]["metadata"]["uid"])
                 self.assertRegex(self.assert_ok(self.mesh.tulle("describe", kind, name)).stdout, rf"Name:\s+{name}\n")
             claim = json.loads(self.mesh.tulle("get", "claim", "seen", "-o", "json").stdout)
-            self.assertEqual((claim["status"]["phase"], claim["spec"]["memory_bytes"]), ("BOUND", str(256 << 20)))
+            self.assertEqual((claim["status"]["phase"], claim["spec"]["memoryBytes"]), ("BOUND", str(256 << 20)))
             self.assertIn("1 bound", self.assert_ok(self.mesh.tulle("status")).stdout)
             # Deleting the claim takes the vGPU from the program.
             self.assert_ok(self.mesh.tulle("delete", "claim", "seen"))

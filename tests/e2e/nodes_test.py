@@ -24,8 +24,8 @@ class TwoNodes(MeshTest):
     def test_the_nodes_share_the_devices_memory(self):
         gpus = json.loads(self.assert_ok(self.mesh.tulle("get", "gpus", "-o", "json")).stdout)
         self.assertEqual(len(gpus), 2)
-        promised = sum(int(gpu["status"]["allocatable_memory_bytes"]) for gpu in gpus)
-        there = int(gpus[0]["spec"]["description"]["memory_bytes"])
+        promised = sum(int(gpu["status"]["allocatableMemoryBytes"]) for gpu in gpus)
+        there = int(gpus[0]["spec"]["description"]["memoryBytes"])
         self.assertLess(promised, there)
 
     def test_a_node_can_be_chosen(self):
