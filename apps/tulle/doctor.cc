@@ -120,8 +120,8 @@ void CheckController(std::vector<Check>* checks) {
   }
   const auto mesh = (*client)->GetMesh({.timeout = std::chrono::seconds(3), .fail_fast = true});
   if (!mesh.ok()) {
-    checks->push_back(Fail("mesh", "no answer from " + (*client)->config().endpoint + ": " + mesh.error().message,
-                           "start it (`tulle up`), or mend the address in the credentials file"));
+    // The message says what to do.
+    checks->push_back(Fail("mesh", mesh.error().message, ""));
     return;
   }
   const std::string about = (*client)->config().endpoint + ", version " + mesh->version + ", " +
