@@ -45,8 +45,7 @@ extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, st
     case 1:
       if (size > 0) data[g_random->Below(size)] ^= static_cast<std::uint8_t>(1u << g_random->Below(8));
       return size;
-    case 2:
-      return size > 0 ? g_random->Below(size) : 0;
+    case 2: return size > 0 ? g_random->Below(size) : 0;
     default: {
       const std::size_t more = std::min<std::size_t>(1 + g_random->Below(16), max_size - size);
       for (std::size_t i = 0; i < more; ++i) data[size + i] = static_cast<std::uint8_t>(g_random->Next());
@@ -69,7 +68,8 @@ int main(int argc, char** argv) {
   }
   const char* seed_text = std::getenv("TULLE_TEST_SEED");
   const char* runs_text = std::getenv("TULLE_FUZZ_RUNS");
-  const std::uint64_t seed = seed_text != nullptr ? std::strtoull(seed_text, nullptr, 0) : tulle::SecureRandom().Next();
+  const std::uint64_t seed =
+      seed_text != nullptr ? std::strtoull(seed_text, nullptr, 0) : tulle::SecureRandom().Next();
   const long runs = runs_text != nullptr ? std::atol(runs_text) : 100000;
   std::printf("TULLE_TEST_SEED=%llu\n", static_cast<unsigned long long>(seed));
   std::fflush(stdout);

@@ -50,13 +50,9 @@ std::string HostName() {
   return name;
 }
 
-std::string HostOf(const std::string& address) {
-  return address.substr(0, address.rfind(':'));
-}
+std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }
 
-bool IsEveryAddress(const std::string& host) {
-  return host.empty() || host == "0.0.0.0" || host == "[::]";
-}
+bool IsEveryAddress(const std::string& host) { return host.empty() || host == "0.0.0.0" || host == "[::]"; }
 
 Duration Seconds(double seconds) {
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
@@ -227,6 +223,4 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace tulle
 
-int main(int argc, char** argv) {
-  return tulle::Main(argc, argv);
-}
+int main(int argc, char** argv) { return tulle::Main(argc, argv); }

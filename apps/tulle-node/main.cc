@@ -70,22 +70,26 @@ Status CheckCredentials(const Flags& flags) {
   TULLE_ASSIGN_OR_RETURN(const security::Identity identity, security::IdentityOfCertificate(pem.certificate));
   if (identity == security::Identity{security::Role::kNode, flags.name}) return OkStatus();
   return Error{.code = Code::kInvalidArgument,
-               .message = "the certificate in " + flags.config + " is for " + identity.Uri() + ", not for node " +
-                          flags.name + "; say --name, or give the credentials of this node"};
+               .message = "the certificate in " + flags.config + " is for " + identity.Uri() +
+                          ", not for node " + flags.name +
+                          "; say --name, or give the credentials of this node"};
 }
 
 Status Run(const Flags& flags, const SystemClock& clock) {
   TULLE_RETURN_IF_ERROR(security::MakePrivateDirectory(flags.state_dir));
-  node::NodeOptions options{.name = flags.name, .version = TULLE_VERSION, .credentials_path = flags.config,
+  node::NodeOptions options{.name = flags.name,
+                            .version = TULLE_VERSION,
+                            .credentials_path = flags.config,
                             .advertise = flags.advertise};
   TULLE_ASSIGN_OR_RETURN(options.labels, ParseLabels(flags.labels));
   TULLE_ASSIGN_OR_RETURN(options.data_listen, node::ParseHostPort(flags.data_listen));
   TULLE_ASSIGN_OR_RETURN(options.http_listen, node::ParseHostPort(flags.http_listen));
   TULLE_RETURN_IF_ERROR(CheckCredentials(flags));
   options.supervisor.worker_binary = flags.worker_binary;
-  options.supervisor.worker_arguments = {"--log-level=" + flags.log_level, "--log-format=" + flags.log_format};
-  options.supervisor.worker_arguments.insert(options.supervisor.worker_arguments.end(), flags.worker_arguments.begin(),
-                                             flags.worker_arguments.end());
+  options.supervisor.worker_arguments = {"--log-level=" + flags.log_level,
+                                         "--log-format=" + flags.log_format};
+  options.supervisor.worker_arguments.insert(options.supervisor.worker_arguments.end(),
+                                             flags.worker_arguments.begin(), flags.worker_arguments.end());
   TULLE_ASSIGN_OR_RETURN(options.gpus, node::TakeInventory({.worker_binary = flags.worker_binary,
                                                             .state_file = flags.state_dir + "/inventory",
                                                             .only_devices = flags.only_devices,
@@ -95,7 +99,9 @@ Status Run(const Flags& flags, const SystemClock& clock) {
   }
   for (const node::InventoryGpu& gpu : options.gpus) {
     Log(LogLevel::kInfo, "node", "GPU found",
-        {{"index", gpu.index}, {"type", gpu.name}, {"memory", FormatSize(gpu.memory_bytes)},
+        {{"index", gpu.index},
+         {"type", gpu.name},
+         {"memory", FormatSize(gpu.memory_bytes)},
          {"allocatable", FormatSize(gpu.allocatable_memory_bytes)},
          {"bandwidth_per_s", FormatSize(gpu.bandwidth_bytes_per_s)}});
   }
@@ -142,34 +148,47 @@ int Main(int argc, char** argv) {
   app.option_defaults()->always_capture_default();
   app.add_option("--name", flags.name, "Name of this node in the mesh, as in its certificate");
   app.add_option("--config", flags.config,
-                 "Credentials file that the controller wrote for this node: where the controller is, certificate, key "
+                 "Credentials file that the controller wrote for this node: where the controller is, "
+                 "certificate, key "
                  "[STATE-DIR/node-NAME.conf]")
       ->envname("TULLE_NODE_CONFIG");
   app.add_option("--state-dir", flags.state_dir, "Where the node keeps what it measured");
-  app.add_option("--data-listen", flags.data_listen, "HOST:PORT that programs connect to; port 0: any free one");
-  app.add_option("--advertise", flags.advertise,
-                 "HOST or HOST:PORT by which programs reach the data port [the address on the way to the controller]");
+  app.add_option("--data-listen", flags.data_listen,
+                 "HOST:PORT that programs connect to; port 0: any free one");
+  app.add_option(
+      "--advertise", flags.advertise,
+      "HOST or HOST:PORT by which programs reach the data port [the address on the way to the controller]");
   app.add_option("--http-listen", flags.http_listen, "HOST:PORT of /healthz and /metrics");
-  app.add_option("--worker-binary", flags.worker_binary, "Program that is started for each vGPU and to look for GPUs");
-  app.add_option("--worker-arg", flags.worker_arguments, "A further argument for it, such as --sandbox=best-effort; may be repeated")->take_all()->default_str("");
+  app.add_option("--worker-binary", flags.worker_binary,
+                 "Program that is started for each vGPU and to look for GPUs");
+  app.add_option("--worker-arg", flags.worker_arguments,
+                 "A further argument for it, such as --sandbox=best-effort; may be repeated")
+      ->take_all()
+      ->default_str("");
   app.add_option("--only-devices", flags.only_devices,
                  "Offer these devices only, by the numbers of `tulle-worker --probe`: 0,2")
-      ->delimiter(',')->default_str("");
+      ->delimiter(',')
+      ->default_str("");
   app.add_option("--memory-percent", flags.memory_share.percent,
                  "Share of each GPU's memory that vGPUs may have [100; 75 where it is the host's own memory]")
-      ->check(CLI::Range(1u, 100u))->default_str("");
+      ->check(CLI::Range(1u, 100u))
+      ->default_str("");
   app.add_option("--nodes-here", flags.memory_share.nodes_here,
                  "Nodes on this host that offer the same GPUs: each gives an equal part of their memory")
       ->check(CLI::Range(1u, 64u));
-  app.add_option("--label", flags.labels, "KEY=VALUE that claims can select nodes by; may be repeated")->take_all()->default_str("");
+  app.add_option("--label", flags.labels, "KEY=VALUE that claims can select nodes by; may be repeated")
+      ->take_all()
+      ->default_str("");
   app.add_option("--log-level", flags.log_level, "Least level that is logged")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}));
   app.add_option("--log-format", flags.log_format, "Lines for people or for machines, on standard error")
       ->check(CLI::IsMember({"text", "json"}));
-  app.add_option("--ready-fd", flags.ready_fd,
-                 "Descriptor that gets \"name N\", \"data HOST:PORT\" and \"http HOST:PORT\", a line each, and is "
-                 "closed when the controller knows the node")
-      ->check(CLI::NonNegativeNumber)->default_str("");
+  app.add_option(
+         "--ready-fd", flags.ready_fd,
+         "Descriptor that gets \"name N\", \"data HOST:PORT\" and \"http HOST:PORT\", a line each, and is "
+         "closed when the controller knows the node")
+      ->check(CLI::NonNegativeNumber)
+      ->default_str("");
   CLI11_PARSE(app, argc, argv);
   if (flags.config.empty()) flags.config = flags.state_dir + "/node-" + flags.name + ".conf";
 
@@ -179,7 +198,8 @@ int Main(int argc, char** argv) {
   const SystemClock clock;
   if (const Status status = Run(flags, clock); !status.ok()) {
     Log(LogLevel::kError, "node", status.error().message);
-    if (!LogEnabled(LogLevel::kError)) std::fprintf(stderr, "tulle-node: %s\n", status.error().message.c_str());
+    if (!LogEnabled(LogLevel::kError))
+      std::fprintf(stderr, "tulle-node: %s\n", status.error().message.c_str());
     return EXIT_FAILURE;
   }
   return EXIT_SUCCESS;

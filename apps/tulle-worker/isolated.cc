@@ -74,26 +74,16 @@ class IsolatedExecutor final : public worker::exec::Executor {
   worker::exec::Receive TryReceive(worker::exec::Received* received) override {
     isolated::Received in;
     switch (process_->TryReceive(&in)) {
-      case isolated::Receive::kNothing:
-        return worker::exec::Receive::kNothing;
-      case isolated::Receive::kDead:
-        return worker::exec::Receive::kDead;
-      case isolated::Receive::kGot:
-        break;
+      case isolated::Receive::kNothing: return worker::exec::Receive::kNothing;
+      case isolated::Receive::kDead: return worker::exec::Receive::kDead;
+      case isolated::Receive::kGot: break;
     }
     using Kind = worker::exec::Received::Kind;
     switch (in.kind) {
-      case isolated::Received::Kind::kReady:
-        return TryReceive(received);  // comes once
-      case isolated::Received::Kind::kReply:
-        received->kind = Kind::kReply;
-        break;
-      case isolated::Received::Kind::kNotice:
-        received->kind = Kind::kNotice;
-        break;
-      case isolated::Received::Kind::kPayloadDone:
-        received->kind = Kind::kPayloadDone;
-        break;
+      case isolated::Received::Kind::kReady: return TryReceive(received);  // comes once
+      case isolated::Received::Kind::kReply: received->kind = Kind::kReply; break;
+      case isolated::Received::Kind::kNotice: received->kind = Kind::kNotice; break;
+      case isolated::Received::Kind::kPayloadDone: received->kind = Kind::kPayloadDone; break;
     }
     received->opcode = in.opcode;
     received->sequence = in.sequence;

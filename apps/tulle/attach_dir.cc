@@ -38,7 +38,9 @@ Status LinkLocalVendors(const std::vector<std::string>& folders, const std::stri
       std::string name = entry.path().filename();
       while (!taken.insert(name).second) name = "x-" + name;
       fs::create_symlink(fs::absolute(entry.path()), into + "/" + name, error);
-      if (error) return Error{.code = Code::kInternal, .message = "cannot link " + entry.path().string() + ": " + error.message()};
+      if (error)
+        return Error{.code = Code::kInternal,
+                     .message = "cannot link " + entry.path().string() + ": " + error.message()};
     }
   }
   return OkStatus();
@@ -50,7 +52,8 @@ Result<AttachDir> AttachDir::Create(const Options& options, const std::vector<se
   std::string path = options.parent + "/tulle-run-XXXXXX";
   if (mkdtemp(path.data()) == nullptr) return ErrnoError("cannot make a folder in " + options.parent, errno);
   AttachDir made(path);
-  if (mkdir(made.vendors_dir().c_str(), 0700) != 0) return ErrnoError("cannot make " + made.vendors_dir(), errno);
+  if (mkdir(made.vendors_dir().c_str(), 0700) != 0)
+    return ErrnoError("cannot make " + made.vendors_dir(), errno);
   // The loader takes ICDs in the order of names: ours shall come first.
   TULLE_RETURN_IF_ERROR(WriteFile(made.vendors_dir() + "/00-tulle.icd", options.icd_library + "\n"));
   TULLE_RETURN_IF_ERROR(LinkLocalVendors(options.local_vendors, made.vendors_dir()));
@@ -86,7 +89,8 @@ Result<std::string> FindIcdLibrary() {
     return *found;
   }
   return Error{.code = Code::kNotFound,
-               .message = library + " is not there: not in ../lib, ../lib/tulle or ../" TULLE_LIBDIR "/tulle of " +
+               .message = library +
+                          " is not there: not in ../lib, ../lib/tulle or ../" TULLE_LIBDIR "/tulle of " +
                           ExecutableDir() + "; build or install it (CMake target tulle_shim_opencl)"};
 }
 

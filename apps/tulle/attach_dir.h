@@ -1,5 +1,5 @@
-// What a program needs to find its vGPUs, in a private folder that goes with the object: the attach file with the
-// grants' keys, and a folder of ICD files for the OpenCL loader.
+// What a program needs to find its vGPUs, in a private folder that goes with the object: the attach file with
+// the grants' keys, and a folder of ICD files for the OpenCL loader.
 #pragma once
 
 #include <map>
@@ -15,8 +15,8 @@ namespace tulle::cli {
 class AttachDir {
  public:
   struct Options {
-    std::string parent;                // where the folder is made: see AttachParent
-    std::string icd_library;           // libtulle-opencl.so
+    std::string parent;                      // where the folder is made: see AttachParent
+    std::string icd_library;                 // libtulle-opencl.so
     std::vector<std::string> local_vendors;  // folders whose .icd files are shown to the program too
   };
   // 0700, its files 0600. What could be made is removed again on an error.

@@ -51,7 +51,8 @@ TEST_F(AttachDirTest, ShowsLocalIcdsWhenAsked) {
   std::ofstream(parent_ / "a/pocl.icd") << "libpocl.so\n";
   std::ofstream(parent_ / "b/pocl.icd") << "libother.so\n";
   std::ofstream(parent_ / "b/readme") << "no ICD\n";
-  auto made = AttachDir::Create({.parent = parent_, .icd_library = "/lib/x.so",
+  auto made = AttachDir::Create({.parent = parent_,
+                                 .icd_library = "/lib/x.so",
                                  .local_vendors = {parent_ / "a", parent_ / "b", parent_ / "missing"}},
                                 {target_});
   ASSERT_TRUE(made.ok()) << made.error().message;

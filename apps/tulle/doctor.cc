@@ -25,7 +25,9 @@ namespace {
 namespace fs = std::filesystem;
 using Level = Check::Level;
 
-Check Ok(std::string name, std::string finding) { return {Level::kOk, std::move(name), std::move(finding), ""}; }
+Check Ok(std::string name, std::string finding) {
+  return {Level::kOk, std::move(name), std::move(finding), ""};
+}
 Check Warn(std::string name, std::string finding, std::string fix) {
   return {Level::kWarn, std::move(name), std::move(finding), std::move(fix)};
 }
@@ -52,13 +54,17 @@ bool InPath(const std::string& program) {
 void CheckPrograms(std::vector<Check>* checks) {
   std::string missing;
   for (const char* program : {"tulle-controller", "tulle-node", "tulle-worker"}) {
-    if (FindProgram(program) == program && !InPath(program)) missing += (missing.empty() ? "" : ", ") + std::string(program);
+    if (FindProgram(program) == program && !InPath(program))
+      missing += (missing.empty() ? "" : ", ") + std::string(program);
   }
-  checks->push_back(missing.empty() ? Ok("programs", "version " TULLE_VERSION " in " + ExecutableDir())
-                                    : Warn("programs", missing + " not found: this machine can use vGPUs, not offer them",
-                                           "build or install all of tulle where this machine is to be a node or controller"));
+  checks->push_back(
+      missing.empty()
+          ? Ok("programs", "version " TULLE_VERSION " in " + ExecutableDir())
+          : Warn("programs", missing + " not found: this machine can use vGPUs, not offer them",
+                 "build or install all of tulle where this machine is to be a node or controller"));
   const auto shim = FindIcdLibrary();
-  checks->push_back(shim.ok() ? Ok("OpenCL shim", *shim) : Fail("OpenCL shim", shim.error().message, "build or install it"));
+  checks->push_back(shim.ok() ? Ok("OpenCL shim", *shim)
+                              : Fail("OpenCL shim", shim.error().message, "build or install it"));
 }
 
 void CheckLoader(std::vector<Check>* checks) {
@@ -72,7 +78,8 @@ void CheckLoader(std::vector<Check>* checks) {
   void* symbol = dlsym(loader, "clGetPlatformIDs");
   const bool known = symbol != nullptr && dladdr(symbol, &info) != 0;
   std::error_code error;
-  checks->push_back(Ok("OpenCL loader", known ? fs::canonical(info.dli_fname, error).string() : "libOpenCL.so.1"));
+  checks->push_back(
+      Ok("OpenCL loader", known ? fs::canonical(info.dli_fname, error).string() : "libOpenCL.so.1"));
   dlclose(loader);
 }
 
@@ -81,12 +88,14 @@ void CheckIcds(std::vector<Check>* checks) {
   for (const std::string& folder : LocalVendors()) {
     std::error_code error;
     for (const auto& entry : fs::directory_iterator(folder, error)) {
-      if (entry.path().extension() == ".icd") seen += (seen.empty() ? "" : ", ") + entry.path().filename().string();
+      if (entry.path().extension() == ".icd")
+        seen += (seen.empty() ? "" : ", ") + entry.path().filename().string();
     }
   }
   if (seen.empty()) {
-    checks->push_back(Warn("ICDs here", "none: this machine can use vGPUs, not offer them",
-                           "to offer its CPU: apt-get install pocl-opencl-icd; to offer a GPU: its vendor's OpenCL driver"));
+    checks->push_back(Warn(
+        "ICDs here", "none: this machine can use vGPUs, not offer them",
+        "to offer its CPU: apt-get install pocl-opencl-icd; to offer a GPU: its vendor's OpenCL driver"));
     return;
   }
   checks->push_back(Ok("ICDs here", seen));
@@ -94,16 +103,17 @@ void CheckIcds(std::vector<Check>* checks) {
 
 // What a node would offer, from the very program that it asks.
 void CheckDevices(std::vector<Check>* checks) {
-  const auto gpus = node::TakeInventory({.worker_binary = FindProgram("tulle-worker"),
-                                         .state_file = "",
-                                         .measure = false,
-                                         .memory_share = {}});
+  const auto gpus = node::TakeInventory(
+      {.worker_binary = FindProgram("tulle-worker"), .state_file = "", .measure = false, .memory_share = {}});
   if (!gpus.ok()) {
-    checks->push_back(Warn("devices", gpus.error().message, "matters only where this machine is to be a node"));
+    checks->push_back(
+        Warn("devices", gpus.error().message, "matters only where this machine is to be a node"));
     return;
   }
   if (gpus->empty()) {
-    checks->push_back(Warn("devices", "none found", "install an OpenCL driver (pocl-opencl-icd for the CPU) to make this machine a node"));
+    checks->push_back(
+        Warn("devices", "none found",
+             "install an OpenCL driver (pocl-opencl-icd for the CPU) to make this machine a node"));
   }
   for (const node::InventoryGpu& gpu : *gpus) {
     checks->push_back(Ok("device " + std::to_string(gpu.device_index),
@@ -114,8 +124,9 @@ void CheckDevices(std::vector<Check>* checks) {
 void CheckController(std::vector<Check>* checks) {
   const auto client = sdk::Client::Connect();
   if (!client.ok()) {
-    checks->push_back(Fail("mesh", client.error().message,
-                           "start one with `tulle up`, or set TULLE_CONFIG to the credentials file of yours"));
+    checks->push_back(
+        Fail("mesh", client.error().message,
+             "start one with `tulle up`, or set TULLE_CONFIG to the credentials file of yours"));
     return;
   }
   const auto mesh = (*client)->GetMesh({.timeout = std::chrono::seconds(3), .fail_fast = true});
@@ -127,7 +138,8 @@ void CheckController(std::vector<Check>* checks) {
   const std::string about = (*client)->config().endpoint + ", version " + mesh->version + ", " +
                             std::to_string(mesh->nodes_ready) + " nodes ready, you are " + mesh->caller;
   if (mesh->version != TULLE_VERSION) {
-    checks->push_back(Warn("mesh", about, "this program is version " TULLE_VERSION "; use the same on both ends"));
+    checks->push_back(
+        Warn("mesh", about, "this program is version " TULLE_VERSION "; use the same on both ends"));
   } else if (mesh->nodes_ready == 0) {
     checks->push_back(Warn("mesh", about, "see `tulle get nodes`, and start a node"));
   } else {
@@ -141,7 +153,8 @@ void CheckSandbox(std::vector<Check>* checks) {
     if (layer.available) {
       checks->push_back(Ok(name, layer.purpose));
     } else {
-      checks->push_back({layer.required ? Level::kFail : Level::kWarn, name, "missing: " + layer.problem, layer.fix});
+      checks->push_back(
+          {layer.required ? Level::kFail : Level::kWarn, name, "missing: " + layer.problem, layer.fix});
     }
   }
 }
@@ -149,10 +162,13 @@ void CheckSandbox(std::vector<Check>* checks) {
 void CheckHost(std::vector<Check>* checks) {
   const std::string controllers = ReadText("/sys/fs/cgroup/cgroup.controllers");
   if (controllers.empty()) {
-    checks->push_back(Warn("cgroups", "no cgroup v2 hierarchy at /sys/fs/cgroup",
-                           "boot with systemd.unified_cgroup_hierarchy=1, or give the container its cgroup namespace"));
-  } else if (controllers.find("cpu") == std::string::npos || controllers.find("memory") == std::string::npos) {
-    checks->push_back(Warn("cgroups", "version 2, but only with: " + controllers.substr(0, controllers.find('\n')),
+    checks->push_back(
+        Warn("cgroups", "no cgroup v2 hierarchy at /sys/fs/cgroup",
+             "boot with systemd.unified_cgroup_hierarchy=1, or give the container its cgroup namespace"));
+  } else if (controllers.find("cpu") == std::string::npos ||
+             controllers.find("memory") == std::string::npos) {
+    checks->push_back(Warn("cgroups",
+                           "version 2, but only with: " + controllers.substr(0, controllers.find('\n')),
                            "enable the cpu and memory controllers for this part of the hierarchy"));
   } else {
     checks->push_back(Ok("cgroups", "version 2 with cpu and memory"));
@@ -161,8 +177,9 @@ void CheckHost(std::vector<Check>* checks) {
   checks->push_back(kvm.valid() ? Ok("KVM", "/dev/kvm can be opened")
                                 : Warn("KVM", "/dev/kvm cannot be opened; nothing needs it yet",
                                        "load the module (kvm_intel or kvm_amd) and join the group kvm"));
-  checks->push_back(InPath("criu") ? Ok("CRIU", "found")
-                                   : Warn("CRIU", "not installed; nothing needs it yet", "apt-get install criu"));
+  checks->push_back(InPath("criu")
+                        ? Ok("CRIU", "found")
+                        : Warn("CRIU", "not installed; nothing needs it yet", "apt-get install criu"));
   utsname host{};
   uname(&host);
   checks->push_back(Ok("kernel", std::string(host.sysname) + " " + host.release));

@@ -40,7 +40,8 @@ struct RunFlags {
 };
 
 Result<RunOptions> ToOptions(const RunFlags& flags) {
-  RunOptions options{.name = flags.name, .with_local = flags.with_local, .quiet = flags.quiet, .command = flags.command};
+  RunOptions options{
+      .name = flags.name, .with_local = flags.with_local, .quiet = flags.quiet, .command = flags.command};
   control::ClaimSpec& spec = options.spec;
   spec.gpu_types = flags.types;
   spec.vendors = flags.vendors;
@@ -75,8 +76,10 @@ Status WithClient(const std::function<Status(sdk::Client&)>& action) {
 std::int64_t NowMicros() { return SystemClock().WallMicros(); }
 
 int Main(int argc, char** argv) {
-  CLI::App app("Runs unmodified OpenCL programs on GPUs of other machines.\n\nExample: tulle up, and in another terminal: tulle run -- clinfo",
-               "tulle");
+  CLI::App app(
+      "Runs unmodified OpenCL programs on GPUs of other machines.\n\nExample: tulle up, and in another "
+      "terminal: tulle run -- clinfo",
+      "tulle");
   app.require_subcommand(1);
   app.set_version_flag("--version", "tulle " TULLE_VERSION);
   int code = EXIT_SUCCESS;
@@ -90,21 +93,32 @@ int Main(int argc, char** argv) {
   // --- a mesh on this machine
   UpOptions up;
   bool detach = false;
-  CLI::App* up_command = app.add_subcommand("up", "Run a mesh on this machine: a controller and its nodes, in the foreground");
-  up_command->footer("Example: tulle up --nodes 2\n\nOn one machine nodes split the device: each offers an equal part of its memory, so that nothing is promised\n"
-                     "twice. Their compute shares are of the same device.");
-  up_command->add_option("--nodes", up.nodes, "How many node daemons")->check(CLI::Range(1, 64))->capture_default_str();
-  up_command->add_option("--state-dir", state_dir, "State, keys and logs; one mesh each")->capture_default_str();
-  up_command->add_option("--listen", up.listen, "HOST:PORT of the controller; port 0: any free one. Nodes listen on the same host")
+  CLI::App* up_command =
+      app.add_subcommand("up", "Run a mesh on this machine: a controller and its nodes, in the foreground");
+  up_command->footer(
+      "Example: tulle up --nodes 2\n\nOn one machine nodes split the device: each offers an equal part of "
+      "its memory, so that nothing is promised\n"
+      "twice. Their compute shares are of the same device.");
+  up_command->add_option("--nodes", up.nodes, "How many node daemons")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  up_command->add_option("--state-dir", state_dir, "State, keys and logs; one mesh each")
+      ->capture_default_str();
+  up_command
+      ->add_option("--listen", up.listen,
+                   "HOST:PORT of the controller; port 0: any free one. Nodes listen on the same host")
       ->capture_default_str();
   up_command->add_option("--http-listen", up.http_listen, "HOST:PORT of its JSON API")->capture_default_str();
   up_command->add_option("--log-level", up.log_level, "Least level in the logs")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
       ->capture_default_str();
-  up_command->add_option("--node-arg", up.node_arguments, "A further argument for each node, such as --only-devices=0; may be repeated")
+  up_command
+      ->add_option("--node-arg", up.node_arguments,
+                   "A further argument for each node, such as --only-devices=0; may be repeated")
       ->take_all();
   up_command->add_flag("--detach", detach, "Return when the mesh runs; `tulle down` stops it");
-  up_command->add_option("--ready-fd", up.ready_fd, "Descriptor that gets a line when the mesh runs")->group("");
+  up_command->add_option("--ready-fd", up.ready_fd, "Descriptor that gets a line when the mesh runs")
+      ->group("");
   up_command->callback([&] {
     if (!detach) {
       up.name_state_dir = state_dir != DefaultStateDir();
@@ -127,22 +141,36 @@ int Main(int argc, char** argv) {
 
   // --- run
   RunFlags run;
-  CLI::App* run_command = app.add_subcommand("run", "Run a program on one or more vGPUs, and give them back when it ends");
+  CLI::App* run_command =
+      app.add_subcommand("run", "Run a program on one or more vGPUs, and give them back when it ends");
   run_command->footer(
-      "Examples:\n  tulle run -- clinfo\n  tulle run --memory 4GiB --compute 50% --level guaranteed -- ./train\n"
+      "Examples:\n  tulle run -- clinfo\n  tulle run --memory 4GiB --compute 50% --level guaranteed -- "
+      "./train\n"
       "  tulle run --gpus 2 -- sh -c 'make test'\n\n"
-      "The exit code is the program's (128 + n when signal n ended it); 125: there was no vGPU for it, 126: it could\n"
+      "The exit code is the program's (128 + n when signal n ended it); 125: there was no vGPU for it, 126: "
+      "it could\n"
       "not be executed, 127: there is no such command.");
   run_command->add_option("--memory", run.memory, "Memory of each vGPU, such as 512MiB or 4GiB [1GiB]");
-  run_command->add_option("--compute", run.compute, "Share of a GPU that is reserved for each vGPU, such as 50% [25%]; programs are not held to it yet");
-  run_command->add_option("--level", run.level, "What the share reserves. best-effort: nothing; burst, guaranteed: the share; dedicated: a whole GPU [burst]");
-  run_command->add_option("--gpus", run.gpus, "How many vGPUs the program sees")->check(CLI::Range(1u, 64u))->capture_default_str();
-  run_command->add_option("--type", run.types, "Any of these GPU types (a part of the name, see `tulle get gpus`)")->delimiter(',');
-  run_command->add_option("--vendor", run.vendors, "Any of these GPU vendors (a part of the name)")->delimiter(',');
+  run_command->add_option(
+      "--compute", run.compute,
+      "Share of a GPU that is reserved for each vGPU, such as 50% [25%]; programs are not held to it yet");
+  run_command->add_option("--level", run.level,
+                          "What the share reserves. best-effort: nothing; burst, guaranteed: the share; "
+                          "dedicated: a whole GPU [burst]");
+  run_command->add_option("--gpus", run.gpus, "How many vGPUs the program sees")
+      ->check(CLI::Range(1u, 64u))
+      ->capture_default_str();
+  run_command
+      ->add_option("--type", run.types, "Any of these GPU types (a part of the name, see `tulle get gpus`)")
+      ->delimiter(',');
+  run_command->add_option("--vendor", run.vendors, "Any of these GPU vendors (a part of the name)")
+      ->delimiter(',');
   run_command->add_option("--node", run.node, "On this node only");
-  run_command->add_option("--label", run.labels, "On nodes with this label only, KEY=VALUE; may be repeated")->take_all();
+  run_command->add_option("--label", run.labels, "On nodes with this label only, KEY=VALUE; may be repeated")
+      ->take_all();
   run_command->add_option("--name", run.name, "Name of the claim, for `tulle get claims` [chosen]");
-  run_command->add_flag("--no-wait", run.no_wait, "Fail at once when nothing fits, instead of waiting for room");
+  run_command->add_flag("--no-wait", run.no_wait,
+                        "Fail at once when nothing fits, instead of waiting for room");
   run_command->add_flag("--with-local", run.with_local, "Show the program this machine's own GPUs too");
   run_command->add_flag("-q,--quiet", run.quiet, "No line about the vGPU");
   run_command->add_option("COMMAND", run.command, "The program and its arguments, after --");
@@ -159,7 +187,9 @@ int Main(int argc, char** argv) {
     command->add_option("KIND", kind_text, "nodes, gpus, vgpus, claims or instances")->required();
   };
   const auto add_output = [&](CLI::App* command) {
-    command->add_option("-o,--output", output, "table or json")->check(CLI::IsMember({"table", "json"}))->capture_default_str();
+    command->add_option("-o,--output", output, "table or json")
+        ->check(CLI::IsMember({"table", "json"}))
+        ->capture_default_str();
   };
   const auto with_kind = [&](const std::function<Status(sdk::Client&, sdk::Kind, Output)>& action) {
     return [&, action] {
@@ -185,48 +215,59 @@ int Main(int argc, char** argv) {
   describe_command->footer("Example: tulle describe claim train");
   add_kind(describe_command);
   describe_command->add_option("NAME", name, "Which")->required();
-  describe_command->callback(with_kind(
-      [&](sdk::Client& client, sdk::Kind kind, Output) { return Describe(client, kind, name, NowMicros()); }));
+  describe_command->callback(with_kind([&](sdk::Client& client, sdk::Kind kind, Output) {
+    return Describe(client, kind, name, NowMicros());
+  }));
 
   CLI::App* delete_command = app.add_subcommand("delete", "Release claims; their programs lose their vGPUs");
   delete_command->footer("Example: tulle delete claim train");
-  delete_command->add_option("KIND", kind_text, "claim: the other kinds go with their claim or their daemon")->required();
+  delete_command->add_option("KIND", kind_text, "claim: the other kinds go with their claim or their daemon")
+      ->required();
   delete_command->add_option("NAME", names, "Which")->required();
   delete_command->callback(with_kind([&](sdk::Client& client, sdk::Kind kind, Output) -> Status {
     if (kind != sdk::Kind::kClaim) {
-      return Error{.code = Code::kInvalidArgument,
-                   .message = "only claims can be deleted; vGPUs go with their claim, nodes and GPUs with their daemon"};
+      return Error{
+          .code = Code::kInvalidArgument,
+          .message =
+              "only claims can be deleted; vGPUs go with their claim, nodes and GPUs with their daemon"};
     }
     return DeleteClaims(client, names);
   }));
 
-  CLI::App* watch_command = app.add_subcommand("watch", "Show resources and each change of them, until interrupted");
+  CLI::App* watch_command =
+      app.add_subcommand("watch", "Show resources and each change of them, until interrupted");
   watch_command->footer("Example: tulle watch claims");
   add_kind(watch_command);
   add_output(watch_command);
   watch_command->callback(with_kind(WatchKind));
 
   // --- the mesh and this machine
-  CLI::App* status_command = app.add_subcommand("status", "One screen: is the mesh there, what does it have, what is in use");
+  CLI::App* status_command =
+      app.add_subcommand("status", "One screen: is the mesh there, what does it have, what is in use");
   status_command->footer("Example: tulle status");
   status_command->callback([&] { code = Report(WithClient(PrintStatus)); });
 
-  CLI::App* doctor_command = app.add_subcommand("doctor", "Check what this machine has for the mesh, and how to mend what it lacks");
-  doctor_command->footer("Example: tulle doctor\n\nThe exit code is 1 when something failed that programs need; warnings do not count.");
+  CLI::App* doctor_command =
+      app.add_subcommand("doctor", "Check what this machine has for the mesh, and how to mend what it lacks");
+  doctor_command->footer(
+      "Example: tulle doctor\n\nThe exit code is 1 when something failed that programs need; warnings do not "
+      "count.");
   doctor_command->callback([&] {
     const std::vector<Check> checks = Diagnose();
     std::fputs(FormatChecks(checks).c_str(), stdout);
     for (const Check& check : checks) code |= check.level == Check::Level::kFail;
   });
 
-  CLI::App* version_command = app.add_subcommand("version", "Show the version of this program and of the controller");
+  CLI::App* version_command =
+      app.add_subcommand("version", "Show the version of this program and of the controller");
   version_command->footer("Example: tulle version");
   version_command->callback([&] {
     std::printf("tulle %s\n", TULLE_VERSION);
     const auto client = sdk::Client::Connect();
     if (!client.ok()) return;
     const auto mesh = (*client)->GetMesh({.timeout = std::chrono::seconds(3), .fail_fast = true});
-    std::printf("controller %s\n", mesh.ok() ? mesh->version.c_str() : ("not reached: " + mesh.error().message).c_str());
+    std::printf("controller %s\n",
+                mesh.ok() ? mesh->version.c_str() : ("not reached: " + mesh.error().message).c_str());
   });
 
   try {

@@ -42,7 +42,9 @@ std::string Age(const control::Metadata& metadata, std::int64_t now_us) {
   return metadata.create_time_us == 0 ? "" : FormatAge(now_us - metadata.create_time_us);
 }
 
-std::string Bandwidth(std::uint64_t bytes_per_s) { return bytes_per_s == 0 ? "" : FormatSize(bytes_per_s) + "/s"; }
+std::string Bandwidth(std::uint64_t bytes_per_s) {
+  return bytes_per_s == 0 ? "" : FormatSize(bytes_per_s) + "/s";
+}
 
 // Why a claim is not (or no longer) bound.
 std::string Why(const sdk::Claim& claim) {
@@ -69,12 +71,18 @@ const std::vector<Column<sdk::Node>>& Columns() {
   static const std::vector<Column<T>> columns = {
       {"NAME", [](const T& n, std::int64_t) { return n.metadata.name; }},
       {"STATE",
-       [](const T& n, std::int64_t) { return Word(control::Name(n.status.state)) + (n.spec.cordoned ? ",cordoned" : ""); }},
+       [](const T& n, std::int64_t) {
+         return Word(control::Name(n.status.state)) + (n.spec.cordoned ? ",cordoned" : "");
+       }},
       {"GPUS", [](const T& n, std::int64_t) { return std::to_string(n.status.gpus); }},
       {"VGPUS", [](const T& n, std::int64_t) { return std::to_string(n.status.vgpus); }},
       {"SESSIONS", [](const T& n, std::int64_t) { return std::to_string(n.status.telemetry.sessions); }},
-      {"CPU", [](const T& n, std::int64_t) { return Percent(static_cast<std::uint64_t>(n.status.telemetry.cpu_percent)); }},
-      {"HOST-MEMORY-FREE", [](const T& n, std::int64_t) { return FormatSize(n.status.telemetry.memory_available_bytes); }},
+      {"CPU",
+       [](const T& n, std::int64_t) {
+         return Percent(static_cast<std::uint64_t>(n.status.telemetry.cpu_percent));
+       }},
+      {"HOST-MEMORY-FREE",
+       [](const T& n, std::int64_t) { return FormatSize(n.status.telemetry.memory_available_bytes); }},
       {"ENDPOINT", [](const T& n, std::int64_t) { return n.status.endpoint; }},
       {"VERSION", [](const T& n, std::int64_t) { return n.status.version; }},
       {"AGE", [](const T& n, std::int64_t now) { return Age(n.metadata, now); }},
@@ -102,8 +110,10 @@ const std::vector<Column<sdk::Gpu>>& Columns() {
        }},
       {"VGPUS", [](const T& g, std::int64_t) { return std::to_string(g.status.vgpus); }},
       {"UNITS", [](const T& g, std::int64_t) { return std::to_string(g.spec.description.compute_units); }},
-      {"BANDWIDTH", [](const T& g, std::int64_t) { return Bandwidth(g.spec.description.bandwidth_bytes_per_s); }},
-      {"SCHEDULABLE", [](const T& g, std::int64_t) -> std::string { return g.status.schedulable ? "yes" : "no"; }},
+      {"BANDWIDTH",
+       [](const T& g, std::int64_t) { return Bandwidth(g.spec.description.bandwidth_bytes_per_s); }},
+      {"SCHEDULABLE",
+       [](const T& g, std::int64_t) -> std::string { return g.status.schedulable ? "yes" : "no"; }},
       {"TYPE", [](const T& g, std::int64_t) { return g.spec.description.type; }},
   };
   return columns;
@@ -134,7 +144,9 @@ const std::vector<Column<sdk::Claim>>& Columns() {
       {"NAME", [](const T& c, std::int64_t) { return c.metadata.name; }},
       {"PHASE", [](const T& c, std::int64_t) { return Word(control::Name(c.status.phase)); }},
       {"VGPUS",
-       [](const T& c, std::int64_t) { return std::to_string(c.status.vgpus.size()) + "/" + std::to_string(c.spec.count); }},
+       [](const T& c, std::int64_t) {
+         return std::to_string(c.status.vgpus.size()) + "/" + std::to_string(c.spec.count);
+       }},
       {"MEMORY", [](const T& c, std::int64_t) { return FormatSize(c.spec.memory_bytes); }},
       {"COMPUTE", [](const T& c, std::int64_t) { return Percent(c.spec.compute_percent); }},
       {"LEVEL", [](const T& c, std::int64_t) { return Word(control::Name(c.spec.performance_level)); }},
@@ -191,7 +203,8 @@ Facts MoreFacts(const sdk::Gpu& g) {
           {"APIs", Join(apis)},
           {"Device memory", FormatSize(g.spec.description.memory_bytes)},
           {"Clock", std::to_string(g.spec.description.clock_mhz) + " MHz"},
-          {"Allocated", FormatSize(g.status.allocated_memory_bytes) + ", " + Percent(g.status.allocated_compute_percent)}};
+          {"Allocated",
+           FormatSize(g.status.allocated_memory_bytes) + ", " + Percent(g.status.allocated_compute_percent)}};
 }
 Facts MoreFacts(const sdk::VGpu& v) { return {{"Node", v.status.node}, {"Endpoint", v.status.endpoint}}; }
 Facts MoreFacts(const sdk::Claim& c) {
@@ -236,7 +249,8 @@ auto WithKind(sdk::Kind kind, F&& f) {
 template <typename T>
 std::string JsonList(const std::vector<T>& resources) {
   std::string text = "[";
-  for (const T& resource : resources) text += (text.size() > 1 ? ",\n" : "\n") + sdk::Client::ToJson(resource);
+  for (const T& resource : resources)
+    text += (text.size() > 1 ? ",\n" : "\n") + sdk::Client::ToJson(resource);
   return text + "\n]\n";
 }
 
@@ -289,8 +303,9 @@ Result<sdk::Kind> ParseKind(const std::string& text) {
   if (singular.ends_with('s')) singular.remove_suffix(1);
   const auto it = kinds.find(singular);
   if (it != kinds.end()) return it->second;
-  return Error{.code = Code::kInvalidArgument,
-               .message = "there is no kind " + text + "; the kinds are nodes, gpus, vgpus, claims and instances"};
+  return Error{
+      .code = Code::kInvalidArgument,
+      .message = "there is no kind " + text + "; the kinds are nodes, gpus, vgpus, claims and instances"};
 }
 
 Status Get(sdk::Client& client, sdk::Kind kind, const std::vector<std::string>& names, Output output,
@@ -394,10 +409,12 @@ Status PrintStatus(sdk::Client& client) {
   const auto line = [](const char* name, const std::string& value) {
     return std::string(name) + std::string(12 - std::string_view(name).size(), ' ') + value + "\n";
   };
-  std::string text = line("Controller", client.config().endpoint + ", version " + mesh.version + ", you are " + mesh.caller);
+  std::string text =
+      line("Controller", client.config().endpoint + ", version " + mesh.version + ", you are " + mesh.caller);
   text += line("Nodes", std::to_string(mesh.nodes_ready) + " ready of " + std::to_string(nodes.size()));
-  text += line("GPUs", std::to_string(gpus.size()) + "; in use " + FormatSize(memory_used) + " of " + FormatSize(memory) +
-                           ", " + Percent(compute_used) + " of " + Percent(compute) + " compute");
+  text += line("GPUs", std::to_string(gpus.size()) + "; in use " + FormatSize(memory_used) + " of " +
+                           FormatSize(memory) + ", " + Percent(compute_used) + " of " + Percent(compute) +
+                           " compute");
   text += line("vGPUs", std::to_string(vgpus) + ", " + std::to_string(sessions) + " programs attached");
   text += line("Claims", std::to_string(bound) + " bound, " + std::to_string(waiting) + " waiting");
   for (const sdk::Node& node : nodes) {
@@ -406,9 +423,10 @@ Status PrintStatus(sdk::Client& client) {
     }
   }
   Print(text);
-  return mesh.nodes_ready != 0 ? OkStatus()
-                               : Status(Error{.code = Code::kUnavailable,
-                                              .message = "no node is ready, so nothing can run; see `tulle get nodes`"});
+  return mesh.nodes_ready != 0
+             ? OkStatus()
+             : Status(Error{.code = Code::kUnavailable,
+                            .message = "no node is ready, so nothing can run; see `tulle get nodes`"});
 }
 
 }  // namespace tulle::cli

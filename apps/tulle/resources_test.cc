@@ -10,7 +10,8 @@ TEST(Resources, KindsHaveTwoForms) {
   EXPECT_EQ(*ParseKind("gpus"), sdk::Kind::kGpu);
   const auto wrong = ParseKind("pods");
   ASSERT_FALSE(wrong.ok());
-  EXPECT_EQ(wrong.error().message, "there is no kind pods; the kinds are nodes, gpus, vgpus, claims and instances");
+  EXPECT_EQ(wrong.error().message,
+            "there is no kind pods; the kinds are nodes, gpus, vgpus, claims and instances");
 }
 
 sdk::Claim WaitingClaim() {
@@ -20,7 +21,8 @@ sdk::Claim WaitingClaim() {
   claim.spec.compute_percent = 25;
   claim.spec.count = 2;
   claim.spec.performance_level = control::PerformanceLevel::kBestEffort;
-  claim.status.conditions = {{.type = "Placed", .reason = "InsufficientMemory", .message = "no room for 8GiB"}};
+  claim.status.conditions = {
+      {.type = "Placed", .reason = "InsufficientMemory", .message = "no room for 8GiB"}};
   return claim;
 }
 
@@ -32,7 +34,8 @@ TEST(Resources, AWaitingClaimSaysWhy) {
 
 TEST(Resources, DetailsLeaveOutWhatIsEmpty) {
   const std::string text = Details(WaitingClaim(), 6'000'000);
-  EXPECT_NE(text.find("Condition Placed:  no (InsufficientMemory): no room for 8GiB\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("Condition Placed:  no (InsufficientMemory): no room for 8GiB\n"), std::string::npos)
+      << text;
   EXPECT_EQ(text.find("Vendors"), std::string::npos) << text;
 }
 
@@ -41,11 +44,16 @@ TEST(Resources, AGpuShowsWhatIsFree) {
   gpu.metadata.name = "a-0";
   gpu.spec.node = "a";
   gpu.spec.description = {.type = "cpu", .compute_units = 2, .bandwidth_bytes_per_s = 10ull << 30};
-  gpu.status = {.allocatable_memory_bytes = 4ull << 30, .allocatable_compute_percent = 100,
-                .allocated_memory_bytes = 1ull << 30, .allocated_compute_percent = 25, .vgpus = 1, .schedulable = true};
-  EXPECT_EQ(TableOf<sdk::Gpu>({gpu}, 0),
-            "NAME   NODE   MEMORY   MEMORY-FREE   COMPUTE-FREE   VGPUS   UNITS   BANDWIDTH   SCHEDULABLE   TYPE\n"
-            "a-0    a      4GiB     3GiB          75%            1       2       10GiB/s     yes           cpu\n");
+  gpu.status = {.allocatable_memory_bytes = 4ull << 30,
+                .allocatable_compute_percent = 100,
+                .allocated_memory_bytes = 1ull << 30,
+                .allocated_compute_percent = 25,
+                .vgpus = 1,
+                .schedulable = true};
+  EXPECT_EQ(
+      TableOf<sdk::Gpu>({gpu}, 0),
+      "NAME   NODE   MEMORY   MEMORY-FREE   COMPUTE-FREE   VGPUS   UNITS   BANDWIDTH   SCHEDULABLE   TYPE\n"
+      "a-0    a      4GiB     3GiB          75%            1       2       10GiB/s     yes           cpu\n");
 }
 
 }  // namespace

@@ -34,8 +34,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr auto kQuietWait = milliseconds(500);    // a claim that is bound by then needs no word
-constexpr auto kReleaseTimeout = seconds(5);      // then the controller finds out by itself
+constexpr auto kQuietWait = milliseconds(500);  // a claim that is bound by then needs no word
+constexpr auto kReleaseTimeout = seconds(5);    // then the controller finds out by itself
 constexpr std::size_t kMaxPacket = 16 << 10;
 
 void Say(const std::string& text) {
@@ -90,7 +90,8 @@ class Holder {
     // Also after an error: whatever was claimed is given back.
     const auto released = client->DeleteClaim(name, {.timeout = kReleaseTimeout});
     if (!released.ok() && released.error().code != Code::kNotFound && !options_.quiet) {
-      Say("could not release claim " + name + " (" + released.error().message + "); the controller does it by itself soon");
+      Say("could not release claim " + name + " (" + released.error().message +
+          "); the controller does it by itself soon");
     }
     return served;
   }
@@ -102,7 +103,8 @@ class Holder {
     return client.CreateClaim(wanted);
   }
 
-  Status ServeClaim(sdk::Client& client, sdk::ClaimHold& hold, const std::string& name, const std::string& library) {
+  Status ServeClaim(sdk::Client& client, sdk::ClaimHold& hold, const std::string& name,
+                    const std::string& library) {
     TULLE_RETURN_IF_ERROR(WaitBound(hold, name));
     TULLE_ASSIGN_OR_RETURN(const std::vector<sdk::AttachedVGpu> vgpus, client.Attach(name));
     TULLE_ASSIGN_OR_RETURN(const AttachDir files, WriteFiles(vgpus, library));
@@ -140,7 +142,8 @@ class Holder {
     const auto claim = hold.Latest();
     if (!claim) return "the controller has not answered";
     for (const control::Condition& condition : claim->status.conditions) {
-      if ((condition.type == "Placed" || condition.type == "Ready") && !condition.status && !condition.message.empty()) {
+      if ((condition.type == "Placed" || condition.type == "Ready") && !condition.status &&
+          !condition.message.empty()) {
         return condition.message;
       }
     }
@@ -152,17 +155,19 @@ class Holder {
     for (const sdk::AttachedVGpu& vgpu : vgpus) {
       session::Target target{.vgpu = vgpu.vgpu_uid, .grant = vgpu.grant_id, .endpoints = vgpu.endpoints};
       if (vgpu.grant_key.size() != target.key.size()) {
-        return Error{.code = Code::kInternal, .message = "the controller's grant has a key of the wrong size"};
+        return Error{.code = Code::kInternal,
+                     .message = "the controller's grant has a key of the wrong size"};
       }
       std::memcpy(target.key.data(), vgpu.grant_key.Expose().data(), target.key.size());
       targets.push_back(std::move(target));
     }
     const std::string parent = AttachParent(DefaultStateDir());
     TULLE_RETURN_IF_ERROR(security::MakePrivateDirectory(parent));
-    return AttachDir::Create({.parent = parent,
-                              .icd_library = library,
-                              .local_vendors = options_.with_local ? LocalVendors() : std::vector<std::string>{}},
-                             targets);
+    return AttachDir::Create(
+        {.parent = parent,
+         .icd_library = library,
+         .local_vendors = options_.with_local ? LocalVendors() : std::vector<std::string>{}},
+        targets);
   }
 
   std::string Banner(sdk::Client& client, const std::vector<sdk::AttachedVGpu>& vgpus) {
@@ -189,13 +194,15 @@ class Holder {
         return;
       }
       version = claim->metadata.resource_version;
-      if (claim->status.phase == control::ClaimPhase::kReleased || claim->status.phase == control::ClaimPhase::kFailed) {
+      if (claim->status.phase == control::ClaimPhase::kReleased ||
+          claim->status.phase == control::ClaimPhase::kFailed) {
         std::string why;
         for (const control::Condition& condition : claim->status.conditions) {
           if (!condition.status && !condition.message.empty()) why = ": " + condition.message;
         }
         if (!over) {
-          Say("claim " + name + " has ended (" + Word(control::Name(claim->status.phase)) + ") while the program runs" + why);
+          Say("claim " + name + " has ended (" + Word(control::Name(claim->status.phase)) +
+              ") while the program runs" + why);
         }
         return;
       }
@@ -209,7 +216,8 @@ class Holder {
 // What happens in the holder's process; never returns.
 [[noreturn]] void RunHolder(const RunOptions& options, UniqueFd front) {
   setsid();  // out of reach of the terminal's signals, and of `kill %1`
-  // Nor does it keep open what was opened for the program: a reader at the other end waits for the program only.
+  // Nor does it keep open what was opened for the program: a reader at the other end waits for the program
+  // only.
   const int last = dup2(front.get(), 3);
   if (front.get() != last) front.reset(last);
   fcntl(last, F_SETFD, FD_CLOEXEC);
@@ -288,7 +296,8 @@ int Run(const RunOptions& options) {
   WaitReadable(pair->parent.get(), kForever);
   const auto packet = ReceivePacket(pair->parent.get(), buffer);
   const std::vector<std::string> answer =
-      packet.ok() ? SplitFields(AsText(ByteView(buffer).first(packet->size_bytes))) : std::vector<std::string>{};
+      packet.ok() ? SplitFields(AsText(ByteView(buffer).first(packet->size_bytes)))
+                  : std::vector<std::string>{};
   if (answer.size() != 3 || answer[0] != "go") {
     Say(answer.size() == 2 ? answer[1] : "the helper process that holds the claim ended unexpectedly");
     return kRunFailed;
@@ -302,7 +311,8 @@ int Run(const RunOptions& options) {
 
   std::map<std::string, std::optional<std::string>> environment = {{session::kAttachEnv, answer[1]},
                                                                    {"OCL_ICD_VENDORS", answer[2]}};
-  if (!options.with_local) environment["OCL_ICD_FILENAMES"] = std::nullopt;  // another loader's way to name ICDs
+  if (!options.with_local)
+    environment["OCL_ICD_FILENAMES"] = std::nullopt;  // another loader's way to name ICDs
   auto program = Subprocess::Start({.argv = options.command,
                                     .environment = ChangeEnvironment(environ, environment),
                                     .keep_other_fds = true,  // 3<file, <(command), make's job server

@@ -1,9 +1,9 @@
 // `tulle run`: a claim for as long as a program runs.
 //
-// Three processes. This one (the front) starts the program, stands in for it towards shell and terminal, and ends as
-// it ended. The holder, in a session of its own, talks to the controller: it claims, keeps the claim held, and
-// releases it when the front says so or is gone, however it went; stopping the front (Ctrl-Z) does not stop it. The
-// program is the front's child in its process group, so that the terminal treats both alike.
+// Three processes. This one (the front) starts the program, stands in for it towards shell and terminal, and
+// ends as it ended. The holder, in a session of its own, talks to the controller: it claims, keeps the claim
+// held, and releases it when the front says so or is gone, however it went; stopping the front (Ctrl-Z) does
+// not stop it. The program is the front's child in its process group, so that the terminal treats both alike.
 #pragma once
 
 #include <string>
@@ -15,14 +15,14 @@ namespace tulle::cli {
 
 struct RunOptions {
   control::ClaimSpec spec;
-  std::string name;                  // of the claim; empty: the controller's choice
+  std::string name;  // of the claim; empty: the controller's choice
   bool with_local = false;
   bool quiet = false;
   std::vector<std::string> command;
 };
 
 // Exit codes of its own, as other wrappers have them; all others are the program's.
-inline constexpr int kRunFailed = 125;        // no vGPU for it
+inline constexpr int kRunFailed = 125;  // no vGPU for it
 inline constexpr int kCannotExecute = 126;
 inline constexpr int kNoSuchCommand = 127;
 

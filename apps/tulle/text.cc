@@ -37,7 +37,8 @@ Result<control::PerformanceLevel> ParseLevel(const std::string& flag, const std:
 
 Result<std::pair<std::string, std::string>> ParseLabel(const std::string& flag, const std::string& text) {
   const std::size_t equals = text.find('=');
-  if (equals != std::string::npos && equals != 0) return std::pair(text.substr(0, equals), text.substr(equals + 1));
+  if (equals != std::string::npos && equals != 0)
+    return std::pair(text.substr(0, equals), text.substr(equals + 1));
   return BadValue(flag, text, "not a label; write KEY=VALUE");
 }
 

@@ -29,8 +29,8 @@ std::string Word(const char* api_name);
 // "12s", "5m", "3h", "2d": the largest unit that gives at least 2 of it, as kubectl has it.
 std::string FormatAge(std::int64_t microseconds);
 
-// Columns as wide as their widest cell so far, three blanks between; an empty cell is "-". The last column is not
-// padded. May be printed in parts: rows that come later keep the columns where they are, if they fit.
+// Columns as wide as their widest cell so far, three blanks between; an empty cell is "-". The last column is
+// not padded. May be printed in parts: rows that come later keep the columns where they are, if they fit.
 class Table {
  public:
   explicit Table(std::vector<std::string> head) : rows_{std::move(head)} {}

@@ -11,8 +11,9 @@ TEST(Text, MemoryIsASizeAboveZero) {
   for (const char* bad : {"", "0", "8GiBs", "-1GiB", "much", "99999999999999GiB"}) {
     const auto parsed = ParseMemory("--memory", bad);
     ASSERT_FALSE(parsed.ok()) << bad;
-    EXPECT_EQ(parsed.error().message,
-              std::string("--memory ") + bad + ": not a size; write a number and a unit, such as 512MiB or 1.5GiB");
+    EXPECT_EQ(
+        parsed.error().message,
+        std::string("--memory ") + bad + ": not a size; write a number and a unit, such as 512MiB or 1.5GiB");
   }
 }
 

@@ -38,11 +38,11 @@ using std::chrono::seconds;
 constexpr Duration kReadyTimeout = seconds(120);  // a node's first start measures its GPUs
 constexpr Duration kStopTimeout = seconds(15);    // then children are killed
 constexpr Duration kDownTimeout = seconds(30);
-constexpr Duration kHealthy = seconds(30);        // a child that ran this long may be restarted at once
-constexpr int kMaxRestarts = 5;                   // in a row
+constexpr Duration kHealthy = seconds(30);  // a child that ran this long may be restarted at once
+constexpr int kMaxRestarts = 5;             // in a row
 constexpr int kReadyFd = 3;
 constexpr std::size_t kMaxReadyBytes = 4096;
-constexpr int kLastLines = 12;                    // of a log, in an error
+constexpr int kLastLines = 12;  // of a log, in an error
 
 void Print(const std::string& text) {
   [[maybe_unused]] const ssize_t written = write(STDOUT_FILENO, text.data(), text.size());
@@ -77,7 +77,8 @@ class Lock {
 
 // ---- the children
 
-using Facts = std::map<std::string, std::string>;  // what a child said when it was ready: "data HOST:PORT", ...
+using Facts =
+    std::map<std::string, std::string>;  // what a child said when it was ready: "data HOST:PORT", ...
 
 struct Program {
   std::string name;               // for people and for the log's name
@@ -91,7 +92,8 @@ class Child {
 
   // Starts it; its log begins anew.
   Status Start(bool keep_log) {
-    const UniqueFd log(open(program_.log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (keep_log ? 0 : O_TRUNC), 0600));
+    const UniqueFd log(open(program_.log_file.c_str(),
+                            O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | (keep_log ? 0 : O_TRUNC), 0600));
     if (!log.valid()) return ErrnoError("cannot open " + program_.log_file, errno);
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) return ErrnoError("pipe", errno);
@@ -99,10 +101,11 @@ class Child {
     const UniqueFd write_end(ends[1]);
     std::vector<std::string> argv = program_.argv;
     argv.insert(argv.end(), {"--ready-fd", std::to_string(kReadyFd)});
-    TULLE_ASSIGN_OR_RETURN(process_, Subprocess::Start({.argv = argv,
-                                                        .fds = {{-1, 0}, {log.get(), 1}, {log.get(), 2}, {ends[1], kReadyFd}},
-                                                        .death_signal = SIGTERM,
-                                                        .own_group = true}));
+    TULLE_ASSIGN_OR_RETURN(
+        process_, Subprocess::Start({.argv = argv,
+                                     .fds = {{-1, 0}, {log.get(), 1}, {log.get(), 2}, {ends[1], kReadyFd}},
+                                     .death_signal = SIGTERM,
+                                     .own_group = true}));
     started_ = SystemClock().Now();
     return OkStatus();
   }
@@ -125,7 +128,8 @@ class Child {
         }
         if (!text.empty()) {
           std::istringstream lines(text);
-          for (std::string key, value; lines >> key && std::getline(lines >> std::ws, value);) facts_[key] = value;
+          for (std::string key, value; lines >> key && std::getline(lines >> std::ws, value);)
+            facts_[key] = value;
           ready_.reset();
           return OkStatus();
         }
@@ -168,7 +172,8 @@ class Child {
     std::ifstream log(program_.log_file);
     std::vector<std::string> lines;
     for (std::string line; std::getline(log, line);) lines.push_back(line);
-    std::string text = "the " + program_.name + " did not start: " + why + ". Its log, " + program_.log_file + ", ends with:";
+    std::string text = "the " + program_.name + " did not start: " + why + ". Its log, " + program_.log_file +
+                       ", ends with:";
     for (std::size_t i = lines.size() > kLastLines ? lines.size() - kLastLines : 0; i < lines.size(); ++i) {
       text += "\n  " + lines[i];
     }
@@ -191,27 +196,30 @@ std::vector<std::string> NodeNames(int count) {
   const std::string base = security::MakeName(host);
   if (count == 1) return {base};
   std::vector<std::string> names;
-  for (int i = 0; i < count; ++i) names.push_back(security::MakeName(base.substr(0, 55) + "-" + std::to_string(i)));
+  for (int i = 0; i < count; ++i)
+    names.push_back(security::MakeName(base.substr(0, 55) + "-" + std::to_string(i)));
   return names;
 }
 
 class Mesh {
  public:
-  Mesh(const UpOptions& options, int signals) : options_(options), signals_(signals), names_(NodeNames(options.nodes)) {}
+  Mesh(const UpOptions& options, int signals)
+      : options_(options), signals_(signals), names_(NodeNames(options.nodes)) {}
 
   ~Mesh() { StopAll(); }
 
   Status Start() {
     const std::string logs = options_.state_dir + "/logs";
     TULLE_RETURN_IF_ERROR(security::MakePrivateDirectory(logs));
-    controller_ = std::make_unique<Child>(
-        Program{"controller", ControllerArgv(options_.listen, options_.http_listen), logs + "/controller.log"});
+    controller_ = std::make_unique<Child>(Program{
+        "controller", ControllerArgv(options_.listen, options_.http_listen), logs + "/controller.log"});
     TULLE_RETURN_IF_ERROR(controller_->Start(false));
     TULLE_RETURN_IF_ERROR(controller_->WaitReady(signals_));
     // One after the other: the first measures the GPUs, the others read what it kept.
     for (const std::string& name : names_) {
       nodes_.push_back(std::make_unique<Child>(
-          Program{"node " + name, NodeArgv(name, HostOf(options_.listen) + ":0", "127.0.0.1:0"), logs + "/node-" + name + ".log"}));
+          Program{"node " + name, NodeArgv(name, HostOf(options_.listen) + ":0", "127.0.0.1:0"),
+                  logs + "/node-" + name + ".log"}));
       TULLE_RETURN_IF_ERROR(nodes_.back()->Start(false));
       TULLE_RETURN_IF_ERROR(nodes_.back()->WaitReady(signals_));
     }
@@ -220,7 +228,8 @@ class Mesh {
 
   std::string Banner() const {
     std::string text = "tulle " TULLE_VERSION ": a mesh runs on this machine\n\n";
-    text += "  controller   " + controller_->fact("grpc") + ", JSON API https://" + controller_->fact("http") + "\n";
+    text += "  controller   " + controller_->fact("grpc") + ", JSON API https://" +
+            controller_->fact("http") + "\n";
     for (const auto& node : nodes_) {
       text += "  " + node->program().name + "   data port " + node->fact("data") + ", metrics http://" +
               node->fact("http") + "/metrics\n";
@@ -228,7 +237,9 @@ class Mesh {
     text += Gpus();
     text += "  state, logs  " + options_.state_dir + "\n\nRun a program on a vGPU, in another terminal:\n\n";
     if (options_.name_state_dir) text += "  export TULLE_STATE_DIR=" + options_.state_dir + "\n";
-    text += "  tulle run -- clinfo\n\nSee also `tulle status`, `tulle get gpus`, `tulle --help`. Ctrl-C stops everything.\n";
+    text +=
+        "  tulle run -- clinfo\n\nSee also `tulle status`, `tulle get gpus`, `tulle --help`. Ctrl-C stops "
+        "everything.\n";
     return text;
   }
 
@@ -263,17 +274,36 @@ class Mesh {
 
  private:
   std::vector<std::string> ControllerArgv(const std::string& listen, const std::string& http_listen) const {
-    std::vector<std::string> argv = {FindProgram("tulle-controller"), "--state-dir", options_.state_dir, "--listen", listen,
-                                     "--http-listen", http_listen, "--log-level", options_.log_level};
+    std::vector<std::string> argv = {FindProgram("tulle-controller"),
+                                     "--state-dir",
+                                     options_.state_dir,
+                                     "--listen",
+                                     listen,
+                                     "--http-listen",
+                                     http_listen,
+                                     "--log-level",
+                                     options_.log_level};
     for (const std::string& name : names_) argv.insert(argv.end(), {"--node", name});
     return argv;
   }
 
-  std::vector<std::string> NodeArgv(const std::string& name, const std::string& data, const std::string& http) const {
-    std::vector<std::string> argv = {FindProgram("tulle-node"), "--name", name, "--state-dir", options_.state_dir + "/node",
-                                     "--config", options_.state_dir + "/node-" + name + ".conf", "--data-listen", data,
-                                     "--http-listen", http, "--log-level", options_.log_level,
-                                     "--nodes-here", std::to_string(names_.size())};
+  std::vector<std::string> NodeArgv(const std::string& name, const std::string& data,
+                                    const std::string& http) const {
+    std::vector<std::string> argv = {FindProgram("tulle-node"),
+                                     "--name",
+                                     name,
+                                     "--state-dir",
+                                     options_.state_dir + "/node",
+                                     "--config",
+                                     options_.state_dir + "/node-" + name + ".conf",
+                                     "--data-listen",
+                                     data,
+                                     "--http-listen",
+                                     http,
+                                     "--log-level",
+                                     options_.log_level,
+                                     "--nodes-here",
+                                     std::to_string(names_.size())};
     argv.insert(argv.end(), options_.node_arguments.begin(), options_.node_arguments.end());
     return argv;
   }
@@ -296,8 +326,9 @@ class Mesh {
     std::string text;
     for (const sdk::Gpu& gpu : *gpus) {
       if (!gpu.status.schedulable) continue;
-      text += "  GPU " + gpu.metadata.name + "   " + FormatSize(gpu.status.allocatable_memory_bytes) + " for vGPUs, " +
-              std::to_string(gpu.spec.description.compute_units) + " compute units, " + gpu.spec.description.type + "\n";
+      text += "  GPU " + gpu.metadata.name + "   " + FormatSize(gpu.status.allocatable_memory_bytes) +
+              " for vGPUs, " + std::to_string(gpu.spec.description.compute_units) + " compute units, " +
+              gpu.spec.description.type + "\n";
     }
     return text.empty() ? "  no GPU was found; `tulle doctor` says more\n" : text;
   }
@@ -356,9 +387,10 @@ Status UpDetached(const std::string& state_dir, const std::vector<std::string>& 
   UniqueFd write_end(ends[1]);
   std::vector<std::string> command = argv;
   command.insert(command.end(), {"--ready-fd", std::to_string(kReadyFd)});
-  TULLE_ASSIGN_OR_RETURN(Subprocess up, Subprocess::Start({.argv = command,
-                                                          .fds = {{-1, 0}, {log.get(), 1}, {log.get(), 2}, {ends[1], kReadyFd}},
-                                                          .own_group = true}));
+  TULLE_ASSIGN_OR_RETURN(
+      Subprocess up, Subprocess::Start({.argv = command,
+                                        .fds = {{-1, 0}, {log.get(), 1}, {log.get(), 2}, {ends[1], kReadyFd}},
+                                        .own_group = true}));
   write_end.reset();
   char ready;
   const bool runs = read(read_end.get(), &ready, 1) == 1;  // it bounds its own start
@@ -393,7 +425,8 @@ Status Down(const std::string& state_dir) {
     }
     poll(nullptr, 0, 50);
   }
-  return Error{.code = Code::kDeadlineExceeded, .message = "the mesh did not stop in time; its logs are in " + state_dir + "/logs"};
+  return Error{.code = Code::kDeadlineExceeded,
+               .message = "the mesh did not stop in time; its logs are in " + state_dir + "/logs"};
 }
 
 }  // namespace tulle::cli

@@ -24,7 +24,8 @@ void Must(cl_int status, const char* call) {
 }
 
 double NowUs() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 template <typename Call>
@@ -42,7 +43,8 @@ std::vector<double> SortedTimesUs(int warm_up, int count, Call call) {
 template <typename Call>
 void PrintLatency(const char* name, Call call) {
   const std::vector<double> times_us = SortedTimesUs(kWarmUp, kCalls, call);
-  std::printf("\"%s\": {\"value\": %.3f, \"p99\": %.3f}, ", name, times_us[kCalls / 2], times_us[kCalls * 99 / 100]);
+  std::printf("\"%s\": {\"value\": %.3f, \"p99\": %.3f}, ", name, times_us[kCalls / 2],
+              times_us[kCalls * 99 / 100]);
 }
 
 template <typename Call>
@@ -78,13 +80,16 @@ int main() {
 
   const std::size_t one = 1;
   const auto enqueue = [&](cl_kernel kernel) {
-    Must(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &one, &one, 0, nullptr, nullptr), "clEnqueueNDRangeKernel");
+    Must(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &one, &one, 0, nullptr, nullptr),
+         "clEnqueueNDRangeKernel");
   };
   const auto read = [&](std::size_t size) {
-    Must(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, size, host.data(), 0, nullptr, nullptr), "clEnqueueReadBuffer");
+    Must(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, size, host.data(), 0, nullptr, nullptr),
+         "clEnqueueReadBuffer");
   };
   const auto write = [&](cl_bool blocking, std::size_t size) {
-    Must(clEnqueueWriteBuffer(queue, buffer, blocking, 0, size, host.data(), 0, nullptr, nullptr), "clEnqueueWriteBuffer");
+    Must(clEnqueueWriteBuffer(queue, buffer, blocking, 0, size, host.data(), 0, nullptr, nullptr),
+         "clEnqueueWriteBuffer");
   };
 
   std::printf("{");
@@ -104,8 +109,8 @@ int main() {
   const double returned = NowUs();
   Must(clFinish(queue), "clFinish");
   const double finished = NowUs();
-  std::printf("\"enqueue-cost\": {\"value\": %.4f}, \"enqueue-rate\": {\"value\": %.0f}, ", (returned - start) / kAsyncCalls,
-              kAsyncCalls / (finished - start) * 1e6);
+  std::printf("\"enqueue-cost\": {\"value\": %.4f}, \"enqueue-rate\": {\"value\": %.0f}, ",
+              (returned - start) / kAsyncCalls, kAsyncCalls / (finished - start) * 1e6);
 
   PrintCopy("write-64MiB", ", ", [&] { write(CL_TRUE, kCopyBytes); });
   PrintCopy("read-64MiB", "}\n", [&] { read(kCopyBytes); });

@@ -26,7 +26,8 @@ using namespace tulle;
 using namespace tulle::gpu::isolated;
 
 double NowUs() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 class Session {
@@ -46,7 +47,8 @@ class Session {
   bool Send(const M& message, std::uint16_t flags = 0) {
     body_.resize(wire::EncodedSize(message));
     wire::Encode(message, body_);
-    Submission submission{.opcode = wire::kOpcodeOf<M>, .flags = flags, .sequence = sequence_ + 1, .body = body_};
+    Submission submission{
+        .opcode = wire::kOpcodeOf<M>, .flags = flags, .sequence = sequence_ + 1, .body = body_};
     if (!executor_->Submit(submission)) return false;
     ++sequence_;
     return true;
@@ -63,11 +65,8 @@ class Session {
         case Receive::kGot:
           if (received.kind == kind) return;
           continue;
-        case Receive::kDead:
-          std::fprintf(stderr, "%s\n", executor_->end_reason().c_str());
-          std::exit(1);
-        case Receive::kNothing:
-          break;
+        case Receive::kDead: std::fprintf(stderr, "%s\n", executor_->end_reason().c_str()); std::exit(1);
+        case Receive::kNothing: break;
       }
       if (spin_ && executor_->SpinForReplies()) continue;
       if (executor_->PrepareToSleep()) {

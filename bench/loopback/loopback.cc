@@ -1,6 +1,6 @@
-// Yardsticks: what plain TCP and plain OpenSSL TLS 1.3 cost between two processes over loopback, with nothing of
-// tulle in the way. Prints one JSON object: median and p99 of a 64-byte round trip in microseconds, and the rate
-// of copying 64 MiB in 256 KiB writes in GB/s.
+// Yardsticks: what plain TCP and plain OpenSSL TLS 1.3 cost between two processes over loopback, with nothing
+// of tulle in the way. Prints one JSON object: median and p99 of a 64-byte round trip in microseconds, and
+// the rate of copying 64 MiB in 256 KiB writes in GB/s.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -31,7 +31,8 @@ constexpr int kCopies = 3;
 }
 
 double NowUs() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 // A connected socket, with TLS on it or not.
@@ -127,7 +128,8 @@ void Run(bool tls, const char* name, const char* separator) {
   const int listener = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address{.sin_family = AF_INET, .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
   socklen_t size = sizeof(address);
-  if (bind(listener, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(listener, 1) != 0) Die("listen");
+  if (bind(listener, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(listener, 1) != 0)
+    Die("listen");
   getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size);
   std::fflush(stdout);
   const pid_t child = fork();

@@ -1,6 +1,7 @@
 // An OpenCL program against a worker that knows the protocol and means harm: it accepts the session, then
 // answers commands rightly, wrongly, twice, late or not at all, says things unasked, and hangs up. Whatever
-// it does, the program must come to its end: no crash, no hang, no write where the program did not ask for one.
+// it does, the program must come to its end: no crash, no hang, no write where the program did not ask for
+// one.
 //
 // Every input is a process (the shim lives as long as its process does), so the input is only the seed of
 // what the worker does; libFuzzer's coverage does not see into the children.
@@ -33,9 +34,10 @@ namespace {
 using namespace tulle;
 
 constexpr Duration kHandshakeLimit = std::chrono::seconds(5);
-constexpr Duration kWorkerLife = std::chrono::milliseconds(100);  // then it hangs up: a program may be waiting for ever
-constexpr int kProgramLimitMs = 20'000;                          // no program of this size may take longer
-constexpr std::size_t kGuardBytes = 64;                          // around what the program reads into
+constexpr Duration kWorkerLife =
+    std::chrono::milliseconds(100);      // then it hangs up: a program may be waiting for ever
+constexpr int kProgramLimitMs = 20'000;  // no program of this size may take longer
+constexpr std::size_t kGuardBytes = 64;  // around what the program reads into
 constexpr std::byte kGuard{0xa5};
 
 // --- the program ---
@@ -48,7 +50,8 @@ class GuardedBytes {
   std::size_t size() const { return size_; }
   void Check() const {
     for (std::size_t i = 0; i < kGuardBytes; ++i) {
-      fuzz::Require(bytes_[i] == kGuard && bytes_[kGuardBytes + size_ + i] == kGuard, "written outside the program's memory");
+      fuzz::Require(bytes_[i] == kGuard && bytes_[kGuardBytes + size_ + i] == kGuard,
+                    "written outside the program's memory");
     }
   }
 
@@ -65,8 +68,8 @@ void RunProgram() {
   if (cl.clGetPlatformIDs(1, &platform, &count) != CL_SUCCESS || count == 0) return;
   cl_device_id device = nullptr;
   if (cl.clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 1, &device, &count) != CL_SUCCESS) return;
-  for (const cl_device_info name : {CL_DEVICE_NAME, CL_DEVICE_EXTENSIONS, CL_DEVICE_MAX_WORK_ITEM_SIZES, CL_DEVICE_TYPE,
-                                    CL_DEVICE_GLOBAL_MEM_SIZE, CL_DEVICE_VERSION}) {
+  for (const cl_device_info name : {CL_DEVICE_NAME, CL_DEVICE_EXTENSIONS, CL_DEVICE_MAX_WORK_ITEM_SIZES,
+                                    CL_DEVICE_TYPE, CL_DEVICE_GLOBAL_MEM_SIZE, CL_DEVICE_VERSION}) {
     std::size_t size = 0;
     if (cl.clGetDeviceInfo(device, name, 0, nullptr, &size) != CL_SUCCESS || size > (1u << 20)) continue;
     GuardedBytes value(size);
@@ -78,7 +81,8 @@ void RunProgram() {
   if (context == nullptr) return;
   cl_command_queue queue = cl.clCreateCommandQueue(context, device, CL_QUEUE_PROFILING_ENABLE, &status);
   std::vector<int> initial(1000, 7);
-  cl_mem buffer = cl.clCreateBuffer(context, CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR, 4000, initial.data(), &status);
+  cl_mem buffer =
+      cl.clCreateBuffer(context, CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR, 4000, initial.data(), &status);
   if (queue == nullptr || buffer == nullptr) return;
   const char* source = "kernel void k(global int* p, int v) { p[get_global_id(0)] += v; }";
   cl_program program = cl.clCreateProgramWithSource(context, 1, &source, nullptr, &status);
@@ -87,7 +91,8 @@ void RunProgram() {
   cl.clEnqueueReadBuffer(queue, buffer, CL_FALSE, 0, late.size(), late.data(), 0, nullptr, &read);
   if (program != nullptr && cl.clBuildProgram(program, 0, nullptr, "", nullptr, nullptr) == CL_SUCCESS) {
     std::size_t size = 0;
-    if (cl.clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, nullptr) == CL_SUCCESS && size < (1u << 22)) {
+    if (cl.clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, nullptr) == CL_SUCCESS &&
+        size < (1u << 22)) {
       GuardedBytes binary(size);
       void* pointer = binary.data();
       cl.clGetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof pointer, &pointer, nullptr);
@@ -105,7 +110,8 @@ void RunProgram() {
     }
   }
   cl.clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, landed.size(), landed.data(), 0, nullptr, nullptr);
-  void* mapped = cl.clEnqueueMapBuffer(queue, buffer, CL_TRUE, CL_MAP_READ | CL_MAP_WRITE, 0, 4000, 0, nullptr, nullptr, &status);
+  void* mapped = cl.clEnqueueMapBuffer(queue, buffer, CL_TRUE, CL_MAP_READ | CL_MAP_WRITE, 0, 4000, 0,
+                                       nullptr, nullptr, &status);
   if (mapped != nullptr) cl.clEnqueueUnmapMemObject(queue, buffer, mapped, 0, nullptr, nullptr);
   if (ran != nullptr) {
     cl_ulong started = 0;
@@ -173,7 +179,7 @@ class HostileWorker final : public session::FrameSink {
     if constexpr (std::same_as<M, wire::Goodbye>) done_ = true;
     if constexpr (std::same_as<M, wire::Hello>) {
       wire::HelloReply reply{{wire::HelloStatus::kAccepted}, wire::kWireVersion, wire::KnownCapabilities(),
-                             wire::kMaxWindowBytes, 1u << 30, {}};
+                             wire::kMaxWindowBytes,          1u << 30,           {}};
       if (Evil(4)) reply = maker_.Make<wire::HelloReply>();
       return Send(header.opcode, header.sequence, reply);
     }
@@ -196,7 +202,8 @@ class HostileWorker final : public session::FrameSink {
       if constexpr (std::same_as<std::remove_cvref_t<decltype(field)>, wire::NewEvent>) {
         if (field.handle.null() || Evil(10)) return;
         std::vector<wire::opencl::EventCompletion> events(1 + random_.Below(2));
-        for (auto& event : events) event = {field.handle, Evil(4) ? -static_cast<wire::I32>(random_.Below(100)) : 0, 1, 2, 3, 4};
+        for (auto& event : events)
+          event = {field.handle, Evil(4) ? -static_cast<wire::I32>(random_.Below(100)) : 0, 1, 2, 3, 4};
         if (Evil(4)) events[0].event.slot = static_cast<wire::U32>(random_.Next());
         if (!Evil(4)) events.resize(1);
         Send(wire::kOpcodeOf<wire::opencl::EventsCompleted>, 0, wire::opencl::EventsCompleted{{events}});
@@ -242,7 +249,8 @@ class HostileWorker final : public session::FrameSink {
   }
 
   void Acknowledge(std::uint64_t sequence) {
-    Send(wire::kOpcodeOf<wire::Ack>, 0, Evil(10) ? wire::Ack{random_.Next(), random_.Next()} : wire::Ack{sequence, sequence});
+    Send(wire::kOpcodeOf<wire::Ack>, 0,
+         Evil(10) ? wire::Ack{random_.Next(), random_.Next()} : wire::Ack{sequence, sequence});
   }
 
   net::Transport& transport_;
@@ -267,8 +275,12 @@ const Listening& Listener() {
     Listening made;
     auto listener = net::ListenTcp("127.0.0.1", 0);
     fuzz::Require(listener.ok(), "cannot listen on 127.0.0.1");
-    session::Target target{.vgpu = "vgpu-1", .grant = "grant-1", .endpoints = {"127.0.0.1:" + std::to_string(listener->port)}, .tls = false};
-    made.attach_path = std::filesystem::temp_directory_path() / ("tulle-fuzz-client-" + std::to_string(getpid()));
+    session::Target target{.vgpu = "vgpu-1",
+                           .grant = "grant-1",
+                           .endpoints = {"127.0.0.1:" + std::to_string(listener->port)},
+                           .tls = false};
+    made.attach_path =
+        std::filesystem::temp_directory_path() / ("tulle-fuzz-client-" + std::to_string(getpid()));
     std::filesystem::remove(made.attach_path);
     fuzz::Require(session::WriteAttachFile(made.attach_path, {target}).ok(), "cannot write the attach file");
     static std::string to_remove = made.attach_path;
@@ -298,7 +310,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   pollfd incoming{listening.socket.get(), POLLIN, 0};
   if (poll(&incoming, 1, 5000) == 1) {
     UniqueFd socket(accept4(listening.socket.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    const auto key = [](const std::string&, const std::string&) -> Result<session::GrantKey> { return session::GrantKey{}; };
+    const auto key = [](const std::string&, const std::string&) -> Result<session::GrantKey> {
+      return session::GrantKey{};
+    };
     auto peer = session::SecureServer(std::move(socket), true, key, SystemClock().Now() + kHandshakeLimit);
     fuzz::Require(peer.ok(), "the program did not finish the handshake");
     SeededRandom random(seed);
@@ -310,13 +324,15 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (hangs) kill(program, SIGABRT);
   int result = 0;
   waitpid(program, &result, 0);
-  if (hangs || result != 0) std::fprintf(stderr, "worker's seed: %llu\n", static_cast<unsigned long long>(seed));
+  if (hangs || result != 0)
+    std::fprintf(stderr, "worker's seed: %llu\n", static_cast<unsigned long long>(seed));
   fuzz::Require(!hangs, "the program hangs");
   fuzz::Require(result == 0, "the program crashed");
   return 0;
 }
 
-extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t, std::size_t max_size, unsigned seed) {
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t, std::size_t max_size,
+                                               unsigned seed) {
   SeededRandom random(seed);
   const std::uint64_t value = random.Next();
   if (max_size < sizeof value) return 0;

@@ -1,7 +1,8 @@
 // Any bytes as any message of any table: decoding refuses them, or gives a message within its limits that
 // encodes to the same bytes and whose handles are checked exactly as an independent model says.
 //
-// Input: u16 opcode, u8 which (bit 0: the reply, bit 1: the exec table, bit 2: the node table), u32 payload bytes, body.
+// Input: u16 opcode, u8 which (bit 0: the reply, bit 1: the exec table, bit 2: the node table), u32 payload
+// bytes, body.
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -140,7 +141,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
 // Half of the inputs are messages made field by field, right or wrong in one place; the others are bytes
 // changed at random.
-extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size, unsigned seed) {
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned seed) {
   using namespace tulle::wire;
   tulle::SeededRandom random(seed);
   if (size >= kHeadBytes && random.Below(2) == 0) {
@@ -164,7 +166,8 @@ extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t s
     M::ForEachField(message, [&](std::string_view, auto& field) {
       using T = std::remove_cvref_t<decltype(field)>;
       if constexpr (internal::IsHandle<T>::value || std::same_as<T, Drop>) {
-        if (!field.handle.null()) field.handle = {1 + static_cast<U32>(random.Below(20)), 1 + static_cast<U32>(random.Below(8))};
+        if (!field.handle.null())
+          field.handle = {1 + static_cast<U32>(random.Below(20)), 1 + static_cast<U32>(random.Below(8))};
       }
     });
     head.payload_bytes = static_cast<U32>(AnnouncedPayload(message));

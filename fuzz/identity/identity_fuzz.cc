@@ -32,7 +32,8 @@ std::string ClientHello(Random& random, const std::string& identity) {
     extensions += Vector(2, std::string(random.Below(20), 'x'));
   }
   Append(&extensions, 2, 41);
-  extensions += Vector(2, Vector(2, Vector(2, identity) + std::string(4, '\0')) + Vector(2, Vector(1, std::string(32, 'b'))));
+  extensions += Vector(
+      2, Vector(2, Vector(2, identity) + std::string(4, '\0')) + Vector(2, Vector(1, std::string(32, 'b'))));
   content += Vector(2, extensions);
   const std::string handshake = std::string(1, '\x01') + Vector(3, content);
   return std::string("\x16\x03\x01", 3) + Vector(2, handshake);
@@ -45,8 +46,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   PskIdentity identity;
   if (session::PeekPskIdentity(input, &identity) == PeekResult::kFound) {
     const std::string text = session::FormatPskIdentity(identity);
-    fuzz::Require(std::string_view(reinterpret_cast<const char*>(data), size).find(text) != std::string_view::npos,
-                  "an identity was found that is not in the bytes");
+    fuzz::Require(
+        std::string_view(reinterpret_cast<const char*>(data), size).find(text) != std::string_view::npos,
+        "an identity was found that is not in the bytes");
     std::string longer(reinterpret_cast<const char*>(data), size);
     longer += "more";
     PskIdentity again;
@@ -62,10 +64,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   return 0;
 }
 
-extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size, unsigned seed) {
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned seed) {
   SeededRandom random(seed);
   if (size != 0 && random.Below(2) == 0) return LLVMFuzzerMutate(data, size, max_size);
-  PskIdentity identity{"vgpu-1", "grant-1", std::string(32, 'a'), static_cast<std::uint32_t>(random.Below(3))};
+  PskIdentity identity{"vgpu-1", "grant-1", std::string(32, 'a'),
+                       static_cast<std::uint32_t>(random.Below(3))};
   std::string text = session::FormatPskIdentity(identity);
   if (random.Below(4) == 0) text[random.Below(text.size())] = static_cast<char>(random.Next());
   if (random.Below(8) != 0) text = ClientHello(random, text);

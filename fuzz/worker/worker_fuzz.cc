@@ -57,10 +57,12 @@ class FuzzClient final : public session::ServerSession {
 
     // What the real session checks before its handler sees a frame.
     const wire::RowInfo* row = wire::FindRow(header.opcode);
-    if (row == nullptr || row->mode == wire::Mode::kNotice || row->place == wire::Place::kSession) return true;
+    if (row == nullptr || row->mode == wire::Mode::kNotice || row->place == wire::Place::kSession)
+      return true;
     if (row->mode == wire::Mode::kReply) header.flags = 0;
     header.sequence = ++sequence_;
-    if (row->mode == wire::Mode::kReply || (header.flags & wire::kWantStatus) != 0) awaited_[sequence_] = header.opcode;
+    if (row->mode == wire::Mode::kReply || (header.flags & wire::kWantStatus) != 0)
+      awaited_[sequence_] = header.opcode;
 
     MutableByteView room;
     if (!payload.empty()) {
@@ -78,7 +80,8 @@ class FuzzClient final : public session::ServerSession {
     bool known = false;
     if (answers != 0) {
       const auto awaited = awaited_.find(answers);
-      fuzz::Require(awaited != awaited_.end() && awaited->second == opcode, "an answer to nothing, or a second one");
+      fuzz::Require(awaited != awaited_.end() && awaited->second == opcode,
+                    "an answer to nothing, or a second one");
       awaited_.erase(awaited);
       known = wire::WithRow(wire::kCommands, opcode, [&](const auto& row) {
         using R = std::remove_cvref_t<decltype(row)>;
@@ -146,7 +149,8 @@ class Script {
 
 // Makes a random message one that a program might send: names that were made before, sizes that fit.
 template <wire::Message M>
-void Tame(M& message, Random& random, std::unordered_map<int, std::uint32_t>& last, std::uint32_t& next_slot) {
+void Tame(M& message, Random& random, std::unordered_map<int, std::uint32_t>& last,
+          std::uint32_t& next_slot) {
   M::ForEachField(message, [&](std::string_view name, auto& field) {
     using T = std::remove_cvref_t<decltype(field)>;
     if constexpr (wire::internal::IsHandle<T>::value) {
@@ -170,13 +174,16 @@ void Tame(M& message, Random& random, std::unordered_map<int, std::uint32_t>& la
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace worker;
-  const auto driver = gpu::null::OpenDriver({.memory_bytes = 4 * kQuotaBytes, .max_allocation_bytes = kQuotaBytes});
-  const auto executors = local::MakeExecutors(driver.get(), {.memory_bytes = kQuotaBytes, .staging_bytes = 16u << 20, .in_flight = 64});
+  const auto driver =
+      gpu::null::OpenDriver({.memory_bytes = 4 * kQuotaBytes, .max_allocation_bytes = kQuotaBytes});
+  const auto executors = local::MakeExecutors(
+      driver.get(), {.memory_bytes = kQuotaBytes, .staging_bytes = 16u << 20, .in_flight = 64});
   const auto builder = local::MakeBuilder(driver.get(), 0);
   quota::MemoryQuota quota(kQuotaBytes);
   build::Slots slots(1);
   const SystemClock clock;
-  const exec::Shared shared{.quota = &quota, .builder = builder.get(), .build_slots = &slots, .clock = &clock};
+  const exec::Shared shared{
+      .quota = &quota, .builder = builder.get(), .build_slots = &slots, .clock = &clock};
   exec::SessionLimits limits;
   limits.wait_on_user_event = std::chrono::milliseconds(1);  // nothing here sets an event from another thread
   exec::EndRequest end;
@@ -192,7 +199,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   return 0;
 }
 
-extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size, unsigned seed) {
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned seed) {
   SeededRandom random(seed);
   if (size != 0 && random.Below(3) == 0) return LLVMFuzzerMutate(data, size, max_size);
   Script script(data, max_size);
@@ -218,6 +226,7 @@ extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t s
   add(wire::kOpcodeOf<wire::opencl::ProgramText>);
   add(wire::kOpcodeOf<wire::opencl::BuildProgram>);
   add(wire::kOpcodeOf<wire::opencl::CreateKernel>);
-  for (std::uint64_t i = random.Below(40); i > 0; --i) add(wire::kRowInfos[random.Below(wire::kRowInfos.size())].opcode);
+  for (std::uint64_t i = random.Below(40); i > 0; --i)
+    add(wire::kRowInfos[random.Below(wire::kRowInfos.size())].opcode);
   return script.size();
 }

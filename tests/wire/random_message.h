@@ -45,7 +45,8 @@ class MessageMaker {
   }
 
   Handle RandomHandle() {
-    return {1 + static_cast<U32>(random_.Below(kMaxObjects)), 1 + static_cast<U32>(random_.Below(0xffffffff))};
+    return {1 + static_cast<U32>(random_.Below(kMaxObjects)),
+            1 + static_cast<U32>(random_.Below(0xffffffff))};
   }
 
   ByteView RandomBytes(std::size_t size) {

@@ -81,7 +81,8 @@ TEST(EveryMessage, IsRefusedWhenCutAtAnyByte) {
     for (std::size_t size = 0; size < body.size(); ++size) {
       // A copy of exactly this size, so that AddressSanitizer sees a read past it.
       const ByteVector cut(body.begin(), body.begin() + static_cast<std::ptrdiff_t>(size));
-      ASSERT_NE(Decoded(cut, AnnouncedPayload(message), &decoded, arena), WireResult::kOk) << "cut at " << size;
+      ASSERT_NE(Decoded(cut, AnnouncedPayload(message), &decoded, arena), WireResult::kOk)
+          << "cut at " << size;
     }
     body.push_back(std::byte{0});
     EXPECT_EQ(Decoded(body, AnnouncedPayload(message), &decoded, arena), WireResult::kTrailing);
@@ -116,8 +117,12 @@ void ExpectEachDefect(Defect defect, WireResult expected) {
 }
 
 TEST(EveryMessage, IsRefusedOverEachLimit) { ExpectEachDefect(Defect::kOverLimit, WireResult::kLimit); }
-TEST(EveryMessage, IsRefusedForEachUnknownEnumerator) { ExpectEachDefect(Defect::kBadEnumerator, WireResult::kBadEnum); }
-TEST(EveryMessage, IsRefusedForEachMissingObject) { ExpectEachDefect(Defect::kNullHandle, WireResult::kBadHandle); }
+TEST(EveryMessage, IsRefusedForEachUnknownEnumerator) {
+  ExpectEachDefect(Defect::kBadEnumerator, WireResult::kBadEnum);
+}
+TEST(EveryMessage, IsRefusedForEachMissingObject) {
+  ExpectEachDefect(Defect::kNullHandle, WireResult::kBadHandle);
+}
 
 TEST(EveryMessage, NamesExactlyThePayloadThatTheFrameHas) {
   SeededRandom random(Seed());
@@ -126,11 +131,13 @@ TEST(EveryMessage, NamesExactlyThePayloadThatTheFrameHas) {
     Arena arena;
     const M message = maker.Make<M>();
     M decoded{};
-    EXPECT_EQ(Decoded(Encoded(message), AnnouncedPayload(message) + 1, &decoded, arena), WireResult::kBadPayload);
+    EXPECT_EQ(Decoded(Encoded(message), AnnouncedPayload(message) + 1, &decoded, arena),
+              WireResult::kBadPayload);
   });
 }
 
-// Bytes changed at random either are refused or mean what they say: encoding what was decoded gives them back.
+// Bytes changed at random either are refused or mean what they say: encoding what was decoded gives them
+// back.
 TEST(EveryMessage, IsRefusedOrCanonicalWhenBytesChange) {
   SeededRandom random(Seed());
   ForEachMessage([&]<typename M>() {
@@ -197,8 +204,8 @@ TEST(EveryMessage, ReachesItsHandlerOnlyWithLiveHandlesOfTheRightKind) {
     // Each handle in turn: of another kind, stale, from the future, never used.
     for (U32 victim = 1; victim < next; ++victim) {
       ++handles;
-      const auto expect = [&](const std::function<void(HandleTable&, ObjectKind, Use, Handle&)>& spoil, WireResult ref_result,
-                              WireResult new_result) {
+      const auto expect = [&](const std::function<void(HandleTable&, ObjectKind, Use, Handle&)>& spoil,
+                              WireResult ref_result, WireResult new_result) {
         M message = good;
         HandleTable spoiled = table_for(good);
         Use victim_use = Use::kRef;
@@ -210,7 +217,8 @@ TEST(EveryMessage, ReachesItsHandlerOnlyWithLiveHandlesOfTheRightKind) {
         });
         const bool is_new = victim_use == Use::kNew || victim_use == Use::kOptNew;
         const std::size_t before = spoiled.live_count();
-        EXPECT_EQ(Checked<M>::Make(message, spoiled, &checked), is_new ? new_result : ref_result) << "handle " << victim;
+        EXPECT_EQ(Checked<M>::Make(message, spoiled, &checked), is_new ? new_result : ref_result)
+            << "handle " << victim;
         if ((is_new ? new_result : ref_result) != WireResult::kOk) {
           EXPECT_EQ(spoiled.live_count(), before) << "a refused message changed the table";
         }
@@ -218,20 +226,27 @@ TEST(EveryMessage, ReachesItsHandlerOnlyWithLiveHandlesOfTheRightKind) {
       const auto other_kind = [](ObjectKind kind) {
         return kind == ObjectKind::kEvent ? ObjectKind::kContext : ObjectKind::kEvent;
       };
-      expect([&](HandleTable& t, ObjectKind kind, Use use, Handle& h) {
-               if (use == Use::kRef || use == Use::kOptRef) t.Erase(h);
-               h.generation = 6;
-               t.Insert(other_kind(kind), h);
-             }, WireResult::kWrongKind, WireResult::kStale);
-      expect([&](HandleTable& t, ObjectKind kind, Use use, Handle& h) {
-               if (use == Use::kRef || use == Use::kOptRef) t.Erase(h);
-               t.Insert(kind, {h.slot, 6});
-             }, WireResult::kStale, WireResult::kStale);
-      expect([&](HandleTable& t, ObjectKind kind, Use use, Handle& h) {
-               if (use == Use::kNew || use == Use::kOptNew) t.Insert(kind, h);
-               t.Erase(h);
-             }, WireResult::kStale, WireResult::kStale);
-      expect([&](HandleTable&, ObjectKind, Use, Handle& h) { h.slot = 1000; }, WireResult::kBadHandle, WireResult::kOk);
+      expect(
+          [&](HandleTable& t, ObjectKind kind, Use use, Handle& h) {
+            if (use == Use::kRef || use == Use::kOptRef) t.Erase(h);
+            h.generation = 6;
+            t.Insert(other_kind(kind), h);
+          },
+          WireResult::kWrongKind, WireResult::kStale);
+      expect(
+          [&](HandleTable& t, ObjectKind kind, Use use, Handle& h) {
+            if (use == Use::kRef || use == Use::kOptRef) t.Erase(h);
+            t.Insert(kind, {h.slot, 6});
+          },
+          WireResult::kStale, WireResult::kStale);
+      expect(
+          [&](HandleTable& t, ObjectKind kind, Use use, Handle& h) {
+            if (use == Use::kNew || use == Use::kOptNew) t.Insert(kind, h);
+            t.Erase(h);
+          },
+          WireResult::kStale, WireResult::kStale);
+      expect([&](HandleTable&, ObjectKind, Use, Handle& h) { h.slot = 1000; }, WireResult::kBadHandle,
+             WireResult::kOk);
     }
   });
   EXPECT_GT(handles, 30u);

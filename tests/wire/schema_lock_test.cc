@@ -24,10 +24,12 @@ TEST(SchemaLock, HoldsEveryRowAndNoneHasChanged) {
   std::istringstream described(DescribeTable());
   const std::set<std::string> current = Lines(described);
   for (const std::string& line : locked) {
-    EXPECT_TRUE(current.contains(line)) << "a released row changed or went away; it must stay, beside a new one:\n  " << line;
+    EXPECT_TRUE(current.contains(line))
+        << "a released row changed or went away; it must stay, beside a new one:\n  " << line;
   }
   for (const std::string& line : current) {
-    EXPECT_TRUE(locked.contains(line)) << "a new row is not in schema.lock; run `tools/dev schema`:\n  " << line;
+    EXPECT_TRUE(locked.contains(line))
+        << "a new row is not in schema.lock; run `tools/dev schema`:\n  " << line;
   }
 }
 

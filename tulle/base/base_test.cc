@@ -41,7 +41,8 @@ TEST(Bytes, SizesAsPeopleWriteThem) {
   EXPECT_EQ(size, 65536u);
   ASSERT_TRUE(ParseSize("2GB", &size));
   EXPECT_EQ(size, 2000000000u);
-  for (const char* bad : {"", "GiB", "-1", "1 XiB", "1e30GiB", "nan", "inf"}) EXPECT_FALSE(ParseSize(bad, &size)) << bad;
+  for (const char* bad : {"", "GiB", "-1", "1 XiB", "1e30GiB", "nan", "inf"})
+    EXPECT_FALSE(ParseSize(bad, &size)) << bad;
   EXPECT_EQ(FormatSize(3758096384), "3.5GiB");
   EXPECT_EQ(FormatSize(1023), "1023B");
 }

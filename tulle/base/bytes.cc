@@ -20,13 +20,20 @@ struct Unit {
   double factor;
 };
 constexpr Unit kUnits[] = {
-    {"b", 1},           {"", 1},
-    {"k", 1024.0},      {"kib", 1024.0},
-    {"m", 1048576.0},   {"mib", 1048576.0},
-    {"g", 1073741824.0}, {"gib", 1073741824.0},
-    {"t", 1099511627776.0}, {"tib", 1099511627776.0},
-    {"kb", 1e3},        {"mb", 1e6},
-    {"gb", 1e9},        {"tb", 1e12},
+    {"b", 1},
+    {"", 1},
+    {"k", 1024.0},
+    {"kib", 1024.0},
+    {"m", 1048576.0},
+    {"mib", 1048576.0},
+    {"g", 1073741824.0},
+    {"gib", 1073741824.0},
+    {"t", 1099511627776.0},
+    {"tib", 1099511627776.0},
+    {"kb", 1e3},
+    {"mb", 1e6},
+    {"gb", 1e9},
+    {"tb", 1e12},
 };
 
 }  // namespace
@@ -81,7 +88,8 @@ std::string FormatSize(std::uint64_t size_bytes) {
   }
   char text[32];
   const double rounded = std::round(number * 10) / 10;
-  std::snprintf(text, sizeof text, rounded == std::floor(rounded) ? "%.0f%s" : "%.1f%s", rounded, kNames[unit]);
+  std::snprintf(text, sizeof text, rounded == std::floor(rounded) ? "%.0f%s" : "%.1f%s", rounded,
+                kNames[unit]);
   return text;
 }
 

@@ -8,6 +8,5 @@ namespace tulle {
 
 }  // namespace tulle
 
-#define TULLE_CHECK(condition)                                                     \
-  (static_cast<bool>(condition) ? static_cast<void>(0)                             \
-                                : ::tulle::CheckFailed(#condition, __FILE__, __LINE__))
+#define TULLE_CHECK(condition) \
+  (static_cast<bool>(condition) ? static_cast<void>(0) : ::tulle::CheckFailed(#condition, __FILE__, __LINE__))

@@ -1,9 +1,9 @@
 #include "tulle/base/log.h"
 
+#include <unistd.h>
 #include <atomic>
 #include <cstdio>
 #include <ctime>
-#include <unistd.h>
 
 namespace tulle {
 namespace {
@@ -28,7 +28,8 @@ void AppendEscaped(std::string* out, std::string_view text) {
       default:
         if (static_cast<unsigned char>(c) < 0x20) {
           char escaped[8];
-          std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(static_cast<unsigned char>(c)));
+          std::snprintf(escaped, sizeof escaped, "\\u%04x",
+                        static_cast<unsigned>(static_cast<unsigned char>(c)));
           *out += escaped;
         } else {
           out->push_back(c);

@@ -13,12 +13,12 @@ std::string DefaultStateDir();
 // The folder of the running program. Empty when /proc cannot tell.
 std::string ExecutableDir();
 
-// The first that exists of `relative` names, each seen from the folder of the running program: in a build tree
-// programs lie side by side, installed ones do not.
+// The first that exists of `relative` names, each seen from the folder of the running program: in a build
+// tree programs lie side by side, installed ones do not.
 std::optional<std::string> FindBesideExecutable(const std::vector<std::string>& relative);
 
-// Another program of the mesh: beside this one, or in ../libexec/tulle. When it is in neither: `name` itself, so
-// that starting it names what is missing.
+// Another program of the mesh: beside this one, or in ../libexec/tulle. When it is in neither: `name` itself,
+// so that starting it names what is missing.
 std::string FindProgram(const std::string& name);
 
 }  // namespace tulle

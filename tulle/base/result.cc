@@ -1,7 +1,7 @@
 #include "tulle/base/result.h"
 
-#include <cstring>
 #include <cerrno>
+#include <cstring>
 
 namespace tulle {
 

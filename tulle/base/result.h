@@ -62,16 +62,25 @@ Error ErrnoError(const std::string& what, int error_number);
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}          // NOLINT: implicit on purpose
-  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}      // NOLINT: implicit on purpose
+  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT: implicit on purpose
+  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT: implicit on purpose
 
   bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
 
   // Precondition of value(), * and ->: ok().
-  T& value() & { TULLE_CHECK(ok()); return std::get<0>(state_); }
-  const T& value() const& { TULLE_CHECK(ok()); return std::get<0>(state_); }
-  T&& value() && { TULLE_CHECK(ok()); return std::get<0>(std::move(state_)); }
+  T& value() & {
+    TULLE_CHECK(ok());
+    return std::get<0>(state_);
+  }
+  const T& value() const& {
+    TULLE_CHECK(ok());
+    return std::get<0>(state_);
+  }
+  T&& value() && {
+    TULLE_CHECK(ok());
+    return std::get<0>(std::move(state_));
+  }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
   T&& operator*() && { return std::move(*this).value(); }
@@ -79,8 +88,14 @@ class [[nodiscard]] Result {
   const T* operator->() const { return &value(); }
 
   // Precondition: !ok().
-  const Error& error() const& { TULLE_CHECK(!ok()); return std::get<1>(state_); }
-  Error&& error() && { TULLE_CHECK(!ok()); return std::get<1>(std::move(state_)); }
+  const Error& error() const& {
+    TULLE_CHECK(!ok());
+    return std::get<1>(state_);
+  }
+  Error&& error() && {
+    TULLE_CHECK(!ok());
+    return std::get<1>(std::move(state_));
+  }
 
  private:
   std::variant<T, Error> state_;
@@ -90,12 +105,18 @@ template <>
 class [[nodiscard]] Result<void> {
  public:
   Result() = default;
-  Result(Error error) : error_(std::move(error)) {}                              // NOLINT: implicit on purpose
+  Result(Error error) : error_(std::move(error)) {}  // NOLINT: implicit on purpose
 
   bool ok() const { return !error_.has_value(); }
   explicit operator bool() const { return ok(); }
-  const Error& error() const& { TULLE_CHECK(!ok()); return *error_; }
-  Error&& error() && { TULLE_CHECK(!ok()); return *std::move(error_); }
+  const Error& error() const& {
+    TULLE_CHECK(!ok());
+    return *error_;
+  }
+  Error&& error() && {
+    TULLE_CHECK(!ok());
+    return *std::move(error_);
+  }
 
  private:
   std::optional<Error> error_;
@@ -110,11 +131,11 @@ inline Status OkStatus() { return {}; }
 #define TULLE_CONCAT(a, b) TULLE_CONCAT_INNER(a, b)
 
 // Returns from the calling function when `expr` (a Result) holds an error.
-#define TULLE_RETURN_IF_ERROR(expr)                                   \
-  do {                                                                \
-    if (auto tulle_status = (expr); !tulle_status.ok()) {             \
-      return std::move(tulle_status).error();                         \
-    }                                                                 \
+#define TULLE_RETURN_IF_ERROR(expr)                       \
+  do {                                                    \
+    if (auto tulle_status = (expr); !tulle_status.ok()) { \
+      return std::move(tulle_status).error();             \
+    }                                                     \
   } while (false)
 
 // TULLE_ASSIGN_OR_RETURN(auto x, Compute()): x gets the value, or the calling function returns the error.

@@ -17,7 +17,8 @@
 namespace tulle {
 namespace {
 
-// What the child must know, all of it made before the fork: after it only async-signal-safe calls are allowed.
+// What the child must know, all of it made before the fork: after it only async-signal-safe calls are
+// allowed.
 struct Plan {
   const char* const* candidates;  // paths to try, null-terminated
   char* const* argv;
@@ -121,7 +122,8 @@ Result<Subprocess> Subprocess::Start(const SubprocessSpec& spec) {
   const std::vector<std::string> candidates = Candidates(spec.argv[0]);
   const std::vector<char*> candidate_pointers = Pointers(candidates);
   const std::vector<char*> argv = Pointers(spec.argv);
-  const std::vector<char*> environment = spec.environment ? Pointers(*spec.environment) : std::vector<char*>();
+  const std::vector<char*> environment =
+      spec.environment ? Pointers(*spec.environment) : std::vector<char*>();
   std::vector<std::pair<int, int>> fds = spec.fds;
 
   int ends[2];

@@ -1,6 +1,6 @@
-// Starts one of the mesh's own programs (or a user's) as a child process: with an exact set of descriptors, a clean
-// signal state, and a death signal, so that nothing is left behind when the parent is killed. No jail: see
-// tulle/sandbox for that.
+// Starts one of the mesh's own programs (or a user's) as a child process: with an exact set of descriptors, a
+// clean signal state, and a death signal, so that nothing is left behind when the parent is killed. No jail:
+// see tulle/sandbox for that.
 //
 // A Subprocess belongs to one thread. It is not waited for by its destructor: reap it with TryWait or Wait.
 #pragma once
@@ -19,19 +19,21 @@
 namespace tulle {
 
 struct SubprocessSpec {
-  std::vector<std::string> argv;   // argv[0] is looked up in PATH when it has no '/'
-  std::optional<std::vector<std::string>> environment;  // "NAME=value", the whole of it; default: the parent's
+  std::vector<std::string> argv;  // argv[0] is looked up in PATH when it has no '/'
+  std::optional<std::vector<std::string>>
+      environment;  // "NAME=value", the whole of it; default: the parent's
   // {ours, the child's number}. Standard input, output and error are inherited unless named here; every other
   // descriptor is closed in the child, see keep_other_fds. -1: /dev/null.
   std::vector<std::pair<int, int>> fds;
-  // Descriptors that are not close-on-exec are inherited, as by fork and exec: for running a program in place of
-  // whoever started us, who may have opened some for it.
+  // Descriptors that are not close-on-exec are inherited, as by fork and exec: for running a program in place
+  // of whoever started us, who may have opened some for it.
   bool keep_other_fds = false;
   // Sent to the child when the *thread* that called Start ends; 0: none.
   int death_signal = 0;
   // A process group of its own, so that the terminal's signals do not reach it.
   bool own_group = false;
-  // Signals that the parent ignores stay ignored, as nohup(1) wants it; else the child starts with the defaults.
+  // Signals that the parent ignores stay ignored, as nohup(1) wants it; else the child starts with the
+  // defaults.
   bool keep_ignored_signals = false;
 };
 

@@ -16,7 +16,8 @@ using std::chrono::seconds;
 std::string ReadAll(int fd) {
   std::string text;
   char buffer[256];
-  for (ssize_t got; (got = read(fd, buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<std::size_t>(got));
+  for (ssize_t got; (got = read(fd, buffer, sizeof buffer)) > 0;)
+    text.append(buffer, static_cast<std::size_t>(got));
   return text;
 }
 
@@ -32,9 +33,10 @@ struct Pipe {
 
 TEST(Subprocess, GetsArgumentsEnvironmentAndExactlyItsDescriptors) {
   Pipe out, extra;
-  auto child = Subprocess::Start({.argv = {"sh", "-c", "echo $1 $NAME; ls /proc/self/fd | tr '\\n' ' '", "sh", "one"},
-                                  .environment = {{"NAME=two", "PATH=/usr/bin:/bin"}},
-                                  .fds = {{-1, 0}, {out.write.get(), 1}, {extra.write.get(), 9}}});
+  auto child =
+      Subprocess::Start({.argv = {"sh", "-c", "echo $1 $NAME; ls /proc/self/fd | tr '\\n' ' '", "sh", "one"},
+                         .environment = {{"NAME=two", "PATH=/usr/bin:/bin"}},
+                         .fds = {{-1, 0}, {out.write.get(), 1}, {extra.write.get(), 9}}});
   ASSERT_TRUE(child.ok()) << child.error().message;
   out.write.reset();
   EXPECT_EQ(ReadAll(out.read.get()), "one two\n0 1 2 3 9 ");  // 3 is ls's own
@@ -44,13 +46,14 @@ TEST(Subprocess, GetsArgumentsEnvironmentAndExactlyItsDescriptors) {
 TEST(Subprocess, KeepsOtherDescriptorsWhenAsked) {
   Pipe out, meant, ours;
   fcntl(meant.write.get(), F_SETFD, 0);  // as a shell does for 3>file
-  auto child = Subprocess::Start({.argv = {"ls", "/proc/self/fd"},
-                                  .fds = {{out.write.get(), 1}},
-                                  .keep_other_fds = true});
+  auto child = Subprocess::Start(
+      {.argv = {"ls", "/proc/self/fd"}, .fds = {{out.write.get(), 1}}, .keep_other_fds = true});
   ASSERT_TRUE(child.ok()) << child.error().message;
   out.write.reset();
   const std::string listed = "\n" + ReadAll(out.read.get());
-  const auto has = [&](const UniqueFd& fd) { return listed.find("\n" + std::to_string(fd.get()) + "\n") != listed.npos; };
+  const auto has = [&](const UniqueFd& fd) {
+    return listed.find("\n" + std::to_string(fd.get()) + "\n") != listed.npos;
+  };
   EXPECT_TRUE(has(meant.write));
   EXPECT_FALSE(has(ours.write)) << listed;
   EXPECT_TRUE(child->Wait(seconds(10))->ok());
@@ -120,7 +123,8 @@ TEST(Subprocess, DiesWithItsParent) {
   // The grandchild holds the pipe's write end: end of file means that it is gone.
   const pid_t parent = fork();
   if (parent == 0) {
-    auto child = Subprocess::Start({.argv = {"sleep", "1000"}, .fds = {{out.write.get(), 9}}, .death_signal = SIGKILL});
+    auto child = Subprocess::Start(
+        {.argv = {"sleep", "1000"}, .fds = {{out.write.get(), 9}}, .death_signal = SIGKILL});
     _exit(child.ok() ? 0 : 1);
   }
   out.write.reset();

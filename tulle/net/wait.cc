@@ -7,9 +7,7 @@
 
 namespace tulle::net {
 
-Instant Now() {
-  return SystemClock().Now();
-}
+Instant Now() { return SystemClock().Now(); }
 
 short WaitFor(int fd, short events, Instant deadline) {
   for (;;) {

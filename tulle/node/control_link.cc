@@ -25,7 +25,7 @@ using Stream = grpc::ClientReaderWriter<v1::NodeMessage, v1::ControllerMessage>;
 constexpr Duration kFirstRetry = milliseconds(100);
 constexpr Duration kLongestRetry = seconds(5);
 constexpr int kConnectTries = 25;
-constexpr auto kConnectTry = milliseconds(200);  // each, so that a stop is noticed in time
+constexpr auto kConnectTry = milliseconds(200);     // each, so that a stop is noticed in time
 constexpr Duration kDefaultHeartbeat = seconds(5);  // until the controller says otherwise
 constexpr std::size_t kMaxMessageBytes = 512;
 
@@ -125,7 +125,8 @@ class ControlLink::Impl {
       std::unique_lock lock(mutex_);
       if (stopping_ || leaving_) return;
       if (was_registered_) {
-        Log(LogLevel::kWarn, "node", "lost the controller; what runs goes on", {{"why", ended.error().message}});
+        Log(LogLevel::kWarn, "node", "lost the controller; what runs goes on",
+            {{"why", ended.error().message}});
         retry = kFirstRetry;
       } else if (!told_absent_) {
         Log(LogLevel::kWarn, "node", "no controller yet; trying on", {{"why", ended.error().message}});
@@ -210,7 +211,9 @@ class ControlLink::Impl {
       } else if (until_heartbeat <= Duration(0)) {
         next_heartbeat = loop_.clock().Now() + heartbeat_;
         lock.unlock();
-        if (!loop_.Call([&] { FillTelemetry(callbacks_.snapshot(), message.mutable_heartbeat()->mutable_telemetry()); })) {
+        if (!loop_.Call([&] {
+              FillTelemetry(callbacks_.snapshot(), message.mutable_heartbeat()->mutable_telemetry());
+            })) {
           return;
         }
       } else {
@@ -240,25 +243,27 @@ class ControlLink::Impl {
         const auto& interval = message.registered().heartbeat_interval();
         {
           std::lock_guard lock(mutex_);
-          heartbeat_ = std::clamp<Duration>(seconds(interval.seconds()) + std::chrono::nanoseconds(interval.nanos()),
-                                            milliseconds(50), seconds(60));
+          heartbeat_ =
+              std::clamp<Duration>(seconds(interval.seconds()) + std::chrono::nanoseconds(interval.nanos()),
+                                   milliseconds(50), seconds(60));
           changed_.notify_all();
         }
         was_registered_ = true;
         told_absent_ = false;
-        Log(LogLevel::kInfo, "node", "registered with the controller", {{"node_uid", message.registered().node_uid()}});
+        Log(LogLevel::kInfo, "node", "registered with the controller",
+            {{"node_uid", message.registered().node_uid()}});
         loop_.Call([this] { callbacks_.on_registered(true); });
         return;
       }
-      case v1::ControllerMessage::kCreateVgpu:
-        loop_.Call([&] { Create(message.create_vgpu()); });
-        return;
+      case v1::ControllerMessage::kCreateVgpu: loop_.Call([&] { Create(message.create_vgpu()); }); return;
       case v1::ControllerMessage::kDeleteVgpu:
         loop_.Call([&] { supervisor_.Delete(message.delete_vgpu().uid()); });
         return;
       case v1::ControllerMessage::kAddGrant:
         if (!Acceptable(message.add_grant().grant())) return Nonsense("a grant");
-        loop_.Call([&] { supervisor_.AddGrant(message.add_grant().vgpu_uid(), FromProto(message.add_grant().grant())); });
+        loop_.Call([&] {
+          supervisor_.AddGrant(message.add_grant().vgpu_uid(), FromProto(message.add_grant().grant()));
+        });
         return;
       case v1::ControllerMessage::kRevokeGrant:
         loop_.Call([&] {
@@ -306,7 +311,7 @@ class ControlLink::Impl {
   std::condition_variable changed_;
   std::map<std::string, v1::VGpuReport> reports_;  // by uid: the newest each
   std::optional<std::string> leaving_;
-  grpc::ClientContext* context_ = nullptr;         // of the stream under way
+  grpc::ClientContext* context_ = nullptr;  // of the stream under way
   Duration heartbeat_ = kDefaultHeartbeat;
   bool streaming_ = false;
   bool stopping_ = false;

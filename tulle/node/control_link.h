@@ -1,6 +1,7 @@
-// The node's end of NodeLink: one stream to the controller under mutual TLS, opened anew for ever after each break,
-// soon at first and then every few seconds. What the controller says is carried out on the loop's thread; what the
-// vGPUs report goes out in the order of its last change. Without a controller everything that runs goes on.
+// The node's end of NodeLink: one stream to the controller under mutual TLS, opened anew for ever after each
+// break, soon at first and then every few seconds. What the controller says is carried out on the loop's
+// thread; what the vGPUs report goes out in the order of its last change. Without a controller everything
+// that runs goes on.
 //
 // Two threads of its own (reading, writing). Bounds: what waits to be sent is at most one report per vGPU.
 #pragma once
@@ -20,9 +21,10 @@ namespace tulle::node {
 class ControlLink {
  public:
   struct Options {
-    std::string credentials_path;  // read anew for each connection: certificates are renewed, controllers move
-    std::string name;              // as in the certificate
-    std::string data_endpoint;     // host:port that programs connect to
+    std::string
+        credentials_path;       // read anew for each connection: certificates are renewed, controllers move
+    std::string name;           // as in the certificate
+    std::string data_endpoint;  // host:port that programs connect to
     std::map<std::string, std::string> labels;
   };
   // All called on the loop's thread.
@@ -42,8 +44,8 @@ class ControlLink {
 
   // Tells the controller that the node leaves, as soon as it can; nothing is sent after that. Any thread.
   void Leave(const std::string& reason);
-  // Waits until the controller has taken note of Leave, or there is no stream, or `timeout` is over. Not from the
-  // loop's thread.
+  // Waits until the controller has taken note of Leave, or there is no stream, or `timeout` is over. Not from
+  // the loop's thread.
   void WaitLeft(Duration timeout);
 
  private:

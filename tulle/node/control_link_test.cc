@@ -27,7 +27,8 @@ using std::chrono::seconds;
 // A controller that says what the test wants and remembers what it heard.
 class FakeController final : public v1::NodeLink::Service {
  public:
-  grpc::Status Link(grpc::ServerContext*, grpc::ServerReaderWriter<v1::ControllerMessage, v1::NodeMessage>* stream) override {
+  grpc::Status Link(grpc::ServerContext*,
+                    grpc::ServerReaderWriter<v1::ControllerMessage, v1::NodeMessage>* stream) override {
     {
       std::lock_guard lock(mutex_);
       stream_ = stream;
@@ -92,11 +93,13 @@ class ControlLinkTest : public testing::Test {
     credentials_ = *credentials;
     StartController();
     supervisor_ = std::make_unique<Supervisor>(
-        loop_, Supervisor::Options{.worker_binary = FindProgram("tulle_fake_worker"), .worker_arguments = {"ready"}},
+        loop_,
+        Supervisor::Options{.worker_binary = FindProgram("tulle_fake_worker"), .worker_arguments = {"ready"}},
         [this](const VGpuStatus& status) { link_->Report(status); });
     link_ = std::make_unique<ControlLink>(
         loop_, *supervisor_,
-        ControlLink::Options{.credentials_path = directory_ + "/a.conf", .name = "a", .data_endpoint = "127.0.0.1:1"},
+        ControlLink::Options{
+            .credentials_path = directory_ + "/a.conf", .name = "a", .data_endpoint = "127.0.0.1:1"},
         ControlLink::Callbacks{.snapshot = [this] { return TakeSnapshot(); },
                                .on_registered = [this](bool registered) { registered_ = registered; }});
     thread_ = std::thread([this] {
@@ -137,7 +140,11 @@ class ControlLinkTest : public testing::Test {
   Snapshot TakeSnapshot() const {
     return {.name = "a",
             .version = "1",
-            .gpus = {{.index = 4, .device_index = 0, .api = "OPENCL", .name = "card", .memory_bytes = 1000,
+            .gpus = {{.index = 4,
+                      .device_index = 0,
+                      .api = "OPENCL",
+                      .name = "card",
+                      .memory_bytes = 1000,
                       .allocatable_memory_bytes = 750}},
             .vgpus = supervisor_->List(),
             .load = {.cpus = 2}};

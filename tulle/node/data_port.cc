@@ -61,11 +61,13 @@ void DataPort::Accept() {
   for (int i = 0; i < 32; ++i) {
     sockaddr_storage address{};
     socklen_t size = sizeof address;
-    UniqueFd fd(accept4(listener_.fd.get(), reinterpret_cast<sockaddr*>(&address), &size, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    UniqueFd fd(accept4(listener_.fd.get(), reinterpret_cast<sockaddr*>(&address), &size,
+                        SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!fd.valid()) {
       if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ECONNABORTED) return;
       if (const auto left_out = log_limit_.Allow()) {
-        Log(LogLevel::kError, "node", ErrnoError("cannot accept a connection", errno).message, {{"left_out", *left_out}});
+        Log(LogLevel::kError, "node", ErrnoError("cannot accept a connection", errno).message,
+            {{"left_out", *left_out}});
       }
       loop_.Unwatch(listener_.fd.get());
       accepting_ = false;
@@ -73,11 +75,14 @@ void DataPort::Accept() {
       return;
     }
     ++counters_.accepted;
-    if (waiting_.size() >= kMaxWaiting) Close(waiting_.begin(), &counters_.too_slow, "pushed out by newer connections");
+    if (waiting_.size() >= kMaxWaiting)
+      Close(waiting_.begin(), &counters_.too_slow, "pushed out by newer connections");
     const WaitingIt it = waiting_.insert(
-        waiting_.end(), Waiting{std::move(fd), PeerText(address, size), loop_.clock().Now() + options_.hello_timeout});
+        waiting_.end(),
+        Waiting{std::move(fd), PeerText(address, size), loop_.clock().Now() + options_.hello_timeout});
     // Edge-triggered: peeked bytes stay in the socket, and would be reported for ever.
-    loop_.Watch(it->fd.get(), EPOLLIN | EPOLLRDHUP | EPOLLET, [this, it](std::uint32_t events) { Look(it, events); });
+    loop_.Watch(it->fd.get(), EPOLLIN | EPOLLRDHUP | EPOLLET,
+                [this, it](std::uint32_t events) { Look(it, events); });
     if (waiting_.size() == 1) ArmTimer();
   }
 }
@@ -93,15 +98,15 @@ void DataPort::Look(WaitingIt it, std::uint32_t events) {
   session::PskIdentity identity;
   switch (session::PeekPskIdentity(ByteView(seen).first(static_cast<std::size_t>(size)), &identity)) {
     case session::PeekResult::kMore:
-      if (static_cast<std::size_t>(size) == seen.size()) return Close(it, &counters_.garbage, "hello is too long");
+      if (static_cast<std::size_t>(size) == seen.size())
+        return Close(it, &counters_.garbage, "hello is too long");
       if ((events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
         return Close(it, &counters_.hung_up, "hung up in the middle of its hello");
       }
       return;
     case session::PeekResult::kInvalid:
       return Close(it, &counters_.garbage, "is no client of a vGPU: its first bytes are not such a hello");
-    case session::PeekResult::kFound:
-      break;
+    case session::PeekResult::kFound: break;
   }
   loop_.Unwatch(it->fd.get());
   it->identity = std::move(identity);
@@ -130,8 +135,9 @@ void DataPort::ArmTimer() {
   loop_.Cancel(timer_);
   const Instant now = loop_.clock().Now();
   if (accepting_ && waiting_.empty()) return;
-  const bool early = !accepting_ || std::any_of(waiting_.begin(), waiting_.end(),
-                                                [](const Waiting& waiting) { return waiting.identity.has_value(); });
+  const bool early = !accepting_ || std::any_of(waiting_.begin(), waiting_.end(), [](const Waiting& waiting) {
+    return waiting.identity.has_value();
+  });
   timer_ = loop_.After(early ? Duration(kRetryPause) : waiting_.front().deadline - now, [this] {
     while (!waiting_.empty() && waiting_.front().deadline <= loop_.clock().Now()) {
       const WaitingIt oldest = waiting_.begin();

@@ -1,10 +1,11 @@
-// The one port through which programs reach the vGPUs of a node. It reads of each connection only what is in the
-// clear, the TLS ClientHello with the PSK identity, and reads it without taking it (MSG_PEEK): the socket is then
-// passed on untouched to whom the identity names. What shows no such hello in time is closed, counted, and told in
-// one log line every few seconds at most.
+// The one port through which programs reach the vGPUs of a node. It reads of each connection only what is in
+// the clear, the TLS ClientHello with the PSK identity, and reads it without taking it (MSG_PEEK): the socket
+// is then passed on untouched to whom the identity names. What shows no such hello in time is closed,
+// counted, and told in one log line every few seconds at most.
 //
-// Lives on the loop's thread. Bounds: kMaxWaiting connections wait for their hello, each for Options::hello_timeout;
-// when one more comes the oldest goes, so that silent connections cannot keep others out.
+// Lives on the loop's thread. Bounds: kMaxWaiting connections wait for their hello, each for
+// Options::hello_timeout; when one more comes the oldest goes, so that silent connections cannot keep others
+// out.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +28,9 @@ inline constexpr std::size_t kMaxWaiting = 256;
 
 class DataPort {
  public:
-  // Passes the socket on. kUnavailable: nobody takes it yet (the worker is being started); it is asked again soon, for
-  // as long as the connection may wait. Another error: nobody will; it is closed and counted as refused.
+  // Passes the socket on. kUnavailable: nobody takes it yet (the worker is being started); it is asked again
+  // soon, for as long as the connection may wait. Another error: nobody will; it is closed and counted as
+  // refused.
   using Route = std::function<Status(const session::PskIdentity& identity, int socket)>;
 
   struct Options {
@@ -47,11 +49,11 @@ class DataPort {
   struct Counters {
     std::uint64_t accepted = 0;
     std::uint64_t routed = 0;
-    std::uint64_t garbage = 0;    // not a ClientHello of ours
-    std::uint64_t too_slow = 0;   // no whole hello in time, or pushed out by newer ones
-    std::uint64_t refused = 0;    // no such vGPU here, or its worker takes no more
-    std::uint64_t hung_up = 0;    // closed before the hello was complete
-    std::size_t waiting = 0;      // now
+    std::uint64_t garbage = 0;   // not a ClientHello of ours
+    std::uint64_t too_slow = 0;  // no whole hello in time, or pushed out by newer ones
+    std::uint64_t refused = 0;   // no such vGPU here, or its worker takes no more
+    std::uint64_t hung_up = 0;   // closed before the hello was complete
+    std::size_t waiting = 0;     // now
   };
   Counters counters() const;
 

@@ -14,29 +14,33 @@ namespace {
 
 using std::chrono::milliseconds;
 
-// The plain form of the hello: the peek treats it as it does the one in TLS, whose parsing has tests of its own.
+// The plain form of the hello: the peek treats it as it does the one in TLS, whose parsing has tests of its
+// own.
 const std::string kHello =
     session::FormatPskIdentity({.vgpu = "v1", .grant = "g1", .session_id = std::string(32, 'a')}) + "\n";
 
 class DataPortTest : public testing::Test {
  protected:
   void Open(Duration hello_timeout = std::chrono::seconds(5)) {
-    auto opened = DataPort::Open(loop_, {.listen = {"127.0.0.1", 0}, .hello_timeout = hello_timeout},
-                                 [this](const session::PskIdentity& identity, int socket) -> Status {
-                                   if (starting_) return Error{.code = Code::kUnavailable, .message = "starting"};
-                                   if (identity.vgpu != "v1") return Error{.code = Code::kNotFound, .message = "none"};
-                                   // As the worker gets it: nothing has been taken from it.
-                                   char buffer[256];
-                                   const ssize_t got = recv(socket, buffer, sizeof buffer, 0);
-                                   routed_.emplace_back(buffer, static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
-                                   return OkStatus();
-                                 });
+    auto opened =
+        DataPort::Open(loop_, {.listen = {"127.0.0.1", 0}, .hello_timeout = hello_timeout},
+                       [this](const session::PskIdentity& identity, int socket) -> Status {
+                         if (starting_) return Error{.code = Code::kUnavailable, .message = "starting"};
+                         if (identity.vgpu != "v1") return Error{.code = Code::kNotFound, .message = "none"};
+                         // As the worker gets it: nothing has been taken from it.
+                         char buffer[256];
+                         const ssize_t got = recv(socket, buffer, sizeof buffer, 0);
+                         routed_.emplace_back(buffer, static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+                         return OkStatus();
+                       });
     ASSERT_TRUE(opened.ok()) << opened.error().message;
     port_ = std::move(*opened);
   }
   UniqueFd Dial() {
     UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{.sin_family = AF_INET, .sin_port = htons(port_->address().port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    sockaddr_in address{.sin_family = AF_INET,
+                        .sin_port = htons(port_->address().port),
+                        .sin_addr = {htonl(INADDR_LOOPBACK)}};
     EXPECT_EQ(connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
     return fd;
   }
@@ -78,17 +82,19 @@ TEST_F(DataPortTest, ClosesGarbageUnknownSlowAndLost) {
   Open(milliseconds(100));
   UniqueFd garbage = Dial(), unknown = Dial(), slow = Dial(), lost = Dial(), half = Dial();
   Steps steps(loop_);
-  steps
-      .Then(
-          [&] {
-            Send(garbage, "GET / HTTP/1.1\r\n");
-            Send(unknown, "tulle1.v2" + kHello.substr(9));
-            Send(slow, kHello.substr(0, 5));
-            Send(half, kHello.substr(0, 5));
-            shutdown(half.get(), SHUT_WR);
-            lost.reset();
-          },
-          [&] { return Closed(garbage) && Closed(unknown) && Closed(slow) && Closed(half) && port_->counters().waiting == 0; });
+  steps.Then(
+      [&] {
+        Send(garbage, "GET / HTTP/1.1\r\n");
+        Send(unknown, "tulle1.v2" + kHello.substr(9));
+        Send(slow, kHello.substr(0, 5));
+        Send(half, kHello.substr(0, 5));
+        shutdown(half.get(), SHUT_WR);
+        lost.reset();
+      },
+      [&] {
+        return Closed(garbage) && Closed(unknown) && Closed(slow) && Closed(half) &&
+               port_->counters().waiting == 0;
+      });
   EXPECT_EQ(steps.Run(), steps.size());
   const DataPort::Counters counters = port_->counters();
   EXPECT_EQ(counters.accepted, 5u);
@@ -110,7 +116,8 @@ TEST_F(DataPortTest, WaitsForAWorkerThatIsBeingStarted) {
             Send(gone, kHello);
           },
           [&] { return port_->counters().accepted == 2; })
-      .Then([&] { loop_.After(milliseconds(100), [&] { starting_ = false; }); }, [&] { return routed_.size() == 2; })
+      .Then([&] { loop_.After(milliseconds(100), [&] { starting_ = false; }); },
+            [&] { return routed_.size() == 2; })
       .Then(
           [&] {
             starting_ = true;

@@ -25,7 +25,8 @@ class HttpPort::Impl {
     server_.Get("/healthz", [this](const httplib::Request&, httplib::Response& response) {
       const auto snapshot = snapshot_();
       if (!snapshot) return Stopped(response);
-      response.set_content(std::string("ok\nregistered ") + (snapshot->registered ? "yes" : "no") + "\n", "text/plain");
+      response.set_content(std::string("ok\nregistered ") + (snapshot->registered ? "yes" : "no") + "\n",
+                           "text/plain");
     });
     server_.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
       const auto snapshot = snapshot_();
@@ -51,13 +52,15 @@ class HttpPort::Impl {
     }
     if (!bound) {
       return Error{.code = Code::kUnavailable,
-                   .message = "cannot listen on " + listen.Text() + " for HTTP: the address is taken or not this machine's"};
+                   .message = "cannot listen on " + listen.Text() +
+                              " for HTTP: the address is taken or not this machine's"};
     }
     thread_ = std::thread([this] {
       server_.listen_after_bind();
       finished_ = true;
     });
-    while (!server_.is_running() && !finished_) std::this_thread::yield();  // a stop() before that would be lost
+    while (!server_.is_running() && !finished_)
+      std::this_thread::yield();  // a stop() before that would be lost
     return OkStatus();
   }
 

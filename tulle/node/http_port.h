@@ -1,5 +1,5 @@
-// The node's plain HTTP port: GET /healthz and GET /metrics, nothing that changes anything. Meant for the local host
-// or a monitoring network. A few threads of its own; each request is bounded in size and time.
+// The node's plain HTTP port: GET /healthz and GET /metrics, nothing that changes anything. Meant for the
+// local host or a monitoring network. A few threads of its own; each request is bounded in size and time.
 #pragma once
 
 #include <functional>

@@ -59,7 +59,8 @@ Result<std::string> RunProbe(const InventoryOptions& options, std::vector<std::s
       if (text.size() > kMaxProbeBytes) break;
     }
   }
-  std::optional<ExitState> exit = open ? std::nullopt : probe.Wait(std::max(deadline - clock.Now(), Duration(0)));
+  std::optional<ExitState> exit =
+      open ? std::nullopt : probe.Wait(std::max(deadline - clock.Now(), Duration(0)));
   if (!exit) {
     probe.Signal(SIGKILL);
     probe.Wait(std::chrono::seconds(10));
@@ -71,15 +72,16 @@ Result<std::string> RunProbe(const InventoryOptions& options, std::vector<std::s
   if (!exit->ok()) {
     while (words.ends_with('\n')) words.pop_back();
     return Error{.code = Code::kFailedPrecondition,
-                 .message = "looking for GPUs failed: `" + options.worker_binary + " --probe` " + exit->Text() +
-                            (words.empty() ? "" : ", saying: " + words)};
+                 .message = "looking for GPUs failed: `" + options.worker_binary + " --probe` " +
+                            exit->Text() + (words.empty() ? "" : ", saying: " + words)};
   }
   return text;
 }
 
 std::string IdentityOf(const InventoryGpu& gpu, std::uint32_t ordinal) {
   std::string identity = gpu.api + " " + gpu.vendor + " " + gpu.name + " #" + std::to_string(ordinal);
-  std::replace_if(identity.begin(), identity.end(), [](char c) { return c == '\t' || c == '\n'; }, ' ');
+  std::replace_if(
+      identity.begin(), identity.end(), [](char c) { return c == '\t' || c == '\n'; }, ' ');
   return identity;
 }
 
@@ -98,7 +100,8 @@ Result<std::vector<InventoryGpu>> ParseProbe(const std::string& text) {
     if (line.empty()) continue;
     google::protobuf::Struct object;
     if (!google::protobuf::util::JsonStringToMessage(line, &object).ok()) {
-      return Error{.code = Code::kInternal, .message = "the probe printed something else than a JSON object: " + line};
+      return Error{.code = Code::kInternal,
+                   .message = "the probe printed something else than a JSON object: " + line};
     }
     const auto& fields = object.fields();
     const auto text_of = [&](const char* key) {
@@ -111,7 +114,8 @@ Result<std::vector<InventoryGpu>> ParseProbe(const std::string& text) {
       return value >= 0 && value < 9e18 ? static_cast<std::uint64_t>(value) : 0;
     };
     if (gpus.size() == kMaxGpus) {
-      Log(LogLevel::kWarn, "node", "more GPUs than a node can have; the rest is left out", {{"limit", kMaxGpus}});
+      Log(LogLevel::kWarn, "node", "more GPUs than a node can have; the rest is left out",
+          {{"limit", kMaxGpus}});
       break;
     }
     gpus.push_back({.device_index = static_cast<std::uint32_t>(number_of("index")),
@@ -148,8 +152,8 @@ std::string FormatKnownDevices(const std::vector<KnownDevice>& known) {
   std::ostringstream text;
   text << kStateHead << '\n';
   for (const KnownDevice& device : known) {
-    text << device.index << '\t' << device.bandwidth_bytes_per_s << '\t' << device.identity << '\t' << device.driver
-         << '\n';
+    text << device.index << '\t' << device.bandwidth_bytes_per_s << '\t' << device.identity << '\t'
+         << device.driver << '\n';
   }
   return text.str();
 }
@@ -160,7 +164,8 @@ std::vector<KnownDevice> Recognise(std::vector<InventoryGpu>* gpus, std::vector<
   std::map<std::string, std::uint32_t> ordinals;  // equal devices are told apart by their order
   for (InventoryGpu& gpu : *gpus) {
     const std::string identity = IdentityOf(gpu, ordinals[IdentityOf(gpu, 0)]++);
-    auto it = std::find_if(known.begin(), known.end(), [&](const KnownDevice& d) { return d.identity == identity; });
+    auto it = std::find_if(known.begin(), known.end(),
+                           [&](const KnownDevice& d) { return d.identity == identity; });
     if (it == known.end()) {
       std::uint32_t index = 0;
       while (taken.contains(index)) ++index;
@@ -195,17 +200,20 @@ Result<std::vector<InventoryGpu>> TakeInventory(const InventoryOptions& options)
     TULLE_ASSIGN_OR_RETURN(gpus, ParseProbe(slow));
     known = Recognise(&gpus, std::move(known));
   }
-  const Status saved = keep ? security::WritePrivateFile(options.state_file, FormatKnownDevices(known)) : OkStatus();
+  const Status saved =
+      keep ? security::WritePrivateFile(options.state_file, FormatKnownDevices(known)) : OkStatus();
   if (!saved.ok()) {
     Log(LogLevel::kWarn, "node", "cannot keep the inventory", {{"why", saved.error().message}});
   }
 
   if (!options.only_devices.empty()) {
     for (const std::uint32_t wanted : options.only_devices) {
-      if (std::none_of(gpus.begin(), gpus.end(), [&](const InventoryGpu& gpu) { return gpu.device_index == wanted; })) {
+      if (std::none_of(gpus.begin(), gpus.end(),
+                       [&](const InventoryGpu& gpu) { return gpu.device_index == wanted; })) {
         return Error{.code = Code::kNotFound,
                      .message = "there is no device " + std::to_string(wanted) + "; the probe found " +
-                                std::to_string(gpus.size()) + ". See `" + options.worker_binary + " --probe`"};
+                                std::to_string(gpus.size()) + ". See `" + options.worker_binary +
+                                " --probe`"};
       }
     }
     std::erase_if(gpus, [&](const InventoryGpu& gpu) {

@@ -1,5 +1,6 @@
-// The GPUs of this host, as `tulle-worker --probe` finds them: the node itself never loads a driver. What is slow to
-// measure (memory bandwidth) and what must stay (the number of a device) is kept in one file of the state directory.
+// The GPUs of this host, as `tulle-worker --probe` finds them: the node itself never loads a driver. What is
+// slow to measure (memory bandwidth) and what must stay (the number of a device) is kept in one file of the
+// state directory.
 #pragma once
 
 #include <cstdint>
@@ -14,25 +15,28 @@ namespace tulle::node {
 inline constexpr std::size_t kMaxGpus = 64;
 
 struct InventoryGpu {
-  std::uint32_t index = 0;         // the node's number: stays as long as the state directory
-  std::uint32_t device_index = 0;  // the probe's number, which workers know it by: may change when drivers come or go
-  std::string api;                 // "OPENCL"
+  std::uint32_t index = 0;  // the node's number: stays as long as the state directory
+  std::uint32_t device_index =
+      0;            // the probe's number, which workers know it by: may change when drivers come or go
+  std::string api;  // "OPENCL"
   std::string name;
   std::string vendor;
   std::string driver;
-  std::string type;                // "CPU", "GPU", "ACCELERATOR"
+  std::string type;  // "CPU", "GPU", "ACCELERATOR"
   std::uint64_t memory_bytes = 0;
   std::uint64_t allocatable_memory_bytes = 0;  // what vGPUs may have of it
   std::uint32_t compute_units = 0;
   std::uint32_t clock_mhz = 0;
-  std::uint64_t bandwidth_bytes_per_s = 0;     // measured; 0: not known
+  std::uint64_t bandwidth_bytes_per_s = 0;  // measured; 0: not known
 };
 
 // How much of a device's memory vGPUs may have.
 struct MemoryShare {
-  // 0: not given. Then a CPU device, whose memory is the host's, keeps a quarter for the host; others give all.
+  // 0: not given. Then a CPU device, whose memory is the host's, keeps a quarter for the host; others give
+  // all.
   std::uint32_t percent = 0;
-  // Nodes on this host that offer the same devices; each gives an equal part, so that nothing is promised twice.
+  // Nodes on this host that offer the same devices; each gives an equal part, so that nothing is promised
+  // twice.
   std::uint32_t nodes_here = 1;
   std::uint64_t Of(const InventoryGpu& gpu) const;
 };
@@ -46,9 +50,9 @@ struct InventoryOptions {
   Duration probe_timeout = std::chrono::seconds(60);  // vendors' drivers may take tens of seconds to load
 };
 
-// Runs the probe, measures the bandwidth of devices that are new (or whose driver is), keeps both. An empty list is
-// no error. kNotFound when the worker's program is not there, kFailedPrecondition with the probe's words when it
-// failed, kDeadlineExceeded when it hung (and was killed).
+// Runs the probe, measures the bandwidth of devices that are new (or whose driver is), keeps both. An empty
+// list is no error. kNotFound when the worker's program is not there, kFailedPrecondition with the probe's
+// words when it failed, kDeadlineExceeded when it hung (and was killed).
 Result<std::vector<InventoryGpu>> TakeInventory(const InventoryOptions& options);
 
 // --- parts of the above, for tests
@@ -66,8 +70,8 @@ struct KnownDevice {
 std::vector<KnownDevice> ParseKnownDevices(const std::string& text);
 std::string FormatKnownDevices(const std::vector<KnownDevice>& known);
 
-// Gives each of `gpus` the number and bandwidth that it is known by, or the lowest free number and no bandwidth;
-// returns what is known now. Devices that are away keep their numbers.
+// Gives each of `gpus` the number and bandwidth that it is known by, or the lowest free number and no
+// bandwidth; returns what is known now. Devices that are away keep their numbers.
 std::vector<KnownDevice> Recognise(std::vector<InventoryGpu>* gpus, std::vector<KnownDevice> known);
 
 }  // namespace tulle::node

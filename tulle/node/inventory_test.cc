@@ -89,7 +89,8 @@ TEST(Metrics, ArePrometheusText) {
   const std::string text = FormatMetrics(snapshot);
   for (const char* line : {
            "tulle_node_info{node=\"a\\\"b\",version=\"1\"} 1\n",
-           "# TYPE tulle_gpu_allocated_memory_bytes gauge\ntulle_gpu_allocated_memory_bytes{gpu=\"3\",type=\"card\"} 600\n",
+           "# TYPE tulle_gpu_allocated_memory_bytes "
+           "gauge\ntulle_gpu_allocated_memory_bytes{gpu=\"3\",type=\"card\"} 600\n",
            "tulle_vgpu_sessions{vgpu=\"u\",name=\"n\",tenant=\"t\"} 2\n",
            "tulle_vgpu_device_seconds_total{vgpu=\"u\",name=\"n\",tenant=\"t\"} 1.5\n",
            "tulle_data_port_connections_total{outcome=\"garbage\"} 0\n",

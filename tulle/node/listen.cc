@@ -46,7 +46,9 @@ std::uint16_t PortOf(int fd) {
 }  // namespace
 
 std::string HostPort::Text() const {
-  const std::string shown = host.empty() ? "*" : host.find(':') != std::string::npos ? "[" + host + "]" : host;
+  const std::string shown = host.empty()                          ? "*"
+                            : host.find(':') != std::string::npos ? "[" + host + "]"
+                                                                  : host;
   return shown + ":" + std::to_string(port);
 }
 
@@ -111,7 +113,8 @@ std::string LocalAddressTowards(const std::string& peer) {
   char text[NI_MAXHOST];
   if (!fd.valid() || connect(fd.get(), addresses->ai_addr, addresses->ai_addrlen) != 0 ||
       getsockname(fd.get(), reinterpret_cast<sockaddr*>(&local), &size) != 0 ||
-      getnameinfo(reinterpret_cast<sockaddr*>(&local), size, text, sizeof text, nullptr, 0, NI_NUMERICHOST) != 0) {
+      getnameinfo(reinterpret_cast<sockaddr*>(&local), size, text, sizeof text, nullptr, 0, NI_NUMERICHOST) !=
+          0) {
     return "";
   }
   return text;

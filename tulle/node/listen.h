@@ -22,8 +22,9 @@ struct Listener {
   UniqueFd fd;       // non-blocking, close-on-exec
   HostPort address;  // with the real port
 };
-// TCP. Every address means IPv6 and IPv4 on one socket, IPv4 alone where there is no IPv6. Port 0: the kernel's
-// choice. kUnavailable when the port is taken, kInvalidArgument when the host is not an address of this machine.
+// TCP. Every address means IPv6 and IPv4 on one socket, IPv4 alone where there is no IPv6. Port 0: the
+// kernel's choice. kUnavailable when the port is taken, kInvalidArgument when the host is not an address of
+// this machine.
 Result<Listener> ListenTcp(const HostPort& where);
 
 // This machine's address on the way to `peer` ("host:port"): what others can reach it by. No packet is sent.

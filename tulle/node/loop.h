@@ -2,8 +2,8 @@
 // threads. Data port, supervisor and node state live on it and need no lock.
 //
 // Run() is called by one thread, the loop's; all other methods but Call and Stop belong to that thread (or to
-// before Run). Callbacks may add and remove anything. Bounds: what is watched is bounded by its owners; a Call
-// waits for its turn, so each other thread has at most one under way.
+// before Run). Callbacks may add and remove anything. Bounds: what is watched is bounded by its owners; a
+// Call waits for its turn, so each other thread has at most one under way.
 #pragma once
 
 #include <condition_variable>
@@ -28,8 +28,8 @@ class Loop {
   Loop(const Loop&) = delete;
   Loop& operator=(const Loop&) = delete;
 
-  // Calls `on_event(epoll events)` whenever one of `events` (EPOLLIN, ..., also EPOLLET) is there. The descriptor
-  // stays the caller's, who calls Unwatch before closing it. One watch per descriptor.
+  // Calls `on_event(epoll events)` whenever one of `events` (EPOLLIN, ..., also EPOLLET) is there. The
+  // descriptor stays the caller's, who calls Unwatch before closing it. One watch per descriptor.
   void Watch(int fd, std::uint32_t events, std::function<void(std::uint32_t)> on_event);
   void Unwatch(int fd);
 
@@ -37,8 +37,8 @@ class Loop {
   TimerId After(Duration delay, std::function<void()> action);
   void Cancel(TimerId timer);
 
-  // Any thread but the loop's: runs `action` on the loop and returns when it has run. False: the loop has ended,
-  // nothing was run.
+  // Any thread but the loop's: runs `action` on the loop and returns when it has run. False: the loop has
+  // ended, nothing was run.
   bool Call(const std::function<void()>& action);
 
   void Run();

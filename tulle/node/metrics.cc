@@ -12,7 +12,8 @@ class MetricsText {
   // All samples of one metric follow its head.
   void Head(std::string_view name, std::string_view type, std::string_view help) {
     name_ = name;
-    text_ += "# HELP " + name_ + " " + std::string(help) + "\n# TYPE " + name_ + " " + std::string(type) + "\n";
+    text_ +=
+        "# HELP " + name_ + " " + std::string(help) + "\n# TYPE " + name_ + " " + std::string(type) + "\n";
   }
   using Labels = std::initializer_list<std::pair<std::string_view, std::string_view>>;
   template <typename N>
@@ -89,7 +90,8 @@ std::string FormatMetrics(const Snapshot& s) {
       m.Sample(value(gpu, uses[gpu.index]), {{"gpu", std::to_string(gpu.index)}, {"type", gpu.name}});
     }
   };
-  per_gpu("tulle_gpu_memory_bytes", "Memory of the GPU.", [](const auto& gpu, const auto&) { return gpu.memory_bytes; });
+  per_gpu("tulle_gpu_memory_bytes", "Memory of the GPU.",
+          [](const auto& gpu, const auto&) { return gpu.memory_bytes; });
   per_gpu("tulle_gpu_allocatable_memory_bytes", "What vGPUs may have of it.",
           [](const auto& gpu, const auto&) { return gpu.allocatable_memory_bytes; });
   per_gpu("tulle_gpu_allocated_memory_bytes", "What its vGPUs were promised.",
@@ -113,22 +115,27 @@ std::string FormatMetrics(const Snapshot& s) {
   };
   per_vgpu("tulle_vgpu_ready", "gauge", "1 while programs can attach.",
            [](const auto& v) { return v.state == VGpuState::kReady ? 1 : 0; });
-  per_vgpu("tulle_vgpu_sessions", "gauge", "Client processes attached.", [](const auto& v) { return v.usage.sessions; });
-  per_vgpu("tulle_vgpu_memory_bytes", "gauge", "Memory of the vGPU.", [](const auto& v) { return v.spec.memory_bytes; });
+  per_vgpu("tulle_vgpu_sessions", "gauge", "Client processes attached.",
+           [](const auto& v) { return v.usage.sessions; });
+  per_vgpu("tulle_vgpu_memory_bytes", "gauge", "Memory of the vGPU.",
+           [](const auto& v) { return v.spec.memory_bytes; });
   per_vgpu("tulle_vgpu_used_memory_bytes", "gauge", "What programs have taken of it.",
            [](const auto& v) { return v.usage.memory_used_bytes; });
-  per_vgpu("tulle_vgpu_commands_total", "counter", "Commands run.", [](const auto& v) { return v.usage.commands; });
+  per_vgpu("tulle_vgpu_commands_total", "counter", "Commands run.",
+           [](const auto& v) { return v.usage.commands; });
   per_vgpu("tulle_vgpu_received_bytes_total", "counter", "Bytes from programs.",
            [](const auto& v) { return v.usage.received_bytes; });
   per_vgpu("tulle_vgpu_sent_bytes_total", "counter", "Bytes to programs.",
            [](const auto& v) { return v.usage.sent_bytes; });
   per_vgpu("tulle_vgpu_device_seconds_total", "counter", "Time on the device (on the CPU device: CPU time).",
            [](const auto& v) { return static_cast<double>(v.usage.device_time_ns) * kNanosecond; });
-  per_vgpu("tulle_vgpu_executor_crashes_total", "counter", "Sessions that ended because their driver process died.",
+  per_vgpu("tulle_vgpu_executor_crashes_total", "counter",
+           "Sessions that ended because their driver process died.",
            [](const auto& v) { return v.usage.executor_crashes; });
   per_vgpu("tulle_vgpu_worker_restarts_total", "counter", "Starts of its worker after the first.",
            [](const auto& v) { return v.usage.worker_restarts; });
-  per_vgpu("tulle_vgpu_refused_sessions_total", "counter", "Programs that did not prove a grant, or were too many.",
+  per_vgpu("tulle_vgpu_refused_sessions_total", "counter",
+           "Programs that did not prove a grant, or were too many.",
            [](const auto& v) { return v.usage.refused_sessions; });
 
   m.Head("tulle_node_commands_total", "counter", "Commands run by all vGPUs, those that are gone included.");
@@ -140,7 +147,8 @@ std::string FormatMetrics(const Snapshot& s) {
   m.Head("tulle_node_device_seconds_total", "counter", "Time on the devices, of all vGPUs.");
   m.Sample(static_cast<double>(s.total.device_time_ns) * kNanosecond);
 
-  m.Head("tulle_data_port_connections_total", "counter", "Connections to the data port, by what became of them.");
+  m.Head("tulle_data_port_connections_total", "counter",
+         "Connections to the data port, by what became of them.");
   m.Sample(s.data_port.routed, {{"outcome", "routed"}});
   m.Sample(s.data_port.garbage, {{"outcome", "garbage"}});
   m.Sample(s.data_port.too_slow, {{"outcome", "too_slow"}});

@@ -18,12 +18,14 @@ Result<std::string> EndpointFor(const NodeOptions& options, const HostPort& list
     return HostPort{options.advertise, listening.port}.Text();
   }
   if (!listening.host.empty()) return listening.Text();
-  TULLE_ASSIGN_OR_RETURN(const security::Credentials credentials, security::LoadCredentials(options.credentials_path));
+  TULLE_ASSIGN_OR_RETURN(const security::Credentials credentials,
+                         security::LoadCredentials(options.credentials_path));
   const std::string local = LocalAddressTowards(credentials.endpoint);
   if (local.empty()) {
-    return Error{.code = Code::kFailedPrecondition,
-                 .message = "cannot tell by which address programs reach this node (no way to the controller at " +
-                            credentials.endpoint + "); say it with --advertise HOST"};
+    return Error{
+        .code = Code::kFailedPrecondition,
+        .message = "cannot tell by which address programs reach this node (no way to the controller at " +
+                   credentials.endpoint + "); say it with --advertise HOST"};
   }
   return HostPort{local, listening.port}.Text();
 }
@@ -45,13 +47,13 @@ Node::Node(const Clock& clock, NodeOptions options)
       }) {}
 
 Status Node::OpenPorts() {
-  TULLE_ASSIGN_OR_RETURN(data_port_,
-                         DataPort::Open(loop_, {.listen = options_.data_listen},
-                                        [this](const session::PskIdentity& identity, int socket) {
-                                          return supervisor_.Adopt(identity, socket);
-                                        }));
+  TULLE_ASSIGN_OR_RETURN(data_port_, DataPort::Open(loop_, {.listen = options_.data_listen},
+                                                    [this](const session::PskIdentity& identity, int socket) {
+                                                      return supervisor_.Adopt(identity, socket);
+                                                    }));
   TULLE_ASSIGN_OR_RETURN(data_endpoint_, EndpointFor(options_, data_port_->address()));
-  TULLE_ASSIGN_OR_RETURN(http_port_, HttpPort::Open(options_.http_listen, [this]() -> std::optional<Snapshot> {
+  TULLE_ASSIGN_OR_RETURN(http_port_,
+                         HttpPort::Open(options_.http_listen, [this]() -> std::optional<Snapshot> {
                            std::optional<Snapshot> snapshot;
                            loop_.Call([&] { snapshot = TakeSnapshot(); });
                            return snapshot;
@@ -69,12 +71,13 @@ void Node::Run(std::function<void()> on_ready) {
                                                              .data_endpoint = data_endpoint_,
                                                              .labels = options_.labels},
                                         ControlLink::Callbacks{.snapshot = [this] { return TakeSnapshot(); },
-                                                               .on_registered = [this](bool registered) {
-                                                                 registered_ = registered;
-                                                                 if (registered && on_ready_) {
-                                                                   std::exchange(on_ready_, nullptr)();
-                                                                 }
-                                                               }});
+                                                               .on_registered =
+                                                                   [this](bool registered) {
+                                                                     registered_ = registered;
+                                                                     if (registered && on_ready_) {
+                                                                       std::exchange(on_ready_, nullptr)();
+                                                                     }
+                                                                   }});
   loop_.Run();
   link_->WaitLeft(kLeaveTimeout);
   link_.reset();

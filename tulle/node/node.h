@@ -1,4 +1,5 @@
-// A node as a whole: data port, supervisor, link to the controller, HTTP port, on one loop. What apps/tulle-node runs.
+// A node as a whole: data port, supervisor, link to the controller, HTTP port, on one loop. What
+// apps/tulle-node runs.
 #pragma once
 
 #include <functional>
@@ -24,7 +25,7 @@ struct NodeOptions {
   std::string credentials_path;
   std::map<std::string, std::string> labels;
   HostPort data_listen;
-  std::string advertise;      // host, or host:port, that programs connect to; empty: found out
+  std::string advertise;  // host, or host:port, that programs connect to; empty: found out
   HostPort http_listen;
   std::vector<InventoryGpu> gpus;
   Supervisor::Options supervisor;
@@ -35,12 +36,12 @@ class Node {
   // Opens the ports. Everything that can fail has been done when it returns.
   static Result<std::unique_ptr<Node>> Open(const Clock& clock, const NodeOptions& options);
 
-  // Runs until Stop has done its work. By the thread that shall be the workers' parent: they die with it. `on_ready`
-  // is called once, when the controller knows the node.
+  // Runs until Stop has done its work. By the thread that shall be the workers' parent: they die with it.
+  // `on_ready` is called once, when the controller knows the node.
   void Run(std::function<void()> on_ready);
 
-  // Leaves the mesh: takes no more connections, tells the controller, ends the workers. Only on the loop's thread
-  // (from a watch or timer); may be called again.
+  // Leaves the mesh: takes no more connections, tells the controller, ends the workers. Only on the loop's
+  // thread (from a watch or timer); may be called again.
   void Stop(const std::string& reason);
 
   Loop& loop() { return loop_; }

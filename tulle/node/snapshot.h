@@ -1,4 +1,5 @@
-// All that the node tells about itself at one moment, taken on the loop's thread: for the controller, for /metrics.
+// All that the node tells about itself at one moment, taken on the loop's thread: for the controller, for
+// /metrics.
 #pragma once
 
 #include <string>

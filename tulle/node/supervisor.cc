@@ -73,7 +73,8 @@ void Supervisor::Create(const VGpuSpec& spec, const std::vector<Grant>& grants) 
     StartWorker(*vgpu);
   } else {
     if (!(vgpu->spec == spec)) {
-      Log(LogLevel::kError, "node", "a vGPU cannot be changed in this version; it stays as it is", {{"vgpu", spec.uid}});
+      Log(LogLevel::kError, "node", "a vGPU cannot be changed in this version; it stays as it is",
+          {{"vgpu", spec.uid}});
     }
     std::set<std::string> wanted;
     for (const Grant& grant : grants) wanted.insert(grant.id);
@@ -148,9 +149,11 @@ Status Supervisor::Adopt(const session::PskIdentity& identity, int socket) {
   }
   // Packets that wait must not be overtaken: the grant that this connection proves may be among them.
   if (!vgpu->outbox.empty()) {
-    return Error{.code = Code::kResourceExhausted, .message = "the worker of vGPU " + identity.vgpu + " is behind"};
+    return Error{.code = Code::kResourceExhausted,
+                 .message = "the worker of vGPU " + identity.vgpu + " is behind"};
   }
-  return SendPacket(vgpu->control.get(), wire::EncodePacket(wire::node::kNodeCommands, wire::node::AdoptConnection{}),
+  return SendPacket(vgpu->control.get(),
+                    wire::EncodePacket(wire::node::kNodeCommands, wire::node::AdoptConnection{}),
                     std::array{socket});
 }
 
@@ -182,11 +185,12 @@ void Supervisor::StartWorker(VGpu& vgpu) {
   auto pair = MakeSeqPacketPair();
   std::vector<std::string> argv = {options_.worker_binary, "--control-fd", std::to_string(kControlFd)};
   argv.insert(argv.end(), options_.worker_arguments.begin(), options_.worker_arguments.end());
-  auto process = pair.ok() ? Subprocess::Start({.argv = argv,
-                                                .fds = {{-1, 0}, {STDERR_FILENO, 1}, {pair->child.get(), kControlFd}},
-                                                .death_signal = SIGKILL,
-                                                .own_group = true})
-                           : Result<Subprocess>(pair.error());
+  auto process =
+      pair.ok() ? Subprocess::Start({.argv = argv,
+                                     .fds = {{-1, 0}, {STDERR_FILENO, 1}, {pair->child.get(), kControlFd}},
+                                     .death_signal = SIGKILL,
+                                     .own_group = true})
+                : Result<Subprocess>(pair.error());
   if (!process.ok()) {
     vgpu.state = VGpuState::kFailed;
     vgpu.message = "cannot start its worker: " + process.error().message;
@@ -196,7 +200,8 @@ void Supervisor::StartWorker(VGpu& vgpu) {
   vgpu.process = std::move(*process);
   vgpu.control = std::move(pair->parent);
   // Edge-triggered, so that one watch serves for both directions.
-  loop_.Watch(vgpu.control.get(), EPOLLIN | EPOLLOUT | EPOLLET, [this, uid](std::uint32_t) { OnControl(uid); });
+  loop_.Watch(vgpu.control.get(), EPOLLIN | EPOLLOUT | EPOLLET,
+              [this, uid](std::uint32_t) { OnControl(uid); });
   loop_.Watch(vgpu.process->pidfd(), EPOLLIN, [this, uid](std::uint32_t) { OnEnded(uid); });
   vgpu.state = VGpuState::kCreating;
   Log(LogLevel::kInfo, "node", "worker started",
@@ -253,7 +258,8 @@ void Supervisor::OnControl(const std::string& uid) {
     if (packet.ok() && packet->none) break;
     wire::WireResult result = wire::WireResult::kOk;
     if (packet.ok()) {
-      result = wire::DispatchPacket(wire::node::kNodeCommands, ByteView(buffer).first(packet->size_bytes), arena_, handler);
+      result = wire::DispatchPacket(wire::node::kNodeCommands, ByteView(buffer).first(packet->size_bytes),
+                                    arena_, handler);
       if (result == wire::WireResult::kOk) continue;
       Log(LogLevel::kError, "node", "a worker broke the protocol",
           {{"vgpu", uid}, {"why", wire::WireResultName(result)}});

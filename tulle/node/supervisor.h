@@ -1,8 +1,9 @@
-// The vGPUs of this node: one worker process each, started, told what it is and whom it serves, watched, started
-// again when it ends by itself, ended when its vGPU goes. All commands say what should be and may be repeated.
+// The vGPUs of this node: one worker process each, started, told what it is and whom it serves, watched,
+// started again when it ends by itself, ended when its vGPU goes. All commands say what should be and may be
+// repeated.
 //
-// A worker that ends takes its sessions with it: their programs are told that the device is lost, new ones may attach
-// as soon as the worker is back. Lives on the loop's thread. Bounds: kMaxVGpus, kMaxGrants each.
+// A worker that ends takes its sessions with it: their programs are told that the device is lost, new ones
+// may attach as soon as the worker is back. Lives on the loop's thread. Bounds: kMaxVGpus, kMaxGrants each.
 #pragma once
 
 #include <deque>
@@ -28,7 +29,8 @@
 namespace tulle::node {
 
 inline constexpr std::size_t kMaxVGpus = 256;
-inline constexpr std::size_t kMaxGrants = 256;  // of one vGPU; a claim needs one, or two while they are exchanged
+inline constexpr std::size_t kMaxGrants =
+    256;  // of one vGPU; a claim needs one, or two while they are exchanged
 
 struct Grant {
   std::string id;
@@ -51,7 +53,7 @@ enum class VGpuState { kCreating, kReady, kFailed, kDeleted };
 
 // What a vGPU did, all of its workers together.
 struct VGpuUsage {
-  std::uint32_t sessions = 0;  // now
+  std::uint32_t sessions = 0;           // now
   std::uint64_t memory_used_bytes = 0;  // now
   std::uint64_t commands = 0;
   std::uint64_t received_bytes = 0;
@@ -79,8 +81,8 @@ class Supervisor {
     // Started with "--control-fd 3" and these arguments.
     std::string worker_binary;
     std::vector<std::string> worker_arguments;
-    Duration ready_timeout = std::chrono::seconds(30);     // loading a driver takes up to seconds
-    Duration shutdown_timeout = std::chrono::seconds(5);   // then it is killed
+    Duration ready_timeout = std::chrono::seconds(30);    // loading a driver takes up to seconds
+    Duration shutdown_timeout = std::chrono::seconds(5);  // then it is killed
   };
   // After each change that others should know.
   using OnChange = std::function<void(const VGpuStatus&)>;
@@ -92,15 +94,15 @@ class Supervisor {
   Supervisor(const Supervisor&) = delete;
   Supervisor& operator=(const Supervisor&) = delete;
 
-  // The four commands; each ends in an OnChange, Delete's when the worker has ended. `grants` is exactly what the
-  // vGPU shall accept.
+  // The four commands; each ends in an OnChange, Delete's when the worker has ended. `grants` is exactly what
+  // the vGPU shall accept.
   void Create(const VGpuSpec& spec, const std::vector<Grant>& grants);
   void Delete(const std::string& uid);
   void AddGrant(const std::string& uid, const Grant& grant);
   void RevokeGrant(const std::string& uid, const std::string& grant_id);
 
-  // Hands a connection to the worker that it names. The socket stays the caller's. kUnavailable: the worker is being
-  // started, try again soon.
+  // Hands a connection to the worker that it names. The socket stays the caller's. kUnavailable: the worker
+  // is being started, try again soon.
   Status Adopt(const session::PskIdentity& identity, int socket);
 
   // A vGPU that can never be made (no such GPU): it is kept as FAILED until deleted.
@@ -133,10 +135,10 @@ class Supervisor {
     std::string last_words;         // what the worker said about its end
     std::optional<Instant> ready_since;
     RestartBackoff backoff;
-    Loop::TimerId timer = 0;        // to be ready, to be started again, or to be gone
+    Loop::TimerId timer = 0;  // to be ready, to be started again, or to be gone
     bool deleting = false;
-    VGpuUsage current;              // of the running worker
-    VGpuUsage past;                 // of its predecessors
+    VGpuUsage current;  // of the running worker
+    VGpuUsage past;     // of its predecessors
     VGpuUsage usage() const;
   };
 

@@ -26,13 +26,13 @@ Grant GrantOf(const std::string& id, std::int64_t expire_us = 0) {
 class SupervisorTest : public testing::Test {
  protected:
   void Make(const std::string& mode) {
-    supervisor_ = std::make_unique<Supervisor>(
-        loop_,
-        Supervisor::Options{.worker_binary = FindProgram("tulle_fake_worker"),
-                            .worker_arguments = {mode},
-                            .ready_timeout = milliseconds(300),
-                            .shutdown_timeout = milliseconds(200)},
-        [this](const VGpuStatus& status) { reports_.push_back(status); });
+    supervisor_ =
+        std::make_unique<Supervisor>(loop_,
+                                     Supervisor::Options{.worker_binary = FindProgram("tulle_fake_worker"),
+                                                         .worker_arguments = {mode},
+                                                         .ready_timeout = milliseconds(300),
+                                                         .shutdown_timeout = milliseconds(200)},
+                                     [this](const VGpuStatus& status) { reports_.push_back(status); });
   }
   const VGpuStatus& last() const { return reports_.back(); }
   bool Is(VGpuState state) const { return !reports_.empty() && last().state == state; }
@@ -82,7 +82,12 @@ TEST_F(SupervisorTest, AVGpuIsCreatedServesAndIsDeleted) {
 TEST_F(SupervisorTest, CommandsMayBeRepeated) {
   Make("ready");
   Steps steps(loop_);
-  steps.Then([&] { supervisor_->Create(spec_, {GrantOf("g1"), GrantOf("g2")}); }, [&] { return Is(VGpuState::kReady); })
+  steps
+      .Then(
+          [&] {
+            supervisor_->Create(spec_, {GrantOf("g1"), GrantOf("g2")});
+          },
+          [&] { return Is(VGpuState::kReady); })
       .Then(
           [&] {
             supervisor_->Create(spec_, {GrantOf("g2"), GrantOf("g3")});  // exactly these from now on
@@ -101,15 +106,14 @@ TEST_F(SupervisorTest, CommandsMayBeRepeated) {
 TEST_F(SupervisorTest, WhatIsNotThereIsReportedAsDeleted) {
   Make("ready");
   Steps steps(loop_);
-  steps
-      .Then(
-          [&] {
-            supervisor_->Delete("v9");
-            supervisor_->AddGrant("v9", GrantOf("g"));
-            supervisor_->RevokeGrant("v9", "g");
-            Connect("v9");
-          },
-          [] { return true; });
+  steps.Then(
+      [&] {
+        supervisor_->Delete("v9");
+        supervisor_->AddGrant("v9", GrantOf("g"));
+        supervisor_->RevokeGrant("v9", "g");
+        Connect("v9");
+      },
+      [] { return true; });
   EXPECT_EQ(steps.Run(), steps.size());
   ASSERT_EQ(reports_.size(), 3u);
   for (const VGpuStatus& report : reports_) EXPECT_EQ(report.state, VGpuState::kDeleted);
@@ -167,8 +171,9 @@ TEST_F(SupervisorTest, AStubbornWorkerIsKilledAtTheDeadline) {
 }
 
 TEST_F(SupervisorTest, AMissingWorkerProgramIsAFailure) {
-  supervisor_ = std::make_unique<Supervisor>(loop_, Supervisor::Options{.worker_binary = "/no/such/worker"},
-                                             [this](const VGpuStatus& status) { reports_.push_back(status); });
+  supervisor_ =
+      std::make_unique<Supervisor>(loop_, Supervisor::Options{.worker_binary = "/no/such/worker"},
+                                   [this](const VGpuStatus& status) { reports_.push_back(status); });
   supervisor_->Create(spec_, {});
   EXPECT_EQ(last().state, VGpuState::kFailed);
   EXPECT_THAT(last().message, HasSubstr("/no/such/worker"));
@@ -177,8 +182,11 @@ TEST_F(SupervisorTest, AMissingWorkerProgramIsAFailure) {
 TEST_F(SupervisorTest, GrantsExpire) {
   Make("ready");
   Steps steps(loop_);
-  steps.Then([&] { supervisor_->Create(spec_, {GrantOf("old", 1), GrantOf("new")}); },
-             [&] { return last().grant_ids == std::vector<std::string>{"new"}; });
+  steps.Then(
+      [&] {
+        supervisor_->Create(spec_, {GrantOf("old", 1), GrantOf("new")});
+      },
+      [&] { return last().grant_ids == std::vector<std::string>{"new"}; });
   EXPECT_EQ(steps.Run(), steps.size());
 }
 

@@ -82,7 +82,8 @@ Plan::Plan(const ChildSpec& spec, const JailMode& mode, int binary_fd)
   TULLE_CHECK(spec.fds.size() <= kMaxFds);
   std::set<std::string> folders;
   const auto add_parents = [&](const std::filesystem::path& path) {
-    for (auto p = path.parent_path(); p != p.root_path(); p = p.parent_path()) folders.insert(kNew + p.string());
+    for (auto p = path.parent_path(); p != p.root_path(); p = p.parent_path())
+      folders.insert(kNew + p.string());
   };
   const auto add_bind = [&](const std::string& path) {
     std::error_code error;
@@ -99,11 +100,13 @@ Plan::Plan(const ChildSpec& spec, const JailMode& mode, int binary_fd)
   };
   for (const char* path : kSystemFolders) add_bind(path);
   for (const char* path : kSystemFiles) add_bind(path);
-  for (const auto& path : spec.read_only_paths) add_bind(std::filesystem::path(path).lexically_normal().string());
+  for (const auto& path : spec.read_only_paths)
+    add_bind(std::filesystem::path(path).lexically_normal().string());
   if (!mode.own_proc) {
     for (const char* path : kProcFiles) add_bind(path);
   }
-  for (const char* path : kDevices) devices_.push_back({std::string(kOld) + path, std::string(kNew) + path, false});
+  for (const char* path : kDevices)
+    devices_.push_back({std::string(kOld) + path, std::string(kNew) + path, false});
   for (const char* path : {"/dev", "/tmp", "/proc"}) folders.insert(std::string(kNew) + path);
   folders_.assign(folders.begin(), folders.end());  // a set: parents sort before what is below them
   tmp_options_ = "mode=0700,nr_inodes=16384,size=" + std::to_string(spec.tmp_bytes);
@@ -128,7 +131,8 @@ bool Plan::BuildRoot(Failure* failure) const {
   if (mkdir("/tmp/old", 0755) != 0 || mkdir("/tmp/new", 0755) != 0) return fail(Step::kMountTmpfs);
   if (syscall(SYS_pivot_root, "/tmp", "/tmp/old") != 0 || chdir("/") != 0) return fail(Step::kPivot);
   // ... then the jail's root, filled from there ...
-  if (mount("tmpfs", kNew, "tmpfs", MS_NOSUID | MS_NODEV, "size=256k,mode=0755") != 0) return fail(Step::kMountTmpfs);
+  if (mount("tmpfs", kNew, "tmpfs", MS_NOSUID | MS_NODEV, "size=256k,mode=0755") != 0)
+    return fail(Step::kMountTmpfs);
   for (const auto& folder : folders_) {
     if (mkdir(folder.c_str(), 0755) != 0 && errno != EEXIST) return fail(Step::kBind);
   }
@@ -152,7 +156,8 @@ bool Plan::BuildRoot(Failure* failure) const {
       return fail(Step::kDevices);
     }
   }
-  if (mode_.own_proc && mount("proc", "/new/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, nullptr) != 0) {
+  if (mode_.own_proc &&
+      mount("proc", "/new/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, nullptr) != 0) {
     return fail(Step::kProc);
   }
   // Not noexec: drivers load the kernels that they unpack there.
@@ -187,7 +192,8 @@ void Plan::RestrictWithLandlock() const {
       LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_MAKE_REG |
       LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_MAKE_FIFO | LANDLOCK_ACCESS_FS_MAKE_BLOCK |
       LANDLOCK_ACCESS_FS_MAKE_SYM | LANDLOCK_ACCESS_FS_REFER;
-  const int ruleset = static_cast<int>(syscall(SYS_landlock_create_ruleset, &attributes, sizeof attributes, 0));
+  const int ruleset =
+      static_cast<int>(syscall(SYS_landlock_create_ruleset, &attributes, sizeof attributes, 0));
   if (ruleset < 0) return;
   const auto allow = [&](const char* path, std::uint64_t access) {
     struct landlock_path_beneath_attr rule = {};
@@ -220,9 +226,9 @@ Failure Plan::TryEnter(unsigned id, int go_fd, int* report_fd) const {
   sigprocmask(SIG_SETMASK, &none, nullptr);
   umask(0022);
 
-  // The kernel's calls and not the library's, which make all threads of the process follow: the threads that it
-  // knows are the parent's, and it would wait for them for ever. Supplementary groups can be dropped only by who
-  // had the privilege to map ids.
+  // The kernel's calls and not the library's, which make all threads of the process follow: the threads that
+  // it knows are the parent's, and it would wait for them for ever. Supplementary groups can be dropped only
+  // by who had the privilege to map ids.
   syscall(SYS_setgroups, 0, nullptr);
   const bool changed = syscall(SYS_setresgid, id, id, id) == 0 && syscall(SYS_setresuid, id, id, id) == 0;
   if (!changed && mode_.namespaces) return fail(Step::kIdentity);

@@ -69,8 +69,8 @@ class Plan {
   const ChildSpec& spec_;
   const JailMode mode_;
   const int binary_fd_;
-  std::vector<std::string> folders_;                            // below /new, parents first
-  std::vector<std::pair<std::string, std::string>> links_;      // {text, path below /new}
+  std::vector<std::string> folders_;                        // below /new, parents first
+  std::vector<std::pair<std::string, std::string>> links_;  // {text, path below /new}
   std::vector<Mount> binds_;
   std::vector<Mount> devices_;
   std::string tmp_options_;

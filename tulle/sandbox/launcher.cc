@@ -33,7 +33,8 @@ constexpr unsigned long kNamespaces =
     CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
 
 std::uint64_t Nanoseconds(const timeval& time) {
-  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(time.tv_usec) * 1'000u;
+  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000u +
+         static_cast<std::uint64_t>(time.tv_usec) * 1'000u;
 }
 
 bool WriteFile(const std::string& path, const std::string& text) {
@@ -45,8 +46,11 @@ bool WriteFile(const std::string& path, const std::string& text) {
 // root's either; who is not root can only give its own.
 bool MapIds(pid_t pid) {
   const std::string proc = "/proc/" + std::to_string(pid);
-  const auto map = [](unsigned outer) { return std::to_string(kInnerId) + " " + std::to_string(outer) + " 1"; };
-  if (geteuid() == 0 && WriteFile(proc + "/gid_map", map(kNobody)) && WriteFile(proc + "/uid_map", map(kNobody))) {
+  const auto map = [](unsigned outer) {
+    return std::to_string(kInnerId) + " " + std::to_string(outer) + " 1";
+  };
+  if (geteuid() == 0 && WriteFile(proc + "/gid_map", map(kNobody)) &&
+      WriteFile(proc + "/uid_map", map(kNobody))) {
     return true;
   }
   return WriteFile(proc + "/setgroups", "deny") && WriteFile(proc + "/gid_map", map(getegid())) &&
@@ -78,8 +82,7 @@ std::optional<ExitStatus> Child::TryWait() {
   siginfo_t info = {};
   struct rusage usage = {};
   // The system call, because the library's waitid() leaves out the usage.
-  const long result =
-      syscall(SYS_waitid, P_PIDFD, pidfd_.get(), &info, WEXITED | WNOHANG, &usage);
+  const long result = syscall(SYS_waitid, P_PIDFD, pidfd_.get(), &info, WEXITED | WNOHANG, &usage);
   if (result == 0 && info.si_pid == 0) return std::nullopt;
   ExitStatus status;
   if (result != 0) {
@@ -222,7 +225,8 @@ Result<std::unique_ptr<Launcher>> Launcher::Create(const LauncherOptions& option
   }
   if (!missing.empty() && !options.best_effort) {
     return Error{Code::kFailedPrecondition,
-                 "this host does not give what keeps tenants' code apart:" + missing, Scope::kNode, Retry::kNo};
+                 "this host does not give what keeps tenants' code apart:" + missing, Scope::kNode,
+                 Retry::kNo};
   }
   return std::unique_ptr<Launcher>(new Launcher(std::move(impl)));
 }
@@ -231,8 +235,9 @@ Result<std::unique_ptr<Child>> Launcher::Start(const ChildSpec& spec) {
   StartResult result;
   impl_->Run([&] { result = StartChild(spec, impl_->mode_); });
   if (result.child != nullptr) return std::move(result.child);
-  Error error = ErrnoError(std::string(StepText(result.failure.step)) + " for a child process (" + spec.binary + ")",
-                           result.failure.error_number);
+  Error error =
+      ErrnoError(std::string(StepText(result.failure.step)) + " for a child process (" + spec.binary + ")",
+                 result.failure.error_number);
   error.code = Code::kUnavailable;
   return error;
 }

@@ -23,23 +23,25 @@
 namespace tulle::sandbox {
 
 struct ChildSpec {
-  std::string binary = "/proc/self/exe";  // as the parent sees it; run by descriptor, so it need not be in the jail
+  std::string binary =
+      "/proc/self/exe";  // as the parent sees it; run by descriptor, so it need not be in the jail
   std::vector<std::string> argv;
-  std::vector<std::string> environment;   // "NAME=value"; the whole of it
-  std::vector<int> fds;                   // fds[i] becomes descriptor i of the child; -1: /dev/null. Borrowed; at most 32.
-  std::vector<std::string> read_only_paths;      // seen in the jail besides the system's folders
-  std::uint64_t tmp_bytes = 64ull << 20;         // size of /tmp, the one place that can be written; gone with the child
-  std::uint64_t open_files = 256;                // RLIMIT_NOFILE
-  std::uint64_t tasks = 512;                     // RLIMIT_NPROC: threads and processes of this jail
-  std::uint64_t address_space_bytes = 0;         // RLIMIT_AS; 0: no limit
-  std::uint64_t cpu_seconds = 0;                 // RLIMIT_CPU; 0: no limit
-  std::uint64_t file_bytes = 0;                  // RLIMIT_FSIZE; 0: no limit
+  std::vector<std::string> environment;  // "NAME=value"; the whole of it
+  std::vector<int> fds;  // fds[i] becomes descriptor i of the child; -1: /dev/null. Borrowed; at most 32.
+  std::vector<std::string> read_only_paths;  // seen in the jail besides the system's folders
+  std::uint64_t tmp_bytes =
+      64ull << 20;                 // size of /tmp, the one place that can be written; gone with the child
+  std::uint64_t open_files = 256;  // RLIMIT_NOFILE
+  std::uint64_t tasks = 512;       // RLIMIT_NPROC: threads and processes of this jail
+  std::uint64_t address_space_bytes = 0;  // RLIMIT_AS; 0: no limit
+  std::uint64_t cpu_seconds = 0;          // RLIMIT_CPU; 0: no limit
+  std::uint64_t file_bytes = 0;           // RLIMIT_FSIZE; 0: no limit
 };
 
 struct ExitStatus {
-  int exit_code = -1;                // when it exited
-  int signal = 0;                    // when it was killed; else 0
-  std::uint64_t cpu_time_ns = 0;     // of the process and the children that it waited for
+  int exit_code = -1;             // when it exited
+  int signal = 0;                 // when it was killed; else 0
+  std::uint64_t cpu_time_ns = 0;  // of the process and the children that it waited for
   // "exited with code 3", "was killed by signal 11 (Segmentation fault)".
   std::string Text() const;
 };

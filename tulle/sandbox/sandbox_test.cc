@@ -167,9 +167,11 @@ const std::map<std::string, Attempt>& Attempts() {
        }},
       {"kill", [](const std::string& pid) { return Outcome(kill(std::stoi(pid), SIGKILL)); }},
       {"abort", [](const std::string&) -> std::string { abort(); }},
-      {"crash", [](const std::string&) {
+      {"crash",
+       [](const std::string&) {
          // A real fault: as the first process of its namespace it would ignore a signal that is only sent.
-         const volatile char* page = static_cast<char*>(mmap(nullptr, 1, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+         const volatile char* page =
+             static_cast<char*>(mmap(nullptr, 1, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
          return std::string(1, *page);
        }},
       {"wait", [](const std::string&) { return Outcome(pause()); }},
@@ -246,8 +248,8 @@ class Jail : public testing::Test {
 
   // False in a container that hides parts of /proc: no mount of another one is allowed then.
   bool HasOwnProc() const {
-    return std::ranges::any_of(launcher_->layers(),
-                               [](const Layer& layer) { return layer.name == "own /proc" && layer.available; });
+    return std::ranges::any_of(
+        launcher_->layers(), [](const Layer& layer) { return layer.name == "own /proc" && layer.available; });
   }
 
   static ChildSpec Spec(const std::string& attempt, const std::string& argument, const std::string& lock) {
@@ -257,7 +259,8 @@ class Jail : public testing::Test {
     return spec;
   }
 
-  Ran Run(const std::string& attempt, const std::string& argument = "", const std::string& lock = "executor") {
+  Ran Run(const std::string& attempt, const std::string& argument = "",
+          const std::string& lock = "executor") {
     return Run(Spec(attempt, argument, lock));
   }
   Ran Run(ChildSpec spec) {
@@ -274,7 +277,8 @@ class Jail : public testing::Test {
     write_end.reset();
     char buffer[4096];
     ssize_t got;
-    while ((got = read(read_end.get(), buffer, sizeof buffer)) > 0) ran.output.append(buffer, static_cast<std::size_t>(got));
+    while ((got = read(read_end.get(), buffer, sizeof buffer)) > 0)
+      ran.output.append(buffer, static_cast<std::size_t>(got));
     pollfd ended = {(*child)->pidfd(), POLLIN, 0};
     EXPECT_EQ(poll(&ended, 1, 10'000), 1);
     const auto exit = (*child)->TryWait();
@@ -335,10 +339,12 @@ TEST_F(Jail, WritesOnlyItsOwnTmp) {
   for (const std::string lock : {"none", "executor", "builder"}) {
     EXPECT_EQ(Run("write", "/tmp/x", lock).output, "ok");
     EXPECT_EQ(Run("rename_in_tmp", "", lock).output, "ok");
-    for (const char* path : {"/usr/x", "/usr/bin/env", "/x", "/etc/ld.so.cache", "/dev/x", "/sys/devices/system/x",
-                             "/proc/sys/kernel/hostname", "/proc/self/oom_score_adj"}) {
+    for (const char* path :
+         {"/usr/x", "/usr/bin/env", "/x", "/etc/ld.so.cache", "/dev/x", "/sys/devices/system/x",
+          "/proc/sys/kernel/hostname", "/proc/self/oom_score_adj"}) {
       const std::string outcome = Run("write", path, lock).output;
-      EXPECT_TRUE(outcome == "EROFS" || outcome == "EACCES" || outcome == "ENOENT") << path << ": " << outcome;
+      EXPECT_TRUE(outcome == "EROFS" || outcome == "EACCES" || outcome == "ENOENT")
+          << path << ": " << outcome;
     }
   }
   ChildSpec spec = Spec("fill_tmp", "8", "executor");
@@ -377,7 +383,8 @@ TEST_F(Jail, ExploitsAreKilled) {
     for (const char* attempt :
          {"ptrace", "vm_read", "mount", "unshare", "setuid", "bpf", "io_uring", "keyctl", "userfaultfd"}) {
       const Ran ran = Run(attempt, "1", lock);
-      EXPECT_EQ(ran.exit.signal, SIGSYS) << attempt << " as " << lock << ": " << ran.output << ran.exit.Text();
+      EXPECT_EQ(ran.exit.signal, SIGSYS)
+          << attempt << " as " << lock << ": " << ran.output << ran.exit.Text();
       EXPECT_NE(ran.exit.Text().find("sandbox"), std::string::npos);
     }
     EXPECT_EQ(Run("forget_parent", "", lock).output, "ENOSYS");
@@ -387,7 +394,9 @@ TEST_F(Jail, ExploitsAreKilled) {
 
 TEST_F(Jail, HasNoPrivilegesAndNothingInherited) {
   EXPECT_EQ(Run("capabilities", "", "none").output,
-            !HasOwnProc() ? "" : "0000000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000 ");
+            !HasOwnProc()
+                ? ""
+                : "0000000000000000 0000000000000000 0000000000000000 0000000000000000 0000000000000000 ");
   EXPECT_EQ(Run("environment", "", "none").output, "ONLY=this;");
   const int stray = open("/etc/passwd", O_RDONLY);  // not close-on-exec on purpose
   int fds[2];
@@ -411,10 +420,13 @@ TEST_F(Jail, CrashesAreTold) {
   for (const std::string attempt : {"crash", "abort"}) {
     ChildSpec spec = Spec(attempt, "", "executor");
     // In a sanitizer's build, too, the crash is to reach the kernel.
-    spec.environment = {"TSAN_OPTIONS=handle_segv=0:handle_abort=0", "ASAN_OPTIONS=handle_segv=0:handle_abort=0"};
+    spec.environment = {"TSAN_OPTIONS=handle_segv=0:handle_abort=0",
+                        "ASAN_OPTIONS=handle_segv=0:handle_abort=0"};
     const Ran ran = Run(spec);
-    // The first process of a namespace ignores the signal that abort() sends, and ends with the next thing it tries.
-    EXPECT_TRUE(ran.exit.signal == SIGSEGV || (attempt == "abort" && ran.exit.signal != 0)) << ran.exit.Text();
+    // The first process of a namespace ignores the signal that abort() sends, and ends with the next thing it
+    // tries.
+    EXPECT_TRUE(ran.exit.signal == SIGSEGV || (attempt == "abort" && ran.exit.signal != 0))
+        << ran.exit.Text();
   }
 }
 
@@ -440,7 +452,8 @@ TEST_F(Jail, StartsFromAProgramWithManyThreads) {
   std::vector<std::thread> threads;
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&] {
-      while (!stop) std::string(100, 'x').swap(*std::make_unique<std::string>());  // takes the allocator's locks
+      while (!stop)
+        std::string(100, 'x').swap(*std::make_unique<std::string>());  // takes the allocator's locks
     });
   }
   for (int i = 0; i < 20; ++i) EXPECT_EQ(Run("ids").output, "1000 1");
@@ -497,7 +510,8 @@ TEST_F(Jail, FailuresNameTheStep) {
   EXPECT_NE(child.error().message.find("/nonexistent"), std::string::npos) << child.error().message;
 }
 
-// On a host without user namespaces: refused with the layer's name and fix; started when best effort is asked for.
+// On a host without user namespaces: refused with the layer's name and fix; started when best effort is asked
+// for.
 TEST(MissingLayer, IsNamedUnlessBestEffort) {
   const pid_t pid = fork();
   if (pid == 0) {
@@ -522,7 +536,8 @@ TEST(MissingLayer, IsNamedUnlessBestEffort) {
   }
   int status = 0;
   waitpid(pid, &status, 0);
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 77) GTEST_SKIP() << "this build cannot be put into a namespace";
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+    GTEST_SKIP() << "this build cannot be put into a namespace";
   EXPECT_EQ(status, 0);
 }
 
@@ -549,7 +564,8 @@ TEST(Unprivileged, TheSameHolds) {
   if (geteuid() != 0) GTEST_SKIP() << "is not root already";
   const pid_t pid = fork();
   if (pid == 0) {
-    if (setgroups(0, nullptr) != 0 || setresgid(12345, 12345, 12345) != 0 || setresuid(12345, 12345, 12345) != 0) {
+    if (setgroups(0, nullptr) != 0 || setresgid(12345, 12345, 12345) != 0 ||
+        setresuid(12345, 12345, 12345) != 0) {
       _exit(1);
     }
     // A change of id makes a process's /proc unreadable to itself; exec undoes that.

@@ -189,23 +189,12 @@ class WatchImpl final : public Watch {
     }
     Event event{.type = static_cast<EventType>(from.type()), .resource_version = from.resource_version()};
     switch (from.resource_case()) {
-      case v1::WatchEvent::kClaim:
-        event.resource = control::FromProto(from.claim());
-        break;
-      case v1::WatchEvent::kVgpu:
-        event.resource = control::FromProto(from.vgpu());
-        break;
-      case v1::WatchEvent::kGpu:
-        event.resource = control::FromProto(from.gpu());
-        break;
-      case v1::WatchEvent::kNode:
-        event.resource = control::FromProto(from.node());
-        break;
-      case v1::WatchEvent::kInstance:
-        event.resource = control::FromProto(from.instance());
-        break;
-      case v1::WatchEvent::RESOURCE_NOT_SET:
-        break;
+      case v1::WatchEvent::kClaim: event.resource = control::FromProto(from.claim()); break;
+      case v1::WatchEvent::kVgpu: event.resource = control::FromProto(from.vgpu()); break;
+      case v1::WatchEvent::kGpu: event.resource = control::FromProto(from.gpu()); break;
+      case v1::WatchEvent::kNode: event.resource = control::FromProto(from.node()); break;
+      case v1::WatchEvent::kInstance: event.resource = control::FromProto(from.instance()); break;
+      case v1::WatchEvent::RESOURCE_NOT_SET: break;
     }
     return event;
   }
@@ -406,20 +395,10 @@ Result<std::unique_ptr<Client>> Client::Connect() {
                           "another's client.conf"};
 }
 
-std::string Client::ToJson(const Claim& claim) {
-  return control::ToJson(control::ToProto(claim));
-}
-std::string Client::ToJson(const VGpu& vgpu) {
-  return control::ToJson(control::ToProto(vgpu));
-}
-std::string Client::ToJson(const Gpu& gpu) {
-  return control::ToJson(control::ToProto(gpu));
-}
-std::string Client::ToJson(const Node& node) {
-  return control::ToJson(control::ToProto(node));
-}
-std::string Client::ToJson(const Instance& instance) {
-  return control::ToJson(control::ToProto(instance));
-}
+std::string Client::ToJson(const Claim& claim) { return control::ToJson(control::ToProto(claim)); }
+std::string Client::ToJson(const VGpu& vgpu) { return control::ToJson(control::ToProto(vgpu)); }
+std::string Client::ToJson(const Gpu& gpu) { return control::ToJson(control::ToProto(gpu)); }
+std::string Client::ToJson(const Node& node) { return control::ToJson(control::ToProto(node)); }
+std::string Client::ToJson(const Instance& instance) { return control::ToJson(control::ToProto(instance)); }
 
 }  // namespace tulle::sdk

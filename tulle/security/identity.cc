@@ -12,31 +12,22 @@ namespace {
 constexpr std::string_view kScheme = "tulle://";
 constexpr std::size_t kMaxName = 63;
 
-bool IsNameCharacter(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-';
-}
+bool IsNameCharacter(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; }
 
-Error NoIdentity(const std::string& what) {
-  return Error{.code = Code::kUnauthenticated, .message = what};
-}
+Error NoIdentity(const std::string& what) { return Error{.code = Code::kUnauthenticated, .message = what}; }
 
 }  // namespace
 
 const char* RoleName(Role role) {
   switch (role) {
-    case Role::kController:
-      return "controller";
-    case Role::kNode:
-      return "node";
-    case Role::kUser:
-      return "user";
+    case Role::kController: return "controller";
+    case Role::kNode: return "node";
+    case Role::kUser: return "user";
   }
   return "";
 }
 
-std::string Identity::Uri() const {
-  return std::string(kScheme) + RoleName(role) + "/" + name;
-}
+std::string Identity::Uri() const { return std::string(kScheme) + RoleName(role) + "/" + name; }
 
 bool IsName(std::string_view name) {
   return !name.empty() && name.size() <= kMaxName && name.front() != '-' && name.back() != '-' &&

@@ -20,8 +20,8 @@ namespace tulle::session {
 
 inline constexpr char kAttachEnv[] = "TULLE_ATTACH";
 inline constexpr std::size_t kMaxAttachBytes = 1u << 20;
-inline constexpr std::size_t kMaxTargets = 256;            // vGPUs of one program
-inline constexpr std::size_t kMaxEndpoints = 16;           // where one vGPU may be found
+inline constexpr std::size_t kMaxTargets = 256;   // vGPUs of one program
+inline constexpr std::size_t kMaxEndpoints = 16;  // where one vGPU may be found
 inline constexpr std::size_t kGrantKeyBytes = 32;
 
 using GrantKey = std::array<std::byte, kGrantKeyBytes>;

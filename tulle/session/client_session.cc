@@ -53,18 +53,15 @@ Error EndedError(const wire::SessionEnded& ended) {
     return SessionError(code, std::move(what), retry);
   };
   switch (ended.reason.value) {
-    case wire::EndReason::kGoodbye:
-      return error(Code::kCancelled, "goodbye");
-    case wire::EndReason::kGrantRevoked:
-      return error(Code::kPermissionDenied, "the grant was revoked");
+    case wire::EndReason::kGoodbye: return error(Code::kCancelled, "goodbye");
+    case wire::EndReason::kGrantRevoked: return error(Code::kPermissionDenied, "the grant was revoked");
     case wire::EndReason::kDeviceLost:
       return error(Code::kAborted, "the device was lost", Retry::kUnknownOutcome);
     case wire::EndReason::kProtocol:
       return error(Code::kInternal, "this program's session broke the protocol");
     case wire::EndReason::kShuttingDown:
       return error(Code::kUnavailable, "the worker stops", Retry::kElsewhere);
-    case wire::EndReason::kResource:
-      return error(Code::kResourceExhausted, "over a limit of the worker");
+    case wire::EndReason::kResource: return error(Code::kResourceExhausted, "over a limit of the worker");
   }
   return error(Code::kUnknown, "no reason given");
 }
@@ -106,8 +103,7 @@ class HelloSink final : public FrameSink {
     TULLE_RETURN_IF_ERROR(CheckedOrBreach(wire::Decode(body, 0, arena, &reply)));
     const std::string reason = reply.reason.text.empty() ? "" : ": " + std::string(reply.reason.text);
     switch (reply.status.value) {
-      case wire::HelloStatus::kAccepted:
-        break;
+      case wire::HelloStatus::kAccepted: break;
       case wire::HelloStatus::kNoCommonVersion:
       case wire::HelloStatus::kNoCommonCapability:
         refusal_ = SessionError(Code::kFailedPrecondition, "the worker refused the session" + reason,

@@ -35,9 +35,7 @@ Result<net::SecretKey> PlainProof(const net::Crypto& crypto, const net::SecretKe
 constexpr std::string_view kClientRole = "tulle plain client\n";
 constexpr std::string_view kServerRole = "tulle plain server\n";
 
-Error Refused(Code code, std::string message) {
-  return {code, std::move(message), Scope::kSession};
-}
+Error Refused(Code code, std::string message) { return {code, std::move(message), Scope::kSession}; }
 
 Status ReadAll(net::Transport& transport, MutableByteView out, Instant deadline) {
   while (!out.empty()) {
@@ -54,8 +52,7 @@ Status ReadAnswer(net::Transport& transport, Instant deadline) {
   std::byte answer{};
   TULLE_RETURN_IF_ERROR(ReadAll(transport, {&answer, 1}, deadline));
   switch (static_cast<PlainAnswer>(answer)) {
-    case PlainAnswer::kProceed:
-      return OkStatus();
+    case PlainAnswer::kProceed: return OkStatus();
     case PlainAnswer::kNotAllowed:
       return Refused(Code::kFailedPrecondition, "the worker does not allow connections without TLS");
     case PlainAnswer::kUnknownGrant:

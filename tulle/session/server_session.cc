@@ -29,9 +29,7 @@ constexpr std::size_t kLoggedTextBytes = 256;
 constexpr std::uint64_t kMaxFrameBytes =
     wire::kFrameHeaderBytes + wire::kMaxBodyBytes + wire::kMaxPayloadBytes;
 
-Error SessionError(Code code, std::string message) {
-  return {code, std::move(message), Scope::kSession};
-}
+Error SessionError(Code code, std::string message) { return {code, std::move(message), Scope::kSession}; }
 
 // A client's words, fit for a line of a log.
 std::string Printable(std::string_view text) {
@@ -43,18 +41,12 @@ std::string Printable(std::string_view text) {
 
 std::string_view ReasonText(wire::EndReason reason) {
   switch (reason) {
-    case wire::EndReason::kGoodbye:
-      return "goodbye";
-    case wire::EndReason::kGrantRevoked:
-      return "grant revoked";
-    case wire::EndReason::kDeviceLost:
-      return "device lost";
-    case wire::EndReason::kProtocol:
-      return "protocol broken by the client";
-    case wire::EndReason::kShuttingDown:
-      return "worker stops";
-    case wire::EndReason::kResource:
-      return "over a limit";
+    case wire::EndReason::kGoodbye: return "goodbye";
+    case wire::EndReason::kGrantRevoked: return "grant revoked";
+    case wire::EndReason::kDeviceLost: return "device lost";
+    case wire::EndReason::kProtocol: return "protocol broken by the client";
+    case wire::EndReason::kShuttingDown: return "worker stops";
+    case wire::EndReason::kResource: return "over a limit";
   }
   return "unknown";
 }

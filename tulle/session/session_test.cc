@@ -27,14 +27,10 @@ using wire::opencl::EnqueueReadReply;
 using wire::opencl::EnqueueWrite;
 using wire::opencl::Finish;
 
-Instant Soon() {
-  return net::Now() + std::chrono::seconds(30);
-}
+Instant Soon() { return net::Now() + std::chrono::seconds(30); }
 
 // The payload of a command or reply, told by its number and size.
-void FillPattern(std::uint64_t seed, MutableByteView out) {
-  SeededRandom(seed).Fill(out);
-}
+void FillPattern(std::uint64_t seed, MutableByteView out) { SeededRandom(seed).Fill(out); }
 bool HasPattern(std::uint64_t seed, ByteView bytes) {
   ByteVector expected(bytes.size());
   FillPattern(seed, expected);
@@ -469,9 +465,7 @@ TEST_P(SessionTest, SixteenThreadsAtOnce) {
             if (!session().Send(WriteOf(t, bytes.size()), {&view, 1}).ok()) ++failures;
             break;
           }
-          case 3:
-            session().Poll();
-            break;
+          case 3: session().Poll(); break;
           default:
             if (!session().Send(wire::DestroyObject{{wire::ObjectKind::kEvent, {1, 1}}}).ok()) ++failures;
             if (random.Below(3) == 0 && !session().Flush().ok()) ++failures;

@@ -20,20 +20,20 @@ static_assert(std::endian::native == std::endian::little, "the codec copies inte
 namespace tulle::wire {
 
 // Why a frame was refused. Anything but kOk ends the session: a breach is never negotiated.
-enum class [[nodiscard]] WireResult : std::uint8_t {
-  kOk,
-  kTruncated,       // the body ends inside a field
-  kTrailing,        // bytes are left over
-  kLimit,           // a length, count or size over its Max
-  kBadEnum,         // an enumerator or flag bit that this version does not know
-  kBadPayload,      // the frame's payload is not what the body says
-  kUnknownOpcode,   // not in the table
-  kNotNegotiated,   // in the table, but its capability was not agreed on
-  kWrongDirection,  // a notice from a client, or a command from a worker
-  kBadSequence,     // a gap, a repeat, or an answer to nothing
-  kBadHandle,       // null where an object is required, or a slot out of range
-  kWrongKind,       // the slot holds an object of another kind
-  kStale,           // dead, or not newer than the slot's last generation
+enum class [[nodiscard]] WireResult : std::uint8_t{
+    kOk,
+    kTruncated,       // the body ends inside a field
+    kTrailing,        // bytes are left over
+    kLimit,           // a length, count or size over its Max
+    kBadEnum,         // an enumerator or flag bit that this version does not know
+    kBadPayload,      // the frame's payload is not what the body says
+    kUnknownOpcode,   // not in the table
+    kNotNegotiated,   // in the table, but its capability was not agreed on
+    kWrongDirection,  // a notice from a client, or a command from a worker
+    kBadSequence,     // a gap, a repeat, or an answer to nothing
+    kBadHandle,       // null where an object is required, or a slot out of range
+    kWrongKind,       // the slot holds an object of another kind
+    kStale,           // dead, or not newer than the slot's last generation
 };
 std::string_view WireResultName(WireResult result);
 
@@ -105,8 +105,8 @@ template <ObjectKind K, Use U>
 struct IsHandle<TypedHandle<K, U>> : std::true_type {};
 
 template <typename T>
-concept Scalar = std::same_as<T, U8> || std::same_as<T, U16> || std::same_as<T, U32> || std::same_as<T, U64> ||
-                 std::same_as<T, I32> || std::same_as<T, Vec3> || std::same_as<T, Handle>;
+concept Scalar = std::same_as<T, U8> || std::same_as<T, U16> || std::same_as<T, U32> ||
+    std::same_as<T, U64> || std::same_as<T, I32> || std::same_as<T, Vec3> || std::same_as<T, Handle>;
 
 template <typename T>
 inline constexpr bool kAlwaysFalse = false;
@@ -218,7 +218,7 @@ void PutField(Writer& writer, const T& field) {
 // What a decoder knows of the frame around the body.
 struct DecodeContext {
   Arena& arena;
-  U64 payload_bytes = 0;       // of the frame
+  U64 payload_bytes = 0;  // of the frame
   bool payload_claimed = false;
 };
 
@@ -259,7 +259,7 @@ WireResult GetField(Reader& reader, DecodeContext& context, T& field) {
       return optional && field.handle.generation == 0 ? WireResult::kOk : WireResult::kBadHandle;
     }
     return field.handle.slot <= kMaxObjects && field.handle.generation != 0 ? WireResult::kOk
-                                                                             : WireResult::kBadHandle;
+                                                                            : WireResult::kBadHandle;
   } else if constexpr (std::same_as<T, Drop>) {
     if (!reader.Get(&field.kind, 1) || !reader.Get(&field.handle, sizeof field.handle)) {
       return WireResult::kTruncated;
@@ -273,7 +273,8 @@ WireResult GetField(Reader& reader, DecodeContext& context, T& field) {
     return IsKnown(field.value) ? WireResult::kOk : WireResult::kBadEnum;
   } else if constexpr (IsFlags<T>::value) {
     if (!reader.Get(&field.bits, sizeof field.bits)) return WireResult::kTruncated;
-    return (field.bits & ~KnownBits(typename IsFlags<T>::Type{})) == 0 ? WireResult::kOk : WireResult::kBadEnum;
+    return (field.bits & ~KnownBits(typename IsFlags<T>::Type{})) == 0 ? WireResult::kOk
+                                                                       : WireResult::kBadEnum;
   } else if constexpr (IsPayload<T>::value) {
     if (!reader.Get(&field.size_bytes, sizeof field.size_bytes)) return WireResult::kTruncated;
     if (field.size_bytes > T::kMax) return WireResult::kLimit;

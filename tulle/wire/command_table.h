@@ -23,7 +23,8 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0012, DestroyObject>{Mode::kOneWay, Place::kDevice},
 
     // OpenCL: devices and contexts.
-    Row<0x0101, opencl::DescribeDevice, opencl::DescribeDeviceReply>{Mode::kReply, Place::kDevice, Capability::kOpenCl},
+    Row<0x0101, opencl::DescribeDevice, opencl::DescribeDeviceReply>{Mode::kReply, Place::kDevice,
+                                                                     Capability::kOpenCl},
     Row<0x0102, opencl::CreateContext>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
 
     // OpenCL: memory objects.
@@ -33,7 +34,8 @@ inline constexpr auto kCommands = std::tuple{
     // OpenCL: programs and kernels. Building happens in the worker's builder, not on the device.
     Row<0x0301, opencl::CreateProgram>{Mode::kOneWay, Place::kWorker, Capability::kOpenCl},
     Row<0x0302, opencl::ProgramText>{Mode::kOneWay, Place::kWorker, Capability::kOpenCl},
-    Row<0x0303, opencl::BuildProgram, opencl::BuildProgramReply>{Mode::kReply, Place::kWorker, Capability::kOpenCl},
+    Row<0x0303, opencl::BuildProgram, opencl::BuildProgramReply>{Mode::kReply, Place::kWorker,
+                                                                 Capability::kOpenCl},
     Row<0x0304, opencl::GetProgramBinary, opencl::GetProgramBinaryReply>{Mode::kReply, Place::kWorker,
                                                                          Capability::kOpenCl},
     Row<0x0311, opencl::CreateKernel>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
@@ -44,7 +46,8 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0402, opencl::Flush>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0403, opencl::Finish>{Mode::kReply, Place::kDevice, Capability::kOpenCl},
     Row<0x0411, opencl::EnqueueKernel>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
-    Row<0x0412, opencl::EnqueueRead, opencl::EnqueueReadReply>{Mode::kReply, Place::kDevice, Capability::kOpenCl},
+    Row<0x0412, opencl::EnqueueRead, opencl::EnqueueReadReply>{Mode::kReply, Place::kDevice,
+                                                               Capability::kOpenCl},
     Row<0x0413, opencl::EnqueueWrite>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0414, opencl::EnqueueCopy>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0415, opencl::EnqueueFill>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},

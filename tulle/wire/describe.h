@@ -12,7 +12,9 @@ namespace tulle::wire {
 template <typename T>
 std::string FieldTypeText() {
   using namespace internal;
-  const auto sized = [](const char* name, U64 max) { return std::string(name) + "<" + std::to_string(max) + ">"; };
+  const auto sized = [](const char* name, U64 max) {
+    return std::string(name) + "<" + std::to_string(max) + ">";
+  };
   if constexpr (std::same_as<T, U8>) {
     return "u8";
   } else if constexpr (std::same_as<T, U16>) {
@@ -64,8 +66,8 @@ std::string DescribeRow(const R& row) {
   std::string text = "0x";
   for (int shift = 12; shift >= 0; shift -= 4) text += kDigits[(R::kOpcode >> shift) & 15];
   text += " " + std::string(R::Command::kMessageName) + " " + kModes[static_cast<int>(row.mode)] +
-          " since=" + std::to_string(row.since) + " needs=" + std::to_string(static_cast<U64>(row.needs)) + " " +
-          FieldTypeText<typename R::Command>();
+          " since=" + std::to_string(row.since) + " needs=" + std::to_string(static_cast<U64>(row.needs)) +
+          " " + FieldTypeText<typename R::Command>();
   if (row.mode != Mode::kNotice) text += " -> " + FieldTypeText<typename R::Reply>();
   return text + "\n";
 }

@@ -87,7 +87,9 @@ struct AnyField {
   constexpr operator T() const;  // NOLINT: converts to anything, never called
 };
 template <typename T, typename... Fields>
-concept BraceConstructible = requires { T{std::declval<Fields>()...}; };
+concept BraceConstructible = requires {
+  T{std::declval<Fields>()...};
+};
 template <typename T, typename... Fields>
 constexpr std::size_t CountFields() {
   if constexpr (BraceConstructible<T, Fields..., AnyField>) {
@@ -101,7 +103,9 @@ constexpr std::size_t CountFields() {
 
 // A struct that was declared with TULLE_MESSAGE (or is nested in one that was).
 template <typename T>
-concept Message = requires { T::kMessageName; };
+concept Message = requires {
+  T::kMessageName;
+};
 
 }  // namespace tulle::wire
 
@@ -123,31 +127,31 @@ concept Message = requires { T::kMessageName; };
 #define TULLE_FE_15(m, a, ...) m(a) TULLE_FE_14(m, __VA_ARGS__)
 #define TULLE_FE_16(m, a, ...) m(a) TULLE_FE_15(m, __VA_ARGS__)
 #define TULLE_FE_PICK(_1, _2, _3, _4, _5, _6, _7, _8, _9, _10, _11, _12, _13, _14, _15, _16, name, ...) name
-#define TULLE_FOR_EACH(m, ...)                                                                               \
-  TULLE_FE_PICK(__VA_ARGS__, TULLE_FE_16, TULLE_FE_15, TULLE_FE_14, TULLE_FE_13, TULLE_FE_12, TULLE_FE_11,   \
-                TULLE_FE_10, TULLE_FE_9, TULLE_FE_8, TULLE_FE_7, TULLE_FE_6, TULLE_FE_5, TULLE_FE_4,         \
-                TULLE_FE_3, TULLE_FE_2, TULLE_FE_1)                                                          \
+#define TULLE_FOR_EACH(m, ...)                                                                             \
+  TULLE_FE_PICK(__VA_ARGS__, TULLE_FE_16, TULLE_FE_15, TULLE_FE_14, TULLE_FE_13, TULLE_FE_12, TULLE_FE_11, \
+                TULLE_FE_10, TULLE_FE_9, TULLE_FE_8, TULLE_FE_7, TULLE_FE_6, TULLE_FE_5, TULLE_FE_4,       \
+                TULLE_FE_3, TULLE_FE_2, TULLE_FE_1)                                                        \
   (m, __VA_ARGS__)
 #define TULLE_VISIT_FIELD(field) tulle_visit(std::string_view(#field), tulle_self.field);
 #define TULLE_COUNT_FIELD(field) +1
 
 // TULLE_MESSAGE(CreateBuffer, context, buffer, size_bytes): the last line of a message struct, naming all of
 // its fields in wire order. Every codec instantiation checks that none was forgotten.
-#define TULLE_MESSAGE(name, ...)                                                     \
-  static constexpr std::string_view kMessageName = #name;                            \
+#define TULLE_MESSAGE(name, ...)                                                               \
+  static constexpr std::string_view kMessageName = #name;                                      \
   static constexpr std::size_t kFieldCount = 0 TULLE_FOR_EACH(TULLE_COUNT_FIELD, __VA_ARGS__); \
-  template <typename Self, typename Visit>                                           \
-  static constexpr void ForEachField(Self&& tulle_self, Visit&& tulle_visit) {       \
-    static_assert(kFieldCount == ::tulle::wire::internal::CountFields<name>(),       \
-                  "TULLE_MESSAGE(" #name ") must name every field");                 \
-    TULLE_FOR_EACH(TULLE_VISIT_FIELD, __VA_ARGS__)                                   \
+  template <typename Self, typename Visit>                                                     \
+  static constexpr void ForEachField(Self&& tulle_self, Visit&& tulle_visit) {                 \
+    static_assert(kFieldCount == ::tulle::wire::internal::CountFields<name>(),                 \
+                  "TULLE_MESSAGE(" #name ") must name every field");                           \
+    TULLE_FOR_EACH(TULLE_VISIT_FIELD, __VA_ARGS__)                                             \
   }
 
 // The same for a message with no fields.
-#define TULLE_EMPTY_MESSAGE(name)                                                    \
-  static constexpr std::string_view kMessageName = #name;                            \
-  static constexpr std::size_t kFieldCount = 0;                                      \
-  template <typename Self, typename Visit>                                           \
-  static constexpr void ForEachField(Self&&, Visit&&) {                              \
-    static_assert(::tulle::wire::internal::CountFields<name>() == 0);                \
+#define TULLE_EMPTY_MESSAGE(name)                                     \
+  static constexpr std::string_view kMessageName = #name;             \
+  static constexpr std::size_t kFieldCount = 0;                       \
+  template <typename Self, typename Visit>                            \
+  static constexpr void ForEachField(Self&&, Visit&&) {               \
+    static_assert(::tulle::wire::internal::CountFields<name>() == 0); \
   }

@@ -50,11 +50,11 @@ struct TypedHandle {
 };
 
 template <ObjectKind K>
-using Ref = TypedHandle<K, Use::kRef>;        // a live object, required
+using Ref = TypedHandle<K, Use::kRef>;  // a live object, required
 template <ObjectKind K>
 using OptRef = TypedHandle<K, Use::kOptRef>;  // a live object or null
 template <ObjectKind K>
-using New = TypedHandle<K, Use::kNew>;        // named by this message from now on
+using New = TypedHandle<K, Use::kNew>;  // named by this message from now on
 template <ObjectKind K>
 using OptNew = TypedHandle<K, Use::kOptNew>;  // the same, or null: the program asked for none
 

@@ -5,7 +5,8 @@ namespace tulle::wire {
 WireResult HandleTable::CheckLive(ObjectKind kind, Handle handle) const {
   if (handle.null() || handle.slot >= slots_.size()) return WireResult::kBadHandle;
   const Slot& slot = slots_[handle.slot];
-  if (kPlantedBug != PlantedBug::kStaleHandleAccepted && slot.generation != handle.generation) return WireResult::kStale;
+  if (kPlantedBug != PlantedBug::kStaleHandleAccepted && slot.generation != handle.generation)
+    return WireResult::kStale;
   if (slot.kind == ObjectKind::kNone) return WireResult::kStale;
   return slot.kind == kind ? WireResult::kOk : WireResult::kWrongKind;
 }
@@ -14,7 +15,8 @@ WireResult HandleTable::CheckNew(Handle handle) const {
   if (handle.null() || handle.slot > kMaxObjects) return WireResult::kBadHandle;
   if (handle.slot >= slots_.size()) return handle.generation != 0 ? WireResult::kOk : WireResult::kBadHandle;
   const Slot& slot = slots_[handle.slot];
-  return slot.kind == ObjectKind::kNone && handle.generation > slot.generation ? WireResult::kOk : WireResult::kStale;
+  return slot.kind == ObjectKind::kNone && handle.generation > slot.generation ? WireResult::kOk
+                                                                               : WireResult::kStale;
 }
 
 void HandleTable::Insert(ObjectKind kind, Handle handle) {
@@ -25,7 +27,8 @@ void HandleTable::Insert(ObjectKind kind, Handle handle) {
 }
 
 void HandleTable::Erase(Handle handle) {
-  TULLE_CHECK(handle.slot != 0 && handle.slot < slots_.size() && slots_[handle.slot].kind != ObjectKind::kNone);
+  TULLE_CHECK(handle.slot != 0 && handle.slot < slots_.size() &&
+              slots_[handle.slot].kind != ObjectKind::kNone);
   slots_[handle.slot].kind = ObjectKind::kNone;
   --live_count_;
 }

@@ -25,7 +25,7 @@ inline constexpr std::uint32_t kMaxWaitList = 4096;
 // Source, binary or IL of one program.
 inline constexpr std::uint64_t kMaxProgramBytes = 64u << 20;
 inline constexpr std::uint32_t kMaxBuildOptionsBytes = 64u << 10;
-inline constexpr std::uint32_t kMaxBuildLogBytes = 1u << 20;   // longer logs are cut, and say so
+inline constexpr std::uint32_t kMaxBuildLogBytes = 1u << 20;  // longer logs are cut, and say so
 inline constexpr std::uint32_t kMaxKernelsInProgram = 4096;
 inline constexpr std::uint32_t kMaxNameBytes = 1024;
 inline constexpr std::uint32_t kMaxTypeNameBytes = 256;
@@ -33,10 +33,10 @@ inline constexpr std::uint32_t kMaxTypeNameBytes = 256;
 // OpenCL demands at least 1024 bytes for all arguments of a kernel; devices offer up to 4352 (NVIDIA).
 inline constexpr std::uint32_t kMaxArgBytes = 4352;
 inline constexpr std::uint32_t kMaxKernelArgs = 1024;
-inline constexpr std::uint32_t kMaxFillPatternBytes = 128;     // sizeof(cl_double16), the largest there is
+inline constexpr std::uint32_t kMaxFillPatternBytes = 128;  // sizeof(cl_double16), the largest there is
 
 inline constexpr std::uint32_t kMaxDeviceInfos = 512;
-inline constexpr std::uint32_t kMaxInfoBytes = 16u << 10;      // the extension list is the longest
+inline constexpr std::uint32_t kMaxInfoBytes = 16u << 10;  // the extension list is the longest
 
 // Completions that one notice carries.
 inline constexpr std::uint32_t kMaxEventsPerNotice = 256;

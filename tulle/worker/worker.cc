@@ -20,18 +20,12 @@ constexpr int kPacketsPerTurn = 64;
 
 std::string_view ReasonName(wire::EndReason reason) {
   switch (reason) {
-    case wire::EndReason::kGoodbye:
-      return "goodbye";
-    case wire::EndReason::kGrantRevoked:
-      return "grant revoked";
-    case wire::EndReason::kDeviceLost:
-      return "device lost";
-    case wire::EndReason::kProtocol:
-      return "protocol breach";
-    case wire::EndReason::kShuttingDown:
-      return "shutting down";
-    case wire::EndReason::kResource:
-      return "over a limit";
+    case wire::EndReason::kGoodbye: return "goodbye";
+    case wire::EndReason::kGrantRevoked: return "grant revoked";
+    case wire::EndReason::kDeviceLost: return "device lost";
+    case wire::EndReason::kProtocol: return "protocol breach";
+    case wire::EndReason::kShuttingDown: return "shutting down";
+    case wire::EndReason::kResource: return "over a limit";
   }
   return "unknown";
 }
@@ -40,10 +34,8 @@ LogLevel LevelOf(wire::EndReason reason) {
   switch (reason) {
     case wire::EndReason::kDeviceLost:
     case wire::EndReason::kProtocol:
-    case wire::EndReason::kResource:
-      return LogLevel::kWarn;
-    default:
-      return LogLevel::kInfo;
+    case wire::EndReason::kResource: return LogLevel::kWarn;
+    default: return LogLevel::kInfo;
   }
 }
 
@@ -61,9 +53,7 @@ Worker::Worker(UniqueFd control, const Options& options, OpenDevice open_device,
 
 Worker::~Worker() = default;
 
-void Worker::Wake() {
-  (void)eventfd_write(wake_.get(), 1);
-}
+void Worker::Wake() { (void)eventfd_write(wake_.get(), 1); }
 
 void Worker::RequestShutdown() {
   shutdown_.store(true);
@@ -230,9 +220,7 @@ void Worker::On(const wire::node::AdoptConnection&) {
   }
 }
 
-void Worker::On(const wire::node::Shutdown&) {
-  shutdown_.store(true);
-}
+void Worker::On(const wire::node::Shutdown&) { shutdown_.store(true); }
 
 // --- sessions ---
 

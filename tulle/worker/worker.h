@@ -38,8 +38,8 @@ inline constexpr std::size_t kMaxGrants = 256;
 struct Options {
   // One client process each, with an executor process and a thread here. More are told that the vGPU is busy.
   std::size_t max_sessions = 64;
-  // Connections whose handshake is under way, or which are being told kBusy. One more ends the oldest handshake,
-  // so that strangers who say nothing hold only these and shut nobody out.
+  // Connections whose handshake is under way, or which are being told kBusy. One more ends the oldest
+  // handshake, so that strangers who say nothing hold only these and shut nobody out.
   std::size_t max_handshakes = 32;
   std::size_t spare_executors = 1;
   unsigned concurrent_builds = 2;

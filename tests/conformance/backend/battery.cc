@@ -63,8 +63,7 @@ void BackendBattery::Take(Report report) {
     case Report::Kind::kPayloadDone:
       EXPECT_TRUE(payloads_done_.emplace(report.sequence, position).second);
       return;
-    case Report::Kind::kNotice:
-      break;
+    case Report::Kind::kNotice: break;
   }
   if (report.opcode == wire::kOpcodeOf<wire::CommandFailed>) {
     wire::CommandFailed failed;
@@ -264,9 +263,7 @@ std::uint64_t BackendBattery::Barrier(Handle queue, const Options& options) {
   return Sync(queue, wire::opencl::SyncKind::kBarrier, options);
 }
 
-std::uint64_t BackendBattery::Finish(Handle queue) {
-  return Send(wire::opencl::Finish{{queue}});
-}
+std::uint64_t BackendBattery::Finish(Handle queue) { return Send(wire::opencl::Finish{{queue}}); }
 
 std::int32_t BackendBattery::SetUserEvent(Handle event, std::int32_t status) {
   return Try(wire::opencl::SetUserEventStatus{{event}, status});

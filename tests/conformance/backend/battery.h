@@ -159,8 +159,6 @@ class BackendBattery : public testing::TestWithParam<SubjectFactory> {
   std::map<Handle, std::pair<wire::opencl::EventCompletion, Position>> completed_;
 };
 
-inline std::string SubjectName(const testing::TestParamInfo<SubjectFactory>& info) {
-  return info.param.name;
-}
+inline std::string SubjectName(const testing::TestParamInfo<SubjectFactory>& info) { return info.param.name; }
 
 }  // namespace tulle::gpu::conformance

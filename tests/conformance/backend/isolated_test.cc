@@ -33,11 +33,13 @@ class IsolatedSubject final : public Subject {
   }
 
   void Submit(const Outgoing& command) override {
-    isolated::Submission submission{.opcode = command.opcode,
-                                    .flags = command.wants_status ? std::uint16_t{wire::kWantStatus} : std::uint16_t{0},
-                                    .sequence = command.sequence,
-                                    .body = command.body};
-    if (const std::uint64_t size = std::max<std::uint64_t>(command.payload.size(), command.room_bytes); size != 0) {
+    isolated::Submission submission{
+        .opcode = command.opcode,
+        .flags = command.wants_status ? std::uint16_t{wire::kWantStatus} : std::uint16_t{0},
+        .sequence = command.sequence,
+        .body = command.body};
+    if (const std::uint64_t size = std::max<std::uint64_t>(command.payload.size(), command.room_bytes);
+        size != 0) {
       auto block = executor_->AllocateStaging(size);
       ASSERT_TRUE(block.has_value());
       std::ranges::copy(command.payload, block->bytes().begin());
@@ -69,7 +71,8 @@ class IsolatedSubject final : public Subject {
       ranges_[create.buffer.handle] = *range;
     } else if (command.opcode == wire::kOpcodeOf<wire::DestroyObject> && command.wants_status &&
                wire::Decode(command.body, 0, arena, &destroy) == wire::WireResult::kOk) {
-      if (auto range = ranges_.extract(destroy.object.handle); !range.empty()) freed_[command.sequence] = range.mapped();
+      if (auto range = ranges_.extract(destroy.object.handle); !range.empty())
+        freed_[command.sequence] = range.mapped();
     }
   }
 
@@ -85,7 +88,8 @@ class IsolatedSubject final : public Subject {
         ADD_FAILURE() << executor_->end_reason();
         return false;
       }
-      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+      const auto left =
+          std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
       if (left.count() <= 0) return false;
       if (executor_->SpinForReplies()) continue;
       if (executor_->PrepareToSleep()) {
@@ -99,18 +103,14 @@ class IsolatedSubject final : public Subject {
   void Keep(Received& received) {
     Report report;
     switch (received.kind) {
-      case Received::Kind::kReady:
-        return;
+      case Received::Kind::kReady: return;
       case Received::Kind::kReply:
         report.kind = Report::Kind::kReply;
-        if (auto range = freed_.extract(received.sequence); !range.empty()) executor_->FreeMemory(range.mapped());
+        if (auto range = freed_.extract(received.sequence); !range.empty())
+          executor_->FreeMemory(range.mapped());
         break;
-      case Received::Kind::kNotice:
-        report.kind = Report::Kind::kNotice;
-        break;
-      case Received::Kind::kPayloadDone:
-        report.kind = Report::Kind::kPayloadDone;
-        break;
+      case Received::Kind::kNotice: report.kind = Report::Kind::kNotice; break;
+      case Received::Kind::kPayloadDone: report.kind = Report::Kind::kPayloadDone; break;
     }
     report.opcode = received.opcode;
     report.sequence = received.sequence;
@@ -130,7 +130,8 @@ CompileOutput Compile(sandbox::Launcher& launcher, const std::string& driver, wi
                       const std::string& text, const std::string& options) {
   isolated::BuildOptions build_options;
   build_options.argv = {"isolated_conformance", "--role=builder", driver};
-  auto build = BuildProcess::Start(launcher, build_options, {.kind = kind, .text = AsBytes(text), .options = options});
+  auto build =
+      BuildProcess::Start(launcher, build_options, {.kind = kind, .text = AsBytes(text), .options = options});
   TULLE_CHECK(build.ok());
   while (true) {
     if (auto output = (*build)->TryFinish(); output.has_value()) return std::move(*output);

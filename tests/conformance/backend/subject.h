@@ -53,8 +53,6 @@ struct SubjectFactory {
   bool checks_programs =
       true;  // compiles in earnest: refuses text that is no program, and binaries of others
 };
-inline void PrintTo(const SubjectFactory& factory, std::ostream* out) {
-  *out << factory.name;
-}
+inline void PrintTo(const SubjectFactory& factory, std::ostream* out) { *out << factory.name; }
 
 }  // namespace tulle::gpu::conformance

@@ -20,9 +20,7 @@
 namespace tulle::net {
 namespace {
 
-Instant Soon() {
-  return Now() + std::chrono::seconds(20);
-}
+Instant Soon() { return Now() + std::chrono::seconds(20); }
 
 struct Ends {
   std::unique_ptr<Transport> a;

@@ -65,10 +65,14 @@ class OpenCl : public testing::Test {
   }
 
   std::string PlatformText(cl_platform_info name) const {
-    return InfoText([&](size_t size, void* value, size_t* ret) { return clGetPlatformInfo(platform, name, size, value, ret); });
+    return InfoText([&](size_t size, void* value, size_t* ret) {
+      return clGetPlatformInfo(platform, name, size, value, ret);
+    });
   }
   std::string DeviceText(cl_device_info name) const {
-    return InfoText([&](size_t size, void* value, size_t* ret) { return clGetDeviceInfo(device, name, size, value, ret); });
+    return InfoText([&](size_t size, void* value, size_t* ret) {
+      return clGetDeviceInfo(device, name, size, value, ret);
+    });
   }
   template <typename T>
   T DeviceInfo(cl_device_info name) const {
@@ -102,16 +106,21 @@ class OpenCl : public testing::Test {
   template <typename T>
   std::vector<T> Read(cl_mem buffer, size_t count, size_t offset = 0) const {
     std::vector<T> data(count);
-    EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, offset, count * sizeof(T), data.data(), 0, nullptr, nullptr), CL_SUCCESS);
+    EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, offset, count * sizeof(T), data.data(), 0, nullptr,
+                                  nullptr),
+              CL_SUCCESS);
     return data;
   }
   template <typename T>
   void Write(cl_mem buffer, const std::vector<T>& data) const {
-    EXPECT_EQ(clEnqueueWriteBuffer(queue, buffer, CL_TRUE, 0, data.size() * sizeof(T), data.data(), 0, nullptr, nullptr), CL_SUCCESS);
+    EXPECT_EQ(clEnqueueWriteBuffer(queue, buffer, CL_TRUE, 0, data.size() * sizeof(T), data.data(), 0,
+                                   nullptr, nullptr),
+              CL_SUCCESS);
   }
   static cl_int StatusOf(cl_event event) {
     cl_int status = 1234;
-    EXPECT_EQ(clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status, nullptr), CL_SUCCESS);
+    EXPECT_EQ(clGetEventInfo(event, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof status, &status, nullptr),
+              CL_SUCCESS);
     return status;
   }
 

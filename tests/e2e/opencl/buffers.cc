@@ -22,8 +22,8 @@ TEST_F(Buffers, AreRefusedWithTheRightCode) {
   expect(CL_MEM_USE_HOST_PTR, 4, nullptr, CL_INVALID_HOST_PTR);
   expect(CL_MEM_COPY_HOST_PTR, 4, nullptr, CL_INVALID_HOST_PTR);
   expect(CL_MEM_READ_WRITE, 4, &data, CL_INVALID_HOST_PTR);
-  expect(CL_MEM_READ_WRITE, static_cast<size_t>(DeviceInfo<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE)) + 1, nullptr,
-         CL_INVALID_BUFFER_SIZE);
+  expect(CL_MEM_READ_WRITE, static_cast<size_t>(DeviceInfo<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE)) + 1,
+         nullptr, CL_INVALID_BUFFER_SIZE);
 }
 
 TEST_F(Buffers, SayWhatTheyAre) {
@@ -49,16 +49,19 @@ TEST_F(Buffers, SayWhatTheyAre) {
 
 TEST_F(Buffers, WriteAndReadOfEverySizeClass) {
   // Around the sizes at which transfers change form: 4 MiB is the largest single piece.
-  for (const size_t size : {size_t{1}, size_t{4}, size_t{4095}, size_t{65536}, size_t{1} << 20, (size_t{4} << 20) - 1,
-                            size_t{4} << 20, (size_t{4} << 20) + 1, (size_t{13} << 20) + 5}) {
+  for (const size_t size :
+       {size_t{1}, size_t{4}, size_t{4095}, size_t{65536}, size_t{1} << 20, (size_t{4} << 20) - 1,
+        size_t{4} << 20, (size_t{4} << 20) + 1, (size_t{13} << 20) + 5}) {
     std::vector<unsigned char> data(size), back(size, 0xee);
     for (size_t i = 0; i < size; ++i) data[i] = static_cast<unsigned char>(i * 31 + (i >> 12));
     cl_mem buffer = Buffer(size);
     Write(buffer, data);
-    EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, size, back.data(), 0, nullptr, nullptr), CL_SUCCESS);
+    EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, size, back.data(), 0, nullptr, nullptr),
+              CL_SUCCESS);
     EXPECT_TRUE(data == back) << size;
     if (size > 2) {
-      EXPECT_EQ(Read<unsigned char>(buffer, size - 2, 1), std::vector<unsigned char>(data.begin() + 1, data.end() - 1));
+      EXPECT_EQ(Read<unsigned char>(buffer, size - 2, 1),
+                std::vector<unsigned char>(data.begin() + 1, data.end() - 1));
     }
     EXPECT_EQ(clReleaseMemObject(buffer), CL_SUCCESS);
   }
@@ -69,8 +72,11 @@ TEST_F(Buffers, UnblockingTransfersCompleteWithTheirEvents) {
   std::vector<cl_uint> back(data.size());
   cl_mem buffer = Buffer(data.size() * 4);
   cl_event written = nullptr, read = nullptr;
-  ASSERT_EQ(clEnqueueWriteBuffer(queue, buffer, CL_FALSE, 0, data.size() * 4, data.data(), 0, nullptr, &written), CL_SUCCESS);
-  ASSERT_EQ(clEnqueueReadBuffer(queue, buffer, CL_FALSE, 0, data.size() * 4, back.data(), 1, &written, &read), CL_SUCCESS);
+  ASSERT_EQ(
+      clEnqueueWriteBuffer(queue, buffer, CL_FALSE, 0, data.size() * 4, data.data(), 0, nullptr, &written),
+      CL_SUCCESS);
+  ASSERT_EQ(clEnqueueReadBuffer(queue, buffer, CL_FALSE, 0, data.size() * 4, back.data(), 1, &written, &read),
+            CL_SUCCESS);
   EXPECT_EQ(clWaitForEvents(1, &read), CL_SUCCESS);
   EXPECT_TRUE(back == data);
   EXPECT_EQ(StatusOf(written), CL_COMPLETE);
@@ -81,7 +87,9 @@ TEST_F(Buffers, UnblockingTransfersCompleteWithTheirEvents) {
   clReleaseEvent(read);
   // With no event, clFinish is what completes it.
   std::fill(back.begin(), back.end(), 0);
-  ASSERT_EQ(clEnqueueReadBuffer(queue, buffer, CL_FALSE, 0, data.size() * 4, back.data(), 0, nullptr, nullptr), CL_SUCCESS);
+  ASSERT_EQ(
+      clEnqueueReadBuffer(queue, buffer, CL_FALSE, 0, data.size() * 4, back.data(), 0, nullptr, nullptr),
+      CL_SUCCESS);
   EXPECT_EQ(clFinish(queue), CL_SUCCESS);
   EXPECT_TRUE(back == data);
   clReleaseMemObject(buffer);
@@ -91,7 +99,8 @@ TEST_F(Buffers, BlockingCallsHandOutCompleteEvents) {
   const auto data = Count(64);
   cl_mem buffer = Buffer(256);
   cl_event event = nullptr;
-  ASSERT_EQ(clEnqueueWriteBuffer(queue, buffer, CL_TRUE, 0, 256, data.data(), 0, nullptr, &event), CL_SUCCESS);
+  ASSERT_EQ(clEnqueueWriteBuffer(queue, buffer, CL_TRUE, 0, 256, data.data(), 0, nullptr, &event),
+            CL_SUCCESS);
   EXPECT_EQ(clWaitForEvents(1, &event), CL_SUCCESS);
   clReleaseEvent(event);
   std::vector<cl_uint> back(64);
@@ -106,19 +115,26 @@ TEST_F(Buffers, TransfersAreCheckedBeforeTheyLeave) {
   cl_uint data[32] = {};
   EXPECT_EQ(clEnqueueWriteBuffer(queue, buffer, CL_TRUE, 60, 8, data, 0, nullptr, nullptr), CL_INVALID_VALUE);
   EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, 65, data, 0, nullptr, nullptr), CL_INVALID_VALUE);
-  EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, 8, nullptr, 0, nullptr, nullptr), CL_INVALID_VALUE);
-  EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, ~size_t{0}, 8, data, 0, nullptr, nullptr), CL_INVALID_VALUE);
+  EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, 8, nullptr, 0, nullptr, nullptr),
+            CL_INVALID_VALUE);
+  EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, ~size_t{0}, 8, data, 0, nullptr, nullptr),
+            CL_INVALID_VALUE);
   cl_event none = nullptr;
-  EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, 8, data, 1, nullptr, nullptr), CL_INVALID_EVENT_WAIT_LIST);
-  EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, 8, data, 0, &none, nullptr), CL_INVALID_EVENT_WAIT_LIST);
-  EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, 8, data, 1, &none, nullptr), CL_INVALID_EVENT_WAIT_LIST);
+  EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, 8, data, 1, nullptr, nullptr),
+            CL_INVALID_EVENT_WAIT_LIST);
+  EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, 8, data, 0, &none, nullptr),
+            CL_INVALID_EVENT_WAIT_LIST);
+  EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, 8, data, 1, &none, nullptr),
+            CL_INVALID_EVENT_WAIT_LIST);
   EXPECT_EQ(clEnqueueFillBuffer(queue, buffer, data, 3, 0, 9, 0, nullptr, nullptr), CL_INVALID_VALUE);
   EXPECT_EQ(clEnqueueFillBuffer(queue, buffer, data, 4, 2, 8, 0, nullptr, nullptr), CL_INVALID_VALUE);
   EXPECT_EQ(clEnqueueCopyBuffer(queue, buffer, buffer, 0, 8, 16, 0, nullptr, nullptr), CL_MEM_COPY_OVERLAP);
   EXPECT_EQ(clEnqueueCopyBuffer(queue, buffer, buffer, 0, 32, 64, 0, nullptr, nullptr), CL_INVALID_VALUE);
   cl_mem hidden = Buffer(64, CL_MEM_HOST_NO_ACCESS);
-  EXPECT_EQ(clEnqueueReadBuffer(queue, hidden, CL_TRUE, 0, 8, data, 0, nullptr, nullptr), CL_INVALID_OPERATION);
-  EXPECT_EQ(clEnqueueWriteBuffer(queue, hidden, CL_TRUE, 0, 8, data, 0, nullptr, nullptr), CL_INVALID_OPERATION);
+  EXPECT_EQ(clEnqueueReadBuffer(queue, hidden, CL_TRUE, 0, 8, data, 0, nullptr, nullptr),
+            CL_INVALID_OPERATION);
+  EXPECT_EQ(clEnqueueWriteBuffer(queue, hidden, CL_TRUE, 0, 8, data, 0, nullptr, nullptr),
+            CL_INVALID_OPERATION);
   clReleaseMemObject(hidden);
   clReleaseMemObject(buffer);
 }
@@ -152,7 +168,8 @@ TEST_F(Buffers, MapsReadWriteAndInvalidate) {
   cl_mem buffer = Buffer(1024, CL_MEM_READ_WRITE | CL_MEM_ALLOC_HOST_PTR);
   Write(buffer, Count(256));
   cl_int error = -1;
-  auto* words = static_cast<cl_uint*>(clEnqueueMapBuffer(queue, buffer, CL_TRUE, CL_MAP_READ | CL_MAP_WRITE, 0, 1024, 0, nullptr, nullptr, &error));
+  auto* words = static_cast<cl_uint*>(clEnqueueMapBuffer(queue, buffer, CL_TRUE, CL_MAP_READ | CL_MAP_WRITE,
+                                                         0, 1024, 0, nullptr, nullptr, &error));
   ASSERT_EQ(error, CL_SUCCESS);
   for (cl_uint i = 0; i < 256; ++i) {
     ASSERT_EQ(words[i], i);
@@ -166,7 +183,8 @@ TEST_F(Buffers, MapsReadWriteAndInvalidate) {
 
   // Part of it, overwritten without being fetched; the rest stays.
   cl_event mapped = nullptr, unmapped = nullptr;
-  words = static_cast<cl_uint*>(clEnqueueMapBuffer(queue, buffer, CL_FALSE, CL_MAP_WRITE_INVALIDATE_REGION, 512, 256, 0, nullptr, &mapped, &error));
+  words = static_cast<cl_uint*>(clEnqueueMapBuffer(queue, buffer, CL_FALSE, CL_MAP_WRITE_INVALIDATE_REGION,
+                                                   512, 256, 0, nullptr, &mapped, &error));
   ASSERT_EQ(error, CL_SUCCESS);
   EXPECT_EQ(clWaitForEvents(1, &mapped), CL_SUCCESS);
   for (cl_uint i = 0; i < 64; ++i) words[i] = 5;
@@ -181,7 +199,8 @@ TEST_F(Buffers, MapsReadWriteAndInvalidate) {
 
   int stranger = 0;
   EXPECT_EQ(clEnqueueUnmapMemObject(queue, buffer, &stranger, 0, nullptr, nullptr), CL_INVALID_VALUE);
-  EXPECT_EQ(clEnqueueMapBuffer(queue, buffer, CL_TRUE, CL_MAP_READ, 1000, 100, 0, nullptr, nullptr, &error), nullptr);
+  EXPECT_EQ(clEnqueueMapBuffer(queue, buffer, CL_TRUE, CL_MAP_READ, 1000, 100, 0, nullptr, nullptr, &error),
+            nullptr);
   EXPECT_EQ(error, CL_INVALID_VALUE);
   clReleaseMemObject(buffer);
 }
@@ -196,9 +215,11 @@ TEST_F(Buffers, KernelsSeeWhatAMapWroteAndMapsWhatKernelsWrote) {
   EXPECT_EQ(clSetKernelArg(kernel, 0, sizeof buffer, &buffer), CL_SUCCESS);
   EXPECT_EQ(clSetKernelArg(kernel, 1, sizeof value, &value), CL_SUCCESS);
   for (cl_uint round = 0; round < 3; ++round) {
-    EXPECT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 0, nullptr, nullptr), CL_SUCCESS);
+    EXPECT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 0, nullptr, nullptr),
+              CL_SUCCESS);
     cl_int error = -1;
-    auto* words = static_cast<cl_uint*>(clEnqueueMapBuffer(queue, buffer, CL_TRUE, CL_MAP_READ | CL_MAP_WRITE, 0, 1024, 0, nullptr, nullptr, &error));
+    auto* words = static_cast<cl_uint*>(clEnqueueMapBuffer(queue, buffer, CL_TRUE, CL_MAP_READ | CL_MAP_WRITE,
+                                                           0, 1024, 0, nullptr, nullptr, &error));
     ASSERT_EQ(error, CL_SUCCESS);
     EXPECT_EQ(words, storage.data());
     for (cl_uint i = 0; i < 256; ++i) ASSERT_EQ(words[i], i + value + 10 * value * round);
@@ -232,7 +253,8 @@ TEST_F(Buffers, ManySmallOnesComeAndGo) {
     const auto values = Count(200, static_cast<cl_uint>(round));
     for (const cl_uint& value : values) {
       buffers.push_back(Buffer(4096));
-      ASSERT_EQ(clEnqueueWriteBuffer(queue, buffers.back(), CL_FALSE, 0, 4, &value, 0, nullptr, nullptr), CL_SUCCESS);
+      ASSERT_EQ(clEnqueueWriteBuffer(queue, buffers.back(), CL_FALSE, 0, 4, &value, 0, nullptr, nullptr),
+                CL_SUCCESS);
     }
     EXPECT_EQ(Read<cl_uint>(buffers[100], 1)[0], 100u + static_cast<cl_uint>(round));
     for (cl_mem buffer : buffers) ASSERT_EQ(clReleaseMemObject(buffer), CL_SUCCESS);

@@ -111,7 +111,9 @@ TEST_F(Events, CallbacksGetTheError) {
   static std::atomic<cl_int> got;
   got = 1234;
   cl_event gate = UserEvent();
-  ASSERT_EQ(clSetEventCallback(gate, CL_COMPLETE, [](cl_event, cl_int status, void*) { got = status; }, nullptr), CL_SUCCESS);
+  ASSERT_EQ(clSetEventCallback(
+                gate, CL_COMPLETE, [](cl_event, cl_int status, void*) { got = status; }, nullptr),
+            CL_SUCCESS);
   EXPECT_EQ(clSetUserEventStatus(gate, -42), CL_SUCCESS);
   EXPECT_TRUE(Eventually([] { return got != 1234; }));
   EXPECT_EQ(got, -42);
@@ -164,7 +166,8 @@ TEST_F(Events, ProfilingTimesAreInOrder) {
   // After clFinish the program may ask at once, without waiting for the event itself.
   ASSERT_EQ(clFinish(queue), CL_SUCCESS);
   cl_ulong times[4] = {};
-  const cl_profiling_info names[] = {CL_PROFILING_COMMAND_QUEUED, CL_PROFILING_COMMAND_SUBMIT, CL_PROFILING_COMMAND_START, CL_PROFILING_COMMAND_END};
+  const cl_profiling_info names[] = {CL_PROFILING_COMMAND_QUEUED, CL_PROFILING_COMMAND_SUBMIT,
+                                     CL_PROFILING_COMMAND_START, CL_PROFILING_COMMAND_END};
   for (int i = 0; i < 4; ++i) {
     ASSERT_EQ(clGetEventProfilingInfo(event, names[i], sizeof times[i], &times[i], nullptr), CL_SUCCESS);
     if (i > 0) {
@@ -175,7 +178,8 @@ TEST_F(Events, ProfilingTimesAreInOrder) {
   cl_command_queue plain = Queue(0);
   ASSERT_EQ(clEnqueueMarker(plain, &event), CL_SUCCESS);
   ASSERT_EQ(clFinish(plain), CL_SUCCESS);
-  EXPECT_EQ(clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_END, sizeof times[0], times, nullptr), CL_PROFILING_INFO_NOT_AVAILABLE);
+  EXPECT_EQ(clGetEventProfilingInfo(event, CL_PROFILING_COMMAND_END, sizeof times[0], times, nullptr),
+            CL_PROFILING_INFO_NOT_AVAILABLE);
   clReleaseEvent(event);
   clReleaseCommandQueue(plain);
   clReleaseMemObject(buffer);
@@ -192,7 +196,8 @@ TEST_F(Events, BlockingReadCompletesWhatCameBefore) {
   clSetKernelArg(kernel, 1, sizeof value, &value);
   for (cl_uint round = 1; round <= 50; ++round) {
     cl_event event = nullptr;
-    ASSERT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 0, nullptr, &event), CL_SUCCESS);
+    ASSERT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 0, nullptr, &event),
+              CL_SUCCESS);
     ASSERT_EQ(Read<cl_uint>(buffer, 256), Count(256, round));
     ASSERT_EQ(StatusOf(event), CL_COMPLETE);
     clReleaseEvent(event);
@@ -217,16 +222,20 @@ TEST_F(Events, OutOfOrderQueuesObeyWaitListsAndBarriers) {
   cl_event before = nullptr, after = nullptr;
   auto expected = Count(256);
   for (int round = 0; round < 10; ++round) {
-    ASSERT_EQ(clEnqueueNDRangeKernel(loose, add, 1, nullptr, &global, nullptr, before ? 1 : 0, before ? &before : nullptr, &after), CL_SUCCESS);
+    ASSERT_EQ(clEnqueueNDRangeKernel(loose, add, 1, nullptr, &global, nullptr, before ? 1 : 0,
+                                     before ? &before : nullptr, &after),
+              CL_SUCCESS);
     if (before != nullptr) clReleaseEvent(before);
-    ASSERT_EQ(clEnqueueNDRangeKernel(loose, mul, 1, nullptr, &global, nullptr, 1, &after, &before), CL_SUCCESS);
+    ASSERT_EQ(clEnqueueNDRangeKernel(loose, mul, 1, nullptr, &global, nullptr, 1, &after, &before),
+              CL_SUCCESS);
     clReleaseEvent(after);
     for (cl_uint& word : expected) word = (word + 2) * 2;
   }
   clReleaseEvent(before);
   ASSERT_EQ(clEnqueueBarrier(loose), CL_SUCCESS);
   std::vector<cl_uint> back(256);
-  ASSERT_EQ(clEnqueueReadBuffer(loose, buffer, CL_TRUE, 0, 1024, back.data(), 0, nullptr, nullptr), CL_SUCCESS);
+  ASSERT_EQ(clEnqueueReadBuffer(loose, buffer, CL_TRUE, 0, 1024, back.data(), 0, nullptr, nullptr),
+            CL_SUCCESS);
   EXPECT_EQ(back, expected);
   ASSERT_EQ(clEnqueueBarrierWithWaitList(loose, 0, nullptr, nullptr), CL_SUCCESS);
   EXPECT_EQ(clEnqueueMarker(loose, nullptr), CL_INVALID_VALUE);
@@ -254,7 +263,9 @@ TEST_F(Events, QueuesDependOnEachOther) {
   cl_event last = nullptr;
   for (int i = 0; i < 100; ++i) {
     cl_event next = nullptr;
-    ASSERT_EQ(clEnqueueNDRangeKernel(i % 2 ? other : queue, kernel, 1, nullptr, &global, nullptr, last ? 1 : 0, last ? &last : nullptr, &next), CL_SUCCESS);
+    ASSERT_EQ(clEnqueueNDRangeKernel(i % 2 ? other : queue, kernel, 1, nullptr, &global, nullptr,
+                                     last ? 1 : 0, last ? &last : nullptr, &next),
+              CL_SUCCESS);
     clFlush(i % 2 ? other : queue);
     if (last != nullptr) clReleaseEvent(last);
     last = next;
@@ -297,13 +308,16 @@ TEST_F(Events, ManyThreadsOneQueue) {
         const cl_uint value = i % 3;
         clSetKernelArg(kernel, 1, sizeof value, &value);
         cl_event event = nullptr;
-        if (clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 0, nullptr, &event) != CL_SUCCESS) ++bad;
+        if (clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 0, nullptr, &event) !=
+            CL_SUCCESS)
+          ++bad;
         for (cl_uint& word : data) word += value;
         if (i % 50 == 0 && clWaitForEvents(1, &event) != CL_SUCCESS) ++bad;
         clReleaseEvent(event);
       }
       std::vector<cl_uint> back(64);
-      if (clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, 256, back.data(), 0, nullptr, nullptr) != CL_SUCCESS) ++bad;
+      if (clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, 256, back.data(), 0, nullptr, nullptr) != CL_SUCCESS)
+        ++bad;
       if (back != data) ++bad;
       clReleaseMemObject(buffer);
       clReleaseKernel(kernel);

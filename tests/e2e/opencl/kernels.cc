@@ -23,10 +23,11 @@ class Kernels : public OpenCl {
     EXPECT_EQ(clSetKernelArg(add, 0, sizeof buffer, &buffer), CL_SUCCESS);
     EXPECT_EQ(clSetKernelArg(add, 1, sizeof value, &value), CL_SUCCESS);
   }
-  cl_int Launch(cl_uint dimensions, std::vector<size_t> global, std::vector<size_t> local = {}, std::vector<size_t> offset = {}) {
+  cl_int Launch(cl_uint dimensions, std::vector<size_t> global, std::vector<size_t> local = {},
+                std::vector<size_t> offset = {}) {
     return clEnqueueNDRangeKernel(queue, add, dimensions, offset.empty() ? nullptr : offset.data(),
-                                  global.empty() ? nullptr : global.data(), local.empty() ? nullptr : local.data(), 0,
-                                  nullptr, nullptr);
+                                  global.empty() ? nullptr : global.data(),
+                                  local.empty() ? nullptr : local.data(), 0, nullptr, nullptr);
   }
   cl_program program = nullptr;
   cl_kernel add = nullptr;
@@ -66,7 +67,8 @@ TEST_F(Kernels, SizesAreChecked) {
   const auto most = DeviceInfo<size_t>(CL_DEVICE_MAX_WORK_GROUP_SIZE);
   EXPECT_EQ(Launch(2, {most, 2}, {most, 2}), CL_INVALID_WORK_GROUP_SIZE);
   cl_bool non_uniform = CL_FALSE;  // devices before OpenCL 3.0 do not know the question
-  clGetDeviceInfo(device, CL_DEVICE_NON_UNIFORM_WORK_GROUP_SUPPORT, sizeof non_uniform, &non_uniform, nullptr);
+  clGetDeviceInfo(device, CL_DEVICE_NON_UNIFORM_WORK_GROUP_SUPPORT, sizeof non_uniform, &non_uniform,
+                  nullptr);
   if (non_uniform == CL_FALSE) {
     EXPECT_EQ(Launch(1, {15}, {4}), CL_INVALID_WORK_GROUP_SIZE);
   }
@@ -91,37 +93,48 @@ TEST_F(Kernels, TaskRunsOnce) {
 }
 
 TEST_F(Kernels, SayWhatTheyAre) {
-  EXPECT_EQ(InfoText([&](size_t size, void* value, size_t* ret) { return clGetKernelInfo(add, CL_KERNEL_FUNCTION_NAME, size, value, ret); }), "null_add");
+  EXPECT_EQ(InfoText([&](size_t size, void* value, size_t* ret) {
+              return clGetKernelInfo(add, CL_KERNEL_FUNCTION_NAME, size, value, ret);
+            }),
+            "null_add");
   cl_uint args = 0;
   EXPECT_EQ(clGetKernelInfo(add, CL_KERNEL_NUM_ARGS, sizeof args, &args, nullptr), CL_SUCCESS);
   EXPECT_EQ(args, 2u);
   size_t size = 0;
-  EXPECT_EQ(clGetKernelWorkGroupInfo(add, device, CL_KERNEL_WORK_GROUP_SIZE, sizeof size, &size, nullptr), CL_SUCCESS);
+  EXPECT_EQ(clGetKernelWorkGroupInfo(add, device, CL_KERNEL_WORK_GROUP_SIZE, sizeof size, &size, nullptr),
+            CL_SUCCESS);
   EXPECT_GT(size, 0u);
-  EXPECT_EQ(clGetKernelWorkGroupInfo(add, nullptr, CL_KERNEL_PREFERRED_WORK_GROUP_SIZE_MULTIPLE, sizeof size, &size, nullptr), CL_SUCCESS);
+  EXPECT_EQ(clGetKernelWorkGroupInfo(add, nullptr, CL_KERNEL_PREFERRED_WORK_GROUP_SIZE_MULTIPLE, sizeof size,
+                                     &size, nullptr),
+            CL_SUCCESS);
   EXPECT_GT(size, 0u);
   cl_uint count = 0;
   EXPECT_EQ(clRetainKernel(add), CL_SUCCESS);
   EXPECT_EQ(clGetKernelInfo(add, CL_KERNEL_REFERENCE_COUNT, sizeof count, &count, nullptr), CL_SUCCESS);
   EXPECT_EQ(count, 2u);
   EXPECT_EQ(clReleaseKernel(add), CL_SUCCESS);
-  EXPECT_EQ(clGetKernelWorkGroupInfo(add, device, CL_KERNEL_GLOBAL_WORK_SIZE, sizeof size, &size, nullptr), CL_INVALID_VALUE);
+  EXPECT_EQ(clGetKernelWorkGroupInfo(add, device, CL_KERNEL_GLOBAL_WORK_SIZE, sizeof size, &size, nullptr),
+            CL_INVALID_VALUE);
 }
 
 TEST_F(Kernels, ArgumentInfoIsThereWhenAskedFor) {
   cl_program with_info = Program(kSource, "-cl-kernel-arg-info");
   cl_kernel kernel = Kernel(with_info, "null_add");
   cl_kernel_arg_address_qualifier address = 0;
-  ASSERT_EQ(clGetKernelArgInfo(kernel, 0, CL_KERNEL_ARG_ADDRESS_QUALIFIER, sizeof address, &address, nullptr), CL_SUCCESS);
+  ASSERT_EQ(clGetKernelArgInfo(kernel, 0, CL_KERNEL_ARG_ADDRESS_QUALIFIER, sizeof address, &address, nullptr),
+            CL_SUCCESS);
   EXPECT_EQ(address, cl_kernel_arg_address_qualifier{CL_KERNEL_ARG_ADDRESS_GLOBAL});
   const auto text = [&](cl_uint index, cl_kernel_arg_info name) {
-    return InfoText([&](size_t size, void* value, size_t* ret) { return clGetKernelArgInfo(kernel, index, name, size, value, ret); });
+    return InfoText([&](size_t size, void* value, size_t* ret) {
+      return clGetKernelArgInfo(kernel, index, name, size, value, ret);
+    });
   };
   EXPECT_EQ(text(0, CL_KERNEL_ARG_NAME), "data");
   EXPECT_EQ(text(0, CL_KERNEL_ARG_TYPE_NAME), "uint*");
   EXPECT_EQ(text(1, CL_KERNEL_ARG_NAME), "value");
   EXPECT_EQ(text(1, CL_KERNEL_ARG_TYPE_NAME), "uint");
-  EXPECT_EQ(clGetKernelArgInfo(kernel, 2, CL_KERNEL_ARG_ADDRESS_QUALIFIER, sizeof address, &address, nullptr), CL_INVALID_ARG_INDEX);
+  EXPECT_EQ(clGetKernelArgInfo(kernel, 2, CL_KERNEL_ARG_ADDRESS_QUALIFIER, sizeof address, &address, nullptr),
+            CL_INVALID_ARG_INDEX);
   clReleaseKernel(kernel);
   clReleaseProgram(with_info);
 }
@@ -130,11 +143,13 @@ TEST_F(Kernels, EveryKindOfArgument) {
   if (!HasCompiler()) GTEST_SKIP() << "needs a compiler";
   const char* source =
       "typedef struct { int a; float b; char c; } S;\n"
-      "kernel void every(global float* out, constant int* in, local int* scratch, S s, float4 v, ulong n, char c, uchar3 u) {\n"
+      "kernel void every(global float* out, constant int* in, local int* scratch, S s, float4 v, ulong n, "
+      "char c, uchar3 u) {\n"
       "  scratch[get_local_id(0)] = in[get_local_id(0)];\n"
       "  barrier(CLK_LOCAL_MEM_FENCE);\n"
       "  if (get_global_id(0) == 0) {\n"
-      "    out[0] = s.a; out[1] = s.b; out[2] = s.c; out[3] = v.w; out[4] = (float)n; out[5] = c; out[6] = scratch[3]; out[7] = u.z;\n"
+      "    out[0] = s.a; out[1] = s.b; out[2] = s.c; out[3] = v.w; out[4] = (float)n; out[5] = c; out[6] = "
+      "scratch[3]; out[7] = u.z;\n"
       "  }\n"
       "}\n"
       "kernel void maybe(global int* out, global int* in) { out[0] = in == 0 ? 1 : 2; }\n";
@@ -183,15 +198,21 @@ TEST_F(Kernels, EveryKindOfArgument) {
 
 TEST_F(Kernels, RequiredWorkGroupSizesHold) {
   if (!HasCompiler()) GTEST_SKIP() << "needs a compiler";
-  cl_program fixed = Program("kernel __attribute__((reqd_work_group_size(8, 1, 1))) void k(global int* x) { x[get_global_id(0)] = get_local_size(0); }");
+  cl_program fixed = Program(
+      "kernel __attribute__((reqd_work_group_size(8, 1, 1))) void k(global int* x) { x[get_global_id(0)] = "
+      "get_local_size(0); }");
   cl_kernel kernel = Kernel(fixed, "k");
   size_t required[3] = {};
-  EXPECT_EQ(clGetKernelWorkGroupInfo(kernel, device, CL_KERNEL_COMPILE_WORK_GROUP_SIZE, sizeof required, required, nullptr), CL_SUCCESS);
+  EXPECT_EQ(clGetKernelWorkGroupInfo(kernel, device, CL_KERNEL_COMPILE_WORK_GROUP_SIZE, sizeof required,
+                                     required, nullptr),
+            CL_SUCCESS);
   EXPECT_EQ(required[0], 8u);
   EXPECT_EQ(clSetKernelArg(kernel, 0, sizeof buffer, &buffer), CL_SUCCESS);
   const size_t global = 16, wrong = 4, right = 8;
-  EXPECT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, &wrong, 0, nullptr, nullptr), CL_INVALID_WORK_GROUP_SIZE);
-  EXPECT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, &right, 0, nullptr, nullptr), CL_SUCCESS);
+  EXPECT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, &wrong, 0, nullptr, nullptr),
+            CL_INVALID_WORK_GROUP_SIZE);
+  EXPECT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, &right, 0, nullptr, nullptr),
+            CL_SUCCESS);
   EXPECT_EQ(Read<int>(buffer, 1)[0], 8);
   clReleaseKernel(kernel);
   clReleaseProgram(fixed);

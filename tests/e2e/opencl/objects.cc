@@ -17,8 +17,10 @@ TEST_F(Objects, InfoSizesAreExact) {
   EXPECT_EQ(clGetPlatformInfo(platform, 0x7777, 0, nullptr, &size), CL_INVALID_VALUE);
 
   cl_uint units = 0;
-  EXPECT_EQ(clGetDeviceInfo(device, CL_DEVICE_MAX_COMPUTE_UNITS, sizeof units - 1, &units, nullptr), CL_INVALID_VALUE);
-  EXPECT_EQ(clGetDeviceInfo(device, CL_DEVICE_MAX_COMPUTE_UNITS, sizeof units + 8, &units, &size), CL_SUCCESS);
+  EXPECT_EQ(clGetDeviceInfo(device, CL_DEVICE_MAX_COMPUTE_UNITS, sizeof units - 1, &units, nullptr),
+            CL_INVALID_VALUE);
+  EXPECT_EQ(clGetDeviceInfo(device, CL_DEVICE_MAX_COMPUTE_UNITS, sizeof units + 8, &units, &size),
+            CL_SUCCESS);
   EXPECT_EQ(size, sizeof units);
   EXPECT_GE(units, 1u);
   EXPECT_EQ(clGetDeviceInfo(device, 0x7777, 0, nullptr, &size), CL_INVALID_VALUE);
@@ -42,7 +44,8 @@ TEST_F(Objects, PlatformsAndDevicesAreListedByTheRules) {
 
 TEST_F(Objects, ContextsSayWhatTheyAre) {
   cl_int error = -1;
-  const cl_context_properties properties[] = {CL_CONTEXT_PLATFORM, reinterpret_cast<cl_context_properties>(platform), 0};
+  const cl_context_properties properties[] = {CL_CONTEXT_PLATFORM,
+                                              reinterpret_cast<cl_context_properties>(platform), 0};
   cl_context made = clCreateContext(properties, 1, &device, nullptr, nullptr, &error);
   ASSERT_EQ(error, CL_SUCCESS);
   cl_uint count = 0;
@@ -98,7 +101,8 @@ TEST_F(Objects, ChildrenKeepTheirContext) {
   EXPECT_EQ(clRetainContext(parent), CL_SUCCESS);
   EXPECT_EQ(clReleaseContext(parent), CL_SUCCESS);
   const cl_uint value = 7;
-  EXPECT_EQ(clEnqueueWriteBuffer(child, buffer, CL_TRUE, 0, sizeof value, &value, 0, nullptr, nullptr), CL_SUCCESS);
+  EXPECT_EQ(clEnqueueWriteBuffer(child, buffer, CL_TRUE, 0, sizeof value, &value, 0, nullptr, nullptr),
+            CL_SUCCESS);
   EXPECT_EQ(clReleaseMemObject(buffer), CL_SUCCESS);
   EXPECT_EQ(clReleaseCommandQueue(child), CL_SUCCESS);
 }
@@ -144,10 +148,13 @@ TEST_F(Objects, NullHandlesAreRefused) {
   EXPECT_EQ(clBuildProgram(nullptr, 0, nullptr, nullptr, nullptr, nullptr), CL_INVALID_PROGRAM);
   EXPECT_EQ(clSetKernelArg(nullptr, 0, 4, &error), CL_INVALID_KERNEL);
   EXPECT_EQ(clWaitForEvents(0, nullptr), CL_INVALID_VALUE);
-  EXPECT_EQ(clEnqueueReadBuffer(nullptr, nullptr, CL_TRUE, 0, 4, &error, 0, nullptr, nullptr), CL_INVALID_COMMAND_QUEUE);
+  EXPECT_EQ(clEnqueueReadBuffer(nullptr, nullptr, CL_TRUE, 0, 4, &error, 0, nullptr, nullptr),
+            CL_INVALID_COMMAND_QUEUE);
   if (OnVGpu()) {  // PoCL 3.1 crashes
-    EXPECT_EQ(clEnqueueReadBuffer(queue, nullptr, CL_TRUE, 0, 4, &error, 0, nullptr, nullptr), CL_INVALID_MEM_OBJECT);
-    EXPECT_EQ(clEnqueueNDRangeKernel(queue, nullptr, 1, nullptr, nullptr, nullptr, 0, nullptr, nullptr), CL_INVALID_KERNEL);
+    EXPECT_EQ(clEnqueueReadBuffer(queue, nullptr, CL_TRUE, 0, 4, &error, 0, nullptr, nullptr),
+              CL_INVALID_MEM_OBJECT);
+    EXPECT_EQ(clEnqueueNDRangeKernel(queue, nullptr, 1, nullptr, nullptr, nullptr, 0, nullptr, nullptr),
+              CL_INVALID_KERNEL);
   }
 }
 

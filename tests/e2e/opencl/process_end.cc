@@ -1,4 +1,5 @@
-// process_end exit|dlclose: how a process leaves OpenCL behind. Exit status 0 is success; a crash or a hang is not.
+// process_end exit|dlclose: how a process leaves OpenCL behind. Exit status 0 is success; a crash or a hang
+// is not.
 //   exit     threads enqueue, wait and release while main() returns
 //   dlclose  the loader is loaded, used and closed, again and again
 #define CL_TARGET_OPENCL_VERSION 300
@@ -28,7 +29,8 @@ int CloseLoader() {
     cl_platform_id platform = nullptr;
     cl_device_id device = nullptr;
     if (FIND(loader, clGetPlatformIDs)(1, &platform, nullptr) != CL_SUCCESS) return 3;
-    if (FIND(loader, clGetDeviceIDs)(platform, CL_DEVICE_TYPE_ALL, 1, &device, nullptr) != CL_SUCCESS) return 4;
+    if (FIND(loader, clGetDeviceIDs)(platform, CL_DEVICE_TYPE_ALL, 1, &device, nullptr) != CL_SUCCESS)
+      return 4;
     dlclose(loader);
   }
   return 0;
@@ -48,7 +50,8 @@ int ExitUnderThreads() {
       const cl_uint zero = 0;
       for (;;) {
         cl_event event = nullptr;
-        if (clEnqueueFillBuffer(queue, buffer, &zero, 4, 0, 4096, 0, nullptr, &event) == CL_SUCCESS) clReleaseEvent(event);
+        if (clEnqueueFillBuffer(queue, buffer, &zero, 4, 0, 4096, 0, nullptr, &event) == CL_SUCCESS)
+          clReleaseEvent(event);
         if (++enqueued % 50 == 0) clFinish(queue);
       }
     }).detach();

@@ -16,13 +16,16 @@ class Programs : public OpenCl {
   }
   cl_build_status BuildStatus(cl_program program) {
     cl_build_status status = 1234;
-    EXPECT_EQ(clGetProgramBuildInfo(program, device, CL_PROGRAM_BUILD_STATUS, sizeof status, &status, nullptr), CL_SUCCESS);
+    EXPECT_EQ(
+        clGetProgramBuildInfo(program, device, CL_PROGRAM_BUILD_STATUS, sizeof status, &status, nullptr),
+        CL_SUCCESS);
     return status;
   }
 };
 
 TEST_F(Programs, SourceIsJoinedAndShown) {
-  const char* parts[] = {"kernel void null_add(global uint* data, ", "uint value) { data[get_global_id(0)] += value; }XXXX"};
+  const char* parts[] = {"kernel void null_add(global uint* data, ",
+                         "uint value) { data[get_global_id(0)] += value; }XXXX"};
   const size_t lengths[] = {0, std::strlen(parts[1]) - 4};
   cl_int error = -1;
   cl_program program = clCreateProgramWithSource(context, 2, parts, lengths, &error);
@@ -137,7 +140,8 @@ TEST_F(Programs, BinariesGoRound) {
   const size_t global = 16;
   EXPECT_EQ(clSetKernelArg(kernel, 0, sizeof buffer, &buffer), CL_SUCCESS);
   EXPECT_EQ(clSetKernelArg(kernel, 1, sizeof value, &value), CL_SUCCESS);
-  EXPECT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 0, nullptr, nullptr), CL_SUCCESS);
+  EXPECT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 0, nullptr, nullptr),
+            CL_SUCCESS);
   EXPECT_EQ(Read<cl_uint>(buffer, 16), Count(16, 3));
   clReleaseMemObject(buffer);
   clReleaseKernel(kernel);
@@ -150,14 +154,17 @@ TEST_F(Programs, BinariesGoRound) {
 
 TEST_F(Programs, CompileWithAHeaderThenLink) {
   const char* header_text = "#define STEP 5u\n";
-  const char* source = "#include \"given/step.h\"\nkernel void stepped(global uint* data) { data[get_global_id(0)] += STEP; }\n";
+  const char* source =
+      "#include \"given/step.h\"\nkernel void stepped(global uint* data) { data[get_global_id(0)] += STEP; "
+      "}\n";
   cl_int error = -1;
   cl_program header = clCreateProgramWithSource(context, 1, &header_text, nullptr, &error);
   cl_program compiled = clCreateProgramWithSource(context, 1, &source, nullptr, &error);
   const char* name = "given/step.h";
   ASSERT_EQ(clCompileProgram(compiled, 1, &device, "", 1, &header, &name, nullptr, nullptr), CL_SUCCESS);
   EXPECT_EQ(clCreateKernel(compiled, "stepped", &error), nullptr);
-  EXPECT_EQ(error, OnVGpu() ? CL_INVALID_PROGRAM_EXECUTABLE : CL_INVALID_KERNEL_NAME);  // PoCL 3.1 gives the latter
+  EXPECT_EQ(error,
+            OnVGpu() ? CL_INVALID_PROGRAM_EXECUTABLE : CL_INVALID_KERNEL_NAME);  // PoCL 3.1 gives the latter
   cl_program linked = clLinkProgram(context, 1, &device, "", 1, &compiled, nullptr, nullptr, &error);
   ASSERT_EQ(error, CL_SUCCESS);
   EXPECT_EQ(clReleaseProgram(compiled), CL_SUCCESS);
@@ -167,7 +174,8 @@ TEST_F(Programs, CompileWithAHeaderThenLink) {
   Write(buffer, Count(16));
   const size_t global = 16;
   EXPECT_EQ(clSetKernelArg(kernel, 0, sizeof buffer, &buffer), CL_SUCCESS);
-  EXPECT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 0, nullptr, nullptr), CL_SUCCESS);
+  EXPECT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 0, nullptr, nullptr),
+            CL_SUCCESS);
   EXPECT_EQ(Read<cl_uint>(buffer, 16), HasCompiler() ? Count(16, 5) : Count(16));
   clReleaseMemObject(buffer);
   clReleaseKernel(kernel);

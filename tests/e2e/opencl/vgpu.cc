@@ -51,7 +51,9 @@ TEST_F(VGpu, OffersOnlyWhatItCan) {
   cl_uint formats = 1;
   EXPECT_EQ(clGetSupportedImageFormats(context, 0, CL_MEM_OBJECT_IMAGE2D, 0, nullptr, &formats), CL_SUCCESS);
   EXPECT_EQ(formats, 0u);
-  EXPECT_EQ(clEnqueueNativeKernel(queue, [](void*) {}, nullptr, 0, 0, nullptr, nullptr, 0, nullptr, nullptr), CL_INVALID_OPERATION);
+  EXPECT_EQ(clEnqueueNativeKernel(
+                queue, [](void*) {}, nullptr, 0, 0, nullptr, nullptr, 0, nullptr, nullptr),
+            CL_INVALID_OPERATION);
 }
 
 TEST_F(VGpu, GarbageIsRefused) {
@@ -68,7 +70,9 @@ TEST_F(VGpu, AForkedChildStartsAnew) {
   if (child == 0) {
     // Nothing of gtest from here: only the exit status speaks.
     cl_uint word = 0;
-    if (clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, 4, &word, 0, nullptr, nullptr) != CL_INVALID_COMMAND_QUEUE) _exit(1);
+    if (clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, 4, &word, 0, nullptr, nullptr) !=
+        CL_INVALID_COMMAND_QUEUE)
+      _exit(1);
     if (clRetainContext(context) != CL_INVALID_CONTEXT) _exit(2);
     cl_device_id own = nullptr;
     if (clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 1, &own, nullptr) != CL_SUCCESS) _exit(3);
@@ -95,7 +99,8 @@ TEST_F(VGpu, AForkedChildStartsAnew) {
 TEST_F(VGpu, DISABLED_LosingTheDeviceEndsEverything) {
   static std::atomic<int> notified, completed;
   cl_int error = -1;
-  cl_context watched = clCreateContext(nullptr, 1, &device, [](const char*, const void*, size_t, void*) { ++notified; }, nullptr, &error);
+  cl_context watched = clCreateContext(
+      nullptr, 1, &device, [](const char*, const void*, size_t, void*) { ++notified; }, nullptr, &error);
   ASSERT_EQ(error, CL_SUCCESS);
   cl_command_queue commands = clCreateCommandQueue(watched, device, 0, &error);
   ASSERT_EQ(error, CL_SUCCESS);
@@ -105,8 +110,11 @@ TEST_F(VGpu, DISABLED_LosingTheDeviceEndsEverything) {
   ASSERT_EQ(error, CL_SUCCESS);
   std::vector<cl_uint> target(1u << 18);
   cl_event read = nullptr;
-  ASSERT_EQ(clEnqueueReadBuffer(commands, buffer, CL_FALSE, 0, 1u << 20, target.data(), 1, &gate, &read), CL_SUCCESS);
-  ASSERT_EQ(clSetEventCallback(read, CL_COMPLETE, [](cl_event, cl_int status, void*) { completed = status; }, nullptr), CL_SUCCESS);
+  ASSERT_EQ(clEnqueueReadBuffer(commands, buffer, CL_FALSE, 0, 1u << 20, target.data(), 1, &gate, &read),
+            CL_SUCCESS);
+  ASSERT_EQ(clSetEventCallback(
+                read, CL_COMPLETE, [](cl_event, cl_int status, void*) { completed = status; }, nullptr),
+            CL_SUCCESS);
   const cl_uint zero = 0;
   EXPECT_TRUE(Eventually([&] {
     clEnqueueFillBuffer(queue, buffer, &zero, 4, 0, 64, 0, nullptr, nullptr);

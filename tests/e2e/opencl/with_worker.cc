@@ -46,8 +46,10 @@ struct Arguments {
 };
 
 [[noreturn]] void Usage(const char* why) {
-  std::fprintf(stderr, "with_worker: %s\nusage: with_worker --icd LIBRARY [--backend opencl|null] [--memory BYTES] "
-                       "[--devices N] [--kill-after N] -- COMMAND...\n", why);
+  std::fprintf(stderr,
+               "with_worker: %s\nusage: with_worker --icd LIBRARY [--backend opencl|null] [--memory BYTES] "
+               "[--devices N] [--kill-after N] -- COMMAND...\n",
+               why);
   std::exit(2);
 }
 
@@ -61,12 +63,18 @@ Arguments Parse(int argc, char** argv) {
     }
     if (++i == argc) Usage("a value is missing");
     const std::string value = argv[i];
-    if (name == "--icd") arguments.icd = value;
-    else if (name == "--backend") arguments.backend = value;
-    else if (name == "--memory") { if (!ParseSize(value, &arguments.memory_bytes)) Usage("not a size"); }
-    else if (name == "--devices") arguments.devices = std::stoull(value);
-    else if (name == "--kill-after") arguments.kill_after = std::stoull(value);
-    else Usage("unknown option");
+    if (name == "--icd")
+      arguments.icd = value;
+    else if (name == "--backend")
+      arguments.backend = value;
+    else if (name == "--memory") {
+      if (!ParseSize(value, &arguments.memory_bytes)) Usage("not a size");
+    } else if (name == "--devices")
+      arguments.devices = std::stoull(value);
+    else if (name == "--kill-after")
+      arguments.kill_after = std::stoull(value);
+    else
+      Usage("unknown option");
   }
   if (arguments.icd.empty() || arguments.command.empty()) Usage("--icd and a command are needed");
   arguments.command.push_back(nullptr);
@@ -103,7 +111,8 @@ class VGpu {
       pollfd ready{listener_.socket.get(), POLLIN, 0};
       poll(&ready, 1, -1);
       UniqueFd socket(accept4(listener_.socket.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-      if (socket.valid()) std::thread([this, s = std::move(socket)]() mutable { Serve(std::move(s)); }).detach();
+      if (socket.valid())
+        std::thread([this, s = std::move(socket)]() mutable { Serve(std::move(s)); }).detach();
     }
   }
 
@@ -111,7 +120,8 @@ class VGpu {
     session::ServerLimits limits;
     limits.memory_limit_bytes = arguments_.memory_bytes;
     auto client = session::ServerSession::Accept(
-        std::move(socket), limits, [this](const std::string& vgpu, const std::string& grant) -> Result<session::GrantKey> {
+        std::move(socket), limits,
+        [this](const std::string& vgpu, const std::string& grant) -> Result<session::GrantKey> {
           if (vgpu == target_.vgpu && grant == target_.grant) return target_.key;
           return Error{Code::kNotFound, "unknown grant"};
         });
@@ -166,12 +176,14 @@ int Main(int argc, char** argv) {
     targets.push_back(vgpus.emplace_back(driver.get(), arguments, target).target());
   }
   const std::string attach = folder + "/attach";
-  if (auto status = session::WriteAttachFile(attach, targets); !status.ok()) Usage(status.error().message.c_str());
+  if (auto status = session::WriteAttachFile(attach, targets); !status.ok())
+    Usage(status.error().message.c_str());
   setenv(session::kAttachEnv, attach.c_str(), 1);
   setenv("OCL_ICD_VENDORS", folder.c_str(), 1);
 
   pid_t child = 0;
-  int status = posix_spawnp(&child, arguments.command[0], nullptr, nullptr, arguments.command.data(), environ);
+  int status =
+      posix_spawnp(&child, arguments.command[0], nullptr, nullptr, arguments.command.data(), environ);
   if (status != 0) Usage(std::strerror(status));
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }

@@ -1,4 +1,5 @@
-// What the test programs share: the first device, a context, a queue, a program, and errors that name the call.
+// What the test programs share: the first device, a context, a queue, a program, and errors that name the
+// call.
 #pragma once
 
 #define CL_TARGET_OPENCL_VERSION 120

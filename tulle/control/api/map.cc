@@ -10,9 +10,7 @@ namespace {
 
 using google::protobuf::util::TimeUtil;
 
-google::protobuf::Timestamp ToProtoTime(WallMicros us) {
-  return TimeUtil::MicrosecondsToTimestamp(us);
-}
+google::protobuf::Timestamp ToProtoTime(WallMicros us) { return TimeUtil::MicrosecondsToTimestamp(us); }
 // Zero when not set; out of range stays what arithmetic makes of it, nobody but people reads it.
 WallMicros FromProtoTime(const google::protobuf::Timestamp& time) {
   return static_cast<WallMicros>(static_cast<std::uint64_t>(time.seconds()) * 1'000'000u) +

@@ -49,14 +49,9 @@ void Fill(Message* message, int* next) {
       case FieldDescriptor::CPPTYPE_UINT32:
         reflection->SetUInt32(message, field, static_cast<std::uint32_t>(n));
         break;
-      case FieldDescriptor::CPPTYPE_FLOAT:
-        reflection->SetFloat(message, field, static_cast<float>(n));
-        break;
-      case FieldDescriptor::CPPTYPE_BOOL:
-        reflection->SetBool(message, field, true);
-        break;
-      default:
-        FAIL() << "teach Fill about " << field->full_name();
+      case FieldDescriptor::CPPTYPE_FLOAT: reflection->SetFloat(message, field, static_cast<float>(n)); break;
+      case FieldDescriptor::CPPTYPE_BOOL: reflection->SetBool(message, field, true); break;
+      default: FAIL() << "teach Fill about " << field->full_name();
     }
   }
 }

@@ -16,13 +16,9 @@ constexpr char kPlaced[] = "Placed";
 constexpr char kReady[] = "Ready";
 constexpr char kHeld[] = "Held";
 
-Error Refusal(Code code, std::string message) {
-  return Error{.code = code, .message = std::move(message)};
-}
+Error Refusal(Code code, std::string message) { return Error{.code = code, .message = std::move(message)}; }
 
-std::string Cut(const std::string& text, std::size_t bytes) {
-  return text.substr(0, bytes);
-}
+std::string Cut(const std::string& text, std::size_t bytes) { return text.substr(0, bytes); }
 
 std::string Seconds(Duration duration) {
   return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(duration).count()) + " s";
@@ -32,9 +28,7 @@ void KeepEarliest(std::optional<Instant>* earliest, const std::optional<Instant>
   if (other && (!*earliest || *other < **earliest)) *earliest = other;
 }
 
-bool IsDue(const std::optional<Instant>& at, Instant now) {
-  return at && *at <= now;
-}
+bool IsDue(const std::optional<Instant>& at, Instant now) { return at && *at <= now; }
 
 template <typename State>
 Record RecordOf(const State& state) {
@@ -636,9 +630,7 @@ void Core::ApplyReport(VGpuState& vgpu, const VGpuReport& report) {
     return;
   }
   switch (report.state) {
-    case ReportedState::kCreating:
-      SetPhase(vgpu, VGpuPhase::kCreating);
-      break;
+    case ReportedState::kCreating: SetPhase(vgpu, VGpuPhase::kCreating); break;
     case ReportedState::kReady:
       SetPhase(vgpu, VGpuPhase::kReady);
       vgpu.accepted.clear();
@@ -651,9 +643,7 @@ void Core::ApplyReport(VGpuState& vgpu, const VGpuReport& report) {
     case ReportedState::kFailed:
       Fail(vgpu, "Failed", report.message.empty() ? "failed" : Cut(report.message, kMaxMessageBytes));
       break;
-    case ReportedState::kDeleted:
-      Fail(vgpu, "Ended", "ended on its node without being asked to");
-      break;
+    case ReportedState::kDeleted: Fail(vgpu, "Ended", "ended on its node without being asked to"); break;
   }
   if (ClaimState* claim = claims_.Find(vgpu.record.claim_uid)) Reconcile(*claim);
   // Its node holds nothing of it any more, so nothing needs to be waited for.

@@ -89,9 +89,7 @@ class Simulation {
     switch (random_.Below(16)) {
       case 0:
       case 1:
-      case 2:
-        Create();
-        break;
+      case 2: Create(); break;
       case 3:
         if (!claims_.empty()) Do(DeleteClaim{NextCall(), "t", Pick(claims_)});
         break;
@@ -115,18 +113,12 @@ class Simulation {
       case 7:
         if (!claims_.empty() && Chance(3)) Do(DetachClaim{NextCall(), "t", Pick(claims_)});
         break;
-      case 8:
-        Disturb(Pick(nodes_));
-        break;
+      case 8: Disturb(Pick(nodes_)); break;
       case 9:
         if (Chance(12)) Restart();
         break;
-      case 10:
-        Advance(std::chrono::milliseconds(random_.Below(Chance(10) ? 120'000 : 3'000)));
-        break;
-      default:
-        Obey(Pick(nodes_));
-        break;
+      case 10: Advance(std::chrono::milliseconds(random_.Below(Chance(10) ? 120'000 : 3'000))); break;
+      default: Obey(Pick(nodes_)); break;
     }
   }
 
@@ -149,9 +141,7 @@ class Simulation {
   // One fault, or the mending of one.
   void Disturb(SimNode& node) {
     switch (random_.Below(6)) {
-      case 0:
-        Disconnect(node);
-        break;
+      case 0: Disconnect(node); break;
       case 1:
         Disconnect(node);
         node.running.clear();  // the daemon died with all its workers
@@ -170,9 +160,7 @@ class Simulation {
           Do(NodeLeaving{*node.link, "bye"});
         }
         break;
-      default:
-        Connect(node);
-        break;
+      default: Connect(node); break;
     }
   }
 

@@ -6,68 +6,49 @@ namespace tulle::control {
 
 const char* Name(DeviceApi api) {
   switch (api) {
-    case DeviceApi::kOpenCl:
-      return "OPENCL";
-    case DeviceApi::kCuda:
-      return "CUDA";
-    case DeviceApi::kUnspecified:
-      break;
+    case DeviceApi::kOpenCl: return "OPENCL";
+    case DeviceApi::kCuda: return "CUDA";
+    case DeviceApi::kUnspecified: break;
   }
   return "UNSPECIFIED";
 }
 
 const char* Name(PerformanceLevel level) {
   switch (level) {
-    case PerformanceLevel::kBestEffort:
-      return "BEST_EFFORT";
-    case PerformanceLevel::kBurst:
-      return "BURST";
-    case PerformanceLevel::kGuaranteed:
-      return "GUARANTEED";
-    case PerformanceLevel::kDedicated:
-      return "DEDICATED";
-    case PerformanceLevel::kUnspecified:
-      break;
+    case PerformanceLevel::kBestEffort: return "BEST_EFFORT";
+    case PerformanceLevel::kBurst: return "BURST";
+    case PerformanceLevel::kGuaranteed: return "GUARANTEED";
+    case PerformanceLevel::kDedicated: return "DEDICATED";
+    case PerformanceLevel::kUnspecified: break;
   }
   return "UNSPECIFIED";
 }
 
 const char* Name(ClaimPhase phase) {
   switch (phase) {
-    case ClaimPhase::kPending:
-      return "PENDING";
-    case ClaimPhase::kBound:
-      return "BOUND";
-    case ClaimPhase::kReleased:
-      return "RELEASED";
-    case ClaimPhase::kFailed:
-      return "FAILED";
+    case ClaimPhase::kPending: return "PENDING";
+    case ClaimPhase::kBound: return "BOUND";
+    case ClaimPhase::kReleased: return "RELEASED";
+    case ClaimPhase::kFailed: return "FAILED";
   }
   return "UNSPECIFIED";
 }
 
 const char* Name(VGpuPhase phase) {
   switch (phase) {
-    case VGpuPhase::kCreating:
-      return "CREATING";
-    case VGpuPhase::kReady:
-      return "READY";
-    case VGpuPhase::kFailed:
-      return "FAILED";
-    case VGpuPhase::kDeleting:
-      return "DELETING";
+    case VGpuPhase::kCreating: return "CREATING";
+    case VGpuPhase::kReady: return "READY";
+    case VGpuPhase::kFailed: return "FAILED";
+    case VGpuPhase::kDeleting: return "DELETING";
   }
   return "UNSPECIFIED";
 }
 
 const char* Name(NodeState state) {
   switch (state) {
-    case NodeState::kReady:
-      return "READY";
-    case NodeState::kNotReady:
-      return "NOT_READY";
-    case NodeState::kLeft:
-      return "LEFT";
+    case NodeState::kReady: return "READY";
+    case NodeState::kNotReady: return "NOT_READY";
+    case NodeState::kLeft: return "LEFT";
   }
   return "UNSPECIFIED";
 }

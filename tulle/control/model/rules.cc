@@ -113,13 +113,10 @@ std::uint32_t ReservedComputePercent(PerformanceLevel level, std::uint32_t compu
 bool MayBecome(ClaimPhase from, ClaimPhase to) {
   using enum ClaimPhase;
   switch (from) {
-    case kPending:
-      return IsOneOf(to, {kBound, kReleased, kFailed});
-    case kBound:
-      return IsOneOf(to, {kReleased, kFailed});
+    case kPending: return IsOneOf(to, {kBound, kReleased, kFailed});
+    case kBound: return IsOneOf(to, {kReleased, kFailed});
     case kReleased:
-    case kFailed:
-      return false;
+    case kFailed: return false;
   }
   return false;
 }
@@ -127,14 +124,10 @@ bool MayBecome(ClaimPhase from, ClaimPhase to) {
 bool MayBecome(VGpuPhase from, VGpuPhase to) {
   using enum VGpuPhase;
   switch (from) {
-    case kCreating:
-      return IsOneOf(to, {kReady, kFailed, kDeleting});
-    case kReady:
-      return IsOneOf(to, {kCreating, kFailed, kDeleting});  // kCreating: its node makes it anew
-    case kFailed:
-      return to == kDeleting;
-    case kDeleting:
-      return false;
+    case kCreating: return IsOneOf(to, {kReady, kFailed, kDeleting});
+    case kReady: return IsOneOf(to, {kCreating, kFailed, kDeleting});  // kCreating: its node makes it anew
+    case kFailed: return to == kDeleting;
+    case kDeleting: return false;
   }
   return false;
 }
@@ -142,12 +135,9 @@ bool MayBecome(VGpuPhase from, VGpuPhase to) {
 bool MayBecome(NodeState from, NodeState to) {
   using enum NodeState;
   switch (from) {
-    case kReady:
-      return IsOneOf(to, {kNotReady, kLeft});
-    case kNotReady:
-      return IsOneOf(to, {kReady, kLeft});
-    case kLeft:
-      return to == kReady;
+    case kReady: return IsOneOf(to, {kNotReady, kLeft});
+    case kNotReady: return IsOneOf(to, {kReady, kLeft});
+    case kLeft: return to == kReady;
   }
   return false;
 }

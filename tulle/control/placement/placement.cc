@@ -75,9 +75,7 @@ struct Demand {
   bool alone = false;
 };
 
-bool MemoryFits(const Room& room, const Demand& demand) {
-  return room.memory >= demand.memory;
-}
+bool MemoryFits(const Room& room, const Demand& demand) { return room.memory >= demand.memory; }
 bool ComputeFits(const Room& room, const Demand& demand) {
   return room.compute >= demand.compute && (!demand.alone || room.neighbours == 0);
 }

@@ -37,9 +37,7 @@ void Append(Actions* to, Actions from) {
 Controller::Controller(ControllerOptions options, Store& store, const Clock& clock, Random& random)
     : options_(std::move(options)), store_(store), clock_(clock), random_(random) {}
 
-Controller::~Controller() {
-  Stop();
-}
+Controller::~Controller() { Stop(); }
 
 Status Controller::Start() {
   TULLE_ASSIGN_OR_RETURN(StoredState state, LoadState(store_));
@@ -83,9 +81,7 @@ HoldId Controller::Hold(OpenHold event, std::shared_ptr<HoldListener> listener) 
   return hold;
 }
 
-void Controller::EndHold(HoldId hold) {
-  Submit({.event = CloseHold{hold}, .hold = hold});
-}
+void Controller::EndHold(HoldId hold) { Submit({.event = CloseHold{hold}, .hold = hold}); }
 
 LinkId Controller::OpenLink(std::shared_ptr<LinkListener> listener) {
   const std::uint64_t id = next_id_.fetch_add(1);

@@ -53,8 +53,6 @@ void EventLog::Add(const std::shared_ptr<Watcher>& watcher) {
   if (closed) watcher->OnClosed(*closed);
 }
 
-void EventLog::Remove(const std::shared_ptr<Watcher>& watcher) {
-  state_.lock()->watchers.erase(watcher);
-}
+void EventLog::Remove(const std::shared_ptr<Watcher>& watcher) { state_.lock()->watchers.erase(watcher); }
 
 }  // namespace tulle::control

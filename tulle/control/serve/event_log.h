@@ -25,9 +25,7 @@ inline std::uint64_t VersionOf(const Resource& resource) {
 inline const std::string& TenantOf(const Resource& resource) {
   return std::visit([](const auto& r) -> const std::string& { return r.metadata.tenant; }, resource);
 }
-inline Kind KindOf(const Resource& resource) {
-  return static_cast<Kind>(resource.index() + 1);
-}
+inline Kind KindOf(const Resource& resource) { return static_cast<Kind>(resource.index() + 1); }
 
 class EventLog {
  public:

@@ -27,38 +27,22 @@ struct ConnectCode {
 // As the Connect protocol maps them.
 ConnectCode ToConnect(Code code) {
   switch (code) {
-    case Code::kCancelled:
-      return {"canceled", 499};
-    case Code::kUnknown:
-      return {"unknown", 500};
-    case Code::kInvalidArgument:
-      return {"invalid_argument", 400};
-    case Code::kDeadlineExceeded:
-      return {"deadline_exceeded", 504};
-    case Code::kNotFound:
-      return {"not_found", 404};
-    case Code::kAlreadyExists:
-      return {"already_exists", 409};
-    case Code::kPermissionDenied:
-      return {"permission_denied", 403};
-    case Code::kResourceExhausted:
-      return {"resource_exhausted", 429};
-    case Code::kFailedPrecondition:
-      return {"failed_precondition", 400};
-    case Code::kAborted:
-      return {"aborted", 409};
-    case Code::kOutOfRange:
-      return {"out_of_range", 400};
-    case Code::kUnimplemented:
-      return {"unimplemented", 501};
-    case Code::kInternal:
-      return {"internal", 500};
-    case Code::kUnavailable:
-      return {"unavailable", 503};
-    case Code::kDataLoss:
-      return {"data_loss", 500};
-    case Code::kUnauthenticated:
-      return {"unauthenticated", 401};
+    case Code::kCancelled: return {"canceled", 499};
+    case Code::kUnknown: return {"unknown", 500};
+    case Code::kInvalidArgument: return {"invalid_argument", 400};
+    case Code::kDeadlineExceeded: return {"deadline_exceeded", 504};
+    case Code::kNotFound: return {"not_found", 404};
+    case Code::kAlreadyExists: return {"already_exists", 409};
+    case Code::kPermissionDenied: return {"permission_denied", 403};
+    case Code::kResourceExhausted: return {"resource_exhausted", 429};
+    case Code::kFailedPrecondition: return {"failed_precondition", 400};
+    case Code::kAborted: return {"aborted", 409};
+    case Code::kOutOfRange: return {"out_of_range", 400};
+    case Code::kUnimplemented: return {"unimplemented", 501};
+    case Code::kInternal: return {"internal", 500};
+    case Code::kUnavailable: return {"unavailable", 503};
+    case Code::kDataLoss: return {"data_loss", 500};
+    case Code::kUnauthenticated: return {"unauthenticated", 401};
   }
   return {"unknown", 500};
 }

@@ -17,9 +17,7 @@ constexpr std::size_t kMaxReferenceBytes = 128;  // of a name or uid in a reques
 
 using google::protobuf::Message;
 
-Error Invalid(const std::string& what) {
-  return Error{.code = Code::kInvalidArgument, .message = what};
-}
+Error Invalid(const std::string& what) { return Error{.code = Code::kInvalidArgument, .message = what}; }
 
 Error ControllerGone() {
   return Error{.code = Code::kUnavailable,

@@ -12,16 +12,11 @@ constexpr std::uint32_t kFormat = 1;
 
 const char* PrefixOf(Kind kind) {
   switch (kind) {
-    case Kind::kClaim:
-      return "claim/";
-    case Kind::kVGpu:
-      return "vgpu/";
-    case Kind::kGpu:
-      return "gpu/";
-    case Kind::kNode:
-      return "node/";
-    case Kind::kInstance:
-      break;  // not kept
+    case Kind::kClaim: return "claim/";
+    case Kind::kVGpu: return "vgpu/";
+    case Kind::kGpu: return "gpu/";
+    case Kind::kNode: return "node/";
+    case Kind::kInstance: break;  // not kept
   }
   TULLE_CHECK(false);
 }
@@ -45,12 +40,8 @@ std::string Encode(const VGpuRecord& record) {
   }
   return stored.SerializeAsString();
 }
-std::string Encode(const Gpu& gpu) {
-  return ToProto(gpu).SerializeAsString();
-}
-std::string Encode(const Node& node) {
-  return ToProto(node).SerializeAsString();
-}
+std::string Encode(const Gpu& gpu) { return ToProto(gpu).SerializeAsString(); }
+std::string Encode(const Node& node) { return ToProto(node).SerializeAsString(); }
 
 // The record of one entry; nothing when its bytes are not one.
 std::optional<Record> Decode(const std::string& key, const std::string& value) {

@@ -22,16 +22,16 @@ namespace tulle::gpu {
 
 // One command as a backend gets it. Views are valid during Submit only, except where said.
 struct Command {
-  std::uint16_t opcode = 0;        // of kCommands with Place::kDevice, or of kExecCommands
-  bool wants_status = false;       // answer StatusReply though the row has no reply
+  std::uint16_t opcode = 0;   // of kCommands with Place::kDevice, or of kExecCommands
+  bool wants_status = false;  // answer StatusReply though the row has no reply
   std::uint64_t sequence = 0;
   ByteView body;
-  MutableByteView payload;         // bytes brought (Payload), or room for the bytes wanted (Wanted); valid until
-                                   // PayloadDone(sequence), or the reply to the command
-  MutableByteView memory;          // CreateBuffer: memory of size_bytes (page-aligned, zeroed) that the buffer must
-                                   // live in, valid until the buffer is destroyed; empty: the backend allocates.
-                                   // DestroyObject of a buffer is answered (the worker always asks, wants_status)
-                                   // when no command can touch that memory any more: it is used again from then on
+  MutableByteView payload;  // bytes brought (Payload), or room for the bytes wanted (Wanted); valid until
+                            // PayloadDone(sequence), or the reply to the command
+  MutableByteView memory;   // CreateBuffer: memory of size_bytes (page-aligned, zeroed) that the buffer must
+                            // live in, valid until the buffer is destroyed; empty: the backend allocates.
+                            // DestroyObject of a buffer is answered (the worker always asks, wants_status)
+                            // when no command can touch that memory any more: it is used again from then on
 };
 
 // Where a backend reports. Thread-safe: drivers call from their own threads. Never blocks for long; the
@@ -40,7 +40,8 @@ class Completions {
  public:
   virtual ~Completions() = default;
   // The answer to a command; `payload_bytes` of the command's `payload` room have been filled.
-  virtual void Reply(std::uint16_t opcode, std::uint64_t sequence, ByteView body, std::uint64_t payload_bytes) = 0;
+  virtual void Reply(std::uint16_t opcode, std::uint64_t sequence, ByteView body,
+                     std::uint64_t payload_bytes) = 0;
   // EventsCompleted, CommandFailed.
   virtual void Notice(std::uint16_t opcode, ByteView body) = 0;
   // The payload that the command brought is no longer needed. Exactly once for each command that brought any.
@@ -83,31 +84,32 @@ class Backend {
 
 // One GPU as a probe found it.
 struct DeviceInfo {
-  std::uint32_t index = 0;          // position in the probe; stable while the host's drivers are
-  std::string api;                  // "OPENCL"
-  std::string name;                 // as the vendor has it
+  std::uint32_t index = 0;  // position in the probe; stable while the host's drivers are
+  std::string api;          // "OPENCL"
+  std::string name;         // as the vendor has it
   std::string vendor;
-  std::string platform;             // of the native driver
+  std::string platform;  // of the native driver
   std::string driver_version;
-  std::string type;                 // "CPU", "GPU", "ACCELERATOR"
+  std::string type;  // "CPU", "GPU", "ACCELERATOR"
   std::uint64_t memory_bytes = 0;
   std::uint64_t max_allocation_bytes = 0;
   std::uint32_t compute_units = 0;
   std::uint32_t clock_mhz = 0;
   std::uint64_t memory_bandwidth_bytes_per_s = 0;  // measured; 0: not measured
-  bool protects_memory = false;     // kernels cannot reach the host process's memory
+  bool protects_memory = false;                    // kernels cannot reach the host process's memory
 };
 
 // Compiles away from running programs. Used once per process.
 struct CompileOutput {
-  std::int32_t status = 0;          // of clBuildProgram
+  std::int32_t status = 0;  // of clBuildProgram
   std::string log;
   ByteVector binary;
 };
 class Compiler {
  public:
   virtual ~Compiler() = default;
-  virtual CompileOutput Compile(wire::opencl::ProgramKind kind, ByteView text, const std::string& options) = 0;
+  virtual CompileOutput Compile(wire::opencl::ProgramKind kind, ByteView text,
+                                const std::string& options) = 0;
 };
 
 // A vendor's driver, loaded into this process: what an executor, a builder and a probe open. The factory

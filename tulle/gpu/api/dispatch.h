@@ -21,7 +21,8 @@ bool DispatchIn(const Table& table, const Command& command, wire::Arena& arena, 
       const std::uint64_t brought = []<typename T>(const Command& c) {
         std::uint64_t size = 0;
         T::ForEachField(T{}, [&](std::string_view, const auto& field) {
-          if constexpr (wire::internal::IsPayload<std::remove_cvref_t<decltype(field)>>::value) size = c.payload.size();
+          if constexpr (wire::internal::IsPayload<std::remove_cvref_t<decltype(field)>>::value)
+            size = c.payload.size();
         });
         return size;
       }.template operator()<M>(command);
@@ -46,13 +47,14 @@ wire::WireResult Dispatch(const Command& command, wire::Arena& arena, Handlers& 
   return result;
 }
 
-// True when `Handlers` has Run for every command that a device carries out: static_assert it beside a backend.
+// True when `Handlers` has Run for every command that a device carries out: static_assert it beside a
+// backend.
 template <typename Handlers>
 constexpr bool HandlesEveryDeviceCommand() {
   bool all = true;
   const auto check = [&](const auto& row) {
     using M = typename std::remove_cvref_t<decltype(row)>::Command;
-    constexpr bool handled = requires(Handlers& h, const M& m, const Command& c) { h.Run(m, c); };
+    constexpr bool handled = requires(Handlers & h, const M& m, const Command& c) { h.Run(m, c); };
     if (row.place == wire::Place::kDevice && row.mode != wire::Mode::kNotice && !handled) all = false;
   };
   wire::ForEachRow(wire::kCommands, check);

@@ -16,7 +16,8 @@ namespace tulle::gpu::isolated {
 bool WriteBuildFile(int fd, const wire::FrameHeader& header, ByteView body, ByteView payload);
 
 template <wire::Message M>
-bool WriteBuildFile(int fd, std::uint16_t opcode, const M& message, ByteView payload, std::uint16_t flags = 0) {
+bool WriteBuildFile(int fd, std::uint16_t opcode, const M& message, ByteView payload,
+                    std::uint16_t flags = 0) {
   ByteVector body(wire::EncodedSize(message));
   wire::Encode(message, body);
   wire::FrameHeader header;

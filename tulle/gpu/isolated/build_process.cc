@@ -31,7 +31,8 @@ class BuildProcess::Impl {
       epoll_event event = {};
       event.events = EPOLLIN;
       event.data.fd = fd;
-      if (epoll_ctl(poll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) return ErrnoError("watching a build", errno);
+      if (epoll_ctl(poll_.get(), EPOLL_CTL_ADD, fd, &event) != 0)
+        return ErrnoError("watching a build", errno);
     }
     return OkStatus();
   }
@@ -67,16 +68,20 @@ class BuildProcess::Impl {
 
  private:
   CompileOutput Judge(const sandbox::ExitStatus& exit) {
-    const auto failed = [](std::string log) { return CompileOutput{cl_status::kBuildProgramFailure, std::move(log), {}}; };
+    const auto failed = [](std::string log) {
+      return CompileOutput{cl_status::kBuildProgramFailure, std::move(log), {}};
+    };
     if (late_) {
       return failed("the build took longer than " + std::to_string(deadline_.count()) +
                     " s and was stopped; build smaller programs, or raise the build deadline of the node");
     }
-    if (exit.signal != 0 || exit.exit_code != 0) return failed("the compiler crashed: the builder " + exit.Text());
+    if (exit.signal != 0 || exit.exit_code != 0)
+      return failed("the compiler crashed: the builder " + exit.Text());
     auto file = ReadBuildFile(result_.get());
     wire::exec::CompileReply reply;
     wire::Arena arena;
-    if (!file.ok() || wire::Decode(file->body, file->payload.size(), arena, &reply) != wire::WireResult::kOk) {
+    if (!file.ok() ||
+        wire::Decode(file->body, file->payload.size(), arena, &reply) != wire::WireResult::kOk) {
       return failed("the builder's result cannot be read");
     }
     return {reply.status, std::string(reply.log.text), std::move(file->payload)};
@@ -90,7 +95,8 @@ class BuildProcess::Impl {
 BuildProcess::BuildProcess(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 BuildProcess::~BuildProcess() = default;
 
-Result<std::unique_ptr<BuildProcess>> BuildProcess::Start(sandbox::Launcher& launcher, const BuildOptions& options,
+Result<std::unique_ptr<BuildProcess>> BuildProcess::Start(sandbox::Launcher& launcher,
+                                                          const BuildOptions& options,
                                                           const BuildRequest& request) {
   const auto failed = [](const char* what) { return ErrnoError(what, errno); };
   const UniqueFd given(memfd_create("tulle program", MFD_CLOEXEC));

@@ -21,20 +21,21 @@ namespace tulle::gpu::isolated {
 
 struct BuildOptions {
   std::string binary = "/proc/self/exe";
-  std::vector<std::string> argv;          // {"tulle-worker", "--role=builder", ...}: must end in RunBuilder()
-  std::vector<std::string> environment;   // added to what drivers need anyway
-  std::vector<std::string> read_only_paths;  // seen in the jail besides the system's folders: a driver in /opt
+  std::vector<std::string> argv;         // {"tulle-worker", "--role=builder", ...}: must end in RunBuilder()
+  std::vector<std::string> environment;  // added to what drivers need anyway
+  std::vector<std::string>
+      read_only_paths;  // seen in the jail besides the system's folders: a driver in /opt
   std::uint32_t device_index = 0;
   std::chrono::seconds deadline{300};
   std::uint64_t address_space_bytes = 8ull << 30;  // LLVM maps far more than it uses
-  std::uint64_t cpu_seconds = 600;        // of each process in it
-  std::uint64_t tmp_bytes = 512ull << 20; // the builder's /tmp: compiler cache and objects
+  std::uint64_t cpu_seconds = 600;                 // of each process in it
+  std::uint64_t tmp_bytes = 512ull << 20;          // the builder's /tmp: compiler cache and objects
 };
 
 struct BuildRequest {
   wire::opencl::ProgramKind kind = wire::opencl::ProgramKind::kSource;
-  ByteView text;                          // source, or a binary
-  std::string_view options;               // of clBuildProgram
+  ByteView text;             // source, or a binary
+  std::string_view options;  // of clBuildProgram
 };
 
 class BuildProcess {

@@ -20,7 +20,8 @@ Result<CapturedOutput> CapturedOutput::Create(bool drop_when_full) {
   if (pipe2(fds, O_CLOEXEC) != 0) return ErrnoError("a pipe for a child's output", errno);
   CapturedOutput output{UniqueFd(fds[0]), UniqueFd(fds[1])};
   // The two ends are two open files: what the child does to its flags does not touch ours.
-  if (fcntl(fds[0], F_SETFL, O_NONBLOCK) != 0 || (drop_when_full && fcntl(fds[1], F_SETFL, O_NONBLOCK) != 0)) {
+  if (fcntl(fds[0], F_SETFL, O_NONBLOCK) != 0 ||
+      (drop_when_full && fcntl(fds[1], F_SETFL, O_NONBLOCK) != 0)) {
     return ErrnoError("a pipe for a child's output", errno);
   }
   return output;
@@ -41,7 +42,8 @@ bool CapturedOutput::Drain() {
 }
 
 std::string CapturedOutput::Tail(std::size_t max_bytes) const {
-  std::string tail = Printable(std::string_view(text_).substr(text_.size() - std::min(text_.size(), max_bytes)));
+  std::string tail =
+      Printable(std::string_view(text_).substr(text_.size() - std::min(text_.size(), max_bytes)));
   while (!tail.empty() && tail.back() == '\n') tail.pop_back();
   return tail;
 }

@@ -34,10 +34,13 @@ class Replies final : public Completions {
  public:
   Replies(RingIndices* indices, const RingBytes* bytes) : writer_(indices, bytes) {}
 
-  void Reply(std::uint16_t opcode, std::uint64_t sequence, ByteView body, std::uint64_t payload_bytes) override {
+  void Reply(std::uint16_t opcode, std::uint64_t sequence, ByteView body,
+             std::uint64_t payload_bytes) override {
     Write(RecordKind::kReply, opcode, sequence, body, payload_bytes);
   }
-  void Notice(std::uint16_t opcode, ByteView body) override { Write(RecordKind::kNotice, opcode, 0, body, 0); }
+  void Notice(std::uint16_t opcode, ByteView body) override {
+    Write(RecordKind::kNotice, opcode, 0, body, 0);
+  }
   void PayloadDone(std::uint64_t sequence) override { Write(RecordKind::kPayloadDone, 0, sequence, {}, 0); }
 
   void Write(RecordKind kind, std::uint16_t opcode, std::uint64_t sequence, ByteView body,
@@ -56,7 +59,8 @@ class Replies final : public Completions {
         header.flags = body.empty() ? 0 : kMoreFollows;
         while (writer_.TryWrite(header, piece) == RingResult::kNotNow) {
           if (writer_.MustWakeReader()) RingDoorbell();
-          if (writer_.AnnounceWait(piece.size()) == RingResult::kNotNow) FutexWait(writer_.wait_word(), 1, kLookAgainMs);
+          if (writer_.AnnounceWait(piece.size()) == RingResult::kNotNow)
+            FutexWait(writer_.wait_word(), 1, kLookAgainMs);
         }
       } while (!body.empty());
       wake = writer_.MustWakeReader();
@@ -76,7 +80,8 @@ MutableByteView Piece(const SharedMemory& memory, std::uint64_t offset_bytes, st
 }
 
 // Runs what lies in the ring. False: the ring is broken.
-bool RunBatch(RingReader& commands, const SharedMemory& arena, const SharedMemory& staging, Backend& backend) {
+bool RunBatch(RingReader& commands, const SharedMemory& arena, const SharedMemory& staging,
+              Backend& backend) {
   const auto make_room = [&] {
     if (commands.MustWakeWriter()) RingDoorbell();
   };
@@ -128,12 +133,13 @@ Result<Mappings> Map() {
 
 int RunExecutor(Driver& driver) {
   auto mapped = Map();
-  if (!mapped.ok() || mapped->rings.size_bytes() != kRingsFileBytes) return 2;  // not started by an ExecutorProcess
+  if (!mapped.ok() || mapped->rings.size_bytes() != kRingsFileBytes)
+    return 2;  // not started by an ExecutorProcess
   RingsHead& head = *reinterpret_cast<RingsHead*>(mapped->rings.bytes().data());
   Replies replies(&head.replies, &mapped->reply_bytes);
   const auto refuse = [&](const Error& error) {
-    replies.Write(RecordKind::kFailed, 0, 0, AsBytes(std::string_view(error.message).substr(0, kMaxRecordBodyBytes)),
-                  0);
+    replies.Write(RecordKind::kFailed, 0, 0,
+                  AsBytes(std::string_view(error.message).substr(0, kMaxRecordBodyBytes)), 0);
     return 1;
   };
 

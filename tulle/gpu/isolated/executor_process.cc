@@ -55,8 +55,8 @@ bool IsReply(std::uint16_t opcode, ByteView body, std::uint64_t payload_bytes, w
 
 class ExecutorProcess::Impl {
  public:
-  Impl(SharedMemory rings, RingBytes command_bytes, RingBytes reply_bytes, SharedMemory arena, Staging staging,
-       CapturedOutput output, UniqueFd doorbell)
+  Impl(SharedMemory rings, RingBytes command_bytes, RingBytes reply_bytes, SharedMemory arena,
+       Staging staging, CapturedOutput output, UniqueFd doorbell)
       : rings_(std::move(rings)),
         command_bytes_(std::move(command_bytes)),
         reply_bytes_(std::move(reply_bytes)),
@@ -77,14 +77,9 @@ class ExecutorProcess::Impl {
       RecordHeader header;
       ByteView body;
       switch (fault_.empty() ? replies_.Peek(&header, &body) : RingResult::kBroken) {
-        case RingResult::kBroken:
-          Fault("it damaged the reply ring");
-          return End();
-        case RingResult::kNotNow:
-          WakeWriterIfWaiting();
-          return hung_up_ ? End() : Receive::kNothing;
-        case RingResult::kOk:
-          break;
+        case RingResult::kBroken: Fault("it damaged the reply ring"); return End();
+        case RingResult::kNotNow: WakeWriterIfWaiting(); return hung_up_ ? End() : Receive::kNothing;
+        case RingResult::kOk: break;
       }
       const bool whole = Assemble(header, body);
       popped_bytes_ += header.size_bytes;
@@ -150,14 +145,9 @@ class ExecutorProcess::Impl {
       header.memory_bytes = submission.memory->size_bytes;
     }
     switch (commands_.TryWrite(header, submission.body)) {
-      case RingResult::kBroken:
-        Fault("it damaged the command ring");
-        return false;
-      case RingResult::kNotNow:
-        refused_body_bytes_ = submission.body.size();
-        return false;
-      case RingResult::kOk:
-        break;
+      case RingResult::kBroken: Fault("it damaged the command ring"); return false;
+      case RingResult::kNotNow: refused_body_bytes_ = submission.body.size(); return false;
+      case RingResult::kOk: break;
     }
     if (tracked) {
       const auto [entry, fresh] = under_way_.try_emplace(submission.sequence);
@@ -260,10 +250,12 @@ class ExecutorProcess::Impl {
         return false;
       case RecordKind::kReply: {
         const auto entry = under_way_.find(header.sequence);
-        if (entry == under_way_.end() || !entry->second.awaits_reply || entry->second.opcode != header.opcode) break;
+        if (entry == under_way_.end() || !entry->second.awaits_reply || entry->second.opcode != header.opcode)
+          break;
         UnderWay& command = entry->second;
         const std::uint64_t room = command.brings_payload ? 0 : command.payload.size_bytes();
-        if (header.payload_bytes > room || !IsReply(header.opcode, body_, header.payload_bytes, decoded_)) break;
+        if (header.payload_bytes > room || !IsReply(header.opcode, body_, header.payload_bytes, decoded_))
+          break;
         received->kind = Received::Kind::kReply;
         command.awaits_reply = false;
         --answers_due_;
@@ -279,11 +271,10 @@ class ExecutorProcess::Impl {
       case RecordKind::kNotice: {
         wire::CommandFailed failed;
         wire::opencl::EventsCompleted completed;
-        const bool good =
-            header.opcode == wire::kOpcodeOf<wire::CommandFailed>
-                ? wire::Decode(body_, 0, decoded_, &failed) == wire::WireResult::kOk
-                : header.opcode == wire::kOpcodeOf<wire::opencl::EventsCompleted> &&
-                      wire::Decode(body_, 0, decoded_, &completed) == wire::WireResult::kOk;
+        const bool good = header.opcode == wire::kOpcodeOf<wire::CommandFailed>
+                              ? wire::Decode(body_, 0, decoded_, &failed) == wire::WireResult::kOk
+                              : header.opcode == wire::kOpcodeOf<wire::opencl::EventsCompleted> &&
+                                    wire::Decode(body_, 0, decoded_, &completed) == wire::WireResult::kOk;
         if (!good) break;
         received->kind = Received::Kind::kNotice;
         received->sequence = 0;
@@ -299,8 +290,7 @@ class ExecutorProcess::Impl {
         received->kind = Received::Kind::kPayloadDone;
         return true;
       }
-      case RecordKind::kCommand:
-        break;
+      case RecordKind::kCommand: break;
     }
     Fault("it answered what was not asked, or not in the form of an answer");
     return false;
@@ -359,8 +349,9 @@ Result<std::unique_ptr<ExecutorProcess>> ExecutorProcess::Start(sandbox::Launche
   if (pipe2(doorbell, O_CLOEXEC | O_NONBLOCK) != 0) return ErrnoError("a pipe to an executor", errno);
   const UniqueFd doorbell_of_child(doorbell[1]);
 
-  auto impl = std::make_unique<Impl>(std::move(rings), std::move(command_bytes), std::move(reply_bytes),
-                                     std::move(arena), std::move(staging), std::move(output), UniqueFd(doorbell[0]));
+  auto impl =
+      std::make_unique<Impl>(std::move(rings), std::move(command_bytes), std::move(reply_bytes),
+                             std::move(arena), std::move(staging), std::move(output), UniqueFd(doorbell[0]));
   impl->head_.device_index = options.device_index;
   impl->head_.best_effort = launcher.best_effort() ? 1 : 0;
 

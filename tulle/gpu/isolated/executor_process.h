@@ -33,50 +33,53 @@ inline constexpr std::size_t kMaxInFlight = 1u << 16;
 
 struct ExecutorOptions {
   std::string binary = "/proc/self/exe";
-  std::vector<std::string> argv;          // {"tulle-worker", "--role=executor", ...}: must end in RunExecutor()
-  std::vector<std::string> environment;   // added to what drivers need anyway
-  std::vector<std::string> read_only_paths;  // seen in the jail besides the system's folders: a driver in /opt
-  std::uint32_t device_index = 0;         // of Driver::Probe
-  std::uint64_t arena_bytes = 0;          // device memory; sparse: costs what is touched
+  std::vector<std::string> argv;  // {"tulle-worker", "--role=executor", ...}: must end in RunExecutor()
+  std::vector<std::string> environment;  // added to what drivers need anyway
+  std::vector<std::string>
+      read_only_paths;             // seen in the jail besides the system's folders: a driver in /opt
+  std::uint32_t device_index = 0;  // of Driver::Probe
+  std::uint64_t arena_bytes = 0;   // device memory; sparse: costs what is touched
   std::uint64_t staging_bytes = 256ull << 20;  // payloads under way; sparse too
   std::uint64_t tmp_bytes = 256ull << 20;      // the executor's /tmp: drivers unpack binaries there
 };
 
 // One command. `body` has been checked (Decode, limits, handles, quota) by the caller.
 struct Submission {
-  std::uint16_t opcode = 0;      // of kCommands with Place::kDevice, or exec::LoadProgram
-  std::uint16_t flags = 0;       // wire::FrameFlag: kWantStatus asks for a StatusReply
-  std::uint64_t sequence = 0;    // names the command in its answers; not in use by another under way
-  ByteView body;                 // copied
-  StagingBlock payload;          // the bytes that it brings, or room for those that it wants; moved from on success
-  std::optional<Range> memory;   // CreateBuffer: where in the arena
+  std::uint16_t opcode = 0;    // of kCommands with Place::kDevice, or exec::LoadProgram
+  std::uint16_t flags = 0;     // wire::FrameFlag: kWantStatus asks for a StatusReply
+  std::uint64_t sequence = 0;  // names the command in its answers; not in use by another under way
+  ByteView body;               // copied
+  StagingBlock payload;  // the bytes that it brings, or room for those that it wants; moved from on success
+  std::optional<Range> memory;  // CreateBuffer: where in the arena
 };
 
 struct Received {
   enum class Kind {
     kReady,        // the device is open and the sandbox locked (commands may be submitted before)
-    kReply,        // `body` is a well-formed Reply of the row `opcode` (StatusReply where it has none), with `payload`
+    kReply,        // `body` is a well-formed Reply of the row `opcode` (StatusReply where it has none), with
+                   // `payload`
     kNotice,       // `body` is a well-formed EventsCompleted or CommandFailed; its handles are not checked
     kPayloadDone,  // the staging block that command `sequence` brought is free again
   };
   Kind kind = Kind::kReady;
   std::uint16_t opcode = 0;
-  std::uint64_t sequence = 0;    // the command's; 0 in a notice
-  ByteView body;                 // valid until the next TryReceive
-  StagingBlock payload;          // the reply's bytes, exactly as many as its body announces; the caller's to keep
+  std::uint64_t sequence = 0;  // the command's; 0 in a notice
+  ByteView body;               // valid until the next TryReceive
+  StagingBlock payload;  // the reply's bytes, exactly as many as its body announces; the caller's to keep
 };
 
 enum class Receive {
   kGot,
   kNothing,
-  kDead,     // the executor has ended, broke the protocol (and was killed), or could not start: see end_reason()
+  kDead,  // the executor has ended, broke the protocol (and was killed), or could not start: see end_reason()
 };
 
 class ExecutorProcess {
  public:
   // Returns as soon as the process runs; opening the device goes on (Received::Kind::kReady tells its end).
   // `launcher` must outlive it.
-  static Result<std::unique_ptr<ExecutorProcess>> Start(sandbox::Launcher& launcher, const ExecutorOptions& options);
+  static Result<std::unique_ptr<ExecutorProcess>> Start(sandbox::Launcher& launcher,
+                                                        const ExecutorOptions& options);
   ~ExecutorProcess();  // kills; every StagingBlock must have been given back
   ExecutorProcess(const ExecutorProcess&) = delete;
   ExecutorProcess& operator=(const ExecutorProcess&) = delete;
@@ -102,7 +105,8 @@ class ExecutorProcess {
 
   // --- replies ---
   Receive TryReceive(Received* received);
-  // Looks for replies for some microseconds, as long as that has paid off lately. True: TryReceive has something.
+  // Looks for replies for some microseconds, as long as that has paid off lately. True: TryReceive has
+  // something.
   bool SpinForReplies();
   // True: nothing is there, and wake_fd() will be readable when something is (a reply; room after Submit
   // returned false; the executor's end). False: take replies, or submit again, now.
@@ -110,12 +114,13 @@ class ExecutorProcess {
   // After poll(), whatever it said.
   void Awake();
   int wake_fd() const;
-  int death_fd() const;  // readable when the executor has ended; TryReceive then says kDead after the last reply
+  int death_fd()
+      const;  // readable when the executor has ended; TryReceive then says kDead after the last reply
 
   // --- life ---
   void Kill();
-  // For a person: "the executor was killed by signal 11 (Segmentation fault)", with the last lines it printed.
-  // Empty while it lives.
+  // For a person: "the executor was killed by signal 11 (Segmentation fault)", with the last lines it
+  // printed. Empty while it lives.
   const std::string& end_reason() const;
   std::uint64_t CpuTimeNs() const;  // all of its threads, in nanoseconds; thread-safe
   pid_t pid() const;

@@ -87,7 +87,8 @@ class ScriptedBackend final : public Backend {
   }
   // Completes the event with the sum of the bytes, later and from another thread when `more` is set.
   void Run(const wire::opencl::EnqueueWrite& write, const Command& command) {
-    const auto done = [this, bytes = command.payload, sequence = command.sequence, event = write.event.handle] {
+    const auto done = [this, bytes = command.payload, sequence = command.sequence,
+                       event = write.event.handle] {
       std::int32_t sum = 0;
       for (const std::byte b : bytes) sum += static_cast<std::int32_t>(b);
       completions_.PayloadDone(sequence);
@@ -118,8 +119,9 @@ class ScriptedBackend final : public Backend {
     }
     wire::exec::LoadProgramReply reply;
     reply.log.text = log;
-    const std::vector<wire::opencl::KernelInfo> kernels(order == "many kernels" ? wire::kMaxKernelsInProgram : 0,
-                                                        {.name = {"a_kernel_with_quite_a_long_name_for_a_kernel"}});
+    const std::vector<wire::opencl::KernelInfo> kernels(
+        order == "many kernels" ? wire::kMaxKernelsInProgram : 0,
+        {.name = {"a_kernel_with_quite_a_long_name_for_a_kernel"}});
     reply.kernels.items = kernels;
     SendReply(completions_, command.opcode, command.sequence, reply);
   }
@@ -168,9 +170,7 @@ int RunTakenOver(int number) {
   const auto say = [&](RecordHeader header, ByteView body = {}) {
     while (writer.TryWrite(header, body) == RingResult::kNotNow) sched_yield();
   };
-  const auto ring_doorbell = [] {
-    [[maybe_unused]] const ssize_t written = write(kDoorbellFd, "x", 1);
-  };
+  const auto ring_doorbell = [] { [[maybe_unused]] const ssize_t written = write(kDoorbellFd, "x", 1); };
   const auto kind = [](RecordKind k) { return static_cast<std::uint8_t>(k); };
   const ByteVector status(4);
   const ByteVector large(kMaxRecordBodyBytes);
@@ -185,7 +185,9 @@ int RunTakenOver(int number) {
     case 3: say({.opcode = finish, .kind = kind(RecordKind::kReply), .sequence = 77}, status); break;
     case 4: say({.opcode = read, .kind = kind(RecordKind::kReply), .sequence = 1}, status); break;
     case 5: say({.opcode = finish, .kind = kind(RecordKind::kReply), .sequence = 1}, large); break;
-    case 6: say({.opcode = finish, .kind = kind(RecordKind::kReply), .sequence = 1, .payload_bytes = 10}, status); break;
+    case 6:
+      say({.opcode = finish, .kind = kind(RecordKind::kReply), .sequence = 1, .payload_bytes = 10}, status);
+      break;
     case 7: {
       wire::opencl::EnqueueReadReply reply;
       reply.data.size_bytes = 101;
@@ -213,9 +215,13 @@ int RunTakenOver(int number) {
     case 15:
       while (true) {
         ring_doorbell();
-        say({.opcode = finish, .kind = kind(RecordKind::kReply), .flags = kMoreFollows, .sequence = 1}, large);
+        say({.opcode = finish, .kind = kind(RecordKind::kReply), .flags = kMoreFollows, .sequence = 1},
+            large);
       }
-    case 16: close(kDoorbellFd); pause(); break;
+    case 16:
+      close(kDoorbellFd);
+      pause();
+      break;
     case 17:
       while (true) {
         ring_doorbell();
@@ -279,11 +285,12 @@ class Isolated : public testing::Test {
   }
 
   template <wire::Message M>
-  bool TrySend(const M& message, std::uint16_t opcode, StagingBlock* payload = nullptr, std::uint16_t flags = 0,
-               std::optional<Range> memory = std::nullopt) {
+  bool TrySend(const M& message, std::uint16_t opcode, StagingBlock* payload = nullptr,
+               std::uint16_t flags = 0, std::optional<Range> memory = std::nullopt) {
     ByteVector body(wire::EncodedSize(message));
     wire::Encode(message, body);
-    Submission submission{.opcode = opcode, .flags = flags, .sequence = sequence_ + 1, .body = body, .memory = memory};
+    Submission submission{
+        .opcode = opcode, .flags = flags, .sequence = sequence_ + 1, .body = body, .memory = memory};
     if (payload != nullptr) submission.payload = std::move(*payload);
     if (!executor_->Submit(submission)) {
       if (payload != nullptr) *payload = std::move(submission.payload);
@@ -508,8 +515,10 @@ TEST_F(Isolated, FreedMemoryReadsAsZero) {
 TEST_F(Isolated, CrashesAreToldAndTouchNobodyElse) {
   Start();
   auto bystander = std::move(executor_);
-  const std::map<std::string, std::string> ends = {
-      {"crash", "signal 11"}, {"exit", "code 42"}, {"exec", "sandbox forbids"}, {"abort", "scripted: giving up?[31m"}};
+  const std::map<std::string, std::string> ends = {{"crash", "signal 11"},
+                                                   {"exit", "code 42"},
+                                                   {"exec", "sandbox forbids"},
+                                                   {"abort", "scripted: giving up?[31m"}};
   for (const auto& [order, reason] : ends) {
     Start();
     Send(Finish());

@@ -18,13 +18,13 @@ inline constexpr int kStagingFd = 5;   // payloads
 inline constexpr int kDoorbellFd = 6;  // a pipe: one byte wakes the worker
 
 // Descriptors of a builder; 1 and 2 are kept for the build log.
-inline constexpr int kRequestFd = 3;   // a memfd: FrameHeader, exec::Compile, text
-inline constexpr int kResultFd = 4;    // a memfd, empty: FrameHeader, exec::CompileReply, binary
+inline constexpr int kRequestFd = 3;  // a memfd: FrameHeader, exec::Compile, text
+inline constexpr int kResultFd = 4;   // a memfd, empty: FrameHeader, exec::CompileReply, binary
 
 enum class RecordKind : std::uint8_t {
-  kCommand,      // worker to executor; all others the other way
-  kReady,        // the device is open, the sandbox locked
-  kFailed,       // could not start; the body says why, as text
+  kCommand,  // worker to executor; all others the other way
+  kReady,    // the device is open, the sandbox locked
+  kFailed,   // could not start; the body says why, as text
   kReply,
   kNotice,
   kPayloadDone,
@@ -32,7 +32,8 @@ enum class RecordKind : std::uint8_t {
 
 // RecordHeader::flags.
 inline constexpr std::uint8_t kWantsStatus = 1u << 0;  // commands
-inline constexpr std::uint8_t kMoreFollows = 1u << 1;  // the body goes on in the next record (from executors only)
+inline constexpr std::uint8_t kMoreFollows =
+    1u << 1;  // the body goes on in the next record (from executors only)
 
 // The first page of kRingsFd. The settings are written by the worker before the executor starts.
 struct RingsHead {
@@ -52,7 +53,8 @@ inline std::vector<std::string> DriverEnvironment(const std::vector<std::string>
   std::vector<std::string> all = given;
   for (const char* variable : {
            "PATH=/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LC_ALL=C.UTF-8",
-           // PoCL: a cache of its own, and kernels that fit any local size, so that an enqueue needs no linker.
+           // PoCL: a cache of its own, and kernels that fit any local size, so that an enqueue needs no
+           // linker.
            "POCL_CACHE_DIR=/tmp/pocl", "POCL_WORK_GROUP_SPECIALIZATION=0",
            // OpenMP runtimes of drivers: sleep when idle.
            "OMP_WAIT_POLICY=passive",

@@ -20,7 +20,8 @@ void RangeAllocator::Insert(std::uint64_t offset, std::uint64_t size) {
 
 std::optional<Range> RangeAllocator::Allocate(std::uint64_t size_bytes) {
   if (size_bytes > free_bytes_) return std::nullopt;  // also keeps the rounding below from overflowing
-  const std::uint64_t size = (std::max<std::uint64_t>(size_bytes, 1) + granule_bytes_ - 1) & ~(granule_bytes_ - 1);
+  const std::uint64_t size =
+      (std::max<std::uint64_t>(size_bytes, 1) + granule_bytes_ - 1) & ~(granule_bytes_ - 1);
   const auto best = free_by_size_.lower_bound({size, 0});
   if (best == free_by_size_.end()) return std::nullopt;
   const auto [free_size, offset] = *best;

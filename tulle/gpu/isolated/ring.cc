@@ -111,8 +111,8 @@ bool RingReader::AnnounceSleep() {
 
 void FutexWait(std::atomic<std::uint32_t>* word, std::uint32_t value, int timeout_ms) {
   const timespec timeout = {timeout_ms / 1000, timeout_ms % 1000 * 1'000'000L};
-  syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(word), FUTEX_WAIT, value, timeout_ms < 0 ? nullptr : &timeout,
-          nullptr, 0);
+  syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(word), FUTEX_WAIT, value,
+          timeout_ms < 0 ? nullptr : &timeout, nullptr, 0);
 }
 
 void FutexWakeAll(std::atomic<std::uint32_t>* word) {

@@ -4,10 +4,10 @@
 //
 // Sleeping. A reader that finds nothing sets reader_sleeps, then looks once more; a writer publishes, then
 // takes reader_sleeps back. Every change of the flag is an acq_rel exchange, and exchanges of one flag happen
-// one after the other: when the reader's comes first, the writer gets to see it and must wake the reader; when
-// the writer's comes first, the reader's synchronises with it, and its second look finds what was published.
-// The same holds for a writer that finds no room (writer_waits). One sleep costs one wake-up, since whoever
-// wakes has taken the flag.
+// one after the other: when the reader's comes first, the writer gets to see it and must wake the reader;
+// when the writer's comes first, the reader's synchronises with it, and its second look finds what was
+// published. The same holds for a writer that finds no room (writer_waits). One sleep costs one wake-up,
+// since whoever wakes has taken the flag.
 //
 // Thread rule: one thread at a time at each end.
 #pragma once
@@ -23,7 +23,8 @@ namespace tulle::gpu::isolated {
 inline constexpr std::uint64_t kRingBytes = 1u << 20;  // a power of two, of whole pages
 inline constexpr std::uint64_t kCacheLineBytes = 64;
 
-// What one record is. `size_bytes` counts this header and the body, not the padding to the next multiple of 8.
+// What one record is. `size_bytes` counts this header and the body, not the padding to the next multiple
+// of 8.
 struct RecordHeader {
   std::uint32_t size_bytes = 0;
   std::uint16_t opcode = 0;
@@ -47,7 +48,8 @@ struct RingIndices {
   alignas(kCacheLineBytes) std::atomic<std::uint32_t> reader_sleeps{0};  // also futex words
   alignas(kCacheLineBytes) std::atomic<std::uint32_t> writer_waits{0};
 };
-static_assert(std::atomic<std::uint64_t>::is_always_lock_free && std::atomic<std::uint32_t>::is_always_lock_free);
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free &&
+              std::atomic<std::uint32_t>::is_always_lock_free);
 
 // The bytes of a ring, mapped twice in a row: a record that wraps is still one piece.
 class RingBytes {
@@ -79,7 +81,8 @@ class RingWriter {
   RingResult TryWrite(RecordHeader header, ByteView body);
   // True when the reader sleeps and is now to be woken. After one or more TryWrite.
   bool MustWakeReader();
-  // After TryWrite said kNotNow: that again when there is still no room; the reader will see that someone waits.
+  // After TryWrite said kNotNow: that again when there is still no room; the reader will see that someone
+  // waits.
   RingResult AnnounceWait(std::uint64_t body_bytes);
   void CancelWait() { indices_.writer_waits.exchange(0, std::memory_order_acq_rel); }
   std::atomic<std::uint32_t>* wait_word() { return &indices_.writer_waits; }

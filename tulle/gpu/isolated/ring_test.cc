@@ -86,8 +86,9 @@ std::string ReadRecords(Ring& ring, std::uint64_t seed, int count) {
     }
     const std::uint64_t payload_bytes = random.Next();
     const ByteVector expected = BodyOf(random);
-    if (header.sequence != static_cast<std::uint64_t>(i) || header.opcode != static_cast<std::uint16_t>(i * 7) ||
-        header.payload_bytes != payload_bytes || AsText(body) != AsText(expected)) {
+    if (header.sequence != static_cast<std::uint64_t>(i) ||
+        header.opcode != static_cast<std::uint16_t>(i * 7) || header.payload_bytes != payload_bytes ||
+        AsText(body) != AsText(expected)) {
       return "wrong record at " + std::to_string(i);
     }
     reader.Pop();
@@ -164,7 +165,9 @@ class LyingWriter : public testing::Test {
     ByteView body;
     return reader_.Peek(&header_, &body);
   }
-  void Put(std::uint64_t index, const RecordHeader& header) { std::memcpy(ring_.bytes.at(index), &header, sizeof header); }
+  void Put(std::uint64_t index, const RecordHeader& header) {
+    std::memcpy(ring_.bytes.at(index), &header, sizeof header);
+  }
 
   Ring ring_ = MakeRing();
   RingReader reader_{ring_.indices, &ring_.bytes};
@@ -188,7 +191,8 @@ TEST_F(LyingWriter, LessThanAHeader) {
   EXPECT_EQ(Peek(), RingResult::kBroken);
 }
 TEST_F(LyingWriter, SizesThatCannotBe) {
-  for (const std::uint32_t size : {0u, 1u, 47u, 49u, 56u, static_cast<std::uint32_t>(kRingBytes), 0x7fffffffu, ~0u}) {
+  for (const std::uint32_t size :
+       {0u, 1u, 47u, 49u, 56u, static_cast<std::uint32_t>(kRingBytes), 0x7fffffffu, ~0u}) {
     Put(0, {.size_bytes = size});
     ring_.indices->written = 48;
     EXPECT_EQ(Peek(), RingResult::kBroken) << size;

@@ -50,8 +50,8 @@ void SharedMemory::Scrub(std::uint64_t offset_bytes, std::uint64_t size_bytes) {
   TULLE_CHECK(offset_bytes <= size_bytes_ && size_bytes <= size_bytes_ - offset_bytes);
   int result;
   do {
-    result = fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset_bytes),
-                       static_cast<off_t>(size_bytes));
+    result = fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                       static_cast<off_t>(offset_bytes), static_cast<off_t>(size_bytes));
   } while (result != 0 && errno == EINTR);
   TULLE_CHECK(result == 0);  // a memfd can always do it
 }

@@ -168,17 +168,10 @@ class NullBackend final : public SteppedBackend {
           event->state->status = status::kInvalidEvent;  // nobody can set it any more
         }
         break;
-      case ObjectKind::kContext:
-        table_.Take<Context>(handle);
-        break;
-      case ObjectKind::kProgram:
-        table_.Take<Program>(handle);
-        break;
-      case ObjectKind::kKernel:
-        table_.Take<Kernel>(handle);
-        break;
-      case ObjectKind::kNone:
-        break;
+      case ObjectKind::kContext: table_.Take<Context>(handle); break;
+      case ObjectKind::kProgram: table_.Take<Program>(handle); break;
+      case ObjectKind::kKernel: table_.Take<Kernel>(handle); break;
+      case ObjectKind::kNone: break;
     }
     ReportDone(completions_, command);
   }
@@ -722,8 +715,6 @@ std::unique_ptr<SteppedBackend> MakeBackend(const Options& options, Completions*
   return std::make_unique<NullBackend>(options, completions);
 }
 
-std::unique_ptr<Driver> OpenDriver(const Options& options) {
-  return std::make_unique<NullDriver>(options);
-}
+std::unique_ptr<Driver> OpenDriver(const Options& options) { return std::make_unique<NullDriver>(options); }
 
 }  // namespace tulle::gpu::null

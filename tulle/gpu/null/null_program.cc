@@ -18,9 +18,7 @@ constexpr std::uint32_t kLocal = 0x119C;
 constexpr std::uint32_t kPrivate = 0x119E;
 constexpr std::uint32_t kAccessNone = 0x11A3;
 
-bool IsWord(char c) {
-  return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
-}
+bool IsWord(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
 
 // Words, and every other visible character by itself.
 std::vector<std::string_view> Tokens(std::string_view text) {

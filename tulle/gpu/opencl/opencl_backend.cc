@@ -378,25 +378,16 @@ void OpenClBackend::Run(const wire::DestroyObject& message, const Command& comma
     case ObjectKind::kMemory:
       if (DestroyBuffer(handle, command)) return;
       break;
-    case ObjectKind::kQueue:
-      DestroyQueue(handle);
-      break;
+    case ObjectKind::kQueue: DestroyQueue(handle); break;
     case ObjectKind::kEvent:
       // Whoever still waits for a user event that nobody can set any more is told so.
       if (Event* event = table_.Find<Event>(handle)) SetUserEvent(*event, CL_INVALID_EVENT);
       table_.Take<Event>(handle);
       break;
-    case ObjectKind::kContext:
-      table_.Take<Context>(handle);
-      break;
-    case ObjectKind::kProgram:
-      table_.Take<Program>(handle);
-      break;
-    case ObjectKind::kKernel:
-      table_.Take<Kernel>(handle);
-      break;
-    case ObjectKind::kNone:
-      break;
+    case ObjectKind::kContext: table_.Take<Context>(handle); break;
+    case ObjectKind::kProgram: table_.Take<Program>(handle); break;
+    case ObjectKind::kKernel: table_.Take<Kernel>(handle); break;
+    case ObjectKind::kNone: break;
   }
   ReportDone(completions_, command);
 }

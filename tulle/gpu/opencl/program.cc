@@ -33,14 +33,10 @@ ArgShape ShapeOf(const KernelDescription::Arg& arg) {
   if (IsImageOrSampler(arg.type_name)) return ArgShape::kOther;
   switch (arg.info.address_qualifier) {
     case CL_KERNEL_ARG_ADDRESS_GLOBAL:
-    case CL_KERNEL_ARG_ADDRESS_CONSTANT:
-      return ArgShape::kMemory;
-    case CL_KERNEL_ARG_ADDRESS_LOCAL:
-      return ArgShape::kLocal;
-    case CL_KERNEL_ARG_ADDRESS_PRIVATE:
-      return ArgShape::kValue;
-    default:
-      return ArgShape::kUnknown;
+    case CL_KERNEL_ARG_ADDRESS_CONSTANT: return ArgShape::kMemory;
+    case CL_KERNEL_ARG_ADDRESS_LOCAL: return ArgShape::kLocal;
+    case CL_KERNEL_ARG_ADDRESS_PRIVATE: return ArgShape::kValue;
+    default: return ArgShape::kUnknown;
   }
 }
 

@@ -135,8 +135,7 @@ void Reporter::End(Tracked* command, cl_int native_status) {
   if (command->status_.exchange(status, std::memory_order_acq_rel) <= CL_COMPLETE)
     return;  // EndFailed was faster
   switch (command->duty) {
-    case Tracked::Duty::kNone:
-      break;
+    case Tracked::Duty::kNone: break;
     case Tracked::Duty::kReadReply: {
       const std::uint64_t bytes = status == CL_COMPLETE ? command->payload_bytes : 0;
       const wire::opencl::EnqueueReadReply reply{status, {bytes}};
@@ -145,9 +144,7 @@ void Reporter::End(Tracked* command, cl_int native_status) {
       completions_->Reply(wire::kOpcodeOf<wire::opencl::EnqueueRead>, command->sequence, body, bytes);
       break;
     }
-    case Tracked::Duty::kPayloadDone:
-      completions_->PayloadDone(command->sequence);
-      break;
+    case Tracked::Duty::kPayloadDone: completions_->PayloadDone(command->sequence); break;
   }
 
   EventCompletion completion{command->event, status};

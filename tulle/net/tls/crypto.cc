@@ -21,9 +21,7 @@ struct Freer {
 template <typename T, void (*Free)(T*)>
 using Owned = std::unique_ptr<T, Freer<T, Free>>;
 
-Error Failed(const char* what) {
-  return {Code::kInternal, std::string(what) + ": " + TakeOpenSslErrors()};
-}
+Error Failed(const char* what) { return {Code::kInternal, std::string(what) + ": " + TakeOpenSslErrors()}; }
 
 OSSL_PARAM OctetParam(const char* name, ByteView bytes) {
   return OSSL_PARAM_construct_octet_string(name, const_cast<std::byte*>(bytes.data()), bytes.size());
@@ -31,9 +29,7 @@ OSSL_PARAM OctetParam(const char* name, ByteView bytes) {
 
 }  // namespace
 
-SecretKey::~SecretKey() {
-  OPENSSL_cleanse(bytes_.data(), bytes_.size());
-}
+SecretKey::~SecretKey() { OPENSSL_cleanse(bytes_.data(), bytes_.size()); }
 
 bool SecretsEqual(ByteView a, ByteView b) {
   return a.size() == b.size() && CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;

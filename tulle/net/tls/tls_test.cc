@@ -14,9 +14,7 @@
 namespace tulle::net {
 namespace {
 
-Instant Soon() {
-  return Now() + std::chrono::seconds(20);
-}
+Instant Soon() { return Now() + std::chrono::seconds(20); }
 
 struct Pair {
   UniqueFd a;

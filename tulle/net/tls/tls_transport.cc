@@ -54,9 +54,7 @@ class Fifo {
   std::size_t end_ = 0;
 };
 
-Error TlsError(Code code, std::string message) {
-  return {code, std::move(message), Scope::kSession};
-}
+Error TlsError(Code code, std::string message) { return {code, std::move(message), Scope::kSession}; }
 
 class TlsTransport final : public Transport {
  public:
@@ -104,9 +102,7 @@ class TlsTransport final : public Transport {
         continue;
       }
       switch (SSL_get_error(ssl_.get(), ok)) {
-        case SSL_ERROR_WANT_READ:
-          starved_ = true;
-          break;
+        case SSL_ERROR_WANT_READ: starved_ = true; break;
         case SSL_ERROR_ZERO_RETURN:
           if (total != 0) return total;
           return TlsError(Code::kUnavailable, "the peer closed the connection");
@@ -275,15 +271,12 @@ class TlsTransport final : public Transport {
     if (ERR_GET_LIB(code) != ERR_LIB_SSL) return TlsError(Code::kDataLoss, text);
     switch (ERR_GET_REASON(code)) {
       case SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE:  // a server without the identity has nothing else to offer
-      case SSL_AD_REASON_OFFSET + SSL_AD_UNKNOWN_PSK_IDENTITY:
-        return TlsError(Code::kPermissionDenied, text);
+      case SSL_AD_REASON_OFFSET + SSL_AD_UNKNOWN_PSK_IDENTITY: return TlsError(Code::kPermissionDenied, text);
       case SSL_AD_REASON_OFFSET + SSL_AD_DECRYPT_ERROR:
       case SSL_R_SSLV3_ALERT_ILLEGAL_PARAMETER:
       case SSL_R_BINDER_DOES_NOT_VERIFY:
-      case SSL_R_DIGEST_CHECK_FAILED:
-        return TlsError(Code::kUnauthenticated, text);
-      default:
-        return TlsError(Code::kDataLoss, text);
+      case SSL_R_DIGEST_CHECK_FAILED: return TlsError(Code::kUnauthenticated, text);
+      default: return TlsError(Code::kDataLoss, text);
     }
   }
 

@@ -1,4 +1,5 @@
-// A worker that only speaks to its node: what the supervisor's tests start. Behaves as its first argument says:
+// A worker that only speaks to its node: what the supervisor's tests start. Behaves as its first argument
+// says:
 //
 //   ready     serves: answers each adopted connection with "<vgpu> <memory> <grants>\n" and closes it
 //   refuse    says at once that it cannot serve

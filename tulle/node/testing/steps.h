@@ -1,4 +1,5 @@
-// For tests of what lives on a loop: actions and the conditions to wait for after each, in one run of the loop.
+// For tests of what lives on a loop: actions and the conditions to wait for after each, in one run of the
+// loop.
 #pragma once
 
 #include <chrono>

@@ -26,7 +26,8 @@ Status CallbackThread::Start() {
     std::thread([state = state_] { Run(state); }).detach();
     state_->started = true;
   } catch (const std::system_error& error) {
-    status = Error{Code::kResourceExhausted, std::string("cannot start the thread for callbacks: ") + error.what()};
+    status = Error{Code::kResourceExhausted,
+                   std::string("cannot start the thread for callbacks: ") + error.what()};
   }
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return status;

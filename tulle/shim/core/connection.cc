@@ -43,7 +43,8 @@ Result<std::unique_ptr<Connection>> Connection::Open(const Options& options) {
   session_options.target = options.target;
   session_options.program = options.program;
   session_options.random = options.random;
-  TULLE_ASSIGN_OR_RETURN(connection->session_, session::ClientSession::Connect(session_options, connection.get()));
+  TULLE_ASSIGN_OR_RETURN(connection->session_,
+                         session::ClientSession::Connect(session_options, connection.get()));
   connection->lease_ = std::make_unique<MemoryLease>(connection->limits().memory_limit_bytes);
   return connection;
 }
@@ -221,7 +222,10 @@ Status Connection::OnCommandFailed(ByteView body) {
     if (blame.sequence.load(std::memory_order_acquire) != notice.sequence) queue = {};
   }
   Log(LogLevel::kError, "shim", "a command that had been accepted failed on the device",
-      {{"vgpu", options_.target.vgpu}, {"status", notice.status}, {"sequence", notice.sequence}, {"queue", queue.slot}});
+      {{"vgpu", options_.target.vgpu},
+       {"status", notice.status},
+       {"sequence", notice.sequence},
+       {"queue", queue.slot}});
   const std::lock_guard lock(failures_mutex_);
   // At most one entry for each queue: slots are bounded, and a newer queue's failure replaces an older one's.
   auto [entry, inserted] = failures_.try_emplace(queue.slot, queue, notice.status);
@@ -234,7 +238,8 @@ void Connection::OnLost(const Error& error) {
   const Handling handling;
   lost_ = true;
   if (!leaving_) {
-    Log(LogLevel::kError, "shim", "lost the vGPU", {{"vgpu", options_.target.vgpu}, {"error", ToString(error)}});
+    Log(LogLevel::kError, "shim", "lost the vGPU",
+        {{"vgpu", options_.target.vgpu}, {"error", ToString(error)}});
   }
   replies_.Close();
   events_.ForEach([&](Event& event) { event.Finalize(options_.lost_status); });

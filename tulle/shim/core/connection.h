@@ -23,10 +23,10 @@ namespace tulle::shim {
 
 // What goes with a command beside its message.
 struct Attached {
-  wire::Handle queue;                     // gets the blame when the command fails later
-  Event* event = nullptr;                 // named in the message; learns the command's sequence number
-  Reply* reply = nullptr;                 // for commands that are answered
-  bool wants_status = false;              // answer StatusReply though the command has no reply of its own
+  wire::Handle queue;         // gets the blame when the command fails later
+  Event* event = nullptr;     // named in the message; learns the command's sequence number
+  Reply* reply = nullptr;     // for commands that are answered
+  bool wants_status = false;  // answer StatusReply though the command has no reply of its own
   std::span<const ByteView> payload = {};
 };
 
@@ -39,8 +39,8 @@ class Connection final : private session::ClientHandler {
   struct Options {
     session::Target target;
     std::string program;
-    Random* random = nullptr;             // must outlive the connection
-    std::int32_t lost_status = 0;         // what pending events end with when the session is lost
+    Random* random = nullptr;      // must outlive the connection
+    std::int32_t lost_status = 0;  // what pending events end with when the session is lost
     void (*on_lost)(void* argument, const Error& error) = nullptr;  // once, from any thread; must not wait
     void* on_lost_argument = nullptr;
   };
@@ -113,8 +113,8 @@ class Connection final : private session::ClientHandler {
   // 0 when there was none.
   std::int32_t TakeFailure(wire::Handle queue);
 
-  // Tells the worker that the process ends; gives up after `limit`. Threads that still use the connection find
-  // it lost.
+  // Tells the worker that the process ends; gives up after `limit`. Threads that still use the connection
+  // find it lost.
   void Leave(Duration limit);
 
   // In the child of a fork, which then leaks the connection: the parent's goes on.

@@ -18,7 +18,8 @@ void Event::Arrive(std::int32_t status, const EventTimes* times) {
     std::int32_t none = 0;
     first_error_.compare_exchange_strong(none, status, std::memory_order_relaxed);
   }
-  if (parts_.fetch_sub(1, std::memory_order_acq_rel) == 1) Settle(first_error_.load(std::memory_order_relaxed));
+  if (parts_.fetch_sub(1, std::memory_order_acq_rel) == 1)
+    Settle(first_error_.load(std::memory_order_relaxed));
 }
 
 bool Event::Finalize(std::int32_t status) { return Settle(status); }
@@ -60,7 +61,8 @@ void Event::Dispose(Event* event) {
   event->MarkDead();
   const EventOwner owner = event->owner_;
   EventPool* pool = event->pool_;
-  if (event->status() == kPending && owner.pending != nullptr) owner.pending->fetch_sub(1, std::memory_order_release);
+  if (event->status() == kPending && owner.pending != nullptr)
+    owner.pending->fetch_sub(1, std::memory_order_release);
   pool->retire_(pool->retire_argument_, event->handle_);
   if (owner.object != nullptr && owner.object->DropRef()) owner.dispose(owner.object);
 }

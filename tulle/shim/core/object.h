@@ -12,7 +12,16 @@
 
 namespace tulle::shim {
 
-enum class ObjectType : std::uint32_t { kPlatform, kDevice, kContext, kQueue, kMemory, kProgram, kKernel, kEvent };
+enum class ObjectType : std::uint32_t {
+  kPlatform,
+  kDevice,
+  kContext,
+  kQueue,
+  kMemory,
+  kProgram,
+  kKernel,
+  kEvent
+};
 
 // Counts the fork() calls between the first process that loaded this library and this one.
 std::uint32_t ForkEpoch();

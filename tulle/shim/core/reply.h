@@ -37,13 +37,15 @@ class Reply {
   Reply* next_ = nullptr;
 };
 
-// Decodes the body of a reply (payload of `payload_bytes` behind it) or says that the worker broke the protocol.
+// Decodes the body of a reply (payload of `payload_bytes` behind it) or says that the worker broke the
+// protocol.
 template <wire::Message M>
 Status DecodeReply(ByteView body, std::uint64_t payload_bytes, wire::Arena& arena, M* message) {
   const wire::WireResult result = wire::Decode(body, payload_bytes, arena, message);
   if (result == wire::WireResult::kOk) return OkStatus();
-  return Error{Code::kInternal, "worker sent a malformed " + std::string(M::kMessageName) + " (" +
-                                    std::string(wire::WireResultName(result)) + ")",
+  return Error{Code::kInternal,
+               "worker sent a malformed " + std::string(M::kMessageName) + " (" +
+                   std::string(wire::WireResultName(result)) + ")",
                Scope::kSession};
 }
 

@@ -81,7 +81,8 @@ typename Api<T>::Handle Made(cl_int* error, Ref<T> object) {
 // The last three parameters of every clGet...Info.
 class InfoOut {
  public:
-  InfoOut(std::size_t size, void* value, std::size_t* size_ret) : size_(size), value_(value), size_ret_(size_ret) {}
+  InfoOut(std::size_t size, void* value, std::size_t* size_ret)
+      : size_(size), value_(value), size_ret_(size_ret) {}
 
   cl_int Put(const void* data, std::size_t size) const {
     if (value_ != nullptr) {
@@ -92,10 +93,8 @@ class InfoOut {
     return CL_SUCCESS;
   }
   template <typename T>
-    requires std::is_trivially_copyable_v<T>
-  cl_int Value(const T& value) const {
-    return Put(&value, sizeof value);
-  }
+  requires std::is_trivially_copyable_v<T> cl_int Value(const T& value)
+  const { return Put(&value, sizeof value); }
   // With the zero byte that ends it.
   cl_int Text(std::string_view text) const;
   template <typename T>

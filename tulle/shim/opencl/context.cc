@@ -35,18 +35,20 @@ cl_context MakeContext(Device& device, std::vector<cl_context_properties> proper
                        void* user_data, cl_int* error) {
   Connection& connection = device.connection();
   if (connection.lost()) return Fail(error, CL_DEVICE_NOT_AVAILABLE);
-  if (notify != nullptr && !device.process().callbacks.Start().ok()) return Fail(error, CL_OUT_OF_HOST_MEMORY);
+  if (notify != nullptr && !device.process().callbacks.Start().ok())
+    return Fail(error, CL_OUT_OF_HOST_MEMORY);
   const wire::Handle name = connection.NewHandle();
   if (name.null()) return Fail(error, CL_OUT_OF_RESOURCES);
-  Ref<Context> context = Ref<Context>::Adopt(new Context(device, name, std::move(properties), notify, user_data));
+  Ref<Context> context =
+      Ref<Context>::Adopt(new Context(device, name, std::move(properties), notify, user_data));
   if (!connection.Submit(wire::opencl::CreateContext{{name}})) return Fail(error, CL_DEVICE_NOT_AVAILABLE);
   return Made(error, std::move(context));
 }
 
 }  // namespace
 
-Context::Context(Device& device, wire::Handle name, std::vector<cl_context_properties> properties, ContextNotify notify,
-                 void* user_data)
+Context::Context(Device& device, wire::Handle name, std::vector<cl_context_properties> properties,
+                 ContextNotify notify, void* user_data)
     : Object(&Dispatch(), ObjectType::kContext),
       device_(device),
       name_(name),
@@ -69,9 +71,10 @@ EventOwner Context::event_owner() {
 }
 
 void Context::OnDeviceLost(const Error& error) {
-  callbacks().Post(MakeTask([notify = notify_, user_data = user_data_, text = "tulle: lost the vGPU: " + ToString(error)] {
-    notify(text.c_str(), nullptr, 0, user_data);
-  }));
+  callbacks().Post(
+      MakeTask([notify = notify_, user_data = user_data_, text = "tulle: lost the vGPU: " + ToString(error)] {
+        notify(text.c_str(), nullptr, 0, user_data);
+      }));
 }
 
 void Context::AddMemory(const Memory* memory) {
@@ -106,10 +109,11 @@ std::vector<Ref<Queue>> Context::Queues() {
   return queues;
 }
 
-cl_context CreateContext(const cl_context_properties* properties, cl_uint num_devices, const cl_device_id* devices,
-                         ContextNotify notify, void* user_data, cl_int* error) {
+cl_context CreateContext(const cl_context_properties* properties, cl_uint num_devices,
+                         const cl_device_id* devices, ContextNotify notify, void* user_data, cl_int* error) {
   std::vector<cl_context_properties> copy;
-  if (const cl_int status = ReadProperties(properties, &copy); status != CL_SUCCESS) return Fail(error, status);
+  if (const cl_int status = ReadProperties(properties, &copy); status != CL_SUCCESS)
+    return Fail(error, status);
   if (num_devices == 0 || devices == nullptr || (notify == nullptr && user_data != nullptr)) {
     return Fail(error, CL_INVALID_VALUE);
   }
@@ -117,7 +121,8 @@ cl_context CreateContext(const cl_context_properties* properties, cl_uint num_de
   for (cl_uint i = 0; i < num_devices; ++i) {
     if (FromHandle<Device>(devices[i]) == nullptr) return Fail(error, CL_INVALID_DEVICE);
     if (devices[i] != devices[0]) {
-      Log(LogLevel::kError, "shim", "a context over several vGPUs is not supported; create one context for each device",
+      Log(LogLevel::kError, "shim",
+          "a context over several vGPUs is not supported; create one context for each device",
           {{"devices", num_devices}});
       return Fail(error, CL_OUT_OF_RESOURCES);
     }
@@ -125,10 +130,11 @@ cl_context CreateContext(const cl_context_properties* properties, cl_uint num_de
   return MakeContext(*device, std::move(copy), notify, user_data, error);
 }
 
-cl_context CreateContextFromType(const cl_context_properties* properties, cl_device_type type, ContextNotify notify,
-                                 void* user_data, cl_int* error) {
+cl_context CreateContextFromType(const cl_context_properties* properties, cl_device_type type,
+                                 ContextNotify notify, void* user_data, cl_int* error) {
   std::vector<cl_context_properties> copy;
-  if (const cl_int status = ReadProperties(properties, &copy); status != CL_SUCCESS) return Fail(error, status);
+  if (const cl_int status = ReadProperties(properties, &copy); status != CL_SUCCESS)
+    return Fail(error, status);
   if (notify == nullptr && user_data != nullptr) return Fail(error, CL_INVALID_VALUE);
   // A subset of the devices of the type is allowed: the first.
   cl_device_id device = nullptr;
@@ -141,7 +147,8 @@ cl_context CreateContextFromType(const cl_context_properties* properties, cl_dev
 cl_int RetainContext(cl_context handle) { return RetainHandle<Context>(handle); }
 cl_int ReleaseContext(cl_context handle) { return ReleaseHandle<Context>(handle); }
 
-cl_int GetContextInfo(cl_context handle, cl_context_info name, std::size_t size, void* value, std::size_t* size_ret) {
+cl_int GetContextInfo(cl_context handle, cl_context_info name, std::size_t size, void* value,
+                      std::size_t* size_ret) {
   Context* context = FromHandle<Context>(handle);
   if (context == nullptr) return CL_INVALID_CONTEXT;
   const InfoOut out(size, value, size_ret);
@@ -154,7 +161,8 @@ cl_int GetContextInfo(cl_context handle, cl_context_info name, std::size_t size,
   }
 }
 
-cl_int SetContextDestructorCallback(cl_context handle, void(CL_CALLBACK* notify)(cl_context, void*), void* user_data) {
+cl_int SetContextDestructorCallback(cl_context handle, void(CL_CALLBACK* notify)(cl_context, void*),
+                                    void* user_data) {
   Context* context = FromHandle<Context>(handle);
   if (context == nullptr) return CL_INVALID_CONTEXT;
   if (notify == nullptr) return CL_INVALID_VALUE;

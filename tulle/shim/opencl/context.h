@@ -17,8 +17,8 @@ using ContextNotify = void(CL_CALLBACK*)(const char*, const void*, std::size_t, 
 
 class Context final : public Object {
  public:
-  Context(Device& device, wire::Handle name, std::vector<cl_context_properties> properties, ContextNotify notify,
-          void* user_data);
+  Context(Device& device, wire::Handle name, std::vector<cl_context_properties> properties,
+          ContextNotify notify, void* user_data);
   static void Dispose(Context* context);
 
   Device& device() const { return device_; }
@@ -58,7 +58,7 @@ class Context final : public Object {
   std::unordered_set<const void*> memories_;  // guarded by memories_mutex_
   std::atomic<std::size_t> queue_count_{0};
   std::mutex queues_mutex_;
-  std::unordered_set<Queue*> queues_;         // guarded by queues_mutex_
+  std::unordered_set<Queue*> queues_;  // guarded by queues_mutex_
 };
 TULLE_API_OBJECT(Context, cl_context, ObjectType::kContext, CL_INVALID_CONTEXT);
 

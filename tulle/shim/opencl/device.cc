@@ -36,7 +36,7 @@ constexpr std::string_view kExtensions[] = {
 
 // Optional features of OpenCL C whose host side is not offered.
 constexpr std::string_view kHiddenFeatures[] = {
-    "__opencl_c_images",        "__opencl_c_3d_image_writes", "__opencl_c_read_write_images",
+    "__opencl_c_images", "__opencl_c_3d_image_writes", "__opencl_c_read_write_images",
     "__opencl_c_pipes",  "__opencl_c_device_enqueue",  "__opencl_c_subgroups",
 };
 
@@ -81,7 +81,8 @@ bool Device::Open() {
     if (state == State::kUnopened) {
       const Status described = Describe();
       if (!described.ok()) {
-        Log(LogLevel::kError, "shim", "cannot use the vGPU", {{"vgpu", target_.vgpu}, {"error", ToString(described.error())}});
+        Log(LogLevel::kError, "shim", "cannot use the vGPU",
+            {{"vgpu", target_.vgpu}, {"error", ToString(described.error())}});
       }
       state = described.ok() ? State::kOpen : State::kFailed;
       state_.store(state, std::memory_order_release);
@@ -109,10 +110,12 @@ Status Device::Describe() {
   };
   WaitFor<wire::opencl::DescribeDeviceReply, decltype(take)> wait(take);
   if (!connection_->Call(wire::opencl::DescribeDevice{}, wait)) {
-    return Error{Code::kUnavailable, "the session ended while the device was asked for its properties", Scope::kSession};
+    return Error{Code::kUnavailable, "the session ended while the device was asked for its properties",
+                 Scope::kSession};
   }
   if (status != CL_SUCCESS) {
-    return Error{Code::kUnavailable, "the device gives no properties: OpenCL status " + std::to_string(status)};
+    return Error{Code::kUnavailable,
+                 "the device gives no properties: OpenCL status " + std::to_string(status)};
   }
   Adapt();
   return OkStatus();
@@ -127,14 +130,15 @@ void Device::Adapt() {
   const cl_ulong memory = std::min<cl_ulong>(Info<cl_ulong>(CL_DEVICE_GLOBAL_MEM_SIZE, CL_ULONG_MAX),
                                              connection_->limits().memory_limit_bytes);
   Set<cl_ulong>(CL_DEVICE_GLOBAL_MEM_SIZE, memory);
-  Set<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE, std::min(memory, Info<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE, memory)));
+  Set<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE,
+                std::min(memory, Info<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE, memory)));
   Set<cl_bool>(CL_DEVICE_HOST_UNIFIED_MEMORY, CL_FALSE);  // a map is a transfer
 
   // Images.
   Set<cl_bool>(CL_DEVICE_IMAGE_SUPPORT, CL_FALSE);
-  for (const cl_device_info name : {CL_DEVICE_MAX_READ_IMAGE_ARGS, CL_DEVICE_MAX_WRITE_IMAGE_ARGS,
-                                    CL_DEVICE_MAX_READ_WRITE_IMAGE_ARGS, CL_DEVICE_MAX_SAMPLERS,
-                                    CL_DEVICE_IMAGE_PITCH_ALIGNMENT, CL_DEVICE_IMAGE_BASE_ADDRESS_ALIGNMENT}) {
+  for (const cl_device_info name :
+       {CL_DEVICE_MAX_READ_IMAGE_ARGS, CL_DEVICE_MAX_WRITE_IMAGE_ARGS, CL_DEVICE_MAX_READ_WRITE_IMAGE_ARGS,
+        CL_DEVICE_MAX_SAMPLERS, CL_DEVICE_IMAGE_PITCH_ALIGNMENT, CL_DEVICE_IMAGE_BASE_ADDRESS_ALIGNMENT}) {
     Set<cl_uint>(name, 0);
   }
   for (const cl_device_info name :
@@ -150,8 +154,9 @@ void Device::Adapt() {
   Set<cl_bool>(CL_DEVICE_LINKER_AVAILABLE, CL_FALSE);
   for (const cl_device_info name :
        {CL_DEVICE_MAX_PIPE_ARGS, CL_DEVICE_PIPE_MAX_ACTIVE_RESERVATIONS, CL_DEVICE_PIPE_MAX_PACKET_SIZE,
-        CL_DEVICE_QUEUE_ON_DEVICE_PREFERRED_SIZE, CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE, CL_DEVICE_MAX_ON_DEVICE_QUEUES,
-        CL_DEVICE_MAX_ON_DEVICE_EVENTS, CL_DEVICE_MAX_NUM_SUB_GROUPS, CL_DEVICE_PARTITION_MAX_SUB_DEVICES}) {
+        CL_DEVICE_QUEUE_ON_DEVICE_PREFERRED_SIZE, CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE,
+        CL_DEVICE_MAX_ON_DEVICE_QUEUES, CL_DEVICE_MAX_ON_DEVICE_EVENTS, CL_DEVICE_MAX_NUM_SUB_GROUPS,
+        CL_DEVICE_PARTITION_MAX_SUB_DEVICES}) {
     Set<cl_uint>(name, 0);
   }
   Set<cl_bool>(CL_DEVICE_SUB_GROUP_INDEPENDENT_FORWARD_PROGRESS, CL_FALSE);
@@ -172,15 +177,18 @@ void Device::Adapt() {
   std::string_view words = AsText(extensions);
   words = words.substr(0, words.find('\0'));
   SetText(CL_DEVICE_EXTENSIONS, KnownExtensions(words));
-  infos_[CL_DEVICE_EXTENSIONS_WITH_VERSION] = FilterNames(
-      infos_[CL_DEVICE_EXTENSIONS_WITH_VERSION], [](std::string_view name) { return Contains(kExtensions, name); });
-  infos_[CL_DEVICE_OPENCL_C_FEATURES] = FilterNames(
-      infos_[CL_DEVICE_OPENCL_C_FEATURES], [](std::string_view name) { return !Contains(kHiddenFeatures, name); });
+  infos_[CL_DEVICE_EXTENSIONS_WITH_VERSION] =
+      FilterNames(infos_[CL_DEVICE_EXTENSIONS_WITH_VERSION],
+                  [](std::string_view name) { return Contains(kExtensions, name); });
+  infos_[CL_DEVICE_OPENCL_C_FEATURES] =
+      FilterNames(infos_[CL_DEVICE_OPENCL_C_FEATURES],
+                  [](std::string_view name) { return !Contains(kHiddenFeatures, name); });
 
   limits_.max_allocation_bytes = Info<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE);
   limits_.max_work_group_size = Info<std::size_t>(CL_DEVICE_MAX_WORK_GROUP_SIZE);
   const ByteVector& sizes = infos_[CL_DEVICE_MAX_WORK_ITEM_SIZES];
-  std::memcpy(limits_.max_work_item_sizes.data(), sizes.data(), std::min(sizes.size(), sizeof limits_.max_work_item_sizes));
+  std::memcpy(limits_.max_work_item_sizes.data(), sizes.data(),
+              std::min(sizes.size(), sizeof limits_.max_work_item_sizes));
   limits_.non_uniform_work_groups = Info<cl_bool>(CL_DEVICE_NON_UNIFORM_WORK_GROUP_SUPPORT) != CL_FALSE;
 }
 
@@ -222,7 +230,8 @@ void Device::Leave(Duration limit) {
 cl_int GetDeviceIDs(cl_platform_id platform, cl_device_type type, cl_uint num_entries, cl_device_id* devices,
                     cl_uint* num_devices) {
   if (!IsPlatform(platform)) return CL_INVALID_PLATFORM;
-  if ((num_entries == 0 && devices != nullptr) || (devices == nullptr && num_devices == nullptr)) return CL_INVALID_VALUE;
+  if ((num_entries == 0 && devices != nullptr) || (devices == nullptr && num_devices == nullptr))
+    return CL_INVALID_VALUE;
   constexpr cl_device_type kKnown = CL_DEVICE_TYPE_DEFAULT | CL_DEVICE_TYPE_CPU | CL_DEVICE_TYPE_GPU |
                                     CL_DEVICE_TYPE_ACCELERATOR | CL_DEVICE_TYPE_CUSTOM;
   if (type != CL_DEVICE_TYPE_ALL && (type == 0 || (type & ~kKnown) != 0)) return CL_INVALID_DEVICE_TYPE;
@@ -231,7 +240,8 @@ cl_int GetDeviceIDs(cl_platform_id platform, cl_device_type type, cl_uint num_en
     if (!device->Open()) continue;
     const auto is = device->Info<cl_device_type>(CL_DEVICE_TYPE) & ~CL_DEVICE_TYPE_DEFAULT;
     const bool is_default = count == 0 && (type & CL_DEVICE_TYPE_DEFAULT) != 0 && type != CL_DEVICE_TYPE_ALL;
-    const bool wanted = type == CL_DEVICE_TYPE_ALL ? is != CL_DEVICE_TYPE_CUSTOM : is_default || (type & is) != 0;
+    const bool wanted =
+        type == CL_DEVICE_TYPE_ALL ? is != CL_DEVICE_TYPE_CUSTOM : is_default || (type & is) != 0;
     if (!wanted) continue;
     if (devices != nullptr && count < num_entries) devices[count] = ToHandle(device.get());
     ++count;
@@ -240,7 +250,8 @@ cl_int GetDeviceIDs(cl_platform_id platform, cl_device_type type, cl_uint num_en
   return count == 0 ? CL_DEVICE_NOT_FOUND : CL_SUCCESS;
 }
 
-cl_int GetDeviceInfo(cl_device_id handle, cl_device_info name, std::size_t size, void* value, std::size_t* size_ret) {
+cl_int GetDeviceInfo(cl_device_id handle, cl_device_info name, std::size_t size, void* value,
+                     std::size_t* size_ret) {
   const Device* device = FromHandle<Device>(handle);
   if (device == nullptr) return CL_INVALID_DEVICE;
   return device->GetInfo(name, InfoOut(size, value, size_ret));

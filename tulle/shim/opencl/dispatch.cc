@@ -56,11 +56,11 @@ struct Refusal<Tag, R(CL_API_CALL*)(Args...)> {
 
 cl_int CL_API_CALL RefuseUntyped() noexcept { return CL_INVALID_OPERATION; }
 
-#define TULLE_REFUSAL_TAG(name, code, reason)            \
-  struct name##Tag {                                     \
-    static constexpr const char* kName = "cl" #name;     \
-    static constexpr const char* kReason = reason;       \
-    static constexpr cl_int kCode = code;                \
+#define TULLE_REFUSAL_TAG(name, code, reason)        \
+  struct name##Tag {                                 \
+    static constexpr const char* kName = "cl" #name; \
+    static constexpr const char* kReason = reason;   \
+    static constexpr cl_int kCode = code;            \
   };
 TULLE_UNSUPPORTED_IMAGES(TULLE_REFUSAL_TAG)
 TULLE_UNSUPPORTED_OPTIONAL(TULLE_REFUSAL_TAG)

@@ -4,6 +4,7 @@
 
 #include "tulle/shim/opencl/api.h"
 
+// clang-format off
 #define TULLE_ENTRY_POINTS(X)                                                                                 \
   X(GetPlatformIDs) X(GetPlatformInfo) X(GetExtensionFunctionAddress) X(GetExtensionFunctionAddressForPlatform) \
   X(UnloadCompiler) X(UnloadPlatformCompiler)                                                                 \
@@ -22,6 +23,7 @@
   X(EnqueueMarkerWithWaitList) X(EnqueueBarrierWithWaitList)                                                  \
   X(WaitForEvents) X(GetEventInfo) X(RetainEvent) X(ReleaseEvent) X(GetEventProfilingInfo) X(CreateUserEvent) \
   X(SetUserEventStatus) X(SetEventCallback)
+// clang-format on
 
 namespace tulle::shim::opencl {
 

@@ -39,12 +39,14 @@ cl_int WaitForEvents(cl_uint num_events, const cl_event* events) {
     Connection& connection = ContextOf(*event).connection();
     if (!event->final()) connection.AwaitUntil([&] { return event->final(); });
     failed = failed || event->status() < 0;
-    if (Queue* queue = QueueOf(*event); queue != nullptr && queue->in_order()) queue->AwaitNotices(event->sequence());
+    if (Queue* queue = QueueOf(*event); queue != nullptr && queue->in_order())
+      queue->AwaitNotices(event->sequence());
   }
   return failed ? CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST : CL_SUCCESS;
 }
 
-cl_int GetEventInfo(cl_event handle, cl_event_info name, std::size_t size, void* value, std::size_t* size_ret) {
+cl_int GetEventInfo(cl_event handle, cl_event_info name, std::size_t size, void* value,
+                    std::size_t* size_ret) {
   const Event* event = FromHandle<Event>(handle);
   if (event == nullptr) return CL_INVALID_EVENT;
   const InfoOut out(size, value, size_ret);
@@ -71,7 +73,8 @@ cl_int GetEventProfilingInfo(cl_event handle, cl_profiling_info name, std::size_
   const Event* event = FromHandle<Event>(handle);
   if (event == nullptr) return CL_INVALID_EVENT;
   const Queue* queue = QueueOf(*event);
-  if (queue == nullptr || (queue->flags() & CL_QUEUE_PROFILING_ENABLE) == 0) return CL_PROFILING_INFO_NOT_AVAILABLE;
+  if (queue == nullptr || (queue->flags() & CL_QUEUE_PROFILING_ENABLE) == 0)
+    return CL_PROFILING_INFO_NOT_AVAILABLE;
   if (!event->final()) queue->connection().FlushAndPoll();
   if (event->status() != CL_COMPLETE) return CL_PROFILING_INFO_NOT_AVAILABLE;
   const InfoOut out(size, value, size_ret);
@@ -113,7 +116,8 @@ cl_int SetUserEventStatus(cl_event handle, cl_int status) {
   Attached attached;
   attached.reply = reply.get();
   attached.wants_status = true;
-  if (!connection.Submit(wire::opencl::SetUserEventStatus{event->wire(), status}, attached)) return CL_OUT_OF_RESOURCES;
+  if (!connection.Submit(wire::opencl::SetUserEventStatus{event->wire(), status}, attached))
+    return CL_OUT_OF_RESOURCES;
   reply.release();  // NOLINT: it deletes itself when it is answered
   connection.Flush();
   return CL_SUCCESS;
@@ -122,7 +126,8 @@ cl_int SetUserEventStatus(cl_event handle, cl_int status) {
 cl_int SetEventCallback(cl_event handle, cl_int type, EventNotify notify, void* user_data) {
   Event* event = FromHandle<Event>(handle);
   if (event == nullptr) return CL_INVALID_EVENT;
-  if (notify == nullptr || (type != CL_COMPLETE && type != CL_RUNNING && type != CL_SUBMITTED)) return CL_INVALID_VALUE;
+  if (notify == nullptr || (type != CL_COMPLETE && type != CL_RUNNING && type != CL_SUBMITTED))
+    return CL_INVALID_VALUE;
   CallbackThread& thread = ContextOf(*event).callbacks();
   if (!thread.Start().ok()) return CL_OUT_OF_HOST_MEMORY;
   // The task keeps the event alive until it has run. A command that ended in error never reached the state

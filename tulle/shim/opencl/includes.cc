@@ -140,7 +140,8 @@ class Macros {
 
 class Inliner {
  public:
-  Inliner(const IncludeOptions& options, const std::map<std::string, std::string>& headers, std::size_t max_bytes)
+  Inliner(const IncludeOptions& options, const std::map<std::string, std::string>& headers,
+          std::size_t max_bytes)
       : options_(options), headers_(headers), max_bytes_(max_bytes) {
     for (const auto& [head, body] : options.macros) macros_.Define(head, body);
   }
@@ -165,8 +166,9 @@ class Inliner {
       std::size_t lines = 1;
       for (;;) {
         end = std::min(text.find('\n', end), text.size());
-        const bool joined = end < text.size() && end > at &&
-                            (text[end - 1] == '\\' || (text[end - 1] == '\r' && end - 1 > at && text[end - 2] == '\\'));
+        const bool joined =
+            end < text.size() && end > at &&
+            (text[end - 1] == '\\' || (text[end - 1] == '\r' && end - 1 > at && text[end - 2] == '\\'));
         if (!joined) break;
         ++end;
         ++lines;
@@ -257,7 +259,8 @@ class Inliner {
     const bool quoted = operand.starts_with('"');
     if (!quoted && !operand.starts_with('<')) return std::nullopt;
     const std::size_t end = operand.find(quoted ? '"' : '>', 1);
-    if (end == std::string::npos || stack_.size() >= static_cast<std::size_t>(kMaxIncludeDepth)) return std::nullopt;
+    if (end == std::string::npos || stack_.size() >= static_cast<std::size_t>(kMaxIncludeDepth))
+      return std::nullopt;
     return Find(operand.substr(1, end - 1), quoted, path);
   }
 
@@ -276,8 +279,9 @@ class Inliner {
   std::optional<File> Load(const std::string& path) {
     const auto [entry, fresh] = loaded_.try_emplace(path);
     if (fresh) {
-      struct stat info{};
-      if (stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) && static_cast<std::size_t>(info.st_size) <= max_bytes_) {
+      struct stat info {};
+      if (stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
+          static_cast<std::size_t>(info.st_size) <= max_bytes_) {
         std::ifstream file(path, std::ios::binary);
         if (file) entry->second = std::string(std::istreambuf_iterator<char>(file), {});
       }
@@ -324,7 +328,8 @@ IncludeOptions ParseIncludeOptions(std::string_view build_options) {
         options.folders.push_back(value);
       } else {
         const std::size_t equals = value.find('=');
-        options.macros[value.substr(0, equals)] = equals == std::string::npos ? "1" : value.substr(equals + 1);
+        options.macros[value.substr(0, equals)] =
+            equals == std::string::npos ? "1" : value.substr(equals + 1);
       }
       break;
     }

@@ -16,8 +16,8 @@
 namespace tulle::shim::opencl {
 
 struct IncludeOptions {
-  std::vector<std::string> folders;               // of -I, in order
-  std::map<std::string, std::string> macros;      // of -D: "NAME" or "NAME(a,b)" to the replacement
+  std::vector<std::string> folders;           // of -I, in order
+  std::map<std::string, std::string> macros;  // of -D: "NAME" or "NAME(a,b)" to the replacement
 };
 // From the options of a build.
 IncludeOptions ParseIncludeOptions(std::string_view build_options);

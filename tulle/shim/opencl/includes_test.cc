@@ -39,24 +39,28 @@ TEST_F(Includes, FilesReplaceTheirLines) {
   File("a.h", "int a;\n#include \"sub/b.h\"\nint after;");
   File("sub/b.h", "int b;\n");
   EXPECT_EQ(Inline("one\n  #  include <a.h> // tail\nthree\n", "-I " + folder_),
-            "one\n#line 1 \"" + folder_ + "/a.h\"\nint a;\n#line 1 \"" + folder_ + "/sub/b.h\"\nint b;\n#line 3 \"" +
-                folder_ + "/a.h\"\nint after;\n#line 3 \"program.cl\"\nthree\n");
+            "one\n#line 1 \"" + folder_ + "/a.h\"\nint a;\n#line 1 \"" + folder_ +
+                "/sub/b.h\"\nint b;\n#line 3 \"" + folder_ +
+                "/a.h\"\nint after;\n#line 3 \"program.cl\"\nthree\n");
 }
 
 TEST_F(Includes, NamesMayBeMacros) {
   File("inc.h", "int x;\n");
   const std::string options = "-DINCLUDE_PATH=" + folder_ + " -D XM2S(x)=#x -D M2S(x)=XM2S(x) -w";
   EXPECT_NE(Inline("#include M2S(INCLUDE_PATH/inc.h)\n", options).find("int x;"), std::string::npos);
-  EXPECT_NE(Inline("#define NAME \"inc.h\"\n#include NAME\n", "-I" + folder_).find("int x;"), std::string::npos);
+  EXPECT_NE(Inline("#define NAME \"inc.h\"\n#include NAME\n", "-I" + folder_).find("int x;"),
+            std::string::npos);
 }
 
 TEST_F(Includes, CommentsAndStringsDoNotCount) {
   File("a.h", "WRONG\n");
-  for (const char* source : {"/*\n#include \"a.h\"\n*/\n", "// \\\n#include \"a.h\"\n", "char* s = \"/*\"; // #include \"a.h\"\n",
-                             "x /* */ /*\n #include \"a.h\" */\n"}) {
+  for (const char* source :
+       {"/*\n#include \"a.h\"\n*/\n", "// \\\n#include \"a.h\"\n", "char* s = \"/*\"; // #include \"a.h\"\n",
+        "x /* */ /*\n #include \"a.h\" */\n"}) {
     EXPECT_EQ(Inline(source, "-I " + folder_), source);
   }
-  EXPECT_NE(Inline("char* s = \"/*\";\n#include \"a.h\"\n", "-I " + folder_).find("WRONG"), std::string::npos);
+  EXPECT_NE(Inline("char* s = \"/*\";\n#include \"a.h\"\n", "-I " + folder_).find("WRONG"),
+            std::string::npos);
 }
 
 TEST_F(Includes, WhatIsMissingStays) {
@@ -73,7 +77,8 @@ TEST_F(Includes, CirclesEnd) {
 }
 
 TEST_F(Includes, GivenHeadersComeFirst) {
-  EXPECT_NE(Inline("#include \"virtual/h.h\"\n", "", {{"virtual/h.h", "int given;\n"}}).find("int given;"), std::string::npos);
+  EXPECT_NE(Inline("#include \"virtual/h.h\"\n", "", {{"virtual/h.h", "int given;\n"}}).find("int given;"),
+            std::string::npos);
 }
 
 TEST_F(Includes, GrowthIsBounded) {

@@ -10,8 +10,8 @@ namespace {
 
 using wire::opencl::ArgKind;
 
-Ref<Kernel> MakeKernel(Program& program, const Unit& unit, const std::shared_ptr<KernelDefinition>& definition,
-                       cl_int* error) {
+Ref<Kernel> MakeKernel(Program& program, const Unit& unit,
+                       const std::shared_ptr<KernelDefinition>& definition, cl_int* error) {
   Connection& connection = program.connection();
   const wire::Handle name = connection.NewHandle();
   if (name.null()) {
@@ -48,7 +48,8 @@ cl_int SetUnknownArg(Kernel& kernel, cl_uint index, std::size_t size, const void
     void* address = nullptr;
     std::memcpy(&address, value, sizeof address);
     if (kernel.program().context().HasMemory(address)) {
-      const cl_int status = kernel.SetArg(index, ArgKind::kMemory, static_cast<Memory*>(address)->wire().handle, 0, {});
+      const cl_int status =
+          kernel.SetArg(index, ArgKind::kMemory, static_cast<Memory*>(address)->wire().handle, 0, {});
       if (status == CL_SUCCESS) return status;
     } else if (address == nullptr) {
       const cl_int status = kernel.SetArg(index, ArgKind::kMemory, {}, 0, {});
@@ -78,12 +79,14 @@ cl_int CheckWorkSizes(const Device& device, const KernelDefinition& kernel, cl_u
     items *= local;  // each is at most max_work_item_sizes, so three of them do not overflow in practice
     if (items > device.limits().max_work_group_size) return CL_INVALID_WORK_GROUP_SIZE;
   }
-  return kernel.work_group_size != 0 && items > kernel.work_group_size ? CL_INVALID_WORK_GROUP_SIZE : CL_SUCCESS;
+  return kernel.work_group_size != 0 && items > kernel.work_group_size ? CL_INVALID_WORK_GROUP_SIZE
+                                                                       : CL_SUCCESS;
 }
 
 cl_int EnqueueKernel(cl_command_type command, cl_command_queue queue, cl_kernel handle, cl_uint dimensions,
-                     const std::size_t* global_offset, const std::size_t* global_size, const std::size_t* local_size,
-                     cl_uint num_waits, const cl_event* waits, cl_event* event) {
+                     const std::size_t* global_offset, const std::size_t* global_size,
+                     const std::size_t* local_size, cl_uint num_waits, const cl_event* waits,
+                     cl_event* event) {
   Enqueue enqueue(queue, command, num_waits, waits, event);
   if (enqueue.status() != CL_SUCCESS) return enqueue.status();
   const Kernel* kernel = FromHandle<Kernel>(handle);
@@ -138,12 +141,14 @@ void Kernel::Dispose(Kernel* kernel) {
   delete kernel;
 }
 
-bool Kernel::Same(const ArgValue& arg, ArgKind kind, wire::Handle memory, std::uint64_t local_bytes, ByteView value) const {
+bool Kernel::Same(const ArgValue& arg, ArgKind kind, wire::Handle memory, std::uint64_t local_bytes,
+                  ByteView value) const {
   return arg.set && arg.kind == kind && arg.memory == memory && arg.local_bytes == local_bytes &&
          std::equal(arg.value.begin(), arg.value.end(), value.begin(), value.end());
 }
 
-cl_int Kernel::SetArg(cl_uint index, ArgKind kind, wire::Handle memory, std::uint64_t local_bytes, ByteView value) {
+cl_int Kernel::SetArg(cl_uint index, ArgKind kind, wire::Handle memory, std::uint64_t local_bytes,
+                      ByteView value) {
   const std::lock_guard lock(mutex_);
   ArgValue& arg = args_[index];
   if (Same(arg, kind, memory, local_bytes, value)) return CL_SUCCESS;
@@ -158,8 +163,10 @@ cl_int Kernel::SetArg(cl_uint index, ArgKind kind, wire::Handle memory, std::uin
 
   // What is known to fit is sent and forgotten. The device is asked once about anything else.
   ArgDefinition& definition = definition_->args[index];
-  const std::uint64_t form = (static_cast<std::uint64_t>(value.size()) << 8) | (static_cast<std::uint64_t>(kind) + 1);
-  const bool fits = definition.address_qualifier != 0 && (kind != ArgKind::kValue || definition.ValueSize() == value.size());
+  const std::uint64_t form =
+      (static_cast<std::uint64_t>(value.size()) << 8) | (static_cast<std::uint64_t>(kind) + 1);
+  const bool fits = definition.address_qualifier != 0 &&
+                    (kind != ArgKind::kValue || definition.ValueSize() == value.size());
   if (fits || definition.accepted.load(std::memory_order_relaxed) == form) {
     if (!connection().Submit(message)) return CL_OUT_OF_RESOURCES;
   } else {
@@ -204,14 +211,16 @@ cl_kernel CreateKernel(cl_program handle, const char* name, cl_int* error) {
   const auto executable = program->built(CL_PROGRAM_BINARY_TYPE_EXECUTABLE);
   if (executable == nullptr) return Fail(error, CL_INVALID_PROGRAM_EXECUTABLE);
   const auto& kernels = executable->kernels;
-  const auto found = std::find_if(kernels.begin(), kernels.end(), [name](const auto& k) { return k->name == name; });
+  const auto found =
+      std::find_if(kernels.begin(), kernels.end(), [name](const auto& k) { return k->name == name; });
   if (found == kernels.end()) return Fail(error, CL_INVALID_KERNEL_NAME);
   cl_int status = CL_SUCCESS;
   Ref<Kernel> kernel = MakeKernel(*program, *executable->unit, *found, &status);
   return kernel ? Made(error, std::move(kernel)) : Fail(error, status);
 }
 
-cl_int CreateKernelsInProgram(cl_program handle, cl_uint num_kernels, cl_kernel* kernels, cl_uint* num_kernels_ret) {
+cl_int CreateKernelsInProgram(cl_program handle, cl_uint num_kernels, cl_kernel* kernels,
+                              cl_uint* num_kernels_ret) {
   Program* program = FromHandle<Program>(handle);
   if (program == nullptr) return CL_INVALID_PROGRAM;
   const auto executable = program->built(CL_PROGRAM_BINARY_TYPE_EXECUTABLE);
@@ -235,7 +244,8 @@ cl_kernel CloneKernel(cl_kernel handle, cl_int* error) {
   Kernel* source = FromHandle<Kernel>(handle);
   if (source == nullptr) return Fail(error, CL_INVALID_KERNEL);
   cl_int status = CL_SUCCESS;
-  Ref<Kernel> kernel = MakeKernel(source->program(), *source->program().build()->unit, source->shared_definition(), &status);
+  Ref<Kernel> kernel =
+      MakeKernel(source->program(), *source->program().build()->unit, source->shared_definition(), &status);
   if (kernel) status = kernel->CopyArgs(*source);
   return status == CL_SUCCESS ? Made(error, std::move(kernel)) : Fail(error, status);
 }
@@ -265,11 +275,13 @@ cl_int SetKernelArg(cl_kernel handle, cl_uint index, std::size_t size, const voi
   if (arg.address_qualifier == 0) return SetUnknownArg(*kernel, index, size, value);
   if (value == nullptr) return CL_INVALID_ARG_VALUE;
   if (arg.type_name == "sampler_t") return CL_INVALID_SAMPLER;
-  if (const std::size_t expected = arg.ValueSize(); expected != 0 && expected != size) return CL_INVALID_ARG_SIZE;
+  if (const std::size_t expected = arg.ValueSize(); expected != 0 && expected != size)
+    return CL_INVALID_ARG_SIZE;
   return kernel->SetArg(index, ArgKind::kValue, {}, 0, {static_cast<const std::byte*>(value), size});
 }
 
-cl_int GetKernelInfo(cl_kernel handle, cl_kernel_info name, std::size_t size, void* value, std::size_t* size_ret) {
+cl_int GetKernelInfo(cl_kernel handle, cl_kernel_info name, std::size_t size, void* value,
+                     std::size_t* size_ret) {
   const Kernel* kernel = FromHandle<Kernel>(handle);
   if (kernel == nullptr) return CL_INVALID_KERNEL;
   const InfoOut out(size, value, size_ret);
@@ -285,11 +297,12 @@ cl_int GetKernelInfo(cl_kernel handle, cl_kernel_info name, std::size_t size, vo
   }
 }
 
-cl_int GetKernelWorkGroupInfo(cl_kernel handle, cl_device_id device, cl_kernel_work_group_info name, std::size_t size,
-                              void* value, std::size_t* size_ret) {
+cl_int GetKernelWorkGroupInfo(cl_kernel handle, cl_device_id device, cl_kernel_work_group_info name,
+                              std::size_t size, void* value, std::size_t* size_ret) {
   Kernel* kernel = FromHandle<Kernel>(handle);
   if (kernel == nullptr) return CL_INVALID_KERNEL;
-  if (device != nullptr && FromHandle<Device>(device) != &kernel->program().context().device()) return CL_INVALID_DEVICE;
+  if (device != nullptr && FromHandle<Device>(device) != &kernel->program().context().device())
+    return CL_INVALID_DEVICE;
   const InfoOut out(size, value, size_ret);
   const KernelDefinition& definition = kernel->definition();
   switch (name) {
@@ -298,16 +311,18 @@ cl_int GetKernelWorkGroupInfo(cl_kernel handle, cl_device_id device, cl_kernel_w
       const wire::Vec3& from = definition.compile_work_group_size;
       return out.Value(std::array<std::size_t, 3>{from[0], from[1], from[2]});
     }
-    case CL_KERNEL_LOCAL_MEM_SIZE: return out.Value<cl_ulong>(definition.local_mem_bytes + kernel->local_arg_bytes());
+    case CL_KERNEL_LOCAL_MEM_SIZE:
+      return out.Value<cl_ulong>(definition.local_mem_bytes + kernel->local_arg_bytes());
     case CL_KERNEL_PREFERRED_WORK_GROUP_SIZE_MULTIPLE:
       return out.Value<std::size_t>(definition.preferred_work_group_multiple);
     case CL_KERNEL_PRIVATE_MEM_SIZE: return out.Value<cl_ulong>(definition.private_mem_bytes);
-    default: return CL_INVALID_VALUE;  // CL_KERNEL_GLOBAL_WORK_SIZE is for custom devices and built-in kernels
+    default:
+      return CL_INVALID_VALUE;  // CL_KERNEL_GLOBAL_WORK_SIZE is for custom devices and built-in kernels
   }
 }
 
-cl_int GetKernelArgInfo(cl_kernel handle, cl_uint index, cl_kernel_arg_info name, std::size_t size, void* value,
-                        std::size_t* size_ret) {
+cl_int GetKernelArgInfo(cl_kernel handle, cl_uint index, cl_kernel_arg_info name, std::size_t size,
+                        void* value, std::size_t* size_ret) {
   const Kernel* kernel = FromHandle<Kernel>(handle);
   if (kernel == nullptr) return CL_INVALID_KERNEL;
   const KernelDefinition& definition = kernel->definition();
@@ -316,8 +331,10 @@ cl_int GetKernelArgInfo(cl_kernel handle, cl_uint index, cl_kernel_arg_info name
   if (!definition.shows_arg_info || arg.address_qualifier == 0) return CL_KERNEL_ARG_INFO_NOT_AVAILABLE;
   const InfoOut out(size, value, size_ret);
   switch (name) {
-    case CL_KERNEL_ARG_ADDRESS_QUALIFIER: return out.Value<cl_kernel_arg_address_qualifier>(arg.address_qualifier);
-    case CL_KERNEL_ARG_ACCESS_QUALIFIER: return out.Value<cl_kernel_arg_access_qualifier>(arg.access_qualifier);
+    case CL_KERNEL_ARG_ADDRESS_QUALIFIER:
+      return out.Value<cl_kernel_arg_address_qualifier>(arg.address_qualifier);
+    case CL_KERNEL_ARG_ACCESS_QUALIFIER:
+      return out.Value<cl_kernel_arg_access_qualifier>(arg.access_qualifier);
     case CL_KERNEL_ARG_TYPE_NAME: return out.Text(arg.type_name);
     case CL_KERNEL_ARG_TYPE_QUALIFIER: return out.Value<cl_kernel_arg_type_qualifier>(arg.type_qualifier);
     case CL_KERNEL_ARG_NAME: return out.Text(arg.name);
@@ -327,12 +344,14 @@ cl_int GetKernelArgInfo(cl_kernel handle, cl_uint index, cl_kernel_arg_info name
 
 cl_int EnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kernel, cl_uint dimensions,
                             const std::size_t* global_offset, const std::size_t* global_size,
-                            const std::size_t* local_size, cl_uint num_waits, const cl_event* waits, cl_event* event) {
-  return EnqueueKernel(CL_COMMAND_NDRANGE_KERNEL, queue, kernel, dimensions, global_offset, global_size, local_size,
-                       num_waits, waits, event);
+                            const std::size_t* local_size, cl_uint num_waits, const cl_event* waits,
+                            cl_event* event) {
+  return EnqueueKernel(CL_COMMAND_NDRANGE_KERNEL, queue, kernel, dimensions, global_offset, global_size,
+                       local_size, num_waits, waits, event);
 }
 
-cl_int EnqueueTask(cl_command_queue queue, cl_kernel kernel, cl_uint num_waits, const cl_event* waits, cl_event* event) {
+cl_int EnqueueTask(cl_command_queue queue, cl_kernel kernel, cl_uint num_waits, const cl_event* waits,
+                   cl_event* event) {
   const std::size_t one = 1;
   return EnqueueKernel(CL_COMMAND_TASK, queue, kernel, 1, nullptr, &one, &one, num_waits, waits, event);
 }

@@ -12,9 +12,9 @@ namespace tulle::shim::opencl {
 struct ArgValue {
   bool set = false;
   wire::opencl::ArgKind kind = wire::opencl::ArgKind::kValue;
-  wire::Handle memory;              // kMemory; may be null
-  std::uint64_t local_bytes = 0;    // kLocal
-  ByteVector value;                 // kValue
+  wire::Handle memory;            // kMemory; may be null
+  std::uint64_t local_bytes = 0;  // kLocal
+  ByteVector value;               // kValue
 };
 
 class Kernel final : public Object {
@@ -30,7 +30,8 @@ class Kernel final : public Object {
   bool all_args_set() const { return unset_args_.load(std::memory_order_acquire) == 0; }
 
   // Precondition: index is in range, the value fits the wire's limits.
-  cl_int SetArg(cl_uint index, wire::opencl::ArgKind kind, wire::Handle memory, std::uint64_t local_bytes, ByteView value);
+  cl_int SetArg(cl_uint index, wire::opencl::ArgKind kind, wire::Handle memory, std::uint64_t local_bytes,
+                ByteView value);
   // Local memory that arguments ask for.
   std::uint64_t local_arg_bytes();
   // Sets all that `other` (of the same definition) has set.
@@ -45,8 +46,8 @@ class Kernel final : public Object {
   const wire::Handle name_;
   const std::shared_ptr<KernelDefinition> definition_;
   std::atomic<std::uint32_t> unset_args_;
-  std::mutex mutex_;               // held while an argument is sent, so that args_ is what the worker has
-  std::vector<ArgValue> args_;     // guarded by mutex_
+  std::mutex mutex_;            // held while an argument is sent, so that args_ is what the worker has
+  std::vector<ArgValue> args_;  // guarded by mutex_
 };
 TULLE_API_OBJECT(Kernel, cl_kernel, ObjectType::kKernel, CL_INVALID_KERNEL);
 

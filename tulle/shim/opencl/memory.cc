@@ -31,7 +31,8 @@ bool SendContents(Connection& connection, const Memory& memory, ByteView content
         contents.subspan(offset, std::min<std::size_t>(contents.size() - offset, wire::kMaxPayloadBytes));
     Attached attached;
     attached.payload = std::span(&piece, 1);
-    if (!connection.Submit(wire::opencl::InitBuffer{memory.wire(), offset, {piece.size()}}, attached)) return false;
+    if (!connection.Submit(wire::opencl::InitBuffer{memory.wire(), offset, {piece.size()}}, attached))
+      return false;
     offset += piece.size();
   }
   return true;
@@ -43,7 +44,8 @@ cl_mem MakeBuffer(cl_context context_handle, std::vector<cl_mem_properties> prop
   if (context == nullptr) return Fail(error, CL_INVALID_CONTEXT);
   if (!ValidFlags(flags)) return Fail(error, CL_INVALID_VALUE);
   if ((flags & kDeviceAccess) == 0) flags |= CL_MEM_READ_WRITE;
-  if (size == 0 || size > context->device().limits().max_allocation_bytes) return Fail(error, CL_INVALID_BUFFER_SIZE);
+  if (size == 0 || size > context->device().limits().max_allocation_bytes)
+    return Fail(error, CL_INVALID_BUFFER_SIZE);
   const bool wants_pointer = (flags & (CL_MEM_USE_HOST_PTR | CL_MEM_COPY_HOST_PTR)) != 0;
   if (wants_pointer != (host_pointer != nullptr)) return Fail(error, CL_INVALID_HOST_PTR);
 
@@ -60,14 +62,16 @@ cl_mem MakeBuffer(cl_context context_handle, std::vector<cl_mem_properties> prop
     return Fail(error, CL_OUT_OF_RESOURCES);
   }
   Ref<Memory> memory = Ref<Memory>::Adopt(
-      new Memory(*context, name, flags, size, (flags & CL_MEM_USE_HOST_PTR) != 0 ? host_pointer : nullptr, std::move(properties)));
+      new Memory(*context, name, flags, size, (flags & CL_MEM_USE_HOST_PTR) != 0 ? host_pointer : nullptr,
+                 std::move(properties)));
   wire::opencl::CreateBuffer message;
   message.context = context->wire();
   message.buffer = {name};
   message.flags.bits = flags & (kDeviceAccess | kHostAccess);
   message.size_bytes = size;
   if (!connection.Submit(message) ||
-      (wants_pointer && !SendContents(connection, *memory, {static_cast<const std::byte*>(host_pointer), size}))) {
+      (wants_pointer &&
+       !SendContents(connection, *memory, {static_cast<const std::byte*>(host_pointer), size}))) {
     return Fail(error, CL_OUT_OF_RESOURCES);
   }
   return Made(error, std::move(memory));
@@ -125,7 +129,8 @@ std::byte* Memory::Mirror() {
   if (host_pointer_ != nullptr) return static_cast<std::byte*>(host_pointer_);
   const std::lock_guard lock(mutex_);
   if (mirror_ == nullptr) {
-    void* pages = mmap(nullptr, PageRound(size_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* pages = mmap(nullptr, PageRound(size_), PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pages != MAP_FAILED) mirror_ = static_cast<std::byte*>(pages);
   }
   return mirror_;
@@ -153,7 +158,8 @@ std::size_t Memory::mapping_count() {
   return mappings_.size();
 }
 
-cl_mem CreateBuffer(cl_context context, cl_mem_flags flags, std::size_t size, void* host_pointer, cl_int* error) {
+cl_mem CreateBuffer(cl_context context, cl_mem_flags flags, std::size_t size, void* host_pointer,
+                    cl_int* error) {
   return MakeBuffer(context, {}, flags, size, host_pointer, error);
 }
 
@@ -168,15 +174,18 @@ cl_mem CreateBufferWithProperties(cl_context context, const cl_mem_properties* p
 cl_int RetainMemObject(cl_mem handle) { return RetainHandle<Memory>(handle); }
 cl_int ReleaseMemObject(cl_mem handle) { return ReleaseHandle<Memory>(handle); }
 
-cl_int SetMemObjectDestructorCallback(cl_mem handle, void(CL_CALLBACK* notify)(cl_mem, void*), void* user_data) {
+cl_int SetMemObjectDestructorCallback(cl_mem handle, void(CL_CALLBACK* notify)(cl_mem, void*),
+                                      void* user_data) {
   Memory* memory = FromHandle<Memory>(handle);
   if (memory == nullptr) return CL_INVALID_MEM_OBJECT;
   if (notify == nullptr) return CL_INVALID_VALUE;
-  return memory->destructor_callbacks().Add(memory->context().callbacks(), notify, user_data) ? CL_SUCCESS
-                                                                                              : CL_OUT_OF_HOST_MEMORY;
+  return memory->destructor_callbacks().Add(memory->context().callbacks(), notify, user_data)
+             ? CL_SUCCESS
+             : CL_OUT_OF_HOST_MEMORY;
 }
 
-cl_int GetMemObjectInfo(cl_mem handle, cl_mem_info name, std::size_t size, void* value, std::size_t* size_ret) {
+cl_int GetMemObjectInfo(cl_mem handle, cl_mem_info name, std::size_t size, void* value,
+                        std::size_t* size_ret) {
   Memory* memory = FromHandle<Memory>(handle);
   if (memory == nullptr) return CL_INVALID_MEM_OBJECT;
   const InfoOut out(size, value, size_ret);
@@ -196,8 +205,9 @@ cl_int GetMemObjectInfo(cl_mem handle, cl_mem_info name, std::size_t size, void*
   }
 }
 
-cl_int EnqueueReadBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, std::size_t offset, std::size_t size,
-                         void* pointer, cl_uint num_waits, const cl_event* waits, cl_event* event) {
+cl_int EnqueueReadBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, std::size_t offset,
+                         std::size_t size, void* pointer, cl_uint num_waits, const cl_event* waits,
+                         cl_event* event) {
   Enqueue enqueue(queue, CL_COMMAND_READ_BUFFER, num_waits, waits, event);
   if (enqueue.status() != CL_SUCCESS) return enqueue.status();
   Memory* memory = FromHandle<Memory>(handle);
@@ -211,13 +221,15 @@ cl_int EnqueueReadBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking
   if (!download) return CL_OUT_OF_RESOURCES;
   if (blocking != CL_FALSE) {
     const cl_int status = download->Await(enqueue.connection());
-    if (const cl_int end = EndBlocking(enqueue, download->last_sequence(), status); end != CL_SUCCESS) return end;
+    if (const cl_int end = EndBlocking(enqueue, download->last_sequence(), status); end != CL_SUCCESS)
+      return end;
   }
   return enqueue.Commit();
 }
 
-cl_int EnqueueWriteBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, std::size_t offset, std::size_t size,
-                          const void* pointer, cl_uint num_waits, const cl_event* waits, cl_event* event) {
+cl_int EnqueueWriteBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, std::size_t offset,
+                          std::size_t size, const void* pointer, cl_uint num_waits, const cl_event* waits,
+                          cl_event* event) {
   Enqueue enqueue(queue, CL_COMMAND_WRITE_BUFFER, num_waits, waits, event);
   if (enqueue.status() != CL_SUCCESS) return enqueue.status();
   Memory* memory = FromHandle<Memory>(handle);
@@ -228,7 +240,8 @@ cl_int EnqueueWriteBuffer(cl_command_queue queue, cl_mem handle, cl_bool blockin
   // The data has been copied when Upload returns, so a blocking write need not wait to be carried out where
   // the program cannot tell: it has no event of it, and no queue but this one, whose order holds.
   Queue& target = enqueue.queue();
-  const bool waits_for_end = blocking != CL_FALSE && (event != nullptr || enqueue.has_waits() || !target.in_order());
+  const bool waits_for_end =
+      blocking != CL_FALSE && (event != nullptr || enqueue.has_waits() || !target.in_order());
   if ((event != nullptr || waits_for_end) && enqueue.MakeEvent(true) == nullptr) return CL_OUT_OF_RESOURCES;
   if (const cl_int status = Upload(enqueue, *memory, offset, {static_cast<const std::byte*>(pointer), size});
       status != CL_SUCCESS) {
@@ -237,12 +250,14 @@ cl_int EnqueueWriteBuffer(cl_command_queue queue, cl_mem handle, cl_bool blockin
   if (waits_for_end) {
     Event& done = *enqueue.event();
     if (!enqueue.connection().AwaitUntil([&] { return done.final(); })) return CL_OUT_OF_RESOURCES;
-    if (const cl_int end = EndBlocking(enqueue, done.sequence(), done.status()); end != CL_SUCCESS) return end;
+    if (const cl_int end = EndBlocking(enqueue, done.sequence(), done.status()); end != CL_SUCCESS)
+      return end;
   } else if (blocking != CL_FALSE) {
     target.NoteUnawaited();
     if (!target.context().has_one_queue()) return target.Finish();
     enqueue.connection().Flush();
-    if (const cl_int failure = enqueue.connection().TakeFailure(target.name()); failure != CL_SUCCESS) return failure;
+    if (const cl_int failure = enqueue.connection().TakeFailure(target.name()); failure != CL_SUCCESS)
+      return failure;
   }
   return enqueue.Commit();
 }
@@ -254,11 +269,14 @@ cl_int EnqueueCopyBuffer(cl_command_queue queue, cl_mem source_handle, cl_mem de
   if (enqueue.status() != CL_SUCCESS) return enqueue.status();
   const Memory* source = FromHandle<Memory>(source_handle);
   const Memory* destination = FromHandle<Memory>(destination_handle);
-  if (const cl_int status = CheckTransfer(enqueue, source, source_offset, size); status != CL_SUCCESS) return status;
-  if (const cl_int status = CheckTransfer(enqueue, destination, destination_offset, size); status != CL_SUCCESS) {
+  if (const cl_int status = CheckTransfer(enqueue, source, source_offset, size); status != CL_SUCCESS)
+    return status;
+  if (const cl_int status = CheckTransfer(enqueue, destination, destination_offset, size);
+      status != CL_SUCCESS) {
     return status;
   }
-  if (source == destination && source_offset < destination_offset + size && destination_offset < source_offset + size) {
+  if (source == destination && source_offset < destination_offset + size &&
+      destination_offset < source_offset + size) {
     return CL_MEM_COPY_OVERLAP;
   }
   wire::opencl::EnqueueCopy message;
@@ -289,12 +307,14 @@ cl_int EnqueueFillBuffer(cl_command_queue queue, cl_mem handle, const void* patt
   return enqueue.Submit(message);
 }
 
-void* EnqueueMapBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, cl_map_flags flags, std::size_t offset,
-                       std::size_t size, cl_uint num_waits, const cl_event* waits, cl_event* event, cl_int* error) {
+void* EnqueueMapBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, cl_map_flags flags,
+                       std::size_t offset, std::size_t size, cl_uint num_waits, const cl_event* waits,
+                       cl_event* event, cl_int* error) {
   Enqueue enqueue(queue, CL_COMMAND_MAP_BUFFER, num_waits, waits, event);
   if (enqueue.status() != CL_SUCCESS) return Fail(error, enqueue.status());
   Memory* memory = FromHandle<Memory>(handle);
-  if (const cl_int status = CheckTransfer(enqueue, memory, offset, size); status != CL_SUCCESS) return Fail(error, status);
+  if (const cl_int status = CheckTransfer(enqueue, memory, offset, size); status != CL_SUCCESS)
+    return Fail(error, status);
   const bool reads = (flags & CL_MAP_READ) != 0;
   const bool invalidates = (flags & CL_MAP_WRITE_INVALIDATE_REGION) != 0;
   const bool writes = invalidates || (flags & CL_MAP_WRITE) != 0;
@@ -322,8 +342,10 @@ void* EnqueueMapBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, 
       if (!enqueue.SubmitPiece(message, true)) return Fail(error, CL_OUT_OF_RESOURCES);
       if (blocking != CL_FALSE) {
         Event& done = *enqueue.event();
-        if (!enqueue.connection().AwaitUntil([&] { return done.final(); })) return Fail(error, CL_OUT_OF_RESOURCES);
-        if (const cl_int end = EndBlocking(enqueue, done.sequence(), done.status()); end != CL_SUCCESS) return Fail(error, end);
+        if (!enqueue.connection().AwaitUntil([&] { return done.final(); }))
+          return Fail(error, CL_OUT_OF_RESOURCES);
+        if (const cl_int end = EndBlocking(enqueue, done.sequence(), done.status()); end != CL_SUCCESS)
+          return Fail(error, end);
       }
     }
   } else {
@@ -333,7 +355,8 @@ void* EnqueueMapBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, 
     if (!download) return Fail(error, CL_OUT_OF_RESOURCES);
     if (blocking != CL_FALSE) {
       const cl_int status = download->Await(enqueue.connection());
-      if (const cl_int end = EndBlocking(enqueue, download->last_sequence(), status); end != CL_SUCCESS) return Fail(error, end);
+      if (const cl_int end = EndBlocking(enqueue, download->last_sequence(), status); end != CL_SUCCESS)
+        return Fail(error, end);
     }
   }
   memory->AddMapping(mapping);

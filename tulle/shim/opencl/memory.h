@@ -25,7 +25,9 @@ class Memory final : public Object {
   const std::vector<cl_mem_properties>& properties() const { return properties_; }
   DestructorCallbacks<cl_mem>& destructor_callbacks() { return destructor_callbacks_; }
 
-  bool Contains(std::size_t offset, std::size_t size) const { return offset <= size_ && size <= size_ - offset; }
+  bool Contains(std::size_t offset, std::size_t size) const {
+    return offset <= size_ && size <= size_ - offset;
+  }
 
   // The mirror of the whole buffer; null when there is no address space for it. The same for the buffer's
   // life; pages that no map touched cost nothing.
@@ -53,8 +55,8 @@ class Memory final : public Object {
   const std::vector<cl_mem_properties> properties_;
   DestructorCallbacks<cl_mem> destructor_callbacks_;
   std::mutex mutex_;
-  std::byte* mirror_ = nullptr;     // guarded by mutex_
-  std::vector<Mapping> mappings_;   // guarded by mutex_; one for each map call not yet ended
+  std::byte* mirror_ = nullptr;    // guarded by mutex_
+  std::vector<Mapping> mappings_;  // guarded by mutex_; one for each map call not yet ended
 };
 TULLE_API_OBJECT(Memory, cl_mem, ObjectType::kMemory, CL_INVALID_MEM_OBJECT);
 

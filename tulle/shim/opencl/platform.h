@@ -29,9 +29,9 @@ inline bool IsPlatform(cl_platform_id platform) { return platform == ThePlatform
 struct Process {
   SecureRandom random;
   CallbackThread callbacks;
-  bool attached = false;                          // TULLE_ATTACH is set: there is a platform
+  bool attached = false;  // TULLE_ATTACH is set: there is a platform
   std::string program;
-  std::vector<std::unique_ptr<Device>> devices;   // fixed; one for each vGPU of the attach file
+  std::vector<std::unique_ptr<Device>> devices;  // fixed; one for each vGPU of the attach file
 };
 Process& TheProcess();
 

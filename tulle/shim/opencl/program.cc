@@ -41,7 +41,8 @@ std::shared_ptr<KernelDefinition> CopyDefinition(const wire::opencl::KernelInfo&
 class BuildUnderWay final : public Reply {
  public:
   // `build` has options, unit, and the type that it will be when it goes well.
-  BuildUnderWay(Program& program, std::shared_ptr<Program::Build> build, ProgramNotify notify, void* user_data)
+  BuildUnderWay(Program& program, std::shared_ptr<Program::Build> build, ProgramNotify notify,
+                void* user_data)
       : program_(&program), build_(std::move(build)), notify_(notify), user_data_(user_data) {}
 
   void End(cl_int status) {
@@ -49,9 +50,10 @@ class BuildUnderWay final : public Reply {
     if (status != CL_SUCCESS) build_->type = CL_PROGRAM_BINARY_TYPE_NONE;
     program_->EndBuild(std::move(build_));
     if (notify_ != nullptr) {
-      program_->context().callbacks().Post(MakeTask([program = program_, notify = notify_, user_data = user_data_] {
-        notify(ToHandle(program.get()), user_data);
-      }));
+      program_->context().callbacks().Post(
+          MakeTask([program = program_, notify = notify_, user_data = user_data_] {
+            notify(ToHandle(program.get()), user_data);
+          }));
     }
     delete this;
   }
@@ -87,7 +89,8 @@ class BuildUnderWay final : public Reply {
 };
 
 // The unit that a build of this program works on, with its text sent. Null: `status` says why.
-std::shared_ptr<Unit> PrepareUnit(Program& program, std::string_view options, const Headers& headers, cl_int* status) {
+std::shared_ptr<Unit> PrepareUnit(Program& program, std::string_view options, const Headers& headers,
+                                  cl_int* status) {
   *status = CL_OUT_OF_RESOURCES;
   if (program.origin() == Program::Origin::kBinary) return program.build()->unit;
   auto source = InlineIncludes(program.text(), ParseIncludeOptions(options), headers, wire::kMaxProgramBytes);
@@ -102,16 +105,19 @@ std::shared_ptr<Unit> PrepareUnit(Program& program, std::string_view options, co
 
 // What clBuildProgram and clCompileProgram share.
 cl_int StartBuild(Program& program, cl_uint num_devices, const cl_device_id* devices, const char* options,
-                  const Headers& headers, cl_program_binary_type type, ProgramNotify notify, void* user_data) {
-  if ((num_devices == 0) != (devices == nullptr) || (notify == nullptr && user_data != nullptr)) return CL_INVALID_VALUE;
+                  const Headers& headers, cl_program_binary_type type, ProgramNotify notify,
+                  void* user_data) {
+  if ((num_devices == 0) != (devices == nullptr) || (notify == nullptr && user_data != nullptr))
+    return CL_INVALID_VALUE;
   for (cl_uint i = 0; i < num_devices; ++i) {
     if (FromHandle<Device>(devices[i]) != &program.context().device()) return CL_INVALID_DEVICE;
   }
   const std::string_view text = options == nullptr ? std::string_view() : options;
   const bool compiles = type == CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT;
-  if (text.size() > wire::kMaxBuildOptionsBytes) return compiles ? CL_INVALID_COMPILER_OPTIONS : CL_INVALID_BUILD_OPTIONS;
-  if (program.origin() == Program::Origin::kLinked || (compiles && program.origin() != Program::Origin::kSource) ||
-      program.kernel_count().load() != 0) {
+  if (text.size() > wire::kMaxBuildOptionsBytes)
+    return compiles ? CL_INVALID_COMPILER_OPTIONS : CL_INVALID_BUILD_OPTIONS;
+  if (program.origin() == Program::Origin::kLinked ||
+      (compiles && program.origin() != Program::Origin::kSource) || program.kernel_count().load() != 0) {
     return CL_INVALID_OPERATION;
   }
   if (notify != nullptr && !program.context().callbacks().Start().ok()) return CL_OUT_OF_HOST_MEMORY;
@@ -190,9 +196,9 @@ std::string KernelNames(const Program::Build& build) {
 }
 
 bool LinkerOptionsKnown(const std::string& options) {
-  static constexpr std::string_view kKnown[] = {
-      "-cl-denorms-are-zero", "-cl-no-signed-zeros",     "-cl-unsafe-math-optimizations",
-      "-cl-finite-math-only", "-cl-fast-relaxed-math",   "-cl-no-subgroup-ifp"};
+  static constexpr std::string_view kKnown[] = {"-cl-denorms-are-zero",          "-cl-no-signed-zeros",
+                                                "-cl-unsafe-math-optimizations", "-cl-finite-math-only",
+                                                "-cl-fast-relaxed-math",         "-cl-no-subgroup-ifp"};
   for (std::size_t at = 0; (at = options.find_first_not_of(' ', at)) != std::string::npos;) {
     const std::size_t end = std::min(options.find(' ', at), options.size());
     const std::string_view word = std::string_view(options).substr(at, end - at);
@@ -209,14 +215,19 @@ std::size_t ArgDefinition::ValueSize() const {
     std::string_view name;
     std::size_t size;
   };
-  static constexpr Base kBases[] = {{"char", 1}, {"uchar", 1}, {"short", 2}, {"ushort", 2}, {"half", 2},   {"int", 4},
-                                    {"uint", 4}, {"float", 4}, {"long", 8},  {"ulong", 8},  {"double", 8}};
+  static constexpr Base kBases[] = {{"char", 1}, {"uchar", 1}, {"short", 2}, {"ushort", 2},
+                                    {"half", 2}, {"int", 4},   {"uint", 4},  {"float", 4},
+                                    {"long", 8}, {"ulong", 8}, {"double", 8}};
   if (address_qualifier != CL_KERNEL_ARG_ADDRESS_PRIVATE) return 0;
   std::string_view type = type_name;
   std::size_t count = 1;
   if (const std::size_t digits = type.find_first_of("0123456789"); digits != std::string_view::npos) {
     const std::string_view number = type.substr(digits);
-    count = number == "2" ? 2 : number == "3" || number == "4" ? 4 : number == "8" ? 8 : number == "16" ? 16 : 0;
+    count = number == "2"                    ? 2
+            : number == "3" || number == "4" ? 4
+            : number == "8"                  ? 8
+            : number == "16"                 ? 16
+                                             : 0;
     type = type.substr(0, digits);
   }
   for (const Base& base : kBases) {
@@ -232,7 +243,8 @@ std::shared_ptr<Unit> Unit::Create(Context& context, Kind kind) {
   wire::opencl::CreateProgram message;
   message.context = context.wire();
   message.program = {name};
-  message.kind = {kind == Kind::kBinary ? wire::opencl::ProgramKind::kBinary : wire::opencl::ProgramKind::kSource};
+  message.kind = {kind == Kind::kBinary ? wire::opencl::ProgramKind::kBinary
+                                        : wire::opencl::ProgramKind::kSource};
   return context.connection().Submit(message) ? unit : nullptr;
 }
 
@@ -258,7 +270,8 @@ cl_int Unit::ReadBinary(MutableByteView target) const {
   for (std::size_t offset = 0; offset < target.size();) {
     const std::size_t size = std::min<std::size_t>(target.size() - offset, wire::kMaxPayloadBytes);
     BinaryPiece piece(target.subspan(offset, size));
-    if (!connection().Call(wire::opencl::GetProgramBinary{wire(), offset, {size}}, piece)) return CL_OUT_OF_RESOURCES;
+    if (!connection().Call(wire::opencl::GetProgramBinary{wire(), offset, {size}}, piece))
+      return CL_OUT_OF_RESOURCES;
     if (piece.status != CL_SUCCESS) return piece.status;
     offset += size;
   }
@@ -298,8 +311,8 @@ void Program::EndBuild(std::shared_ptr<const Build> build) {
   build_status_.store(status, std::memory_order_release);
 }
 
-cl_program CreateProgramWithSource(cl_context handle, cl_uint count, const char** strings, const std::size_t* lengths,
-                                   cl_int* error) {
+cl_program CreateProgramWithSource(cl_context handle, cl_uint count, const char** strings,
+                                   const std::size_t* lengths, cl_int* error) {
   Context* context = FromHandle<Context>(handle);
   if (context == nullptr) return Fail(error, CL_INVALID_CONTEXT);
   if (count == 0 || strings == nullptr) return Fail(error, CL_INVALID_VALUE);
@@ -317,14 +330,15 @@ cl_program CreateProgramWithSource(cl_context handle, cl_uint count, const char*
 }
 
 cl_program CreateProgramWithBinary(cl_context handle, cl_uint num_devices, const cl_device_id* devices,
-                                   const std::size_t* lengths, const unsigned char** binaries, cl_int* binary_status,
-                                   cl_int* error) {
+                                   const std::size_t* lengths, const unsigned char** binaries,
+                                   cl_int* binary_status, cl_int* error) {
   Context* context = FromHandle<Context>(handle);
   if (context == nullptr) return Fail(error, CL_INVALID_CONTEXT);
   if (num_devices == 0 || devices == nullptr || lengths == nullptr || binaries == nullptr) {
     return Fail(error, CL_INVALID_VALUE);
   }
-  if (num_devices != 1 || FromHandle<Device>(devices[0]) != &context->device()) return Fail(error, CL_INVALID_DEVICE);
+  if (num_devices != 1 || FromHandle<Device>(devices[0]) != &context->device())
+    return Fail(error, CL_INVALID_DEVICE);
   if (lengths[0] == 0 || binaries[0] == nullptr) {
     if (binary_status != nullptr) *binary_status = CL_INVALID_VALUE;
     return Fail(error, CL_INVALID_VALUE);
@@ -335,10 +349,12 @@ cl_program CreateProgramWithBinary(cl_context handle, cl_uint num_devices, const
   build->unit = Unit::Create(*context, Unit::Kind::kBinary);
   // Whether this is a binary for the device is for the worker to say, and at once.
   cl_int status = CL_SUCCESS;
-  if (build->unit == nullptr || !build->unit->SendText(text, &status)) return Fail(error, CL_OUT_OF_RESOURCES);
+  if (build->unit == nullptr || !build->unit->SendText(text, &status))
+    return Fail(error, CL_OUT_OF_RESOURCES);
   if (binary_status != nullptr) *binary_status = status;
   if (status != CL_SUCCESS) return Fail(error, status);
-  Ref<Program> program = Ref<Program>::Adopt(new Program(*context, Program::Origin::kBinary, std::move(text)));
+  Ref<Program> program =
+      Ref<Program>::Adopt(new Program(*context, Program::Origin::kBinary, std::move(text)));
   program->set_build(std::move(build));
   return Made(error, std::move(program));
 }
@@ -350,16 +366,18 @@ cl_int BuildProgram(cl_program handle, cl_uint num_devices, const cl_device_id* 
                     ProgramNotify notify, void* user_data) {
   Program* program = FromHandle<Program>(handle);
   if (program == nullptr) return CL_INVALID_PROGRAM;
-  return StartBuild(*program, num_devices, devices, options, {}, CL_PROGRAM_BINARY_TYPE_EXECUTABLE, notify, user_data);
+  return StartBuild(*program, num_devices, devices, options, {}, CL_PROGRAM_BINARY_TYPE_EXECUTABLE, notify,
+                    user_data);
 }
 
 // Compiled as if it were built: what does not stand on its own is not remoted yet, and fails with its log.
-cl_int CompileProgram(cl_program handle, cl_uint num_devices, const cl_device_id* devices, const char* options,
-                      cl_uint num_headers, const cl_program* headers, const char** header_names, ProgramNotify notify,
-                      void* user_data) {
+cl_int CompileProgram(cl_program handle, cl_uint num_devices, const cl_device_id* devices,
+                      const char* options, cl_uint num_headers, const cl_program* headers,
+                      const char** header_names, ProgramNotify notify, void* user_data) {
   Program* program = FromHandle<Program>(handle);
   if (program == nullptr) return CL_INVALID_PROGRAM;
-  if ((num_headers == 0) != (headers == nullptr) || (num_headers == 0) != (header_names == nullptr)) return CL_INVALID_VALUE;
+  if ((num_headers == 0) != (headers == nullptr) || (num_headers == 0) != (header_names == nullptr))
+    return CL_INVALID_VALUE;
   Headers texts;
   for (cl_uint i = 0; i < num_headers; ++i) {
     const Program* header = FromHandle<Program>(headers[i]);
@@ -367,12 +385,13 @@ cl_int CompileProgram(cl_program handle, cl_uint num_devices, const cl_device_id
     if (header_names[i] == nullptr) return CL_INVALID_VALUE;
     texts[header_names[i]] = header->text();
   }
-  return StartBuild(*program, num_devices, devices, options, texts, CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT, notify, user_data);
+  return StartBuild(*program, num_devices, devices, options, texts, CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT,
+                    notify, user_data);
 }
 
-cl_program LinkProgram(cl_context context_handle, cl_uint num_devices, const cl_device_id* devices, const char* options,
-                       cl_uint num_programs, const cl_program* programs, ProgramNotify notify, void* user_data,
-                       cl_int* error) {
+cl_program LinkProgram(cl_context context_handle, cl_uint num_devices, const cl_device_id* devices,
+                       const char* options, cl_uint num_programs, const cl_program* programs,
+                       ProgramNotify notify, void* user_data, cl_int* error) {
   Context* context = FromHandle<Context>(context_handle);
   if (context == nullptr) return Fail(error, CL_INVALID_CONTEXT);
   if ((num_devices == 0) != (devices == nullptr) || num_programs == 0 || programs == nullptr ||
@@ -405,12 +424,14 @@ cl_program LinkProgram(cl_context context_handle, cl_uint num_devices, const cl_
   Ref<Program> linked = Ref<Program>::Adopt(new Program(*context, Program::Origin::kLinked, {}));
   linked->EndBuild(std::move(build));
   if (notify != nullptr) {
-    context->callbacks().Post(MakeTask([linked, notify, user_data] { notify(ToHandle(linked.get()), user_data); }));
+    context->callbacks().Post(
+        MakeTask([linked, notify, user_data] { notify(ToHandle(linked.get()), user_data); }));
   }
   return Made(error, std::move(linked));
 }
 
-cl_int GetProgramInfo(cl_program handle, cl_program_info name, std::size_t size, void* value, std::size_t* size_ret) {
+cl_int GetProgramInfo(cl_program handle, cl_program_info name, std::size_t size, void* value,
+                      std::size_t* size_ret) {
   Program* program = FromHandle<Program>(handle);
   if (program == nullptr) return CL_INVALID_PROGRAM;
   const InfoOut out(size, value, size_ret);
@@ -437,8 +458,8 @@ cl_int GetProgramInfo(cl_program handle, cl_program_info name, std::size_t size,
   }
 }
 
-cl_int GetProgramBuildInfo(cl_program handle, cl_device_id device, cl_program_build_info name, std::size_t size,
-                           void* value, std::size_t* size_ret) {
+cl_int GetProgramBuildInfo(cl_program handle, cl_device_id device, cl_program_build_info name,
+                           std::size_t size, void* value, std::size_t* size_ret) {
   Program* program = FromHandle<Program>(handle);
   if (program == nullptr) return CL_INVALID_PROGRAM;
   if (FromHandle<Device>(device) != &program->context().device()) return CL_INVALID_DEVICE;

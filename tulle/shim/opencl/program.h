@@ -68,7 +68,10 @@ class Program final : public Object {
  public:
   enum class Origin { kSource, kBinary, kLinked };
   Program(Context& context, Origin origin, std::string text)
-      : Object(&Dispatch(), ObjectType::kProgram), context_(&context), origin_(origin), text_(std::move(text)) {}
+      : Object(&Dispatch(), ObjectType::kProgram),
+        context_(&context),
+        origin_(origin),
+        text_(std::move(text)) {}
   static void Dispose(Program* program);
 
   Context& context() const { return *context_; }

@@ -6,15 +6,18 @@
 namespace tulle::shim::opencl {
 namespace {
 
-constexpr cl_command_queue_properties kHostFlags = CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE | CL_QUEUE_PROFILING_ENABLE;
+constexpr cl_command_queue_properties kHostFlags =
+    CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE | CL_QUEUE_PROFILING_ENABLE;
 
-cl_command_queue MakeQueue(cl_context context_handle, cl_device_id device_handle, cl_command_queue_properties flags,
-                           std::vector<cl_queue_properties> properties, cl_int* error) {
+cl_command_queue MakeQueue(cl_context context_handle, cl_device_id device_handle,
+                           cl_command_queue_properties flags, std::vector<cl_queue_properties> properties,
+                           cl_int* error) {
   Context* context = FromHandle<Context>(context_handle);
   if (context == nullptr) return Fail(error, CL_INVALID_CONTEXT);
   const Device* device = FromHandle<Device>(device_handle);
   if (device != &context->device()) return Fail(error, CL_INVALID_DEVICE);
-  const auto offered = device->Info<cl_command_queue_properties>(CL_DEVICE_QUEUE_ON_HOST_PROPERTIES, kHostFlags);
+  const auto offered =
+      device->Info<cl_command_queue_properties>(CL_DEVICE_QUEUE_ON_HOST_PROPERTIES, kHostFlags);
   if ((flags & ~(kHostFlags & offered)) != 0) return Fail(error, CL_INVALID_QUEUE_PROPERTIES);
   Connection& connection = context->connection();
   const wire::Handle name = connection.NewHandle();
@@ -25,15 +28,16 @@ cl_command_queue MakeQueue(cl_context context_handle, cl_device_id device_handle
   message.queue = {name};
   using wire::opencl::QueueFlag;
   if (!queue->in_order()) message.flags.bits |= static_cast<std::uint64_t>(QueueFlag::kOutOfOrder);
-  if ((flags & CL_QUEUE_PROFILING_ENABLE) != 0) message.flags.bits |= static_cast<std::uint64_t>(QueueFlag::kProfiling);
+  if ((flags & CL_QUEUE_PROFILING_ENABLE) != 0)
+    message.flags.bits |= static_cast<std::uint64_t>(QueueFlag::kProfiling);
   if (!connection.Submit(message)) return Fail(error, CL_OUT_OF_RESOURCES);
   context->AddQueue(queue.get());
   for (const Ref<Queue>& other : context->Queues()) other->AwaitUnawaited();
   return Made(error, std::move(queue));
 }
 
-cl_int EnqueueSync(wire::opencl::SyncKind kind, cl_command_queue queue, cl_uint num_waits, const cl_event* waits,
-                   cl_event* event) {
+cl_int EnqueueSync(wire::opencl::SyncKind kind, cl_command_queue queue, cl_uint num_waits,
+                   const cl_event* waits, cl_event* event) {
   const bool marker = kind == wire::opencl::SyncKind::kMarker;
   Enqueue enqueue(queue, marker ? CL_COMMAND_MARKER : CL_COMMAND_BARRIER, num_waits, waits, event);
   if (enqueue.status() != CL_SUCCESS) return enqueue.status();
@@ -71,7 +75,8 @@ bool Queue::AwaitNotices(std::uint64_t sequence) {
 }
 
 void Queue::AwaitUnawaited() {
-  if (unawaited_.exchange(false)) connection().CallForStatus(wire::opencl::Finish{wire()}, CL_OUT_OF_RESOURCES);
+  if (unawaited_.exchange(false))
+    connection().CallForStatus(wire::opencl::Finish{wire()}, CL_OUT_OF_RESOURCES);
 }
 
 cl_int Queue::Finish() {
@@ -129,9 +134,10 @@ cl_int Enqueue::Commit() {
   return CL_SUCCESS;
 }
 
-cl_command_queue CreateCommandQueue(cl_context context, cl_device_id device, cl_command_queue_properties flags,
-                                    cl_int* error) {
-  if ((flags & ~kHostFlags) != 0 && FromHandle<Context>(context) != nullptr) return Fail(error, CL_INVALID_VALUE);
+cl_command_queue CreateCommandQueue(cl_context context, cl_device_id device,
+                                    cl_command_queue_properties flags, cl_int* error) {
+  if ((flags & ~kHostFlags) != 0 && FromHandle<Context>(context) != nullptr)
+    return Fail(error, CL_INVALID_VALUE);
   return MakeQueue(context, device, flags, {}, error);
 }
 
@@ -145,7 +151,8 @@ cl_command_queue CreateCommandQueueWithProperties(cl_context context, cl_device_
       if (properties[0] == CL_QUEUE_SIZE) return Fail(error, CL_INVALID_QUEUE_PROPERTIES);
       if (properties[0] != CL_QUEUE_PROPERTIES) return Fail(error, CL_INVALID_VALUE);
       flags = properties[1];
-      constexpr cl_command_queue_properties kAll = kHostFlags | CL_QUEUE_ON_DEVICE | CL_QUEUE_ON_DEVICE_DEFAULT;
+      constexpr cl_command_queue_properties kAll =
+          kHostFlags | CL_QUEUE_ON_DEVICE | CL_QUEUE_ON_DEVICE_DEFAULT;
       if ((flags & ~kAll) != 0) return Fail(error, CL_INVALID_VALUE);
       copy.insert(copy.end(), properties, properties + 2);
     }
@@ -193,10 +200,12 @@ cl_int Finish(cl_command_queue handle) {
   return queue == nullptr ? CL_INVALID_COMMAND_QUEUE : queue->Finish();
 }
 
-cl_int EnqueueMarkerWithWaitList(cl_command_queue queue, cl_uint num_waits, const cl_event* waits, cl_event* event) {
+cl_int EnqueueMarkerWithWaitList(cl_command_queue queue, cl_uint num_waits, const cl_event* waits,
+                                 cl_event* event) {
   return EnqueueSync(wire::opencl::SyncKind::kMarker, queue, num_waits, waits, event);
 }
-cl_int EnqueueBarrierWithWaitList(cl_command_queue queue, cl_uint num_waits, const cl_event* waits, cl_event* event) {
+cl_int EnqueueBarrierWithWaitList(cl_command_queue queue, cl_uint num_waits, const cl_event* waits,
+                                  cl_event* event) {
   return EnqueueSync(wire::opencl::SyncKind::kBarrier, queue, num_waits, waits, event);
 }
 cl_int EnqueueMarker(cl_command_queue queue, cl_event* event) {

@@ -12,7 +12,8 @@ namespace tulle::shim::opencl {
 
 class Queue final : public Object {
  public:
-  Queue(Context& context, wire::Handle name, cl_command_queue_properties flags, std::vector<cl_queue_properties> properties)
+  Queue(Context& context, wire::Handle name, cl_command_queue_properties flags,
+        std::vector<cl_queue_properties> properties)
       : Object(&Dispatch(), ObjectType::kQueue),
         context_(&context),
         name_(name),
@@ -65,7 +66,8 @@ TULLE_API_OBJECT(Event, cl_event, ObjectType::kEvent, CL_INVALID_EVENT);
 //   return enqueue.Submit(message);
 class Enqueue {
  public:
-  Enqueue(cl_command_queue queue, cl_command_type command, cl_uint num_waits, const cl_event* waits, cl_event* event);
+  Enqueue(cl_command_queue queue, cl_command_type command, cl_uint num_waits, const cl_event* waits,
+          cl_event* event);
 
   cl_int status() const { return status_; }
 

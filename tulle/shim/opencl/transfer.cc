@@ -5,7 +5,9 @@
 namespace tulle::shim::opencl {
 namespace {
 
-std::size_t PieceCount(std::size_t size) { return (size + wire::kMaxPayloadBytes - 1) / wire::kMaxPayloadBytes; }
+std::size_t PieceCount(std::size_t size) {
+  return (size + wire::kMaxPayloadBytes - 1) / wire::kMaxPayloadBytes;
+}
 
 }  // namespace
 
@@ -51,8 +53,9 @@ Status Download::Piece::OnReply(ByteView body, ByteView payload) {
   wire::opencl::EnqueueReadReply reply;
   Status status = DecodeReply(body, payload.size(), arena, &reply);
   if (status.ok() && reply.status == CL_SUCCESS && payload.size() != target_.size()) {
-    status = Error{Code::kInternal, "worker sent " + std::to_string(payload.size()) + " bytes where " +
-                                        std::to_string(target_.size()) + " were asked for",
+    status = Error{Code::kInternal,
+                   "worker sent " + std::to_string(payload.size()) + " bytes where " +
+                       std::to_string(target_.size()) + " were asked for",
                    Scope::kSession};
   }
   Ref<Download> download = Ref<Download>::Adopt(download_);  // the piece's reference ends here

@@ -38,7 +38,8 @@ class Download {
     MutableByteView target_;
   };
 
-  Download(std::size_t pieces, Event* event, Ref<Memory> keep) : open_(pieces), event_(event), keep_(std::move(keep)) {
+  Download(std::size_t pieces, Event* event, Ref<Memory> keep)
+      : open_(pieces), event_(event), keep_(std::move(keep)) {
     pieces_.reserve(pieces);
   }
   void PieceDone(cl_int status, std::size_t pieces = 1);

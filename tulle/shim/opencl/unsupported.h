@@ -2,6 +2,8 @@
 // or platform that does not offer the feature, and with the reason (a TULLE_LOG=debug line).
 #pragma once
 
+// clang-format off
+
 // Images and samplers: CL_DEVICE_IMAGE_SUPPORT is false.
 #define TULLE_UNSUPPORTED_IMAGES(X)                                      \
   X(CreateImage2D, CL_INVALID_OPERATION, "images are not offered")       \
@@ -85,3 +87,4 @@
   X(CreateFromD3D11Texture3DKHR) X(CreateFromDX9MediaSurfaceKHR) X(EnqueueAcquireD3D11ObjectsKHR) \
   X(EnqueueReleaseD3D11ObjectsKHR) X(GetDeviceIDsFromDX9MediaAdapterKHR)                   \
   X(EnqueueAcquireDX9MediaSurfacesKHR) X(EnqueueReleaseDX9MediaSurfacesKHR)
+// clang-format on

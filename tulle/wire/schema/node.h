@@ -6,23 +6,23 @@
 
 namespace tulle::wire::node {
 
-inline constexpr U32 kMaxIdBytes = 64;   // vGPU, grant and tenant ids
+inline constexpr U32 kMaxIdBytes = 64;  // vGPU, grant and tenant ids
 inline constexpr U32 kKeyBytes = 32;
 
 // Node to worker, first: which vGPU this worker is.
 struct AssignVGpu {
   Str<kMaxIdBytes> vgpu;
   Str<kMaxIdBytes> tenant;
-  U32 device_index = 0;      // as the probe numbered the GPUs
-  U64 memory_bytes = 0;      // quota of the vGPU, over all of its sessions
-  U32 compute_percent = 0;   // share of the GPU, 1 to 100
+  U32 device_index = 0;     // as the probe numbered the GPUs
+  U64 memory_bytes = 0;     // quota of the vGPU, over all of its sessions
+  U32 compute_percent = 0;  // share of the GPU, 1 to 100
   TULLE_MESSAGE(AssignVGpu, vgpu, tenant, device_index, memory_bytes, compute_percent)
 };
 
 // Whoever proves this key may open sessions until it is revoked.
 struct AddGrant {
   Str<kMaxIdBytes> grant;
-  Bytes<kKeyBytes> key;      // exactly kKeyBytes
+  Bytes<kKeyBytes> key;  // exactly kKeyBytes
   TULLE_MESSAGE(AddGrant, grant, key)
 };
 
@@ -44,7 +44,7 @@ struct Shutdown {
 
 // Worker to node, once: ready to adopt connections, or why not.
 struct WorkerReady {
-  I32 status = 0;            // 0: ready
+  I32 status = 0;  // 0: ready
   Str<kMaxReasonBytes> message;
   TULLE_MESSAGE(WorkerReady, status, message)
 };
@@ -59,8 +59,8 @@ struct WorkerStats {
   U64 device_time_ns_total = 0;  // CPU time of the executors on the CPU device
   U32 executor_crashes_total = 0;
   U32 refused_sessions_total = 0;
-  TULLE_MESSAGE(WorkerStats, sessions, memory_used_bytes, commands_total, received_bytes_total, sent_bytes_total,
-                device_time_ns_total, executor_crashes_total, refused_sessions_total)
+  TULLE_MESSAGE(WorkerStats, sessions, memory_used_bytes, commands_total, received_bytes_total,
+                sent_bytes_total, device_time_ns_total, executor_crashes_total, refused_sessions_total)
 };
 
 inline constexpr auto kNodeCommands = std::tuple{

@@ -25,7 +25,7 @@ struct StatusReply {
 struct Hello {
   U16 version_min = 0;
   U16 version_max = 0;
-  U64 capabilities = 0;  // offered; unknown bits are ignored, so that a newer client can talk to us
+  U64 capabilities = 0;        // offered; unknown bits are ignored, so that a newer client can talk to us
   Str<kMaxNameBytes> program;  // for logs only
   U32 process_id = 0;          // for logs only
   TULLE_MESSAGE(Hello, version_min, version_max, capabilities, program, process_id)
@@ -36,11 +36,11 @@ constexpr bool IsKnown(HelloStatus s) { return s <= HelloStatus::kBusy; }
 
 struct HelloReply {
   Enum<HelloStatus> status;
-  U16 version = 0;             // the highest both speak
-  U64 capabilities = 0;        // the common ones
-  U64 window_bytes = 0;        // the client may have this many bytes not acknowledged as executed
-  U64 memory_limit_bytes = 0;  // the vGPU's memory: what the program sees as the device's
-  Str<kMaxReasonBytes> reason; // for a person, when refused
+  U16 version = 0;              // the highest both speak
+  U64 capabilities = 0;         // the common ones
+  U64 window_bytes = 0;         // the client may have this many bytes not acknowledged as executed
+  U64 memory_limit_bytes = 0;   // the vGPU's memory: what the program sees as the device's
+  Str<kMaxReasonBytes> reason;  // for a person, when refused
   TULLE_MESSAGE(HelloReply, status, version, capabilities, window_bytes, memory_limit_bytes, reason)
 };
 
@@ -88,12 +88,12 @@ struct CommandFailed {
 };
 
 enum class EndReason : U8 {
-  kGoodbye = 0,        // asked for by the client
-  kGrantRevoked = 1,   // the claim ended
-  kDeviceLost = 2,     // the executor died: a kernel crashed it, or it was killed
-  kProtocol = 3,       // the client broke the protocol; no details on purpose
-  kShuttingDown = 4,   // the node or worker stops
-  kResource = 5,       // the session went over a limit of its worker
+  kGoodbye = 0,       // asked for by the client
+  kGrantRevoked = 1,  // the claim ended
+  kDeviceLost = 2,    // the executor died: a kernel crashed it, or it was killed
+  kProtocol = 3,      // the client broke the protocol; no details on purpose
+  kShuttingDown = 4,  // the node or worker stops
+  kResource = 5,      // the session went over a limit of its worker
 };
 constexpr bool IsKnown(EndReason r) { return r <= EndReason::kResource; }
 

@@ -25,9 +25,7 @@ std::string CommandText(const wire::FrameHeader& header) {
 }
 
 // What OnFrame and OnPayload return to stop the client's stream; the reason stands in ending_.
-Error Over() {
-  return Error{Code::kCancelled, "the session is over", Scope::kSession};
-}
+Error Over() { return Error{Code::kCancelled, "the session is over", Scope::kSession}; }
 
 }  // namespace
 
@@ -136,10 +134,8 @@ void Session::OnClientError(const Error& error) {
     case Code::kCancelled:    // it said goodbye
     case Code::kUnavailable:  // it is gone without a word: its process ended
       return End(wire::EndReason::kGoodbye, "", error.message);
-    case Code::kResourceExhausted:
-      return End(wire::EndReason::kResource, error.message);
-    default:
-      return End(wire::EndReason::kProtocol, "", error.message);
+    case Code::kResourceExhausted: return End(wire::EndReason::kResource, error.message);
+    default: return End(wire::EndReason::kProtocol, "", error.message);
   }
 }
 
@@ -269,9 +265,7 @@ constexpr bool Session::RunsEveryWorkerCommand() {
   bool all = true;
   wire::ForEachRow(wire::kCommands, [&](const auto& row) {
     using M = typename std::remove_cvref_t<decltype(row)>::Command;
-    constexpr bool runs = requires(Session & s, const wire::Checked<M>& m, Frame& f) {
-      s.Run(m, f);
-    };
+    constexpr bool runs = requires(Session & s, const wire::Checked<M>& m, Frame& f) { s.Run(m, f); };
     if (row.place == wire::Place::kWorker && !runs) all = false;
   });
   return all;

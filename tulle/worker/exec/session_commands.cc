@@ -87,11 +87,8 @@ void Session::Run(const wire::Checked<wire::DestroyObject>& message, Frame& fram
       programs_.erase(found);
       return on_device ? Forward(frame, false) : SendStatus(frame, cl_status::kSuccess);
     }
-    case wire::ObjectKind::kEvent:
-      open_user_events_.erase(handle.slot);
-      return Forward(frame, false);
-    default:
-      return Forward(frame, false);
+    case wire::ObjectKind::kEvent: open_user_events_.erase(handle.slot); return Forward(frame, false);
+    default: return Forward(frame, false);
   }
 }
 

@@ -14,8 +14,7 @@ bool Session::TakeReplies() {
   while (!over() && taken < limits_.replies_per_turn &&
          client_.pending_bytes() <= limits_.pending_output_bytes) {
     switch (executor_->TryReceive(&received)) {
-      case Receive::kNothing:
-        return taken != 0;
+      case Receive::kNothing: return taken != 0;
       case Receive::kDead:
         End(wire::EndReason::kDeviceLost, executor_->EndText());
         ending_->executor_crashed = true;
@@ -38,14 +37,12 @@ void Session::OnReply(Received& received) {
   const UnderWay under_way = found->second;
   under_way_.erase(found);
   switch (under_way.then) {
-    case UnderWay::Then::kTellClient:
-      break;
+    case UnderWay::Then::kTellClient: break;
     case UnderWay::Then::kFreeBuffer:
       executor_->FreeMemory(under_way.buffer.range);
       lease_.Reclaim(under_way.buffer.charged_bytes);
       break;
-    case UnderWay::Then::kFinishBuild:
-      return OnLoaded(received);
+    case UnderWay::Then::kFinishBuild: return OnLoaded(received);
   }
   if (under_way.tell_client) {
     Told(client_.SendRaw(received.opcode, received.sequence, received.body, received.payload.bytes()));
@@ -133,11 +130,9 @@ bool Session::Advance(BuildJob& job) {
       }
       return !over();
     }
-    case BuildJob::Stage::kCompiled:
-      return Load(job);
+    case BuildJob::Stage::kCompiled: return Load(job);
     case BuildJob::Stage::kLoading:
-    case BuildJob::Stage::kDone:
-      return false;
+    case BuildJob::Stage::kDone: return false;
   }
   return false;
 }

@@ -19,9 +19,7 @@ void MemoryQuota::Return(std::uint64_t size_bytes) {
   *used -= size_bytes;
 }
 
-std::uint64_t MemoryQuota::used_bytes() {
-  return *used_bytes_.lock();
-}
+std::uint64_t MemoryQuota::used_bytes() { return *used_bytes_.lock(); }
 
 bool Lease::Hold(std::uint64_t lease_bytes, std::uint64_t device_bytes) {
   const std::uint64_t needed_bytes = std::max(lease_bytes, device_bytes);

@@ -98,12 +98,8 @@ TEST(Lease, RandomHistoriesKeepTheBooksExact) {
         return taken;
       };
       switch (random.Below(6)) {
-        case 0:
-          (void)session->lease.Acquire(size);
-          break;
-        case 1:
-          (void)session->lease.Release(size);
-          break;
+        case 0: (void)session->lease.Acquire(size); break;
+        case 1: (void)session->lease.Release(size); break;
         case 2:
           if (session->lease.TakeForObject(size, random.Below(2) == 0) == Lease::Take::kTaken) {
             session->live.push_back(size);

@@ -163,12 +163,9 @@ Result<std::optional<std::string>> SqliteStore::Get(const std::string& key) {
   const ResetOnExit reset(statement);
   BindBlob(statement, 1, key);
   switch (sqlite3_step(statement.get())) {
-    case SQLITE_ROW:
-      return std::optional(Column(statement, 0));
-    case SQLITE_DONE:
-      return std::optional<std::string>();
-    default:
-      return database_->Failure("cannot read");
+    case SQLITE_ROW: return std::optional(Column(statement, 0));
+    case SQLITE_DONE: return std::optional<std::string>();
+    default: return database_->Failure("cannot read");
   }
 }
 

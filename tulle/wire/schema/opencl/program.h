@@ -44,8 +44,8 @@ struct KernelInfo {
   U64 preferred_work_group_multiple = 0;
   U64 private_mem_bytes = 0;
   List<KernelArgInfo, kMaxKernelArgs> args;  // empty when the device does not know
-  TULLE_MESSAGE(KernelInfo, name, attributes, arg_count, work_group_size, compile_work_group_size, local_mem_bytes,
-                preferred_work_group_multiple, private_mem_bytes, args)
+  TULLE_MESSAGE(KernelInfo, name, attributes, arg_count, work_group_size, compile_work_group_size,
+                local_mem_bytes, preferred_work_group_multiple, private_mem_bytes, args)
 };
 
 // Compiles apart from running; the program may have no kernels attached.
@@ -55,9 +55,9 @@ struct BuildProgram {
   TULLE_MESSAGE(BuildProgram, program, options)
 };
 struct BuildProgramReply {
-  I32 status = 0;                   // of clBuildProgram
+  I32 status = 0;  // of clBuildProgram
   Str<kMaxBuildLogBytes> log;
-  U64 binary_bytes = 0;             // size of what GetProgramBinary returns
+  U64 binary_bytes = 0;  // size of what GetProgramBinary returns
   List<KernelInfo, kMaxKernelsInProgram> kernels;
   TULLE_MESSAGE(BuildProgramReply, status, log, binary_bytes, kernels)
 };

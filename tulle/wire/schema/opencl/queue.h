@@ -22,10 +22,10 @@ struct CreateQueue {
 struct EnqueueKernel {
   Ref<ObjectKind::kQueue> queue;
   Ref<ObjectKind::kKernel> kernel;
-  U32 work_dim = 0;       // 1 to 3
+  U32 work_dim = 0;  // 1 to 3
   Vec3 global_offset{};
   Vec3 global_size{};
-  Vec3 local_size{};      // all 0: the device chooses
+  Vec3 local_size{};  // all 0: the device chooses
   WaitList waits;
   NewEvent event;
   TULLE_MESSAGE(EnqueueKernel, queue, kernel, work_dim, global_offset, global_size, local_size, waits, event)
@@ -70,8 +70,8 @@ struct EnqueueCopy {
   U64 size_bytes = 0;
   WaitList waits;
   NewEvent event;
-  TULLE_MESSAGE(EnqueueCopy, queue, source, destination, source_offset_bytes, destination_offset_bytes, size_bytes,
-                waits, event)
+  TULLE_MESSAGE(EnqueueCopy, queue, source, destination, source_offset_bytes, destination_offset_bytes,
+                size_bytes, waits, event)
 };
 
 struct EnqueueFill {
