@@ -180,6 +180,14 @@ void CheckHost(std::vector<Check>* checks) {
   checks->push_back(InPath("criu")
                         ? Ok("CRIU", "found")
                         : Warn("CRIU", "not installed; nothing needs it yet", "apt-get install criu"));
+  if (const std::string grouped = ReadText("/proc/sys/kernel/sched_autogroup_enabled"); grouped == "1\n") {
+    checks->push_back(Warn("scheduling",
+                           "by sessions (autogroup): programs of other terminals than the node's may stand "
+                           "still for seconds while all CPUs are busy (seen with Linux 6.18)",
+                           "sysctl kernel.sched_autogroup_enabled=0"));
+  } else {
+    checks->push_back(Ok("scheduling", "not by sessions"));
+  }
   utsname host{};
   uname(&host);
   checks->push_back(Ok("kernel", std::string(host.sysname) + " " + host.release));

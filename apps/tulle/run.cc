@@ -215,7 +215,10 @@ class Holder {
 
 // What happens in the holder's process; never returns.
 [[noreturn]] void RunHolder(const RunOptions& options, UniqueFd front) {
-  setsid();  // out of reach of the terminal's signals, and of `kill %1`
+  // Out of reach of the terminal's signals, and of `kill %1`. In the program's session, because the kernel
+  // may schedule another one as another group, which then can starve beside a busy program until nobody seems
+  // to hold the claim any more (sandbox/jail.cc says more).
+  setpgid(0, 0);
   // Nor does it keep open what was opened for the program: a reader at the other end waits for the program
   // only.
   const int last = dup2(front.get(), 3);

@@ -16,9 +16,9 @@ PROMPTLY_S = 10
 
 
 class Faults(MeshTest):
-    def steady(self, **options):
+    def steady(self, *arguments, **options):
         """A program at work on a vGPU."""
-        process = self.mesh.start_run("steady", stdin=-1, **options)
+        process = self.mesh.start_run("steady", *arguments, stdin=-1, **{"flags": ["--memory", "256MiB"], **options})
         self.assertEqual(process.stdout.readline(), "ready\n", self.mesh.said())
         return process
 
@@ -52,6 +52,17 @@ class Faults(MeshTest):
         self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
         self.assertRegex(done.stdout, r"^cl\w+: error -\d+\n")
         self.assert_finishes(other)
+
+    def test_programs_that_leave_no_cpu_idle_leave_each_other_some(self):
+        busy = [self.steady("0") for _ in range(os.cpu_count() + 1)]
+        self.assert_ok(self.mesh.run("vector_add", flags=["--memory", "256MiB"]))
+        # What is killed must get the time to die, too.
+        for pid in self.mesh.workers("executor"):
+            os.kill(pid, signal.SIGKILL)
+        for process in busy:
+            self.assert_fails_promptly(process)
+        wait_for(self.no_claims, "the claims were given back")
+        self.assertNotIn("did not end in time", self.mesh.said())
 
     def test_a_killed_worker_is_an_error_and_comes_back(self):
         other = self.steady()

@@ -219,7 +219,15 @@ void Plan::Enter(unsigned id, int go_fd, int report_fd) const {
 Failure Plan::TryEnter(unsigned id, int go_fd, int* report_fd) const {
   const auto fail = [](Step step) { return Failure{step, errno}; };
 
-  setsid();
+  // Out of reach of the terminal's signals. Not by a session of its own, which elsewhere would be the way:
+  // the kernel schedules each session as a group (sched_autogroup), and groups whose tasks wake each other
+  // many thousand times a second starve the others for seconds (seen with Linux 6.18). A jail without
+  // namespaces sees /dev/tty, and does need one.
+  if (mode_.namespaces) {
+    setpgid(0, 0);
+  } else {
+    setsid();
+  }
   for (int signal_number = 1; signal_number < NSIG; ++signal_number) signal(signal_number, SIG_DFL);
   sigset_t none;
   sigemptyset(&none);

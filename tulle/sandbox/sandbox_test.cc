@@ -137,6 +137,11 @@ const std::map<std::string, Attempt>& Attempts() {
          }
          return std::string("ok");
        }},
+      {"session",
+       [](const std::string&) {
+         const bool same = getsid(0) == 0 && getpgid(0) == getpid();  // 0: a session from outside
+         return std::string(same ? "the parent's, in a process group of its own" : "its own");
+       }},
       {"exec", [](const std::string&) { return Outcome(execl("/usr/bin/env", "env", nullptr)); }},
       {"tool", [](const std::string&) { return TryTool(); }},
       {"fork", [](const std::string&) { return TryFork(); }},
@@ -333,6 +338,12 @@ TEST_F(Jail, SeesWhatDriversNeed) {
   EXPECT_EQ(Run("read", "/dev/urandom").output, "ok");
   EXPECT_EQ(Run("append", "/dev/null").output, "ok");
   EXPECT_EQ(Run("thread").output, "ok");
+}
+
+// A session of its own would be a scheduling group of its own; jail.cc says why it must not be.
+TEST_F(Jail, StaysInItsParentsSession) {
+  EXPECT_EQ(Run("session").output, "the parent's, in a process group of its own");
+  EXPECT_EQ(Run("read", "/dev/tty").output, "ENOENT");
 }
 
 TEST_F(Jail, WritesOnlyItsOwnTmp) {

@@ -1,11 +1,13 @@
-// steady: works on a device, a step every few milliseconds, and checks each result, until standard input ends. Prints "ready"
-// after the first step and "done after N steps" at the end; a step that fails ends it with its error.
+// steady [PAUSE_MS]: works on a device, a step every 5 (or PAUSE_MS) milliseconds, and checks each result, until standard
+// input ends. Prints "ready" after the first step and "done after N steps" at the end; a step that fails ends it with its
+// error.
 #include <poll.h>
 #include <unistd.h>
 
 #include "cl_program.h"
 
-int main(void) {
+int main(int argc, char** argv) {
+  const int pause_ms = argc > 1 ? atoi(argv[1]) : 5;
   enum { kCount = 4096 };
   static unsigned values[kCount];
   const Cl cl = OpenDevice(0);
@@ -29,7 +31,7 @@ int main(void) {
     }
     struct pollfd input = {STDIN_FILENO, POLLIN, 0};
     char byte;
-    if (poll(&input, 1, 5) == 1 && read(STDIN_FILENO, &byte, 1) <= 0) {
+    if (poll(&input, 1, pause_ms) == 1 && read(STDIN_FILENO, &byte, 1) <= 0) {
       printf("done after %lu steps\n", step);
       return 0;
     }

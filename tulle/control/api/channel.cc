@@ -26,7 +26,7 @@ Result<std::shared_ptr<grpc::Channel>> OpenChannel(const security::Credentials& 
   // The CA signs one name for all controllers and nobody else, so this checks more than an address would.
   arguments.SetSslTargetNameOverride(security::kControllerTlsName);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);     // as the controller's
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);  // no limit: a quiet stream is pinged too
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   // Also how long one attempt may take, handshake included; a busy machine needs its time.

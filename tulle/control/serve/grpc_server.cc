@@ -583,9 +583,11 @@ class GrpcServerImpl final : public GrpcServer {
     builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreams);
-    // A holder or node whose host is gone is noticed within 10 s.
+    // A holder or node whose host is gone is noticed within 25 s.
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 5'000);
-    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
+    // Of a host that is gone, that is: a process that ends closes its connection at once. A busy machine may
+    // leave one without a CPU for seconds.
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 4'000);
     server_ = builder.BuildAndStart();
