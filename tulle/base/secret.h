@@ -53,7 +53,8 @@ class Secret {
 
  private:
   void Scrub() {
-    if (!bytes_.empty()) explicit_bzero(bytes_.data(), bytes_.size());
+    // Not empty(): that the pointer is not null then is more than the compiler sees in every build.
+    if (bytes_.data() != nullptr) explicit_bzero(bytes_.data(), bytes_.size());
   }
   ByteVector bytes_;  // sized once, so that it never leaves a copy behind by growing
 };

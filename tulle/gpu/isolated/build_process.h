@@ -19,6 +19,13 @@
 
 namespace tulle::gpu::isolated {
 
+// LLVM maps far more than it uses; sanitizers reserve terabytes, so in their builds it is not limited.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr std::uint64_t kBuilderAddressSpaceBytes = 0;
+#else
+inline constexpr std::uint64_t kBuilderAddressSpaceBytes = 8ull << 30;
+#endif
+
 struct BuildOptions {
   std::string binary = "/proc/self/exe";
   std::vector<std::string> argv;         // {"tulle-worker", "--role=builder", ...}: must end in RunBuilder()
@@ -27,9 +34,9 @@ struct BuildOptions {
       read_only_paths;  // seen in the jail besides the system's folders: a driver in /opt
   std::uint32_t device_index = 0;
   std::chrono::seconds deadline{300};
-  std::uint64_t address_space_bytes = 8ull << 30;  // LLVM maps far more than it uses
-  std::uint64_t cpu_seconds = 600;                 // of each process in it
-  std::uint64_t tmp_bytes = 512ull << 20;          // the builder's /tmp: compiler cache and objects
+  std::uint64_t address_space_bytes = kBuilderAddressSpaceBytes;
+  std::uint64_t cpu_seconds = 600;         // of each process in it
+  std::uint64_t tmp_bytes = 512ull << 20;  // the builder's /tmp: compiler cache and objects
 };
 
 struct BuildRequest {

@@ -641,9 +641,6 @@ class Builder : public Isolated {
     BuildOptions options;
     options.argv = {"isolated_test", "--role=builder"};
     options.environment = kSanitizers;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    options.address_space_bytes = 0;  // sanitizers reserve terabytes
-#endif
     return options;
   }
   CompileOutput Build(std::string_view text) { return Build(text, Options()); }

@@ -187,8 +187,10 @@ void Device::Adapt() {
   limits_.max_allocation_bytes = Info<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE);
   limits_.max_work_group_size = Info<std::size_t>(CL_DEVICE_MAX_WORK_GROUP_SIZE);
   const ByteVector& sizes = infos_[CL_DEVICE_MAX_WORK_ITEM_SIZES];
-  std::memcpy(limits_.max_work_item_sizes.data(), sizes.data(),
-              std::min(sizes.size(), sizeof limits_.max_work_item_sizes));
+  if (!sizes.empty()) {  // a worker may leave it out
+    std::memcpy(limits_.max_work_item_sizes.data(), sizes.data(),
+                std::min(sizes.size(), sizeof limits_.max_work_item_sizes));
+  }
   limits_.non_uniform_work_groups = Info<cl_bool>(CL_DEVICE_NON_UNIFORM_WORK_GROUP_SUPPORT) != CL_FALSE;
 }
 
