@@ -98,6 +98,11 @@ def module_of(modules, name):
     return None
 
 
+def is_for_tests(name):
+    """Tests, and the headers that several of them share."""
+    return name.endswith("_test.cc") or fnmatch.fnmatchcase(os.path.basename(name), "test_*.h")
+
+
 def check_includes(root):
     modules = read_modules(root)
     breaches = []
@@ -118,7 +123,7 @@ def check_includes(root):
             breaches.append(f"{name}:1: this folder has no tulle_module() in a CMakeLists.txt, so nothing says what it may include")
             continue
         if folder:
-            starts = [folder] + (modules[folder]["TEST_DEPS"] if name.endswith("_test.cc") else [])
+            starts = [folder] + (modules[folder]["TEST_DEPS"] if is_for_tests(name) else [])
             allowed = reachable(modules, starts)
         for include in re.finditer(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">\n]+)[">]', text, re.M):
             header, place = include.group(2), f"{name}:{line_of(text, include.start())}"

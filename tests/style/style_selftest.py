@@ -61,6 +61,8 @@ class StyleTest(unittest.TestCase):
         text = '#include "tulle/wire/schema/buffer.h"\n'
         self.assertIn("session.cc:2", self.breaches(style.check_includes, module))
         self.assertEqual(self.breaches(style.check_includes, {**module, "tulle/session/session.cc": "", "tulle/session/a_test.cc": text}), "")
+        shared = {**module, "tulle/session/session.cc": "", "tulle/session/test_ends.h": "// Shared.\n#pragma once\n" + text}
+        self.assertEqual(self.breaches(style.check_includes, shared), "")
 
     def test_nobody_includes_the_simulator(self):
         sim = {"tulle/sim/CMakeLists.txt": "tulle_module(DEPS)\n", "tulle/sim/net.h": "// Net.\n#pragma once\n"}

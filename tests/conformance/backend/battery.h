@@ -1,5 +1,5 @@
 // The contract of gpu/api as tests, over whatever a SubjectFactory opens. The fixture plays the worker: it
-// chooses handles, encodes commands, and collects what is reported.
+// chooses handles, encodes commands, and collects what is reported. The tests are in the *_battery.cc.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -38,6 +38,9 @@ struct Options {
   std::uint64_t transfer = 0;
   bool more = false;
 };
+
+inline constexpr auto kOutOfOrder = static_cast<std::uint64_t>(wire::opencl::QueueFlag::kOutOfOrder);
+inline constexpr auto kProfiling = static_cast<std::uint64_t>(wire::opencl::QueueFlag::kProfiling);
 
 class BackendBattery : public testing::TestWithParam<SubjectFactory> {
  protected:

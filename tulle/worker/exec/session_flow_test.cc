@@ -1,0 +1,98 @@
+// Back-pressure: full rings, full staging memory, and clients that do not read.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <thread>
+
+#include "tulle/worker/exec/test_session.h"
+
+namespace tulle::worker::exec {
+namespace {
+
+TEST_F(SessionTest, AFullRingHoldsTheStreamAndLosesNothing) {
+  played_.room_for = 1;
+  int looks = 0;
+  played_.on_look = [&] {
+    if (++looks % 3 == 0) played_.room_for = 1;
+  };
+  CreateContextAndQueue();
+  for (std::uint32_t slot = 10; slot < 20; ++slot) {
+    client_.Send(opencl::CreateQueue{{kContext}, {Handle{slot, 1}}, {}});
+  }
+  EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
+  ASSERT_EQ(played_.seen.size(), 12u);
+  for (std::size_t i = 0; i < played_.seen.size(); ++i) EXPECT_EQ(played_.seen[i].sequence, i + 2);
+}
+
+TEST_F(SessionTest, NothingIsTakenWithoutRoomForTheLargestPayload) {
+  played_.staging_bytes = wire::kMaxPayloadBytes - 1;
+  CreateContextAndQueue();
+  int looks = 0;
+  played_.on_look = [&] {
+    if (++looks == 5) {
+      EXPECT_TRUE(played_.seen.empty());
+      played_.staging_bytes += kMiB;
+    }
+  };
+  EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
+  EXPECT_EQ(played_.seen.size(), 2u);
+}
+
+TEST_F(SessionTest, ManyTransfersGoThroughTinyStaging) {
+  local::Options tiny;
+  tiny.staging_bytes = 2 * wire::kMaxPayloadBytes;
+  CreateContextAndQueue();
+  client_.Send(wire::AcquireMemory{32 * kMiB});
+  CreateBuffer(kBuffer, 32 * kMiB);
+  std::vector<std::uint64_t> reads;
+  for (int round = 0; round < 8; ++round) {
+    const std::uint64_t offset = static_cast<std::uint64_t>(round) * wire::kMaxPayloadBytes;
+    const ByteVector data(wire::kMaxPayloadBytes, std::byte(round + 1));
+    client_.Send(opencl::EnqueueWrite{{kQueue}, {kBuffer}, offset, {data.size()}, 0, 0, {}, {}}, data);
+    reads.push_back(
+        client_.Send(opencl::EnqueueRead{{kQueue}, {kBuffer}, offset, {data.size()}, 0, 0, {}, {}}));
+  }
+  client_.WhenAnswered(reads.back());
+  EXPECT_EQ(RunOnNull(tiny).reason, EndReason::kGoodbye);
+  for (int round = 0; round < 8; ++round) {
+    const Sent* sent = client_.Find(reads[static_cast<std::size_t>(round)]);
+    ASSERT_NE(sent, nullptr);
+    EXPECT_EQ(sent->payload, ByteVector(wire::kMaxPayloadBytes, std::byte(round + 1)));
+  }
+}
+
+TEST_F(SessionTest, TransfersThatFillStagingBehindAUserEventEnd) {
+  limits_.wait_on_user_event = std::chrono::milliseconds(20);
+  local::Options tiny;
+  tiny.staging_bytes = 2 * wire::kMaxPayloadBytes;
+  CreateContextAndQueue();
+  client_.Send(wire::AcquireMemory{kMiB});
+  CreateBuffer(kBuffer, 4096);
+  client_.Send(opencl::CreateUserEvent{{kContext}, {kEvent}});
+  const wire::Ref<ObjectKind::kEvent> waits[] = {{kEvent}};
+  const ByteVector data(4096);
+  for (int i = 0; i < 3000; ++i) {
+    client_.Send(opencl::EnqueueWrite{{kQueue}, {kBuffer}, 0, {data.size()}, 0, 0, {waits}, {}}, data);
+  }
+  EXPECT_EQ(RunOnNull(tiny).reason, EndReason::kResource);
+  EXPECT_GT(client_.steps_left(), 0u);
+}
+
+TEST_F(SessionTest, AClientThatDoesNotReadIsNotServed) {
+  client_.set_pending_bytes(limits_.pending_output_bytes + 1);
+  CreateContextAndQueue();
+  client_.says_goodbye = false;
+  int looks = 0;
+  std::thread reader([&] {
+    // Ends the session once it sleeps: nothing else would wake it.
+    end_.Set(EndReason::kGrantRevoked, "revoked");
+  });
+  played_.on_look = [&] { ++looks; };
+  EXPECT_EQ(RunPlayed().reason, EndReason::kGrantRevoked);
+  reader.join();
+  EXPECT_TRUE(played_.seen.empty());
+  EXPECT_EQ(looks, 0);
+}
+
+}  // namespace
+}  // namespace tulle::worker::exec
