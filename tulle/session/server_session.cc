@@ -39,18 +39,6 @@ std::string Printable(std::string_view text) {
   return out;
 }
 
-std::string_view ReasonText(wire::EndReason reason) {
-  switch (reason) {
-    case wire::EndReason::kGoodbye: return "goodbye";
-    case wire::EndReason::kGrantRevoked: return "grant revoked";
-    case wire::EndReason::kDeviceLost: return "device lost";
-    case wire::EndReason::kProtocol: return "protocol broken by the client";
-    case wire::EndReason::kShuttingDown: return "worker stops";
-    case wire::EndReason::kResource: return "over a limit";
-  }
-  return "unknown";
-}
-
 // Takes the client's Hello.
 class HelloSink final : public FrameSink {
  public:
@@ -278,7 +266,7 @@ class Session final : public ServerSession, private FrameSink {
     }
     ended_ = true;
     transport_->Shutdown();
-    LogEnd(failed_ ? "connection lost" : ReasonText(end_reason_.value_or(reason)), message);
+    LogEnd(failed_ ? "connection lost" : wire::EndReasonName(end_reason_.value_or(reason)), message);
   }
 
  private:

@@ -18,18 +18,6 @@ namespace {
 // Packets read in a row before ended sessions are looked after.
 constexpr int kPacketsPerTurn = 64;
 
-std::string_view ReasonName(wire::EndReason reason) {
-  switch (reason) {
-    case wire::EndReason::kGoodbye: return "goodbye";
-    case wire::EndReason::kGrantRevoked: return "grant revoked";
-    case wire::EndReason::kDeviceLost: return "device lost";
-    case wire::EndReason::kProtocol: return "protocol breach";
-    case wire::EndReason::kShuttingDown: return "shutting down";
-    case wire::EndReason::kResource: return "over a limit";
-  }
-  return "unknown";
-}
-
 LogLevel LevelOf(wire::EndReason reason) {
   switch (reason) {
     case wire::EndReason::kDeviceLost:
@@ -295,7 +283,7 @@ void Worker::Serve(Connection& connection, UniqueFd socket, bool busy) {
        {"session", peer.session_id.substr(0, 8)},
        {"program", peer.program},
        {"pid", peer.process_id},
-       {"reason", ReasonName(ending.reason)},
+       {"reason", wire::EndReasonName(ending.reason)},
        {"told", ending.message},
        {"detail", ending.detail},
        {"seconds", static_cast<double>((clock_.Now() - started).count()) / 1e9},

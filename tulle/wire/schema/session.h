@@ -1,6 +1,8 @@
 // Messages of the session itself: handshake, acknowledgement, memory leases, how it ends.
 #pragma once
 
+#include <string_view>
+
 #include "tulle/wire/fields.h"
 
 namespace tulle::wire {
@@ -96,6 +98,18 @@ enum class EndReason : U8 {
   kResource = 5,      // the session went over a limit of its worker
 };
 constexpr bool IsKnown(EndReason r) { return r <= EndReason::kResource; }
+// In a few words, for logs.
+constexpr std::string_view EndReasonName(EndReason r) {
+  switch (r) {
+    case EndReason::kGoodbye: return "goodbye";
+    case EndReason::kGrantRevoked: return "grant revoked";
+    case EndReason::kDeviceLost: return "device lost";
+    case EndReason::kProtocol: return "protocol broken by the client";
+    case EndReason::kShuttingDown: return "shutting down";
+    case EndReason::kResource: return "over a limit";
+  }
+  return "unknown";
+}
 
 // Worker to client, the last frame: why there will be no more.
 struct SessionEnded {
