@@ -1,8 +1,8 @@
 """Runs one benchmark (bench/<name>/bench.py) and reports it as JSON lines or as a table.
 
-A benchmark declares TARGETS (what to build), CASES, YARDSTICK_UNITS, and three functions that each return
-{case: {"value": ..., "p99": ...}} for one round: measure_native(bin), measure_yardsticks(bin) and
-measure_mesh(mesh, bin). Rounds of everything that is compared are interleaved, so that a slow minute of the
+A benchmark declares TARGETS (what to build), CASES, YARDSTICK_UNITS, and functions that each return
+{case: {"value": ..., "p99": ...}} for one round: measure_yardsticks(bin), and either measure_native(bin) and
+measure_mesh(mesh, bin), or measure(bin) where no mesh is needed. Rounds of everything that is compared are interleaved, so that a slow minute of the
 machine is shared; what is reported is the median over the rounds.
 
 A line is {bench, case, value, unit, yardstick, yardstick_value, ratio, runs} and p99 where single calls are
@@ -97,14 +97,22 @@ def line(name, runs, case, unit, samples, yardstick=None, yardstick_value=None):
     return {**result, "p99": rounded(p99)} if p99 is not None else result
 
 
+def needs_mesh(bench):
+    return hasattr(bench, "measure_mesh")
+
+
 def run(name, bench, bin, runs, other=None):
-    """Yields the report's lines. `other` = (label, bin of another build): its mesh is compared case by case."""
+    """Yields the report's lines. `other` = (label, bin of another build): it is compared case by case."""
     native, bare, mesh, other_mesh = Samples(), Samples(), Samples(), Samples()
     builds = [(bin, mesh)] + ([(other[1], other_mesh)] if other else [])
     for number in range(runs):
         bare.rounds.append(bench.measure_yardsticks(bin))
-        native.rounds.append(bench.measure_native(bin))
-        for build, samples in builds[:: 1 if number % 2 == 0 else -1]:  # one mesh at a time, in turns
+        if needs_mesh(bench):
+            native.rounds.append(bench.measure_native(bin))
+        for build, samples in builds[:: 1 if number % 2 == 0 else -1]:  # one at a time, in turns
+            if not needs_mesh(bench):
+                samples.rounds.append(bench.measure(build))
+                continue
             with Mesh(build) as running:
                 samples.rounds.append(bench.measure_mesh(running, bin))
     for case in bench.CASES:
@@ -115,7 +123,7 @@ def run(name, bench, bin, runs, other=None):
             yield line(name, runs, case.name, case.unit, mesh, "+".join(parts), sum(map(yardstick, parts)))
         if other:
             yield line(name, runs, case.name, case.unit, mesh, other[0], other_mesh.median(case.name))
-    for case in bench.CASES:
+    for case in bench.CASES if needs_mesh(bench) else []:
         yield {**line(name, runs, case.name, case.unit, native), "case": f"native {case.name}"}
     for case, unit in bench.YARDSTICK_UNITS.items():
         yield line(name, runs, case, unit, bare)

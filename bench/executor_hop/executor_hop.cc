@@ -6,14 +6,30 @@
 //   idle      a pause before each, so that both ends sleep
 //   batch     commands a second, one Finish at the end of a million
 //   start     from nothing to the first answer
+//
+// With --yardsticks, what the parts of these cost where there is nothing around them:
+//
+//   direct-finish     a Finish, given to the null device in this process
+//   direct-batch      the commands of batch, given to it
+//   spin-round-trip   a number to another process and back through shared memory; both look all the time
+//   wake-round-trip   the same with an eventfd each way; both sleep
+//   process-start     from nothing to the end of a process of this program that does nothing
 #include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <thread>
+#include <functional>
+#include <new>
 #include <vector>
 
 #include "tulle/gpu/isolated/executor_main.h"
@@ -104,53 +120,193 @@ class Session {
   std::uint64_t sequence_ = 0;
 };
 
-void Report(const char* name, std::vector<double>& samples, const char* end = ",\n") {
+void Report(const char* name, std::vector<double>& samples) {
   std::ranges::sort(samples);
-  std::printf("  \"%s\": {\"value\": %.3g, \"p99\": %.3g}%s", name, samples[samples.size() / 2],
-              samples[samples.size() * 99 / 100], end);
+  std::printf("  \"%s\": {\"value\": %.3g, \"p99\": %.3g},\n", name, samples[samples.size() / 2],
+              samples[samples.size() * 99 / 100]);
 }
 
-template <typename Before>
-std::vector<double> RoundTrips(Session& session, int count, const Before& before) {
+// What is no single call has no p99. The last of an object.
+void ReportRate(const char* name, std::vector<double>& samples) {
+  std::ranges::sort(samples);
+  std::printf("  \"%s\": {\"value\": %.3g}\n}\n", name, samples[samples.size() / 2]);
+}
+
+template <typename Trip, typename Before>
+std::vector<double> Time(int count, const Trip& trip, const Before& before) {
   std::vector<double> samples;
   for (int i = 0; i < count; ++i) {
     before();
     const double begin = NowUs();
-    session.Finish();
+    trip();
     samples.push_back(NowUs() - begin);
   }
   return samples;
+}
+template <typename Trip>
+std::vector<double> Time(int count, const Trip& trip) {
+  return Time(count, trip, [] {});
+}
+
+void Pause() {
+  const timespec time = {0, 300'000};
+  nanosleep(&time, nullptr);
+}
+
+constexpr int kStarts = 10, kBusy = 20'000, kIdle = 2'000, kBatches = 5, kBatch = 1'000'000;
+
+// --- the yardsticks ---
+
+// The null device in this process.
+class Direct final : public gpu::Completions {
+ public:
+  Direct() : driver_(gpu::null::OpenDriver()) {
+    auto backend = driver_->OpenDevice(0, this);
+    TULLE_CHECK(backend.ok());
+    backend_ = std::move(*backend);
+    Send(wire::opencl::CreateContext{.context = {{1, 1}}});
+    Send(wire::opencl::CreateQueue{.context = {{1, 1}}, .queue = {{2, 1}}});
+  }
+  template <wire::Message M>
+  void Send(const M& message) {
+    body_.resize(wire::EncodedSize(message));
+    wire::Encode(message, body_);
+    backend_->Submit({wire::kOpcodeOf<M>, false, ++sequence_, body_, {}, {}});
+  }
+  void Finish() {
+    const std::uint64_t before = replies_;
+    Send(wire::opencl::Finish{.queue = {{2, 1}}});
+    backend_->Flush();
+    while (replies_ == before) {
+    }
+  }
+  double Batch(int commands) {
+    const double begin = NowUs();
+    for (int i = 0; i < commands; ++i) Send(wire::opencl::Flush{.queue = {{2, 1}}});
+    Finish();
+    return (NowUs() - begin) / 1e6;
+  }
+
+  void Reply(std::uint16_t, std::uint64_t, ByteView, std::uint64_t) override { ++replies_; }
+  void Notice(std::uint16_t, ByteView) override {}
+  void PayloadDone(std::uint64_t) override {}
+
+ private:
+  std::unique_ptr<gpu::Driver> driver_;
+  std::unique_ptr<gpu::Backend> backend_;
+  ByteVector body_;
+  std::uint64_t sequence_ = 0;
+  std::atomic<std::uint64_t> replies_ = 0;
+};
+
+// Another process that does `work` until this one has no more use for it.
+class Peer {
+ public:
+  explicit Peer(const std::function<void()>& work) : pid_(fork()) {
+    TULLE_CHECK(pid_ >= 0);
+    if (pid_ != 0) return;
+    while (true) work();
+  }
+  ~Peer() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  Peer(const Peer&) = delete;
+  Peer& operator=(const Peer&) = delete;
+
+ private:
+  pid_t pid_;
+};
+
+std::vector<double> SpinRoundTrips() {
+  struct Shared {
+    alignas(64) std::atomic<std::uint32_t> there = 0;
+    alignas(64) std::atomic<std::uint32_t> back = 0;
+  };
+  void* memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  TULLE_CHECK(memory != MAP_FAILED);
+  Shared& shared = *new (memory) Shared;
+  const Peer peer([&] { shared.back.store(shared.there.load(std::memory_order_acquire)); });
+  std::uint32_t number = 0;
+  return Time(kBusy, [&] {
+    shared.there.store(++number);
+    while (shared.back.load(std::memory_order_acquire) != number) {
+    }
+  });
+}
+
+std::vector<double> WakeRoundTrips() {
+  const int there = eventfd(0, EFD_CLOEXEC), back = eventfd(0, EFD_CLOEXEC);
+  TULLE_CHECK(there >= 0 && back >= 0);
+  const auto pass = [](int from, int to) {
+    eventfd_t value;
+    if (eventfd_read(from, &value) == 0) eventfd_write(to, 1);
+  };
+  const Peer peer([&] { pass(there, back); });
+  const auto trip = [&] {
+    eventfd_t value;
+    eventfd_write(there, 1);
+    eventfd_read(back, &value);
+  };
+  return Time(kIdle, trip, Pause);
+}
+
+void StartProcess() {
+  char name[] = "tulle_bench_executor_hop", role[] = "--role=nothing";
+  char* argv[] = {name, role, nullptr};
+  pid_t pid = 0;
+  TULLE_CHECK(posix_spawn(&pid, "/proc/self/exe", nullptr, nullptr, argv, environ) == 0);
+  waitpid(pid, nullptr, 0);
+}
+
+void MeasureYardsticks() {
+  std::printf("{\n");
+  auto spins = SpinRoundTrips();
+  Report("spin-round-trip", spins);
+  auto wakes = WakeRoundTrips();
+  Report("wake-round-trip", wakes);
+  auto starts = Time(kStarts, StartProcess);
+  Report("process-start", starts);
+  Direct direct;
+  auto finishes = Time(kBusy, [&] { direct.Finish(); });
+  Report("direct-finish", finishes);
+  std::vector<double> rates;
+  for (int i = 0; i < kBatches; ++i) rates.push_back(kBatch / direct.Batch(kBatch));
+  ReportRate("direct-batch", rates);
+}
+
+// --- the step itself ---
+
+void MeasureHop(sandbox::Launcher& launcher) {
+  std::printf("{\n");
+  auto starts = Time(kStarts, [&] { Session(launcher).Finish(); });
+  Report("start", starts);
+  Session session(launcher);
+  const auto trip = [&] { session.Finish(); };
+  Time(1'000, trip);  // warms up
+  auto busy = Time(kBusy, trip);
+  Report("busy", busy);
+  auto idle = Time(kIdle, trip, Pause);
+  Report("idle", idle);
+  std::vector<double> rates;
+  for (int i = 0; i < kBatches; ++i) rates.push_back(kBatch / session.Batch(kBatch));
+  ReportRate("batch", rates);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc > 1 && std::strcmp(argv[1], "--role=executor") == 0) return RunExecutor(*gpu::null::OpenDriver());
+  const std::string_view mode = argc > 1 ? argv[1] : "";
+  if (mode == "--role=executor") return RunExecutor(*gpu::null::OpenDriver());
+  if (mode == "--role=nothing") return 0;
+  if (mode == "--yardsticks") {
+    MeasureYardsticks();
+    return 0;
+  }
   auto launcher = sandbox::Launcher::Create({});
   if (!launcher.ok()) {
     std::fprintf(stderr, "%s\n", launcher.error().message.c_str());
     return 1;
   }
-  std::printf("{\n");
-  std::vector<double> starts;
-  for (int i = 0; i < 10; ++i) {
-    const double begin = NowUs();
-    Session session(**launcher);
-    session.Finish();
-    starts.push_back(NowUs() - begin);
-  }
-  Report("start", starts);
-  Session session(**launcher);
-  auto warm = RoundTrips(session, 1000, [] {});
-  auto busy = RoundTrips(session, 20000, [] {});
-  Report("busy", busy);
-  const auto pause = [] {
-    const timespec time = {0, 300'000};
-    nanosleep(&time, nullptr);
-  };
-  auto idle = RoundTrips(session, 2000, pause);
-  Report("idle", idle);
-  std::vector<double> rates;
-  for (int i = 0; i < 5; ++i) rates.push_back(1e6 / session.Batch(1'000'000));
-  Report("batch", rates, "\n}\n");
+  MeasureHop(**launcher);
 }
