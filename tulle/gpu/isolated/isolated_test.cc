@@ -589,7 +589,9 @@ TEST_F(Isolated, FailureToStartIsTold) {
   auto options = Options();
   options.device_index = 7;
   Start(options);
-  EXPECT_EQ(EndReason(), "the executor could not start: there is no device 7");
+  // What it printed may follow: in a build for coverage, that it cannot write what it counted.
+  const std::string told = EndReason();
+  EXPECT_EQ(told.find("the executor could not start: there is no device 7"), 0u) << told;
   options.argv = {"isolated_test", "--role=none"};
   Start(options);
   EXPECT_NE(EndReason().find("exited with code 9"), std::string::npos);
