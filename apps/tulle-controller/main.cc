@@ -39,6 +39,7 @@ struct Flags {
   std::vector<std::string> users;
   double hold_grace_s = 10;
   double node_lost_after_s = 300;
+  std::size_t max_claims_per_tenant = control::CoreOptions().max_claims_per_tenant;
   std::string log_level = "info";
   std::string log_format = "text";
   int ready_fd = -1;
@@ -107,6 +108,7 @@ Status Run(Flags flags) {
   control::ControllerOptions options;
   options.core.hold_grace = Seconds(flags.hold_grace_s);
   options.core.node_lost_after = Seconds(flags.node_lost_after_s);
+  options.core.max_claims_per_tenant = flags.max_claims_per_tenant;
   options.on_fatal = [&failed](const Error&) {
     failed = true;
     kill(getpid(), SIGTERM);
@@ -196,6 +198,9 @@ int Main(int argc, char** argv) {
   app.add_option("--node-lost-after", flags.node_lost_after_s,
                  "Seconds out of touch after which a node's vGPUs are given up")
       ->check(CLI::Range(1.0, 86400.0));
+  app.add_option("--max-claims-per-tenant", flags.max_claims_per_tenant,
+                 "Claims that a tenant may have at once; those that have ended do not count")
+      ->check(CLI::Range(std::size_t{1}, control::CoreOptions().max_claims));
   app.add_option("--log-level", flags.log_level, "Least level that is logged")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}));
   app.add_option("--log-format", flags.log_format, "Lines for people or for machines, on standard error")

@@ -106,6 +106,18 @@ TEST_F(ControllerProgramTest, KeepsWhatItAcknowledgedThroughKill) {
   EXPECT_EQ(claims->size(), 20u);
 }
 
+TEST_F(ControllerProgramTest, LimitsEachTenantsClaims) {
+  ASSERT_EQ(Start("127.0.0.1:0", "127.0.0.1:0", {"--max-claims-per-tenant", "1"}).size(), 2u);
+  const auto client = Client();
+  ASSERT_TRUE(client->CreateClaim({.name = "first"}).ok());
+  const auto second = client->CreateClaim({.name = "second"});
+  ASSERT_FALSE(second.ok());
+  EXPECT_EQ(second.error().code, Code::kResourceExhausted);
+  EXPECT_NE(second.error().message.find("you have 1 claims"), std::string::npos) << second.error().message;
+  ASSERT_TRUE(client->DeleteClaim("first").ok());
+  EXPECT_TRUE(client->CreateClaim({.name = "second"}).ok());
+}
+
 TEST_F(ControllerProgramTest, ASecondOneIsRefused) {
   const auto facts = Start();
   ASSERT_EQ(facts.size(), 2u);

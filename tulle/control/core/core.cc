@@ -83,15 +83,12 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
     } else if (auto* claim = std::get_if<ClaimRecord>(&record)) {
       if (!is_new(claims_, claim->claim.metadata))
         return corrupt("claim " + claim->claim.metadata.name + " is there twice");
-      ClaimState& state = claims_.Insert({.record = std::move(*claim)});
+      ClaimState& state = InsertClaim(std::move(*claim));
       Claim& model = state.model();
       model.status.holders = 0;
       model.status.vgpus.clear();
-      if (!state.record.request_id.empty()) {
-        requests_[{model.metadata.tenant, state.record.request_id}] = model.metadata.uid;
-      }
       if (IsFinal(model.status.phase)) {
-        state.erase_at = now.mono + options_.claim_retention;
+        SetEnded(state);
       } else if (model.spec.release_when_unheld) {
         state.unheld_until = now.mono + options_.hold_grace;
       }
@@ -165,6 +162,57 @@ std::optional<Instant> Core::NextTick() const {
 
 // ---- claims
 
+Core::ClaimState& Core::InsertClaim(ClaimRecord record) {
+  ClaimState& claim = claims_.Insert({.record = std::move(record)});
+  const Metadata& metadata = claim.metadata();
+  ++tenants_[metadata.tenant].records;
+  if (!claim.record.request_id.empty()) {
+    requests_[{metadata.tenant, claim.record.request_id}] = metadata.uid;
+  }
+  return claim;
+}
+
+void Core::SetEnded(ClaimState& claim) {
+  const Metadata& metadata = claim.metadata();
+  claim.erase_at = now_.mono + options_.claim_retention;
+  const EndedClaims::value_type key(*claim.erase_at, metadata.create_time_us, metadata.uid);
+  tenants_[metadata.tenant].ended.insert(key);
+  ended_claims_.insert(key);
+}
+
+Status Core::CheckClaimLimits(const std::string& tenant) const {
+  if (const auto it = tenants_.find(tenant); it != tenants_.end()) {
+    const std::size_t live = it->second.records - it->second.ended.size();
+    if (live >= options_.max_claims_per_tenant) {
+      return Refusal(Code::kResourceExhausted,
+                     "you have " + std::to_string(live) + " claims that have not ended, at most " +
+                         std::to_string(options_.max_claims_per_tenant) +
+                         " are allowed; release some with `tulle delete claim NAME`, or raise the "
+                         "controller's --max-claims-per-tenant");
+    }
+  }
+  const std::size_t live = claims_.size() - ended_claims_.size();
+  if (live >= options_.max_claims) {
+    return Refusal(Code::kResourceExhausted, "the mesh has " + std::to_string(live) +
+                                                 " claims that have not ended, at most " +
+                                                 std::to_string(options_.max_claims) +
+                                                 " are allowed; release some with `tulle delete claim NAME`");
+  }
+  return OkStatus();
+}
+
+void Core::MakeRoomForClaim(const std::string& tenant) {
+  const auto remove_oldest = [this](const EndedClaims& ended) {
+    Remove(claims_, Kind::kClaim, std::string(std::get<std::string>(*ended.begin())));
+  };
+  for (auto it = tenants_.find(tenant);
+       it != tenants_.end() && it->second.records >= options_.max_claims_per_tenant;
+       it = tenants_.find(tenant)) {
+    remove_oldest(it->second.ended);
+  }
+  while (claims_.size() >= options_.max_claims) remove_oldest(ended_claims_);
+}
+
 Result<Core::ClaimState*> Core::FindClaim(const std::string& tenant, const std::string& name) {
   if (ClaimState* claim = claims_.Find(tenant, name)) return claim;
   return Refusal(Code::kNotFound,
@@ -203,10 +251,8 @@ void Core::On(const CreateClaim& event) {
                                                                 "; delete it with `tulle delete claim " +
                                                                 event.name + "` or choose another name"));
   }
-  if (claims_.size() >= options_.max_claims) {
-    return Answer(event.call,
-                  Refusal(Code::kResourceExhausted, "the mesh holds " + std::to_string(claims_.size()) +
-                                                        " claims, its limit; delete some"));
+  if (Status status = CheckClaimLimits(event.tenant); !status.ok()) {
+    return Answer(event.call, std::move(status).error());
   }
   std::vector<GpuState*> order;
   Placement placement = TryPlace(spec, {}, &order);
@@ -214,6 +260,7 @@ void Core::On(const CreateClaim& event) {
     return Answer(event.call, Refusal(Code::kResourceExhausted, no_fit->message));
   }
   if (namesake != nullptr) Remove(claims_, Kind::kClaim, std::string(namesake->metadata().uid));
+  MakeRoomForClaim(event.tenant);
 
   Metadata metadata{.name = event.name,
                     .uid = NewUid(),
@@ -223,9 +270,8 @@ void Core::On(const CreateClaim& event) {
   while (metadata.name.empty() || claims_.HasName(event.tenant, metadata.name)) {
     metadata.name = "claim-" + NewUid().substr(0, 6);
   }
-  ClaimState& claim = claims_.Insert(
-      {.record = {.claim = {.metadata = metadata, .spec = std::move(spec)}, .request_id = event.request_id}});
-  if (!event.request_id.empty()) requests_[{event.tenant, event.request_id}] = metadata.uid;
+  ClaimState& claim =
+      InsertClaim({.claim = {.metadata = metadata, .spec = std::move(spec)}, .request_id = event.request_id});
   if (claim.model().spec.release_when_unheld) claim.unheld_until = now_.mono + options_.hold_grace;
   if (auto* no_fit = std::get_if<NoFit>(&placement)) {
     SetWaiting(claim, no_fit->reason, no_fit->message);
@@ -518,7 +564,7 @@ void Core::End(ClaimState& claim, ClaimPhase phase, const std::string& reason, c
   claim.start_until.reset();
   claim.retry_at.reset();
   claim.unheld_until.reset();
-  claim.erase_at = now_.mono + options_.claim_retention;
+  SetEnded(claim);
   for (const auto& [call, until] : std::exchange(claim.attaches, {})) {
     Answer(call, Refusal(Code::kFailedPrecondition,
                          "claim " + model.metadata.name + " is " + Name(phase) + ": " + message));
@@ -1047,8 +1093,16 @@ template <typename State>
 void Core::Remove(Table<State>& table, Kind kind, const std::string& uid) {
   State& state = *table.Find(uid);
   if constexpr (std::is_same_v<State, ClaimState>) {
-    waiting_.erase({state.metadata().create_time_us, uid});
-    if (!state.record.request_id.empty()) requests_.erase({state.metadata().tenant, state.record.request_id});
+    const Metadata& metadata = state.metadata();
+    waiting_.erase({metadata.create_time_us, uid});
+    if (!state.record.request_id.empty()) requests_.erase({metadata.tenant, state.record.request_id});
+    const auto tenant = tenants_.find(metadata.tenant);
+    if (state.erase_at) {
+      const EndedClaims::value_type key(*state.erase_at, metadata.create_time_us, uid);
+      tenant->second.ended.erase(key);
+      ended_claims_.erase(key);
+    }
+    if (--tenant->second.records == 0) tenants_.erase(tenant);
   }
   if (state.announced) {
     state.model().metadata.resource_version = ++version_;

@@ -44,7 +44,9 @@ struct CoreOptions {
   Duration instance_retention = std::chrono::hours(1);    // after its last hold
   Duration retry_backoff = std::chrono::seconds(1);       // after a failed start; doubles with each
   std::uint32_t start_attempts = 5;                       // then the claim is FAILED
-  std::size_t max_claims = 100'000;                       // records of all tenants; about 2 KiB each
+  // Records, of about 2 KiB each. The oldest that have ended make room for new ones; live ones do not.
+  std::size_t max_claims = 100'000;
+  std::size_t max_claims_per_tenant = 1'000;  // so that one tenant cannot use up the others' part
   std::size_t max_instances = 100'000;
   std::size_t max_nodes = 20'000;
 };
@@ -153,6 +155,12 @@ class Core {
   struct Touched {
     bool durable = false;
   };
+  // Of claims: when the record goes, when it was made, uid. In the order of their ends.
+  using EndedClaims = std::set<std::tuple<Instant, WallMicros, std::string>>;
+  struct TenantClaims {
+    std::size_t records = 0;
+    EndedClaims ended;
+  };
 
   void On(const CreateClaim& event);
   void On(const DeleteClaim& event);
@@ -169,6 +177,12 @@ class Core {
   void On(const Tick& event);
 
   // Claims.
+  ClaimState& InsertClaim(ClaimRecord record);
+  void SetEnded(ClaimState& claim);
+  // Whether the tenant may have one more live claim.
+  Status CheckClaimLimits(const std::string& tenant) const;
+  // Precondition: CheckClaimLimits. The oldest ended claims go until there is room for one more record.
+  void MakeRoomForClaim(const std::string& tenant);
   Result<ClaimState*> FindClaim(const std::string& tenant, const std::string& name);
   Placement TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus,
                      std::vector<GpuState*>* order);
@@ -231,6 +245,8 @@ class Core {
   Table<GpuState> gpus_;
   Table<NodeRecord> nodes_;
   Table<InstanceState> instances_;
+  std::map<std::string, TenantClaims> tenants_;  // those that have claims
+  EndedClaims ended_claims_;                     // of all tenants
   std::map<LinkId, std::string> node_of_link_;
   std::map<HoldId, HoldState> holds_;
   std::map<std::pair<std::string, std::string>, std::string> requests_;  // (tenant, request id) to claim uid

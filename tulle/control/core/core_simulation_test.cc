@@ -57,6 +57,7 @@ class Simulation {
  public:
   explicit Simulation(std::uint64_t seed) : random_(seed), core_random_(seed + 1'000'000) {
     options_.node_forget_after = std::chrono::hours(24 * 365);
+    if (Chance(2)) options_.max_claims_per_tenant = 1 + random_.Below(30);  // there are 40 names
     for (std::uint64_t i = 0, n = 1 + random_.Below(5); i < n; ++i) {
       SimNode& node = nodes_.emplace_back();
       node.name = "n" + std::to_string(i);
@@ -320,7 +321,9 @@ class Simulation {
       ASSERT_TRUE(!dedicated || by_gpu[gpu.metadata.name].size() == 1)
           << gpu.metadata.name << " is not dedicated";
     }
-    for (const Claim& claim : All<Claim>("t")) {
+    const std::vector<Claim> claims = All<Claim>("t");
+    ASSERT_LE(claims.size(), options_.max_claims_per_tenant);
+    for (const Claim& claim : claims) {
       const std::size_t vgpus = by_claim[claim.metadata.name].size();
       ASSERT_EQ(vgpus, claim.status.vgpus.size());
       if (IsFinal(claim.status.phase)) {

@@ -384,6 +384,57 @@ TEST_F(CoreTest, RequestIdsMakeCreationIdempotent) {
   EXPECT_TRUE(Call(other).ok());
 }
 
+TEST_F(CoreTest, OnlyLiveClaimsCountAgainstTheTenantsLimit) {
+  options_.max_claims_per_tenant = 3;
+  StartCore();
+  for (const char* name : {"a", "b", "c"}) Create(name);
+  const auto refused = Call(CreateClaim{.tenant = "alice", .name = "d"});
+  EXPECT_EQ(refused.error().code, Code::kResourceExhausted);
+  EXPECT_EQ(
+      refused.error().message,
+      "you have 3 claims that have not ended, at most 3 are allowed; release some with `tulle delete claim "
+      "NAME`, or raise the controller's --max-claims-per-tenant");
+  EXPECT_TRUE(Call(CreateClaim{.tenant = "bob", .name = "d"}).ok()) << "another tenant's claims do not count";
+  StartCore();
+  EXPECT_FALSE(Call(CreateClaim{.tenant = "alice", .name = "d"}).ok()) << "also after a restart";
+
+  for (const char* name : {"b", "a"}) {
+    ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = name}).ok());
+    Advance(1s);
+  }
+  const auto no_room = Call(CreateClaim{.tenant = "alice", .name = "d", .spec = {.no_wait = true}});
+  EXPECT_EQ(no_room.error().code, Code::kResourceExhausted);
+  EXPECT_EQ(Get("b").status.phase, ClaimPhase::kReleased) << "a claim that is not made needs no room";
+  Create("d");
+  EXPECT_FALSE(core_->Get<Claim>("alice", "b")) << "what ended first makes room";
+  EXPECT_EQ(Get("a").status.phase, ClaimPhase::kReleased);
+  Create("a");  // in place of the one that has ended
+  EXPECT_FALSE(Call(CreateClaim{.tenant = "alice", .name = "e"}).ok());
+  EXPECT_EQ(Get("c").status.phase, ClaimPhase::kPending);
+  EXPECT_EQ(store_.size(), 4u) << "three of alice, one of bob";
+
+  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "c"}).ok());
+  Advance(options_.claim_retention);
+  Create("e");
+  EXPECT_FALSE(Call(CreateClaim{.tenant = "alice", .name = "f"}).ok()) << "counted down once, not twice";
+}
+
+TEST_F(CoreTest, EndedClaimsOfAllTenantsMakeRoomInAFullMesh) {
+  options_.max_claims = 3;
+  StartCore();
+  Create("a");
+  for (const char* name : {"b", "c"})
+    ASSERT_TRUE(Call(CreateClaim{.tenant = "bob", .name = name, .request_id = name}).ok());
+  EXPECT_THAT(Call(CreateClaim{.tenant = "carol"}).error().message,
+              HasSubstr("the mesh has 3 claims that have not ended, at most 3 are allowed"));
+  ASSERT_TRUE(Call(DeleteClaim{.tenant = "bob", .name = "b"}).ok());
+  EXPECT_TRUE(Call(CreateClaim{.tenant = "carol"}).ok());
+  EXPECT_FALSE(core_->Get<Claim>("bob", "b"));
+  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "a"}).ok());
+  EXPECT_TRUE(Call(CreateClaim{.tenant = "bob", .name = "b2", .request_id = "b"}).ok())
+      << "a request id goes with its claim";
+}
+
 TEST_F(CoreTest, NamesAreUniqueAmongTheLiving) {
   Do(Registration());
   const Claim first = Create("c");
