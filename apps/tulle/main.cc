@@ -183,6 +183,7 @@ int Main(int argc, char** argv) {
   // --- resources
   std::string kind_text, name, output = "table";
   std::vector<std::string> names;
+  bool all = false;
   const auto add_kind = [&](CLI::App* command) {
     command->add_option("KIND", kind_text, "nodes, gpus, vgpus, claims or instances")->required();
   };
@@ -190,6 +191,9 @@ int Main(int argc, char** argv) {
     command->add_option("-o,--output", output, "table or json")
         ->check(CLI::IsMember({"table", "json"}))
         ->capture_default_str();
+  };
+  const auto add_all = [&](CLI::App* command) {
+    command->add_flag("--all", all, "Claims that have ended too; they are kept for some minutes");
   };
   const auto with_kind = [&](const std::function<Status(sdk::Client&, sdk::Kind, Output)>& action) {
     return [&, action] {
@@ -203,12 +207,14 @@ int Main(int argc, char** argv) {
   };
 
   CLI::App* get_command = app.add_subcommand("get", "List resources, or show some by name");
-  get_command->footer("Examples:\n  tulle get gpus\n  tulle get claim train -o json");
+  get_command->footer(
+      "Examples:\n  tulle get gpus\n  tulle get claims --all\n  tulle get claim train -o json");
   add_kind(get_command);
   get_command->add_option("NAME", names, "Only these");
+  add_all(get_command);
   add_output(get_command);
   get_command->callback(with_kind([&](sdk::Client& client, sdk::Kind kind, Output format) {
-    return Get(client, kind, names, format, NowMicros());
+    return Get(client, kind, names, all, format, NowMicros());
   }));
 
   CLI::App* describe_command = app.add_subcommand("describe", "Show all about one resource");
@@ -238,8 +244,11 @@ int Main(int argc, char** argv) {
       app.add_subcommand("watch", "Show resources and each change of them, until interrupted");
   watch_command->footer("Example: tulle watch claims");
   add_kind(watch_command);
+  add_all(watch_command);
   add_output(watch_command);
-  watch_command->callback(with_kind(WatchKind));
+  watch_command->callback(with_kind([&](sdk::Client& client, sdk::Kind kind, Output format) {
+    return WatchKind(client, kind, all, format);
+  }));
 
   // --- the mesh and this machine
   CLI::App* status_command =

@@ -232,9 +232,9 @@ struct Calls {
   Result<std::vector<T>> (sdk::Client::*list)(const sdk::CallOptions&);
 };
 
-// Calls f(Calls<T>) for the kind's resource type.
+// Calls f(Calls<T>) for the kind's resource type. `all`: the list has claims that have ended too.
 template <typename F>
-auto WithKind(sdk::Kind kind, F&& f) {
+auto WithKind(sdk::Kind kind, bool all, F&& f) {
   using C = sdk::Client;
   switch (kind) {
     case sdk::Kind::kNode: return f(Calls<sdk::Node>{&C::GetNode, &C::ListNodes});
@@ -243,7 +243,7 @@ auto WithKind(sdk::Kind kind, F&& f) {
     case sdk::Kind::kInstance: return f(Calls<sdk::Instance>{&C::GetInstance, &C::ListInstances});
     case sdk::Kind::kClaim: break;
   }
-  return f(Calls<sdk::Claim>{&C::GetClaim, &C::ListClaims});
+  return f(Calls<sdk::Claim>{&C::GetClaim, all ? &C::ListClaims : &C::ListLiveClaims});
 }
 
 template <typename T>
@@ -308,9 +308,9 @@ Result<sdk::Kind> ParseKind(const std::string& text) {
       .message = "there is no kind " + text + "; the kinds are nodes, gpus, vgpus, claims and instances"};
 }
 
-Status Get(sdk::Client& client, sdk::Kind kind, const std::vector<std::string>& names, Output output,
-           std::int64_t now_us) {
-  return WithKind(kind, [&]<typename T>(Calls<T> calls) -> Status {
+Status Get(sdk::Client& client, sdk::Kind kind, const std::vector<std::string>& names, bool all,
+           Output output, std::int64_t now_us) {
+  return WithKind(kind, all, [&]<typename T>(Calls<T> calls) -> Status {
     std::vector<T> resources;
     if (names.empty()) {
       TULLE_ASSIGN_OR_RETURN(resources, (client.*calls.list)({}));
@@ -322,7 +322,8 @@ Status Get(sdk::Client& client, sdk::Kind kind, const std::vector<std::string>& 
     if (output == Output::kJson) {
       Print(names.size() == 1 ? sdk::Client::ToJson(resources[0]) + "\n" : JsonList(resources));
     } else if (resources.empty()) {
-      std::fputs("none\n", stderr);
+      std::fputs(kind == sdk::Kind::kClaim && !all ? "none; --all shows those that have ended\n" : "none\n",
+                 stderr);
     } else {
       Print(TableOf(resources, now_us));
     }
@@ -331,7 +332,7 @@ Status Get(sdk::Client& client, sdk::Kind kind, const std::vector<std::string>& 
 }
 
 Status Describe(sdk::Client& client, sdk::Kind kind, const std::string& name, std::int64_t now_us) {
-  return WithKind(kind, [&]<typename T>(Calls<T> calls) -> Status {
+  return WithKind(kind, true, [&]<typename T>(Calls<T> calls) -> Status {
     TULLE_ASSIGN_OR_RETURN(const T resource, (client.*calls.get)(name, {}));
     Print(Details(resource, now_us));
     return OkStatus();
@@ -346,8 +347,8 @@ Status DeleteClaims(sdk::Client& client, const std::vector<std::string>& names) 
   return OkStatus();
 }
 
-Status WatchKind(sdk::Client& client, sdk::Kind kind, Output output) {
-  return WithKind(kind, [&]<typename T>(Calls<T>) -> Status {
+Status WatchKind(sdk::Client& client, sdk::Kind kind, bool all, Output output) {
+  return WithKind(kind, all, [&]<typename T>(Calls<T>) -> Status {
     constexpr const char* kEvents[] = {"", "added", "modified", "deleted"};
     std::vector<std::string> heads = Heads<T>();
     heads.insert(heads.begin(), "EVENT");
@@ -355,7 +356,7 @@ Status WatchKind(sdk::Client& client, sdk::Kind kind, Output output) {
     bool synced = false;  // what exists is one table; changes then come row by row
     std::uint64_t version = 0;
     for (;;) {
-      const std::unique_ptr<sdk::Watch> watch = client.WatchChanges({kind}, version);
+      const std::unique_ptr<sdk::Watch> watch = client.WatchChanges({kind}, version, !all);
       for (;;) {
         const auto event = watch->Next();
         if (!event.ok()) {
@@ -390,7 +391,7 @@ Status PrintStatus(sdk::Client& client) {
   TULLE_ASSIGN_OR_RETURN(const sdk::MeshInfo mesh, client.GetMesh(at_once));
   TULLE_ASSIGN_OR_RETURN(const std::vector<sdk::Node> nodes, client.ListNodes(at_once));
   TULLE_ASSIGN_OR_RETURN(const std::vector<sdk::Gpu> gpus, client.ListGpus(at_once));
-  TULLE_ASSIGN_OR_RETURN(const std::vector<sdk::Claim> claims, client.ListClaims(at_once));
+  TULLE_ASSIGN_OR_RETURN(const std::vector<sdk::Claim> claims, client.ListLiveClaims(at_once));
   std::uint64_t memory = 0, memory_used = 0, compute = 0, compute_used = 0, vgpus = 0, sessions = 0;
   for (const sdk::Gpu& gpu : gpus) {
     if (!gpu.status.schedulable) continue;

@@ -15,13 +15,14 @@ Result<sdk::Kind> ParseKind(const std::string& text);
 
 enum class Output { kTable, kJson };
 
-// All print on standard output. `now_us`: wall clock, for ages.
-Status Get(sdk::Client& client, sdk::Kind kind, const std::vector<std::string>& names, Output output,
-           std::int64_t now_us);
+// All print on standard output. `now_us`: wall clock, for ages. `all`: claims that have ended too; those
+// asked for by name are shown in any case.
+Status Get(sdk::Client& client, sdk::Kind kind, const std::vector<std::string>& names, bool all,
+           Output output, std::int64_t now_us);
 Status Describe(sdk::Client& client, sdk::Kind kind, const std::string& name, std::int64_t now_us);
 Status DeleteClaims(sdk::Client& client, const std::vector<std::string>& names);
 // Until the watch fails; what happened since is not lost when the controller restarts.
-Status WatchKind(sdk::Client& client, sdk::Kind kind, Output output);
+Status WatchKind(sdk::Client& client, sdk::Kind kind, bool all, Output output);
 
 // One screen: is the mesh there, what does it have, what is in use.
 Status PrintStatus(sdk::Client& client);

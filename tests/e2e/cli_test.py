@@ -34,6 +34,17 @@ class Commands(MeshTest):
             self.assertRegex(process.stdout.readline(), r"^cl\w+: error -\d+\n")
             process.communicate(timeout=PATIENCE_S)
 
+    def test_claims_that_have_ended_are_shown_on_request(self):
+        self.assert_ok(self.mesh.run("true", flags=["--name", "over"]))
+        self.assertNotIn("over ", self.assert_ok(self.mesh.tulle("get", "claims")).stdout)
+        self.assertRegex(self.assert_ok(self.mesh.tulle("get", "claims", "--all")).stdout, r"\nover +released ")
+        self.assertRegex(self.assert_ok(self.mesh.tulle("get", "claim", "over")).stdout, r"\nover +released ")
+        with self.mesh.start(BIN / "tulle", "watch", "claims", "--all") as watch:
+            while "over " not in (line := watch.stdout.readline()):
+                self.assertTrue(line, "the watch ended")
+            watch.kill()
+            watch.communicate()
+
     def test_what_is_not_there_is_an_error(self):
         done = self.mesh.tulle("get", "claim", "nothing")
         self.assertEqual(done.returncode, 1)

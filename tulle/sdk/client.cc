@@ -167,10 +167,12 @@ class HoldImpl final : public ClaimHold {
 
 class WatchImpl final : public Watch {
  public:
-  WatchImpl(v1::Mesh::Stub& stub, const std::vector<Kind>& kinds, std::uint64_t resource_version) {
+  WatchImpl(v1::Mesh::Stub& stub, const std::vector<Kind>& kinds, std::uint64_t resource_version,
+            bool live_only) {
     v1::WatchRequest request;
     for (const Kind kind : kinds) request.add_kinds(static_cast<v1::Kind>(kind));
     request.set_resource_version(resource_version);
+    request.set_live_only(live_only);
     reader_ = stub.Watch(&context_, request);
   }
   ~WatchImpl() override {
@@ -286,9 +288,12 @@ class ClientImpl final : public Client {
   }
 
   Result<std::vector<Claim>> ListClaims(const CallOptions& options) override {
-    return List<Claim>(
-        &v1::Mesh::Stub::ListClaims, v1::ListClaimsRequest(), [](const auto& r) { return r.claims(); },
-        options);
+    return ListClaims(v1::ListClaimsRequest(), options);
+  }
+  Result<std::vector<Claim>> ListLiveClaims(const CallOptions& options) override {
+    v1::ListClaimsRequest request;
+    request.set_live_only(true);
+    return ListClaims(std::move(request), options);
   }
   Result<std::vector<VGpu>> ListVGpus(const CallOptions& options) override {
     return List<VGpu>(
@@ -308,9 +313,9 @@ class ClientImpl final : public Client {
         [](const auto& r) { return r.instances(); }, options);
   }
 
-  std::unique_ptr<Watch> WatchChanges(const std::vector<Kind>& kinds,
-                                      std::uint64_t resource_version) override {
-    return std::make_unique<WatchImpl>(stub_, kinds, resource_version);
+  std::unique_ptr<Watch> WatchChanges(const std::vector<Kind>& kinds, std::uint64_t resource_version,
+                                      bool live_only) override {
+    return std::make_unique<WatchImpl>(stub_, kinds, resource_version, live_only);
   }
 
   const Config& config() const override { return config_; }
@@ -351,6 +356,11 @@ class ClientImpl final : public Client {
       -> Result<decltype(control::FromProto(std::declval<Response>()))> {
     request.set_name(name);
     return Converted(Call(method, request, options));
+  }
+
+  Result<std::vector<Claim>> ListClaims(v1::ListClaimsRequest request, const CallOptions& options) {
+    return List<Claim>(
+        &v1::Mesh::Stub::ListClaims, std::move(request), [](const auto& r) { return r.claims(); }, options);
   }
 
   template <typename Resource, typename Request, typename Response, typename F>

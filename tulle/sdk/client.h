@@ -149,15 +149,18 @@ class Client {
 
   // All pages.
   virtual Result<std::vector<Claim>> ListClaims(const CallOptions& options = {}) = 0;
+  // Those that have not ended: PENDING and BOUND.
+  virtual Result<std::vector<Claim>> ListLiveClaims(const CallOptions& options = {}) = 0;
   virtual Result<std::vector<VGpu>> ListVGpus(const CallOptions& options = {}) = 0;
   virtual Result<std::vector<Gpu>> ListGpus(const CallOptions& options = {}) = 0;
   virtual Result<std::vector<Node>> ListNodes(const CallOptions& options = {}) = 0;
   virtual Result<std::vector<Instance>> ListInstances(const CallOptions& options = {}) = 0;
 
-  // No kinds: all. From version 0: what exists as kAdded, then kSynced, then changes. The client must outlive
-  // it.
+  // No kinds: all. From version 0: what exists as kAdded, then kSynced, then changes. With live_only, the
+  // last of a claim is the kModified of its end, and claims that have ended are not among what exists. The
+  // client must outlive it.
   virtual std::unique_ptr<Watch> WatchChanges(const std::vector<Kind>& kinds,
-                                              std::uint64_t resource_version = 0) = 0;
+                                              std::uint64_t resource_version = 0, bool live_only = false) = 0;
 
   // The controller may be unreachable; that is an error of each call, never of these.
   virtual const Config& config() const = 0;

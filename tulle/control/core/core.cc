@@ -1195,9 +1195,13 @@ std::optional<R> Core::Get(const std::string& tenant, const std::string& name) c
 }
 
 template <typename R>
-Page<R> Core::List(const std::string& tenant, const std::string& after, std::size_t limit) const {
+Page<R> Core::List(const std::string& tenant, const std::string& after, std::size_t limit,
+                   bool live_only) const {
   Page<R> page;
   TableOf<R>().Visit(tenant, after, [&](const auto& state) {
+    if constexpr (std::is_same_v<R, Claim>) {
+      if (live_only && IsFinal(state.model().status.phase)) return true;
+    }
     page.more = page.resources.size() == limit;
     if (!page.more) page.resources.push_back(state.model());
     return !page.more;
@@ -1210,11 +1214,11 @@ template std::optional<VGpu> Core::Get<VGpu>(const std::string&, const std::stri
 template std::optional<Gpu> Core::Get<Gpu>(const std::string&, const std::string&) const;
 template std::optional<Node> Core::Get<Node>(const std::string&, const std::string&) const;
 template std::optional<Instance> Core::Get<Instance>(const std::string&, const std::string&) const;
-template Page<Claim> Core::List<Claim>(const std::string&, const std::string&, std::size_t) const;
-template Page<VGpu> Core::List<VGpu>(const std::string&, const std::string&, std::size_t) const;
-template Page<Gpu> Core::List<Gpu>(const std::string&, const std::string&, std::size_t) const;
-template Page<Node> Core::List<Node>(const std::string&, const std::string&, std::size_t) const;
-template Page<Instance> Core::List<Instance>(const std::string&, const std::string&, std::size_t) const;
+template Page<Claim> Core::List<Claim>(const std::string&, const std::string&, std::size_t, bool) const;
+template Page<VGpu> Core::List<VGpu>(const std::string&, const std::string&, std::size_t, bool) const;
+template Page<Gpu> Core::List<Gpu>(const std::string&, const std::string&, std::size_t, bool) const;
+template Page<Node> Core::List<Node>(const std::string&, const std::string&, std::size_t, bool) const;
+template Page<Instance> Core::List<Instance>(const std::string&, const std::string&, std::size_t, bool) const;
 
 CoreStats Core::Stats() const {
   CoreStats stats;

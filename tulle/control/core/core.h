@@ -87,9 +87,10 @@ class Core {
   // Reading. `R` is Claim, VGpu, Gpu, Node or Instance; `tenant` is empty for GPUs and nodes.
   template <typename R>
   std::optional<R> Get(const std::string& tenant, const std::string& name) const;
-  // Up to `limit` in the order of names, from the first after `after`.
+  // Up to `limit` in the order of names, from the first after `after`. `live_only`: without ended claims.
   template <typename R>
-  Page<R> List(const std::string& tenant, const std::string& after, std::size_t limit) const;
+  Page<R> List(const std::string& tenant, const std::string& after, std::size_t limit,
+               bool live_only = false) const;
   std::uint64_t resource_version() const { return version_; }
   CoreStats Stats() const;
 

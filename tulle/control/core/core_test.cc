@@ -472,6 +472,13 @@ TEST_F(CoreTest, ListsAreInPagesAndVersionsGrow) {
   const Page<Claim> last = core_->List<Claim>("alice", "c", 3);
   ASSERT_EQ(last.resources.size(), 1u);
   EXPECT_FALSE(last.more);
+  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "b"}).ok());
+  const Page<Claim> live = core_->List<Claim>("alice", "", 2, true);
+  ASSERT_EQ(live.resources.size(), 2u);
+  EXPECT_EQ(live.resources[1].metadata.name, "c") << "an ended one takes no place in a page";
+  EXPECT_TRUE(live.more);
+  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "d"}).ok());
+  EXPECT_FALSE(core_->List<Claim>("alice", "", 2, true).more) << "only an ended one would come";
   const std::uint64_t before = core_->resource_version();
   Create("e");
   ASSERT_EQ(changes_.size(), 1u);

@@ -255,6 +255,13 @@ class WatchCall final : public RequestReactor, public EventLog::Watcher {
 
  private:
   bool Wants(Kind kind) const { return kinds_.empty() || kinds_.contains(kind); }
+  bool Wants(const Change& change) const {
+    const std::string& tenant = TenantOf(change.resource);
+    // A claim has ended before its record goes.
+    const bool hidden =
+        live_only_ && KindOf(change.resource) == Kind::kClaim && change.type == ChangeType::kDeleted;
+    return Wants(KindOf(change.resource)) && !hidden && (tenant.empty() || tenant == caller_.identity.name);
+  }
 
   void OnRequest(const grpc::ByteBuffer& buffer) override {
     v1::WatchRequest request;
@@ -267,6 +274,7 @@ class WatchCall final : public RequestReactor, public EventLog::Watcher {
       }
       kinds_.insert(static_cast<Kind>(kind));
     }
+    live_only_ = request.live_only();
     const auto self = std::static_pointer_cast<WatchCall>(shared_from_this());
     if (request.resource_version() != 0) return Follow(request.resource_version());
     controller_.Read([self](const Core* core) {
@@ -289,7 +297,8 @@ class WatchCall final : public RequestReactor, public EventLog::Watcher {
   template <typename R>
   void Snapshot(const Core& core, const std::string& tenant) {
     if (!Wants(KindOf(Resource(R{})))) return;
-    for (R& resource : core.List<R>(tenant, "", std::numeric_limits<std::size_t>::max() - 1).resources) {
+    constexpr std::size_t kAll = std::numeric_limits<std::size_t>::max() - 1;
+    for (R& resource : core.List<R>(tenant, "", kAll, live_only_).resources) {
       existing_.push_back({ChangeType::kAdded, std::move(resource)});
     }
   }
@@ -349,10 +358,8 @@ class WatchCall final : public RequestReactor, public EventLog::Watcher {
       event.set_resource_version(*std::exchange(synced_at_, std::nullopt));
       return Serialize(event);
     }
-    auto change = controller_.log().Next(&*version_, [this](const Change& candidate) {
-      const std::string& tenant = TenantOf(candidate.resource);
-      return Wants(KindOf(candidate.resource)) && (tenant.empty() || tenant == caller_.identity.name);
-    });
+    auto change =
+        controller_.log().Next(&*version_, [this](const Change& candidate) { return Wants(candidate); });
     if (!change.ok()) {
       failed_ = true;
       EndHere(ToGrpc(Status(change.error())));
@@ -365,6 +372,7 @@ class WatchCall final : public RequestReactor, public EventLog::Watcher {
   Controller& controller_;
   const Caller caller_;
   std::set<Kind> kinds_;
+  bool live_only_ = false;
   std::deque<Change> existing_;
   std::optional<std::uint64_t> synced_at_;
   std::optional<std::uint64_t> version_;  // of the last change seen; nothing until the stream is set up

@@ -99,10 +99,12 @@ void MeshService::AddReads(const std::string& singular, const std::string& plura
         }
         const std::uint32_t limit =
             std::min(request.page_size() == 0 ? kDefaultPage : request.page_size(), kMaxPage);
+        bool live_only = false;
+        if constexpr (requires { request.live_only(); }) live_only = request.live_only();
         controller_.Read(
             [=, tenant = TenantFor<Resource>(caller), after = request.page_token()](const Core* core) {
               if (core == nullptr) return done(ControllerGone());
-              const Page<Resource> page = core->List<Resource>(tenant, after, limit);
+              const Page<Resource> page = core->List<Resource>(tenant, after, limit, live_only);
               auto response = std::make_unique<ListResponse>();
               for (const Resource& resource : page.resources)
                 *repeated(response.get())->Add() = ToProto(resource);

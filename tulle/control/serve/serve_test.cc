@@ -357,6 +357,33 @@ TEST_F(ServeTest, WatchesShowWhatIsThenWhatChangesOfOnesOwn) {
   EXPECT_EQ(resumed->Next().error().code, Code::kCancelled);
 }
 
+TEST_F(ServeTest, ClaimsThatHaveEndedAreShownOnRequest) {
+  const auto client = ClientOf("alice");
+  for (const char* name : {"ended", "live"}) ASSERT_TRUE(client->CreateClaim({.name = name}).ok());
+  ASSERT_TRUE(client->DeleteClaim("ended").ok());
+  EXPECT_EQ(client->ListClaims()->size(), 2u);
+  const auto live = client->ListLiveClaims();
+  ASSERT_EQ(live->size(), 1u);
+  EXPECT_EQ(live->at(0).metadata.name, "live");
+
+  const auto watch = client->WatchChanges({sdk::Kind::kClaim}, 0, true);
+  auto event = watch->Next();
+  ASSERT_TRUE(event.ok()) << event.error().message;
+  EXPECT_EQ(std::get<Claim>(event->resource).metadata.name, "live");
+  event = watch->Next();
+  ASSERT_TRUE(event.ok());
+  EXPECT_EQ(event->type, sdk::EventType::kSynced);
+  ASSERT_TRUE(client->DeleteClaim("live").ok());
+  event = watch->Next();
+  ASSERT_TRUE(event.ok());
+  EXPECT_EQ(std::get<Claim>(event->resource).status.phase, ClaimPhase::kReleased) << "its end is shown";
+  ASSERT_TRUE(client->DeleteClaim("live").ok());  // its record
+  ASSERT_TRUE(client->CreateClaim({.name = "next"}).ok());
+  event = watch->Next();
+  ASSERT_TRUE(event.ok());
+  EXPECT_EQ(std::get<Claim>(event->resource).metadata.name, "next") << "that a record went is not";
+}
+
 TEST_F(ServeTest, TenantsAndRolesAreKeptApart) {
   const auto alice = ClientOf("alice");
   const auto bob = ClientOf("bob");
@@ -441,6 +468,12 @@ TEST_F(ServeTest, TheSameMethodsAreThereAsJson) {
   EXPECT_EQ(created.first, 200) << created.second;
   EXPECT_THAT(created.second, HasSubstr(R"("name":"c")"));
   EXPECT_THAT(post("ListClaims", "{}").second, HasSubstr(R"("phase":"PENDING")"));
+  EXPECT_EQ(post("CreateClaim", R"({"claim": {"metadata": {"name": "over"}}})").first, 200);
+  EXPECT_EQ(post("DeleteClaim", R"({"name": "over"})").first, 200);
+  EXPECT_THAT(post("ListClaims", "{}").second, HasSubstr(R"("phase":"RELEASED")"));
+  EXPECT_THAT(post("ListClaims", R"({"liveOnly": true})").second,
+              ::testing::Not(HasSubstr(R"("phase":"RELEASED")")));
+  EXPECT_EQ(post("DeleteClaim", R"({"name": "over"})").first, 200);
   EXPECT_EQ(
       post("CreateClaim", R"({"claim": {"spec": {"count": 65}}})"),
       std::pair(
@@ -457,7 +490,7 @@ TEST_F(ServeTest, TheSameMethodsAreThereAsJson) {
   EXPECT_EQ(http.Get("/healthz")->body, "ok\n");
   const std::string metrics = http.Get("/metrics")->body;
   EXPECT_THAT(metrics, HasSubstr("tulle_claims{state=\"PENDING\"} 1\n"));
-  EXPECT_THAT(metrics, HasSubstr("tulle_api_calls_total{method=\"CreateClaim\",code=\"ok\"} 1\n"));
+  EXPECT_THAT(metrics, HasSubstr("tulle_api_calls_total{method=\"CreateClaim\",code=\"ok\"} 2\n"));
 
   httplib::SSLClient nobody("127.0.0.1", http_server_->port());
   nobody.set_ca_cert_path(user.ca_file.c_str());
