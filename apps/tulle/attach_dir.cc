@@ -1,6 +1,7 @@
 #include "apps/tulle/attach_dir.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,6 +20,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLibrary = "libtulle-opencl.so";
+constexpr const char* kPrefix = "tulle-run-";
+constexpr int kTries = 100;  // to make a folder while others tidy up
 
 Status WriteFile(const std::string& path, const std::string& text) {
   const UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
@@ -46,12 +49,34 @@ Status LinkLocalVendors(const std::vector<std::string>& folders, const std::stri
   return OkStatus();
 }
 
+// The folder, open and locked. Nothing: somebody else has locked or removed it, or there are no locks here.
+UniqueFd LockFolder(const std::string& path, bool* busy) {
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  *busy = !fd.valid();
+  if (*busy || flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    *busy |= errno == EWOULDBLOCK;
+    return UniqueFd();
+  }
+  struct stat locked {
+  }, there{};
+  *busy = fstat(fd.get(), &locked) != 0 || lstat(path.c_str(), &there) != 0 || locked.st_ino != there.st_ino;
+  return *busy ? UniqueFd() : std::move(fd);
+}
+
 }  // namespace
 
 Result<AttachDir> AttachDir::Create(const Options& options, const std::vector<session::Target>& targets) {
-  std::string path = options.parent + "/tulle-run-XXXXXX";
-  if (mkdtemp(path.data()) == nullptr) return ErrnoError("cannot make a folder in " + options.parent, errno);
-  AttachDir made(path);
+  std::string path;
+  UniqueFd lock;
+  // Until it is locked, RemoveAbandoned of another process may take a new folder for an old one.
+  bool busy = true;
+  for (int tries = 0; busy; ++tries) {
+    path = options.parent + "/" + kPrefix + "XXXXXX";
+    if (tries == kTries || mkdtemp(path.data()) == nullptr)
+      return ErrnoError("cannot make a folder in " + options.parent, errno);
+    lock = LockFolder(path, &busy);
+  }
+  AttachDir made(path, std::move(lock));
   if (mkdir(made.vendors_dir().c_str(), 0700) != 0)
     return ErrnoError("cannot make " + made.vendors_dir(), errno);
   // The loader takes ICDs in the order of names: ours shall come first.
@@ -59,6 +84,20 @@ Result<AttachDir> AttachDir::Create(const Options& options, const std::vector<se
   TULLE_RETURN_IF_ERROR(LinkLocalVendors(options.local_vendors, made.vendors_dir()));
   TULLE_RETURN_IF_ERROR(session::WriteAttachFile(made.attach_file(), targets));
   return made;
+}
+
+void AttachDir::RemoveAbandoned(const std::string& parent) {
+  std::error_code error;
+  std::vector<std::string> folders;
+  for (const auto& entry : fs::directory_iterator(parent, error)) {
+    if (entry.path().filename().string().starts_with(kPrefix)) folders.push_back(entry.path());
+  }
+  for (const std::string& folder : folders) {
+    bool busy = false;
+    // Where there are no locks, nothing is known of the folder and it stays.
+    const UniqueFd lock = LockFolder(folder, &busy);
+    if (lock.valid()) fs::remove_all(folder, error);
+  }
 }
 
 AttachDir::~AttachDir() {

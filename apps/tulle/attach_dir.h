@@ -1,5 +1,6 @@
 // What a program needs to find its vGPUs, in a private folder that goes with the object: the attach file with
-// the grants' keys, and a folder of ICD files for the OpenCL loader.
+// the grants' keys, and a folder of ICD files for the OpenCL loader. The folder is locked (flock) for as long
+// as the object lives, so that one whose process was killed can be told from one in use.
 #pragma once
 
 #include <map>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "tulle/base/result.h"
+#include "tulle/base/unique_fd.h"
 #include "tulle/session/attach.h"
 
 namespace tulle::cli {
@@ -21,7 +23,11 @@ class AttachDir {
   };
   // 0700, its files 0600. What could be made is removed again on an error.
   static Result<AttachDir> Create(const Options& options, const std::vector<session::Target>& targets);
-  AttachDir(AttachDir&& other) noexcept : path_(std::exchange(other.path_, {})) {}
+  // Removes the folders in `parent` whose processes have gone without doing so.
+  static void RemoveAbandoned(const std::string& parent);
+
+  AttachDir(AttachDir&& other) noexcept
+      : path_(std::exchange(other.path_, {})), lock_(std::move(other.lock_)) {}
   AttachDir& operator=(AttachDir&&) = delete;
   ~AttachDir();
 
@@ -29,8 +35,9 @@ class AttachDir {
   std::string vendors_dir() const { return path_ + "/vendors"; }
 
  private:
-  explicit AttachDir(std::string path) : path_(std::move(path)) {}
+  AttachDir(std::string path, UniqueFd lock) : path_(std::move(path)), lock_(std::move(lock)) {}
   std::string path_;
+  UniqueFd lock_;
 };
 
 // $XDG_RUNTIME_DIR where there is one (memory, gone with the login), else `state_dir`/run.

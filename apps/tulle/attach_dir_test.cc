@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <thread>
 
 namespace tulle::cli {
 namespace {
@@ -43,6 +45,38 @@ TEST_F(AttachDirTest, HoldsGrantAndIcdPrivately) {
     EXPECT_EQ(std::distance(fs::directory_iterator(made->vendors_dir()), {}), 1);
   }
   EXPECT_FALSE(fs::exists(folder));
+}
+
+TEST_F(AttachDirTest, OnlyAbandonedFoldersAreRemoved) {
+  auto made = AttachDir::Create({.parent = parent_, .icd_library = "/lib/x.so"}, {target_});
+  ASSERT_TRUE(made.ok()) << made.error().message;
+  const AttachDir kept = *std::move(made);
+  fs::create_directories(parent_ / "tulle-run-killed/vendors");
+  std::ofstream(parent_ / "tulle-run-killed/attach") << "tulle-attach 1\n";
+  fs::create_directories(parent_ / "other");
+  fs::create_directory_symlink(parent_ / "other", parent_ / "tulle-run-link");
+  std::ofstream(parent_ / "tulle-run-file") << "not a folder\n";
+  AttachDir::RemoveAbandoned(parent_);
+  EXPECT_FALSE(fs::exists(parent_ / "tulle-run-killed"));
+  EXPECT_TRUE(fs::exists(kept.attach_file()));
+  for (const char* name : {"other", "tulle-run-link", "tulle-run-file"})
+    EXPECT_TRUE(fs::exists(parent_ / name)) << name;
+  AttachDir::RemoveAbandoned(parent_ / "missing");
+}
+
+TEST_F(AttachDirTest, FoldersAreMadeWhileOthersTidyUp) {
+  std::atomic<bool> over{false};
+  std::thread tidier([&] {
+    while (!over) AttachDir::RemoveAbandoned(parent_);
+  });
+  for (int i = 0; i < 300; ++i) {
+    const auto made = AttachDir::Create({.parent = parent_, .icd_library = "/lib/x.so"}, {target_});
+    ASSERT_TRUE(made.ok()) << made.error().message;
+    ASSERT_TRUE(fs::exists(made->attach_file()));
+  }
+  over = true;
+  tidier.join();
+  EXPECT_TRUE(fs::is_empty(parent_));
 }
 
 TEST_F(AttachDirTest, ShowsLocalIcdsWhenAsked) {

@@ -163,6 +163,7 @@ class Holder {
     }
     const std::string parent = AttachParent(DefaultStateDir());
     TULLE_RETURN_IF_ERROR(security::MakePrivateDirectory(parent));
+    AttachDir::RemoveAbandoned(parent);  // of holders that were killed
     return AttachDir::Create(
         {.parent = parent,
          .icd_library = library,

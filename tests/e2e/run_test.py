@@ -10,7 +10,7 @@ import termios
 import time
 import unittest
 
-from mesh import BIN, PATIENCE_S, MeshTest, wait_for
+from mesh import BIN, PATIENCE_S, MeshTest, descendants, wait_for
 
 
 class Run(MeshTest):
@@ -47,6 +47,27 @@ class Run(MeshTest):
             self.assertFalse(self.no_claims())
             process.kill()
             wait_for(self.no_claims, "the claim of a killed run was given back")
+
+    def test_the_folder_of_a_killed_holder_goes_with_the_next_run(self):
+        def folders():
+            return set((self.mesh.state / "run").glob("tulle-run-*"))
+
+        before = folders()
+        with self.mesh.start_run("steady", stdin=-1) as live, self.mesh.start_run("steady", stdin=-1) as process:
+            self.assertEqual(live.stdout.readline(), "ready\n")
+            self.assertEqual(process.stdout.readline(), "ready\n")
+            self.assertEqual(len(folders() - before), 2)
+            holder, = (pid for pid, (_, command) in descendants(process.pid).items() if "tulle run" in command)
+            os.kill(holder, signal.SIGKILL)
+            process.communicate(timeout=PATIENCE_S)
+            self.assertEqual(len(folders() - before), 2)  # nobody was there to remove it
+            self.assert_ok(self.mesh.run("true"))
+            self.assertEqual(len(folders() - before), 1)  # the live one's
+            self.assert_ok(self.mesh.run("true"))
+            self.assertEqual(len(folders() - before), 1)
+            live.communicate(timeout=PATIENCE_S)
+        self.assertEqual(folders(), before)
+        wait_for(self.no_claims, "the claim of the killed holder was given back")
 
     def test_signals_reach_the_program(self):
         script = "trap 'echo got it; exit 5' TERM; echo ready; read line"
