@@ -37,7 +37,7 @@ struct Flags {
   std::string worker_binary = FindProgram("tulle-worker");
   std::vector<std::string> worker_arguments;
   std::vector<std::uint32_t> only_devices;
-  node::MemoryShare memory_share;
+  node::DeviceShare share;
   std::vector<std::string> labels;
   std::string log_level = "info";
   std::string log_format = "text";
@@ -93,7 +93,7 @@ Status Run(const Flags& flags, const SystemClock& clock) {
   TULLE_ASSIGN_OR_RETURN(options.gpus, node::TakeInventory({.worker_binary = flags.worker_binary,
                                                             .state_file = flags.state_dir + "/inventory",
                                                             .only_devices = flags.only_devices,
-                                                            .memory_share = flags.memory_share}));
+                                                            .share = flags.share}));
   if (options.gpus.empty()) {
     Log(LogLevel::kWarn, "node", "no GPU found: this node will offer nothing; `tulle doctor` says more");
   }
@@ -103,6 +103,7 @@ Status Run(const Flags& flags, const SystemClock& clock) {
          {"type", gpu.name},
          {"memory", FormatSize(gpu.memory_bytes)},
          {"allocatable", FormatSize(gpu.allocatable_memory_bytes)},
+         {"allocatable_compute_percent", gpu.allocatable_compute_percent},
          {"bandwidth_per_s", FormatSize(gpu.bandwidth_bytes_per_s)}});
   }
 
@@ -169,13 +170,14 @@ int Main(int argc, char** argv) {
                  "Offer these devices only, by the numbers of `tulle-worker --probe`: 0,2")
       ->delimiter(',')
       ->default_str("");
-  app.add_option("--memory-percent", flags.memory_share.percent,
+  app.add_option("--memory-percent", flags.share.memory_percent,
                  "Share of each GPU's memory that vGPUs may have [100; 75 where it is the host's own memory]")
       ->check(CLI::Range(1u, 100u))
       ->default_str("");
-  app.add_option("--nodes-here", flags.memory_share.nodes_here,
-                 "Nodes on this host that offer the same GPUs: each gives an equal part of their memory")
-      ->check(CLI::Range(1u, 64u));
+  app.add_option("--nodes-here", flags.share.nodes_here,
+                 "Nodes on this host that offer the same GPUs: each gives an equal part of their memory and "
+                 "compute")
+      ->check(CLI::Range(1u, node::kMaxNodesHere));
   app.add_option("--label", flags.labels, "KEY=VALUE that claims can select nodes by; may be repeated")
       ->take_all()
       ->default_str("");

@@ -104,7 +104,7 @@ void CheckIcds(std::vector<Check>* checks) {
 // What a node would offer, from the very program that it asks.
 void CheckDevices(std::vector<Check>* checks) {
   const auto gpus = node::TakeInventory(
-      {.worker_binary = FindProgram("tulle-worker"), .state_file = "", .measure = false, .memory_share = {}});
+      {.worker_binary = FindProgram("tulle-worker"), .state_file = "", .measure = false, .share = {}});
   if (!gpus.ok()) {
     checks->push_back(
         Warn("devices", gpus.error().message, "matters only where this machine is to be a node"));

@@ -97,8 +97,9 @@ int Main(int argc, char** argv) {
       app.add_subcommand("up", "Run a mesh on this machine: a controller and its nodes, in the foreground");
   up_command->footer(
       "Example: tulle up --nodes 2\n\nOn one machine nodes split the device: each offers an equal part of "
-      "its memory, so that nothing is promised\n"
-      "twice. Their compute shares are of the same device.");
+      "its memory and compute, so that nothing\n"
+      "is promised twice. With more than 4 a program has to ask for less than the usual 25%: tulle run "
+      "--compute 10%.");
   up_command->add_option("--nodes", up.nodes, "How many node daemons")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();

@@ -103,6 +103,7 @@ const std::vector<Column<sdk::Gpu>>& Columns() {
          return FormatSize(g.status.allocatable_memory_bytes -
                            std::min(g.status.allocatable_memory_bytes, g.status.allocated_memory_bytes));
        }},
+      {"COMPUTE", [](const T& g, std::int64_t) { return Percent(g.status.allocatable_compute_percent); }},
       {"COMPUTE-FREE",
        [](const T& g, std::int64_t) {
          return Percent(g.status.allocatable_compute_percent -

@@ -327,8 +327,9 @@ class Mesh {
     for (const sdk::Gpu& gpu : *gpus) {
       if (!gpu.status.schedulable) continue;
       text += "  GPU " + gpu.metadata.name + "   " + FormatSize(gpu.status.allocatable_memory_bytes) +
-              " for vGPUs, " + std::to_string(gpu.spec.description.compute_units) + " compute units, " +
-              gpu.spec.description.type + "\n";
+              " and " + std::to_string(gpu.status.allocatable_compute_percent) +
+              "% of its compute for vGPUs, " + std::to_string(gpu.spec.description.compute_units) +
+              " compute units, " + gpu.spec.description.type + "\n";
     }
     return text.empty() ? "  no GPU was found; `tulle doctor` says more\n" : text;
   }

@@ -21,12 +21,17 @@ class TwoNodes(MeshTest):
         first, second = sums.splitlines()
         self.assertEqual(first, second)
 
-    def test_the_nodes_share_the_devices_memory(self):
+    def test_the_nodes_share_the_device(self):
         gpus = json.loads(self.assert_ok(self.mesh.tulle("get", "gpus", "-o", "json")).stdout)
         self.assertEqual(len(gpus), 2)
         promised = sum(int(gpu["status"]["allocatableMemoryBytes"]) for gpu in gpus)
         there = int(gpus[0]["spec"]["description"]["memoryBytes"])
         self.assertLess(promised, there)
+        self.assertEqual([gpu["status"]["allocatableComputePercent"] for gpu in gpus], [50, 50])
+        self.assertEqual((self.mesh.home / "up.log").read_text().count(" and 50% of its compute for vGPUs"), 2)
+        refused = self.mesh.run("true", flags=["--compute", "60%", "--no-wait"])
+        self.assertEqual(refused.returncode, 125)
+        self.assertIn("no GPU offers more than 50% of its compute", refused.stderr)
 
     def test_a_node_can_be_chosen(self):
         names = [node["metadata"]["name"] for node in json.loads(self.mesh.tulle("get", "nodes", "-o", "json").stdout)]

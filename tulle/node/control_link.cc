@@ -54,6 +54,7 @@ void FillTelemetry(const Snapshot& snapshot, v1::NodeTelemetry* telemetry) {
 void FillGpu(const InventoryGpu& gpu, v1::InventoryGpu* out) {
   out->set_index(gpu.index);
   out->set_allocatable_memory_bytes(gpu.allocatable_memory_bytes);
+  out->set_allocatable_compute_percent(gpu.allocatable_compute_percent);
   v1::GpuDescription& description = *out->mutable_description();
   description.set_type(gpu.name);
   description.set_vendor(gpu.vendor);

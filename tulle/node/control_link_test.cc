@@ -145,7 +145,8 @@ class ControlLinkTest : public testing::Test {
                       .api = "OPENCL",
                       .name = "card",
                       .memory_bytes = 1000,
-                      .allocatable_memory_bytes = 750}},
+                      .allocatable_memory_bytes = 750,
+                      .allocatable_compute_percent = 50}},
             .vgpus = supervisor_->List(),
             .load = {.cpus = 2}};
   }
@@ -187,6 +188,7 @@ TEST_F(ControlLinkTest, RegistersHeartbeatsAndCarriesOut) {
   ASSERT_EQ(first->register_().gpus_size(), 1);
   EXPECT_EQ(first->register_().gpus(0).index(), 4u);
   EXPECT_EQ(first->register_().gpus(0).allocatable_memory_bytes(), 750u);
+  EXPECT_EQ(first->register_().gpus(0).allocatable_compute_percent(), 50u);
   EXPECT_TRUE(controller_->Hear([](const v1::NodeMessage& m) { return m.has_heartbeat(); }).has_value());
 
   controller_->Say(CreateMessage("v1"));

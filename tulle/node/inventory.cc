@@ -87,11 +87,13 @@ std::string IdentityOf(const InventoryGpu& gpu, std::uint32_t ordinal) {
 
 }  // namespace
 
-std::uint64_t MemoryShare::Of(const InventoryGpu& gpu) const {
-  const std::uint64_t share = percent != 0 ? percent : gpu.type == "CPU" ? 75 : 100;
+std::uint64_t DeviceShare::MemoryOf(const InventoryGpu& gpu) const {
+  const std::uint64_t share = memory_percent != 0 ? memory_percent : gpu.type == "CPU" ? 75 : 100;
   constexpr std::uint64_t kWhole = 1u << 20;  // whole mebibytes read well
   return gpu.memory_bytes / 100 * share / nodes_here / kWhole * kWhole;
 }
+
+std::uint32_t DeviceShare::ComputePercent() const { return 100 / nodes_here; }
 
 Result<std::vector<InventoryGpu>> ParseProbe(const std::string& text) {
   std::vector<InventoryGpu> gpus;
@@ -221,7 +223,10 @@ Result<std::vector<InventoryGpu>> TakeInventory(const InventoryOptions& options)
              options.only_devices.end();
     });
   }
-  for (InventoryGpu& gpu : gpus) gpu.allocatable_memory_bytes = options.memory_share.Of(gpu);
+  for (InventoryGpu& gpu : gpus) {
+    gpu.allocatable_memory_bytes = options.share.MemoryOf(gpu);
+    gpu.allocatable_compute_percent = options.share.ComputePercent();
+  }
   return gpus;
 }
 

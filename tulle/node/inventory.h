@@ -13,6 +13,7 @@
 namespace tulle::node {
 
 inline constexpr std::size_t kMaxGpus = 64;
+inline constexpr std::uint32_t kMaxNodesHere = 64;  // so that each has at least 1 % of a device
 
 struct InventoryGpu {
   std::uint32_t index = 0;  // the node's number: stays as long as the state directory
@@ -25,20 +26,22 @@ struct InventoryGpu {
   std::string type;  // "CPU", "GPU", "ACCELERATOR"
   std::uint64_t memory_bytes = 0;
   std::uint64_t allocatable_memory_bytes = 0;  // what vGPUs may have of it
+  std::uint32_t allocatable_compute_percent = 100;
   std::uint32_t compute_units = 0;
   std::uint32_t clock_mhz = 0;
   std::uint64_t bandwidth_bytes_per_s = 0;  // measured; 0: not known
 };
 
-// How much of a device's memory vGPUs may have.
-struct MemoryShare {
+// How much of a device vGPUs may have.
+struct DeviceShare {
   // 0: not given. Then a CPU device, whose memory is the host's, keeps a quarter for the host; others give
   // all.
-  std::uint32_t percent = 0;
-  // Nodes on this host that offer the same devices; each gives an equal part, so that nothing is promised
-  // twice.
+  std::uint32_t memory_percent = 0;
+  // Nodes on this host that offer the same devices, at most kMaxNodesHere; each gives an equal part of memory
+  // and compute, so that nothing is promised twice.
   std::uint32_t nodes_here = 1;
-  std::uint64_t Of(const InventoryGpu& gpu) const;
+  std::uint64_t MemoryOf(const InventoryGpu& gpu) const;
+  std::uint32_t ComputePercent() const;
 };
 
 struct InventoryOptions {
@@ -46,7 +49,7 @@ struct InventoryOptions {
   std::string state_file;                   // empty: nothing is kept
   bool measure = true;                      // the bandwidth of devices that it is not known of
   std::vector<std::uint32_t> only_devices;  // the probe's numbers; none: all
-  MemoryShare memory_share;
+  DeviceShare share;
   Duration probe_timeout = std::chrono::seconds(60);  // vendors' drivers may take tens of seconds to load
 };
 

@@ -57,14 +57,20 @@ TEST(Inventory, AForeignStateFileIsIgnored) {
   EXPECT_TRUE(ParseKnownDevices("tulle-inventory 1\nx\t1\ta\tb\n0\t1\n").empty());
 }
 
-TEST(Inventory, MemoryForVGpus) {
+TEST(Inventory, WhatVGpusMayHave) {
   InventoryGpu cpu{.type = "CPU", .memory_bytes = 16ull << 30};
   InventoryGpu card{.type = "GPU", .memory_bytes = 16ull << 30};
   constexpr std::uint64_t kMiB = 1 << 20;
-  EXPECT_NEAR(static_cast<double>(MemoryShare{}.Of(cpu)), 12.0 * (1ull << 30), 2.0 * kMiB);
-  EXPECT_NEAR(static_cast<double>(MemoryShare{}.Of(card)), 16.0 * (1ull << 30), 2.0 * kMiB);
-  EXPECT_LE(2 * MemoryShare{.nodes_here = 2}.Of(cpu), MemoryShare{}.Of(cpu));
-  EXPECT_EQ(MemoryShare{.percent = 50}.Of(card) % kMiB, 0u);
+  EXPECT_NEAR(static_cast<double>(DeviceShare{}.MemoryOf(cpu)), 12.0 * (1ull << 30), 2.0 * kMiB);
+  EXPECT_NEAR(static_cast<double>(DeviceShare{}.MemoryOf(card)), 16.0 * (1ull << 30), 2.0 * kMiB);
+  EXPECT_EQ(DeviceShare{.memory_percent = 50}.MemoryOf(card) % kMiB, 0u);
+  EXPECT_EQ(DeviceShare{}.ComputePercent(), 100u);
+  for (std::uint32_t nodes = 1; nodes <= kMaxNodesHere; ++nodes) {
+    const DeviceShare share{.nodes_here = nodes};
+    EXPECT_LE(nodes * share.MemoryOf(cpu), DeviceShare{}.MemoryOf(cpu));
+    EXPECT_LE(nodes * share.ComputePercent(), 100u);
+    EXPECT_GE(share.ComputePercent(), 1u);
+  }
 }
 
 TEST(HostLoad, ReadsProc) {

@@ -98,6 +98,8 @@ std::string FormatMetrics(const Snapshot& s) {
           [](const auto&, const auto& use) { return use.promised_bytes; });
   per_gpu("tulle_gpu_used_memory_bytes", "What programs have taken of that.",
           [](const auto&, const auto& use) { return use.usage.memory_used_bytes; });
+  per_gpu("tulle_gpu_allocatable_compute_percent", "Share of its compute that vGPUs may be promised.",
+          [](const auto& gpu, const auto&) { return gpu.allocatable_compute_percent; });
   per_gpu("tulle_gpu_allocated_compute_percent", "Compute shares that its vGPUs were promised.",
           [](const auto&, const auto& use) { return use.compute_percent; });
   per_gpu("tulle_gpu_bandwidth_bytes_per_second", "Measured bandwidth of the GPU's memory; 0: not known.",

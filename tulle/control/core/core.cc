@@ -782,6 +782,10 @@ void Core::On(const RegisterNode& event) {
         return invalid(path + ".allocatable_memory_bytes: " + FormatSize(gpu.allocatable_memory_bytes) +
                        " is more than it has, " + FormatSize(is.memory_bytes));
       }
+      if (gpu.allocatable_compute_percent > 100) {
+        return invalid(path + ".allocatable_compute_percent: " +
+                       std::to_string(gpu.allocatable_compute_percent) + " is more than 100");
+      }
     }
     if (nodes_.Find("", event.name) == nullptr && nodes_.size() >= options_.max_nodes) {
       return Refusal(Code::kResourceExhausted,
@@ -843,7 +847,7 @@ void Core::UpdateInventory(NodeRecord& node, const RegisterNode& event) {
     }
     gpu->gpu.spec.description = item.description;
     gpu->gpu.status.allocatable_memory_bytes = item.allocatable_memory_bytes;
-    gpu->gpu.status.allocatable_compute_percent = 100;
+    gpu->gpu.status.allocatable_compute_percent = item.allocatable_compute_percent;
     Recount(*gpu);
     Touch(Kind::kGpu, gpu->metadata().uid, true);
     for (const std::string& uid : gpu->vgpus) {

@@ -486,6 +486,20 @@ TEST_F(CoreTest, ListsAreInPagesAndVersionsGrow) {
   EXPECT_GT(std::get<Claim>(changes_[0].resource).metadata.resource_version, before);
 }
 
+TEST_F(CoreTest, NodesThatShareADevicePromiseItOnce) {
+  for (const LinkId link : {kLink, LinkId{2}}) {
+    RegisterNode half = Registration(link, link == kLink ? "a" : "b");
+    half.gpus[0].allocatable_compute_percent = 50;
+    Do(half);
+  }
+  EXPECT_EQ(core_->Get<Gpu>("", "a-0")->status.allocatable_compute_percent, 50u);
+  const auto bound = [&](const ClaimSpec& spec) { return !Create("", spec).status.vgpus.empty(); };
+  EXPECT_FALSE(bound({.compute_percent = 60}));
+  EXPECT_FALSE(bound({.performance_level = PerformanceLevel::kDedicated})) << "neither is a whole device";
+  EXPECT_TRUE(bound({.compute_percent = 50, .count = 2}));
+  EXPECT_FALSE(bound({.compute_percent = 1}));
+}
+
 TEST_F(CoreTest, HostileRegistrationsAreRefused) {
   RegisterNode bad = Registration();
   bad.gpus.push_back(bad.gpus[0]);
@@ -496,6 +510,11 @@ TEST_F(CoreTest, HostileRegistrationsAreRefused) {
   Do(bad);
   EXPECT_EQ(closed_.at(LinkId{2}).error().message,
             "gpus[0].allocatable_memory_bytes: 9GiB is more than it has, 8GiB");
+  bad = Registration(LinkId{3});
+  bad.gpus[0].allocatable_compute_percent = 101;
+  Do(bad);
+  EXPECT_EQ(closed_.at(LinkId{3}).error().message,
+            "gpus[0].allocatable_compute_percent: 101 is more than 100");
   EXPECT_FALSE(core_->Get<Node>("", "a"));
   Do(ReportVGpu{LinkId{2}, {.uid = "x"}});  // of a link that is not registered: nothing happens
   EXPECT_TRUE(commands_.empty());

@@ -84,6 +84,7 @@ struct InventoryGpu {
   std::uint32_t index = 0;
   GpuDescription description;
   std::uint64_t allocatable_memory_bytes = 0;
+  std::uint32_t allocatable_compute_percent = 100;
 };
 struct RegisterNode {
   LinkId link;

@@ -108,9 +108,10 @@ struct NodeView {
   std::string mismatch;  // of its first GPU, when none matches
   bool matches = false;
   Room best;                      // per resource: memory of the GPU with most memory free, compute likewise
-  std::uint64_t most_memory = 0;  // that any of its GPUs has at all
-  bool idle_gpu = false;          // one without vGPUs
-  std::uint32_t fits = 0;         // vGPUs of this claim that fit now
+  std::uint64_t most_memory = 0;  // that any of its GPUs offers at all
+  std::uint32_t most_compute = 0;
+  bool idle_gpu = false;   // one without vGPUs
+  std::uint32_t fits = 0;  // vGPUs of this claim that fit now
 };
 
 std::map<std::string, NodeView> ViewByNode(std::span<const PlacementGpu> gpus, const ClaimSpec& spec,
@@ -129,6 +130,7 @@ std::map<std::string, NodeView> ViewByNode(std::span<const PlacementGpu> gpus, c
     node.best.memory = std::max(node.best.memory, room.memory);
     node.best.compute = std::max(node.best.compute, room.compute);
     node.most_memory = std::max(node.most_memory, status.allocatable_memory_bytes);
+    node.most_compute = std::max(node.most_compute, status.allocatable_compute_percent);
     node.idle_gpu |= room.neighbours == 0;
     while (node.fits < spec.count && MemoryFits(room, demand) && ComputeFits(room, demand)) {
       ++node.fits;
@@ -154,7 +156,7 @@ NoFit Explain(std::span<const PlacementGpu> gpus, const ClaimSpec& spec, const D
   std::uint32_t fits = 0;
   bool any_matches = false;
   bool any_open = false;
-  std::uint32_t most_compute = 0;
+  std::uint32_t most_compute = 0, most_compute_free = 0;
   for (const auto& [name, node] : nodes) {
     std::string line = "node " + name + " ";
     if (!node.matches) {
@@ -165,7 +167,8 @@ NoFit Explain(std::span<const PlacementGpu> gpus, const ClaimSpec& spec, const D
     } else {
       any_matches = any_open = true;
       fits += node.fits;
-      most_compute = std::max(most_compute, node.best.compute);
+      most_compute = std::max(most_compute, node.most_compute);
+      most_compute_free = std::max(most_compute_free, node.best.compute);
       if (most_memory == nullptr || node.best.memory > most_memory->best.memory)
         most_memory = &node, most_memory_name = name;
       if (largest == nullptr || node.most_memory > largest->most_memory) largest = &node, largest_name = name;
@@ -194,14 +197,18 @@ NoFit Explain(std::span<const PlacementGpu> gpus, const ClaimSpec& spec, const D
                                       FormatSize(most_memory->best.memory) + " on node " + most_memory_name +
                                       detail};
   }
+  if (demand.compute > most_compute) {
+    return {"InsufficientCompute",
+            asked + "no GPU offers more than " + std::to_string(most_compute) + "% of its compute" + detail};
+  }
   if (fits > 0) {
     return {"InsufficientGpus", asked + "only " + std::to_string(fits) + " of them " +
                                     (fits == 1 ? "fits" : "fit") + " now" + detail};
   }
   if (demand.alone) return {"InsufficientGpus", asked + "no GPU is without vGPUs now" + detail};
-  if (demand.compute > most_compute) {
+  if (demand.compute > most_compute_free) {
     return {"InsufficientCompute",
-            asked + "the largest free share is " + std::to_string(most_compute) + "%" + detail};
+            asked + "the largest free share is " + std::to_string(most_compute_free) + "%" + detail};
   }
   return {"InsufficientGpus", asked + "no GPU has both free at once" + detail};
 }

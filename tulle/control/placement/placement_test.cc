@@ -105,6 +105,19 @@ TEST(Placement, DedicatedTakesAWholeGpuAndAllItsMemory) {
             "GPU, no GPU without vGPUs; node b has room for 1); see `tulle get gpus`");
 }
 
+TEST(Placement, APartOfADeviceIsNoWholeOne) {
+  Mesh mesh;
+  for (const char* node : {"a", "b"}) mesh.Add(node, 4 * kGiB).status.allocatable_compute_percent = 20;
+  EXPECT_EQ(mesh.Names({.compute_percent = 20, .count = 2}), (Names{"a-0", "b-1"}));
+  EXPECT_EQ(
+      mesh.Why({.memory_bytes = kGiB}),
+      "InsufficientCompute: asked for 1GiB and 25% of compute; no GPU offers more than 20% of its compute "
+      "(node a has 4GiB and 20% free on one GPU; node b has 4GiB and 20% free on one GPU); see `tulle get "
+      "gpus`");
+  EXPECT_NE(mesh.Why({.performance_level = PerformanceLevel::kDedicated}).find("no GPU offers more than 20%"),
+            std::string::npos);
+}
+
 TEST(Placement, BestEffortReservesNoCompute) {
   Mesh mesh;
   mesh.Add("a", 4 * kGiB, kGiB, 100, 1);

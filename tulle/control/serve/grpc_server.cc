@@ -400,7 +400,9 @@ RegisterNode FromProto(const v1::Register& from, LinkId link) {
   for (const v1::InventoryGpu& gpu : from.gpus()) {
     to.gpus.push_back({.index = gpu.index(),
                        .description = control::FromProto(gpu.description()),
-                       .allocatable_memory_bytes = gpu.allocatable_memory_bytes()});
+                       .allocatable_memory_bytes = gpu.allocatable_memory_bytes(),
+                       .allocatable_compute_percent =
+                           gpu.allocatable_compute_percent() == 0 ? 100 : gpu.allocatable_compute_percent()});
   }
   for (const v1::VGpuReport& vgpu : from.vgpus()) to.vgpus.push_back(FromProto(vgpu));
   return to;

@@ -271,6 +271,7 @@ TEST_F(ServeTest, AClaimsLifeFromCreationToABrokenHold) {
     EXPECT_EQ(node.grants(vgpu.vgpu_uid), std::vector<std::string>{vgpu.grant_id});
   }
   EXPECT_EQ(client->GetGpu("a-0")->status.allocated_memory_bytes, 2 * kGiB);
+  EXPECT_EQ(client->GetGpu("a-0")->status.allocatable_compute_percent, 100u) << "unless the node says less";
   EXPECT_EQ(client->ListVGpus()->size(), 2u);
 
   ASSERT_TRUE(client->Detach("c").ok());
