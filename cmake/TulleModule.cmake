@@ -1,4 +1,4 @@
-# tulle_module([NAME target] DEPS target... [LIBS external...] [TEST_DEPS target...])
+# tulle_module([NAME target] DEPS target... [LIBS external...] [TEST_DEPS target...] [TEST_TIMEOUT seconds])
 #
 # One folder = one target. Called from tulle/<path>/CMakeLists.txt, it makes the static library
 # tulle_<path with _> from the folder's *.cc, and, from its *_test.cc, the test program
@@ -6,7 +6,7 @@
 # one may include (the include check in tests/style reads them too). Header-only folders work. NAME is for
 # a folder whose own name is that of what it builds from the module.
 function(tulle_module)
-  cmake_parse_arguments(ARG "" "NAME;LABEL" "DEPS;LIBS;TEST_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "NAME;LABEL;TEST_TIMEOUT" "DEPS;LIBS;TEST_DEPS" ${ARGN})
   file(RELATIVE_PATH path ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
   string(REPLACE "/" "_" name ${path})
   if(ARG_NAME)
@@ -29,7 +29,8 @@ function(tulle_module)
     if(NOT ARG_LABEL)
       set(ARG_LABEL unit)
     endif()
-    tulle_test(${name}_test LABEL ${ARG_LABEL} SOURCES ${tests} DEPS ${name} ${ARG_TEST_DEPS})
+    tulle_test(${name}_test LABEL ${ARG_LABEL} SOURCES ${tests} DEPS ${name} ${ARG_TEST_DEPS}
+      TIMEOUT ${ARG_TEST_TIMEOUT})
   endif()
 endfunction()
 
