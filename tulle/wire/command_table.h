@@ -7,6 +7,7 @@
 #include "tulle/wire/schema/opencl/memory.h"
 #include "tulle/wire/schema/opencl/program.h"
 #include "tulle/wire/schema/opencl/queue.h"
+#include "tulle/wire/schema/opencl/rect.h"
 
 namespace tulle::wire {
 
@@ -30,6 +31,7 @@ inline constexpr auto kCommands = std::tuple{
     // OpenCL: memory objects.
     Row<0x0201, opencl::CreateBuffer>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0202, opencl::InitBuffer>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0203, opencl::CreateSubBuffer>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
 
     // OpenCL: programs and kernels. Building happens in the worker's builder, not on the device.
     Row<0x0301, opencl::CreateProgram>{Mode::kOneWay, Place::kWorker, Capability::kOpenCl},
@@ -52,6 +54,10 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0414, opencl::EnqueueCopy>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0415, opencl::EnqueueFill>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0416, opencl::EnqueueSync>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0417, opencl::EnqueueReadRect, opencl::EnqueueReadReply>{Mode::kReply, Place::kDevice,
+                                                                   Capability::kOpenCl},
+    Row<0x0418, opencl::EnqueueWriteRect>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0419, opencl::EnqueueCopyRect>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0421, opencl::CreateUserEvent>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0422, opencl::SetUserEventStatus>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0431, opencl::EventsCompleted>{Mode::kNotice, Place::kDevice, Capability::kOpenCl},

@@ -13,10 +13,24 @@ namespace tulle::gpu {
 struct BufferShape {
   std::uint64_t size_bytes = 0;
   wire::Flags<wire::opencl::MemFlag> flags;
+  wire::Handle root;               // the buffer that this is a part of, or itself
+  std::uint64_t origin_bytes = 0;  // where in that
 
   // No sum is formed: offsets are as absurd as a peer likes.
   bool Contains(std::uint64_t offset_bytes, std::uint64_t count_bytes) const {
     return offset_bytes <= size_bytes && count_bytes <= size_bytes - offset_bytes;
+  }
+  bool Contains(const wire::opencl::Rect& rect, const wire::Vec3& region) const {
+    const auto span = wire::opencl::SpanOf(rect, region);
+    return span.has_value() && Contains(rect.offset_bytes, *span);
+  }
+  bool HostMayRead() const {
+    using wire::opencl::MemFlag;
+    return !flags.has(MemFlag::kHostWriteOnly) && !flags.has(MemFlag::kHostNoAccess);
+  }
+  bool HostMayWrite() const {
+    using wire::opencl::MemFlag;
+    return !flags.has(MemFlag::kHostReadOnly) && !flags.has(MemFlag::kHostNoAccess);
   }
 };
 
@@ -26,40 +40,78 @@ inline std::int32_t CheckInit(const BufferShape* buffer, const wire::opencl::Ini
   return buffer->Contains(message.offset_bytes, message.data.size_bytes) ? 0 : cl_status::kInvalidValue;
 }
 
+// `message.size_bytes` bytes at an offset that every driver can take of a root buffer.
+inline std::int32_t CheckSubBuffer(const BufferShape* parent, const wire::opencl::CreateSubBuffer& message) {
+  if (parent == nullptr || parent->root != message.parent.handle) return cl_status::kInvalidMemObject;
+  if (message.size_bytes == 0) return cl_status::kInvalidBufferSize;
+  return parent->Contains(message.offset_bytes, message.size_bytes) ? 0 : cl_status::kInvalidValue;
+}
+
 // `room_bytes` is what the command has for the data.
 inline std::int32_t CheckRead(const BufferShape* buffer, const wire::opencl::EnqueueRead& message,
                               std::uint64_t room_bytes) {
-  using wire::opencl::MemFlag;
   if (buffer == nullptr) return cl_status::kInvalidMemObject;
-  if (buffer->flags.has(MemFlag::kHostWriteOnly) || buffer->flags.has(MemFlag::kHostNoAccess)) {
-    return cl_status::kInvalidOperation;
-  }
+  if (!buffer->HostMayRead()) return cl_status::kInvalidOperation;
   const std::uint64_t size = message.data.size_bytes;
   return size != 0 && size <= room_bytes && buffer->Contains(message.offset_bytes, size)
              ? 0
              : cl_status::kInvalidValue;
 }
 
-inline std::int32_t CheckWrite(const BufferShape* buffer, const wire::opencl::EnqueueWrite& message) {
-  using wire::opencl::MemFlag;
+inline std::int32_t CheckReadRect(const BufferShape* buffer, const wire::opencl::EnqueueReadRect& message,
+                                  std::uint64_t room_bytes) {
   if (buffer == nullptr) return cl_status::kInvalidMemObject;
-  if (buffer->flags.has(MemFlag::kHostReadOnly) || buffer->flags.has(MemFlag::kHostNoAccess)) {
-    return cl_status::kInvalidOperation;
-  }
+  if (!buffer->HostMayRead()) return cl_status::kInvalidOperation;
+  const std::uint64_t size = message.data.size_bytes;
+  return size <= room_bytes && buffer->Contains(message.rect, message.region) &&
+                 size == wire::opencl::PackedBytes(message.region)
+             ? 0
+             : cl_status::kInvalidValue;
+}
+
+inline std::int32_t CheckWrite(const BufferShape* buffer, const wire::opencl::EnqueueWrite& message) {
+  if (buffer == nullptr) return cl_status::kInvalidMemObject;
+  if (!buffer->HostMayWrite()) return cl_status::kInvalidOperation;
   const std::uint64_t size = message.data.size_bytes;
   return size != 0 && buffer->Contains(message.offset_bytes, size) ? 0 : cl_status::kInvalidValue;
+}
+
+inline std::int32_t CheckWriteRect(const BufferShape* buffer, const wire::opencl::EnqueueWriteRect& message) {
+  if (buffer == nullptr) return cl_status::kInvalidMemObject;
+  if (!buffer->HostMayWrite()) return cl_status::kInvalidOperation;
+  return buffer->Contains(message.rect, message.region) &&
+                 message.data.size_bytes == wire::opencl::PackedBytes(message.region)
+             ? 0
+             : cl_status::kInvalidValue;
 }
 
 inline std::int32_t CheckCopy(const BufferShape* source, const BufferShape* destination,
                               const wire::opencl::EnqueueCopy& message) {
   if (source == nullptr || destination == nullptr) return cl_status::kInvalidMemObject;
-  const std::uint64_t from = message.source_offset_bytes;
-  const std::uint64_t to = message.destination_offset_bytes;
   const std::uint64_t size = message.size_bytes;
-  if (size == 0 || !source->Contains(from, size) || !destination->Contains(to, size))
+  if (size == 0 || !source->Contains(message.source_offset_bytes, size) ||
+      !destination->Contains(message.destination_offset_bytes, size)) {
     return cl_status::kInvalidValue;
-  if (source == destination && from < to + size && to < from + size) return cl_status::kMemCopyOverlap;
+  }
+  const std::uint64_t from = source->origin_bytes + message.source_offset_bytes;
+  const std::uint64_t to = destination->origin_bytes + message.destination_offset_bytes;
+  if (source->root == destination->root && from < to + size && to < from + size)
+    return cl_status::kMemCopyOverlap;
   return 0;
+}
+
+inline std::int32_t CheckCopyRect(const BufferShape* source, const BufferShape* destination,
+                                  const wire::opencl::EnqueueCopyRect& message) {
+  if (source == nullptr || destination == nullptr) return cl_status::kInvalidMemObject;
+  if (!source->Contains(message.from, message.region) || !destination->Contains(message.to, message.region))
+    return cl_status::kInvalidValue;
+  wire::opencl::Rect from = message.from;
+  wire::opencl::Rect to = message.to;
+  from.offset_bytes += source->origin_bytes;
+  to.offset_bytes += destination->origin_bytes;
+  return source->root == destination->root && wire::opencl::Overlap(from, to, message.region)
+             ? cl_status::kMemCopyOverlap
+             : 0;
 }
 
 inline std::int32_t CheckFill(const BufferShape* buffer, const wire::opencl::EnqueueFill& message) {

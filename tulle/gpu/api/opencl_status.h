@@ -11,6 +11,7 @@ inline constexpr std::int32_t kOutOfResources = -5;
 inline constexpr std::int32_t kOutOfHostMemory = -6;
 inline constexpr std::int32_t kMemCopyOverlap = -8;
 inline constexpr std::int32_t kBuildProgramFailure = -11;
+inline constexpr std::int32_t kMisalignedSubBufferOffset = -13;
 inline constexpr std::int32_t kExecStatusErrorForEventsInWaitList = -14;
 inline constexpr std::int32_t kInvalidValue = -30;
 inline constexpr std::int32_t kInvalidContext = -34;

@@ -26,6 +26,7 @@ constexpr std::int32_t kRunning = 1;  // of an event; OpenCL's final states are 
 
 // Outlives the buffer's handle while commands use it.
 struct Memory : BufferShape {
+  std::shared_ptr<Memory> parent;  // of a sub-buffer
   Completions* completions = nullptr;
   std::uint64_t* used_bytes = nullptr;  // of the device
   std::unique_ptr<std::byte, decltype(&std::free)> own{nullptr, &std::free};
@@ -33,7 +34,7 @@ struct Memory : BufferShape {
   std::uint64_t destroy_sequence = 0;  // the DestroyObject to answer; 0: none
 
   ~Memory() {
-    *used_bytes -= size_bytes;
+    if (parent == nullptr) *used_bytes -= size_bytes;
     if (destroy_sequence != 0)
       SendStatus(*completions, wire::kOpcodeOf<wire::DestroyObject>, destroy_sequence, 0);
   }
@@ -106,6 +107,19 @@ BuiltIn FindBuiltIn(std::string_view name) {
   if (name == "null_add") return [](std::uint32_t a, std::uint32_t b) { return a + b; };
   if (name == "null_mul") return [](std::uint32_t a, std::uint32_t b) { return a * b; };
   return nullptr;
+}
+
+wire::opencl::Rect Packed(const wire::Vec3& region) { return {0, region[0], region[0] * region[1]}; }
+
+void CopyBox(const std::byte* source, const wire::opencl::Rect& from, std::byte* destination,
+             const wire::opencl::Rect& to, const wire::Vec3& region) {
+  for (std::uint64_t slice = 0; slice < region[2]; ++slice) {
+    for (std::uint64_t row = 0; row < region[1]; ++row) {
+      std::memcpy(destination + to.offset_bytes + slice * to.slice_pitch_bytes + row * to.row_pitch_bytes,
+                  source + from.offset_bytes + slice * from.slice_pitch_bytes + row * from.row_pitch_bytes,
+                  region[0]);
+    }
+  }
 }
 
 class NullBackend final : public SteppedBackend {
@@ -200,6 +214,7 @@ class NullBackend final : public SteppedBackend {
     memory->size_bytes = size;
     used_bytes_ += size;
     memory->flags = message.flags;
+    memory->root = message.buffer.handle;
     memory->bytes = command.memory.data();
     if (command.memory.empty()) {
       memory->own.reset(static_cast<std::byte*>(std::calloc(size, 1)));
@@ -221,6 +236,26 @@ class NullBackend final : public SteppedBackend {
       completions_.PayloadDone(command.sequence);
     }
     ReportDone(completions_, command);
+  }
+
+  void Run(const wire::opencl::CreateSubBuffer& message, const Command& command) {
+    const auto parent = FindMemory(message.parent.handle);
+    if (const std::int32_t result = CheckSubBuffer(parent.get(), message); result != 0)
+      return Report(command, result);
+    if (message.offset_bytes % kBaseAddressAlignBytes != 0)
+      return Report(command, status::kMisalignedSubBufferOffset);
+    auto memory = std::make_shared<Memory>();
+    memory->parent = parent;
+    memory->completions = &completions_;
+    memory->used_bytes = &used_bytes_;
+    memory->size_bytes = message.size_bytes;
+    memory->flags = message.flags;
+    memory->root = message.parent.handle;
+    memory->origin_bytes = message.offset_bytes;
+    memory->bytes = parent->bytes + message.offset_bytes;
+    auto buffer = std::make_unique<Buffer>();
+    buffer->memory = std::move(memory);
+    Report(command, Insert(message.buffer.handle, std::move(buffer)));
   }
 
   void Run(const wire::exec::LoadProgram& message, const Command& command) {
@@ -290,12 +325,7 @@ class NullBackend final : public SteppedBackend {
     const auto memory = FindMemory(message.memory.handle);
     const std::uint64_t size = message.data.size_bytes;
     Enqueue(
-        message, command,
-        [this, sequence = command.sequence, size](std::int32_t result) {
-          const std::uint64_t bytes = result == 0 ? size : 0;
-          SendReply(completions_, wire::kOpcodeOf<wire::opencl::EnqueueRead>, sequence,
-                    wire::opencl::EnqueueReadReply{result, {bytes}}, bytes);
-        },
+        message, command, ReadAnswer(command, size),
         [&] { return CheckRead(memory.get(), message, command.payload.size()); },
         [&]() -> std::function<std::int32_t()> {
           return [memory, out = command.payload.data(), offset = message.offset_bytes, size] {
@@ -308,9 +338,7 @@ class NullBackend final : public SteppedBackend {
   void Run(const wire::opencl::EnqueueWrite& message, const Command& command) {
     const auto memory = FindMemory(message.memory.handle);
     Enqueue(
-        message, command,
-        [this, sequence = command.sequence](std::int32_t) { completions_.PayloadDone(sequence); },
-        [&] { return CheckWrite(memory.get(), message); },
+        message, command, WriteAnswer(command), [&] { return CheckWrite(memory.get(), message); },
         [&]() -> std::function<std::int32_t()> {
           return [memory, data = ByteView(command.payload), offset = message.offset_bytes] {
             std::memcpy(memory->bytes + offset, data.data(), data.size());
@@ -355,6 +383,44 @@ class NullBackend final : public SteppedBackend {
         []() -> std::function<std::int32_t()> { return [] { return 0; }; });
   }
 
+  void Run(const wire::opencl::EnqueueReadRect& message, const Command& command) {
+    const auto memory = FindMemory(message.memory.handle);
+    Enqueue(
+        message, command, ReadAnswer(command, message.data.size_bytes),
+        [&] { return CheckReadRect(memory.get(), message, command.payload.size()); },
+        [&]() -> std::function<std::int32_t()> {
+          return [memory, out = command.payload.data(), rect = message.rect, region = message.region] {
+            CopyBox(memory->bytes, rect, out, Packed(region), region);
+            return 0;
+          };
+        });
+  }
+
+  void Run(const wire::opencl::EnqueueWriteRect& message, const Command& command) {
+    const auto memory = FindMemory(message.memory.handle);
+    Enqueue(
+        message, command, WriteAnswer(command), [&] { return CheckWriteRect(memory.get(), message); },
+        [&]() -> std::function<std::int32_t()> {
+          return [memory, in = command.payload.data(), rect = message.rect, region = message.region] {
+            CopyBox(in, Packed(region), memory->bytes, rect, region);
+            return 0;
+          };
+        });
+  }
+
+  void Run(const wire::opencl::EnqueueCopyRect& message, const Command& command) {
+    const auto source = FindMemory(message.source.handle);
+    const auto destination = FindMemory(message.destination.handle);
+    Enqueue(
+        message, command, {}, [&] { return CheckCopyRect(source.get(), destination.get(), message); },
+        [&]() -> std::function<std::int32_t()> {
+          return [source, destination, from = message.from, to = message.to, region = message.region] {
+            CopyBox(source->bytes, from, destination->bytes, to, region);
+            return 0;
+          };
+        });
+  }
+
   void Run(const wire::opencl::CreateUserEvent& message, const Command& command) {
     std::int32_t result =
         table_.Find<Context>(message.context.handle) == nullptr ? status::kInvalidContext : injected_;
@@ -377,6 +443,16 @@ class NullBackend final : public SteppedBackend {
   }
 
  private:
+  std::function<void(std::int32_t)> ReadAnswer(const Command& command, std::uint64_t size) {
+    return [this, opcode = command.opcode, sequence = command.sequence, size](std::int32_t result) {
+      const std::uint64_t bytes = result == 0 ? size : 0;
+      SendReply(completions_, opcode, sequence, wire::opencl::EnqueueReadReply{result, {bytes}}, bytes);
+    };
+  }
+  std::function<void(std::int32_t)> WriteAnswer(const Command& command) {
+    return [this, sequence = command.sequence](std::int32_t) { completions_.PayloadDone(sequence); };
+  }
+
   bool InjectFailure() {
     return options_.failures_per_million != 0 && random_.Below(2'000'000) < options_.failures_per_million;
   }

@@ -51,7 +51,7 @@ ByteVector EncodeDeviceInfos(const Options& options) {
   infos.Value(0x1016, U32{0});                                                // IMAGE_SUPPORT
   infos.Value(0x1017, U64{1024});                                             // MAX_PARAMETER_SIZE
   infos.Value(0x1018, U32{0});                                                // MAX_SAMPLERS
-  infos.Value(0x1019, U32{1024});                                             // MEM_BASE_ADDR_ALIGN
+  infos.Value(0x1019, U32{8 * kBaseAddressAlignBytes});                       // MEM_BASE_ADDR_ALIGN
   infos.Value(0x101A, U32{128});                                              // MIN_DATA_TYPE_ALIGN_SIZE
   infos.Value(0x101B, U64{0x6});                        // SINGLE_FP_CONFIG: INF_NAN, ROUND_TO_NEAREST
   infos.Value(0x101C, U32{0});                          // GLOBAL_MEM_CACHE_TYPE: none

@@ -8,6 +8,7 @@ namespace tulle::gpu::null {
 inline constexpr std::uint32_t kComputeUnits = 4;
 inline constexpr std::uint64_t kMaxWorkGroupSize = 1024;
 inline constexpr std::uint64_t kLocalMemoryBytes = 64u << 10;
+inline constexpr std::uint32_t kBaseAddressAlignBytes = 128;
 inline constexpr std::string_view kDeviceName = "tulle null device";
 inline constexpr std::string_view kVendor = "tulle";
 inline constexpr std::string_view kDriverVersion = "1.0";

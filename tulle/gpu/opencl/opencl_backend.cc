@@ -20,6 +20,8 @@ namespace {
 using wire::Handle;
 using wire::ObjectKind;
 
+constexpr cl_mem_flags kDeviceAccess = CL_MEM_READ_WRITE | CL_MEM_WRITE_ONLY | CL_MEM_READ_ONLY;
+
 // A context of the program. On a device with its own memory it also has a queue of ours, which fills fresh
 // buffers; other queues wait for it once after each such command.
 struct NativeContext {
@@ -56,8 +58,11 @@ struct Buffer final : Object, BufferShape {
   static constexpr ObjectKind kKind = ObjectKind::kMemory;
   std::shared_ptr<NativeContext> context;
   OwnedMemory native;
-  BufferMemory* memory = nullptr;  // valid as long as `native` is ours
+  OwnedMemory parent;              // of a sub-buffer
+  BufferMemory* memory = nullptr;  // valid as long as `native` is ours; null: of a sub-buffer
   MutableByteView bytes;           // the contents, where this process can reach them
+
+  cl_mem root_native() const { return parent ? parent.get() : native.get(); }
 };
 
 struct Program final : Object {
@@ -77,6 +82,20 @@ struct Kernel final : Object {
   std::shared_ptr<const KernelDescription> description;
   std::vector<Arg> args;
   std::uint64_t local_bytes = 0;  // of all local arguments
+};
+
+// A box as the driver takes it.
+struct NativeRect {
+  std::size_t origin[3] = {};
+  std::size_t row_pitch;
+  std::size_t slice_pitch;
+
+  explicit NativeRect(const wire::opencl::Rect& rect)
+      : origin{rect.offset_bytes, 0, 0},
+        row_pitch(rect.row_pitch_bytes),
+        slice_pitch(rect.slice_pitch_bytes) {}
+  // Packed, as it travels.
+  explicit NativeRect(const wire::Vec3& region) : row_pitch(region[0]), slice_pitch(region[0] * region[1]) {}
 };
 
 // The pieces of one transfer that have come so far.
@@ -155,6 +174,7 @@ class OpenClBackend final : public Backend {
   void Run(const wire::opencl::CreateContext& message, const Command& command);
   void Run(const wire::opencl::CreateBuffer& message, const Command& command);
   void Run(const wire::opencl::InitBuffer& message, const Command& command);
+  void Run(const wire::opencl::CreateSubBuffer& message, const Command& command);
   void Run(const wire::exec::LoadProgram& message, const Command& command);
   void Run(const wire::opencl::CreateKernel& message, const Command& command);
   void Run(const wire::opencl::SetKernelArg& message, const Command& command);
@@ -167,6 +187,9 @@ class OpenClBackend final : public Backend {
   void Run(const wire::opencl::EnqueueCopy& message, const Command& command);
   void Run(const wire::opencl::EnqueueFill& message, const Command& command);
   void Run(const wire::opencl::EnqueueSync& message, const Command& command);
+  void Run(const wire::opencl::EnqueueReadRect& message, const Command& command);
+  void Run(const wire::opencl::EnqueueWriteRect& message, const Command& command);
+  void Run(const wire::opencl::EnqueueCopyRect& message, const Command& command);
   void Run(const wire::opencl::CreateUserEvent& message, const Command& command);
   void Run(const wire::opencl::SetUserEventStatus& message, const Command& command);
 
@@ -230,6 +253,7 @@ class OpenClBackend final : public Backend {
     auto* entry = new Tracked;
     entry->native.reset(native);
     entry->duty = duty;
+    entry->opcode = command.opcode;
     entry->sequence = command.sequence;
     if constexpr (requires { message.data.size_bytes; }) entry->payload_bytes = message.data.size_bytes;
     entry->queue = &queue->progress;
@@ -395,7 +419,7 @@ void OpenClBackend::Run(const wire::DestroyObject& message, const Command& comma
 // True when the answer comes later, from the end of the memory.
 bool OpenClBackend::DestroyBuffer(Handle handle, const Command& command) {
   const std::unique_ptr<Buffer> buffer = table_.Take<Buffer>(handle);
-  if (buffer == nullptr || !command.wants_status) return false;
+  if (buffer == nullptr || buffer->memory == nullptr || !command.wants_status) return false;
   buffer->memory->destroy_sequence = command.sequence;
   return true;
 }
@@ -442,6 +466,7 @@ void OpenClBackend::Run(const wire::opencl::CreateBuffer& message, const Command
     buffer->context = context->native;
     buffer->size_bytes = message.size_bytes;
     buffer->flags = message.flags;
+    buffer->root = message.buffer.handle;
     status = CreateNativeBuffer(command, *buffer);
     if (status == CL_SUCCESS) table_.Insert(message.buffer.handle, buffer);
   }
@@ -452,7 +477,7 @@ std::int32_t OpenClBackend::CreateNativeBuffer(const Command& command, Buffer& b
   auto memory = std::make_unique<BufferMemory>();
   memory->reporter = reporter_;
   // What the host may do is checked here; a driver would refuse our own filling, too.
-  cl_mem_flags flags = buffer.flags.bits & (CL_MEM_READ_WRITE | CL_MEM_WRITE_ONLY | CL_MEM_READ_ONLY);
+  cl_mem_flags flags = buffer.flags.bits & kDeviceAccess;
   if (device_.host_memory) {
     flags |= CL_MEM_USE_HOST_PTR;
     if (!command.memory.empty()) {
@@ -526,6 +551,29 @@ void OpenClBackend::Run(const wire::opencl::InitBuffer& message, const Command& 
                   command.payload.size());
       completions_.PayloadDone(command.sequence);
     }
+  }
+  Report(command, status);
+}
+
+void OpenClBackend::Run(const wire::opencl::CreateSubBuffer& message, const Command& command) {
+  const Buffer* const parent = table_.Find<Buffer>(message.parent.handle);
+  std::int32_t status = CheckSubBuffer(parent, message);
+  if (status == CL_SUCCESS && !table_.IsFree(message.buffer.handle)) status = CL_INVALID_VALUE;
+  if (status != CL_SUCCESS) return Report(command, status);
+  auto buffer = std::make_unique<Buffer>();
+  buffer->context = parent->context;
+  buffer->size_bytes = message.size_bytes;
+  buffer->flags = message.flags;
+  buffer->root = message.parent.handle;
+  buffer->origin_bytes = message.offset_bytes;
+  if (!parent->bytes.empty()) buffer->bytes = parent->bytes.subspan(message.offset_bytes, message.size_bytes);
+  const cl_buffer_region region = {message.offset_bytes, message.size_bytes};
+  buffer->native.reset(clCreateSubBuffer(parent->native.get(), message.flags.bits & kDeviceAccess,
+                                         CL_BUFFER_CREATE_TYPE_REGION, &region, &status));
+  if (status == CL_SUCCESS) {
+    clRetainMemObject(parent->native.get());
+    buffer->parent.reset(parent->native.get());
+    table_.Insert(message.buffer.handle, buffer);
   }
   Report(command, status);
 }
@@ -721,6 +769,51 @@ void OpenClBackend::Run(const wire::opencl::EnqueueSync& message, const Command&
         return message.kind.value == wire::opencl::SyncKind::kBarrier
                    ? clEnqueueBarrierWithWaitList(queue, wait_count, waits, event)
                    : clEnqueueMarkerWithWaitList(queue, wait_count, waits, event);
+      });
+}
+
+void OpenClBackend::Run(const wire::opencl::EnqueueReadRect& message, const Command& command) {
+  const Buffer* const buffer = table_.Find<Buffer>(message.memory.handle);
+  Enqueue(
+      message, command, Duty::kReadReply,
+      [&] { return CheckReadRect(buffer, message, command.payload.size()); },
+      [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
+        const NativeRect from(message.rect);
+        const NativeRect packed(message.region);
+        return clEnqueueReadBufferRect(queue, buffer->native.get(), CL_FALSE, from.origin, packed.origin,
+                                       message.region.data(), from.row_pitch, from.slice_pitch,
+                                       packed.row_pitch, packed.slice_pitch, command.payload.data(),
+                                       wait_count, waits, event);
+      });
+}
+
+void OpenClBackend::Run(const wire::opencl::EnqueueWriteRect& message, const Command& command) {
+  const Buffer* const buffer = table_.Find<Buffer>(message.memory.handle);
+  Enqueue(
+      message, command, Duty::kPayloadDone, [&] { return CheckWriteRect(buffer, message); },
+      [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
+        const NativeRect to(message.rect);
+        const NativeRect packed(message.region);
+        return clEnqueueWriteBufferRect(queue, buffer->native.get(), CL_FALSE, to.origin, packed.origin,
+                                        message.region.data(), to.row_pitch, to.slice_pitch, packed.row_pitch,
+                                        packed.slice_pitch, command.payload.data(), wait_count, waits, event);
+      });
+}
+
+void OpenClBackend::Run(const wire::opencl::EnqueueCopyRect& message, const Command& command) {
+  const Buffer* const source = table_.Find<Buffer>(message.source.handle);
+  const Buffer* const destination = table_.Find<Buffer>(message.destination.handle);
+  Enqueue(
+      message, command, Duty::kNone, [&] { return CheckCopyRect(source, destination, message); },
+      [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
+        // In the root buffers: PoCL 3.1 dies of rectangular copies between sub-buffers.
+        NativeRect from(message.from);
+        NativeRect to(message.to);
+        from.origin[0] += source->origin_bytes;
+        to.origin[0] += destination->origin_bytes;
+        return clEnqueueCopyBufferRect(queue, source->root_native(), destination->root_native(), from.origin,
+                                       to.origin, message.region.data(), from.row_pitch, from.slice_pitch,
+                                       to.row_pitch, to.slice_pitch, wait_count, waits, event);
       });
 }
 

@@ -141,7 +141,7 @@ void Reporter::End(Tracked* command, cl_int native_status) {
       const wire::opencl::EnqueueReadReply reply{status, {bytes}};
       std::array<std::byte, sizeof reply.status + sizeof reply.data.size_bytes> body;
       wire::Encode(reply, body);
-      completions_->Reply(wire::kOpcodeOf<wire::opencl::EnqueueRead>, command->sequence, body, bytes);
+      completions_->Reply(command->opcode, command->sequence, body, bytes);
       break;
     }
     case Tracked::Duty::kPayloadDone: completions_->PayloadDone(command->sequence); break;

@@ -50,7 +50,8 @@ struct Tracked {
   wire::Handle event;  // null: nobody asked (or the transfer has it)
   bool profiles = false;
   Duty duty = Duty::kNone;
-  std::uint64_t sequence = 0;       // of the command that the duty is for
+  std::uint16_t opcode = 0;  // of the command that the duty is for
+  std::uint64_t sequence = 0;
   std::uint64_t payload_bytes = 0;  // kReadReply
   QueueProgress* queue = nullptr;
   Transfer* transfer = nullptr;  // null: sent whole

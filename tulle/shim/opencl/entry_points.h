@@ -14,6 +14,7 @@
   X(CreateBuffer) X(CreateBufferWithProperties) X(RetainMemObject) X(ReleaseMemObject) X(GetMemObjectInfo)    \
   X(SetMemObjectDestructorCallback) X(EnqueueReadBuffer) X(EnqueueWriteBuffer) X(EnqueueCopyBuffer)           \
   X(EnqueueFillBuffer) X(EnqueueMapBuffer) X(EnqueueUnmapMemObject) X(EnqueueMigrateMemObjects)               \
+  X(CreateSubBuffer) X(EnqueueReadBufferRect) X(EnqueueWriteBufferRect) X(EnqueueCopyBufferRect)              \
   X(CreateProgramWithSource) X(CreateProgramWithBinary) X(RetainProgram) X(ReleaseProgram) X(BuildProgram)    \
   X(CompileProgram) X(LinkProgram) X(GetProgramInfo) X(GetProgramBuildInfo)                                   \
   X(CreateKernel) X(CreateKernelsInProgram) X(CloneKernel) X(RetainKernel) X(ReleaseKernel) X(SetKernelArg)   \

@@ -77,23 +77,10 @@ cl_mem MakeBuffer(cl_context context_handle, std::vector<cl_mem_properties> prop
   return Made(error, std::move(memory));
 }
 
-// The checks that all transfers share.
 cl_int CheckTransfer(const Enqueue& enqueue, const Memory* memory, std::size_t offset, std::size_t size) {
-  if (memory == nullptr) return CL_INVALID_MEM_OBJECT;
-  if (&memory->context() != &enqueue.queue().context()) return CL_INVALID_CONTEXT;
+  const cl_int status = CheckMemory(enqueue, memory);
+  if (status != CL_SUCCESS) return status;
   return size != 0 && memory->Contains(offset, size) ? CL_SUCCESS : CL_INVALID_VALUE;
-}
-
-// Ends a call that has to wait for what it enqueued: `status` is the command's own.
-cl_int EndBlocking(Enqueue& enqueue, std::uint64_t sequence, cl_int status) {
-  Queue& queue = enqueue.queue();
-  // In an in-order queue everything before has completed too, and the program may look at its events.
-  if (queue.in_order() && !queue.AwaitNotices(sequence)) return CL_OUT_OF_RESOURCES;
-  if (const Event* event = enqueue.event(); event != nullptr && !event->final()) {
-    enqueue.connection().AwaitUntil([event] { return event->final(); });
-  }
-  if (status == CL_SUCCESS) status = enqueue.connection().TakeFailure(queue.name());
-  return status;
 }
 
 std::size_t PageRound(std::size_t size) { return (size + 4095) & ~std::size_t{4095}; }
@@ -112,21 +99,39 @@ Memory::Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::siz
   context_->AddMemory(this);
 }
 
+Memory::Memory(Memory& parent, wire::Handle name, cl_mem_flags flags, std::size_t origin, std::size_t size)
+    : Object(&Dispatch(), ObjectType::kMemory),
+      context_(&parent.context()),
+      parent_(&parent),
+      origin_(origin),
+      name_(name),
+      flags_(flags),
+      size_(size),
+      host_pointer_(parent.host_pointer_ == nullptr
+                        ? nullptr
+                        : static_cast<std::byte*>(parent.host_pointer_) + origin) {
+  context_->AddMemory(this);
+}
+
 Memory::~Memory() {
-  if (mirror_ != nullptr && host_pointer_ == nullptr) munmap(mirror_, PageRound(size_));
+  if (mirror_ != nullptr) munmap(mirror_, PageRound(size_));
 }
 
 void Memory::Dispose(Memory* memory) {
   memory->MarkDead();
   memory->context_->RemoveMemory(memory);
   memory->context_->connection().Retire(wire::ObjectKind::kMemory, memory->name_,
-                                        wire::opencl::ChargedBytes(memory->size_));
+                                        memory->parent_ ? 0 : wire::opencl::ChargedBytes(memory->size_));
   memory->destructor_callbacks_.Run(memory->context_->callbacks(), ToHandle(memory));
   delete memory;
 }
 
 std::byte* Memory::Mirror() {
   if (host_pointer_ != nullptr) return static_cast<std::byte*>(host_pointer_);
+  if (parent_) {
+    std::byte* whole = parent_->Mirror();
+    return whole == nullptr ? nullptr : whole + origin_;
+  }
   const std::lock_guard lock(mutex_);
   if (mirror_ == nullptr) {
     void* pages = mmap(nullptr, PageRound(size_), PROT_READ | PROT_WRITE,
@@ -171,6 +176,47 @@ cl_mem CreateBufferWithProperties(cl_context context, const cl_mem_properties* p
   return MakeBuffer(context, std::move(copy), flags, size, host_pointer, error);
 }
 
+cl_mem CreateSubBuffer(cl_mem handle, cl_mem_flags flags, cl_buffer_create_type type, const void* create_info,
+                       cl_int* error) {
+  Memory* parent = FromHandle<Memory>(handle);
+  if (parent == nullptr || parent->parent() != nullptr) return Fail(error, CL_INVALID_MEM_OBJECT);
+  // It may narrow what its parent allows, but not widen it; the host's pointer is the parent's.
+  const auto narrows = [&](cl_mem_flags mask) {
+    const cl_mem_flags wanted = flags & mask;
+    const cl_mem_flags given = parent->flags() & mask & ~cl_mem_flags{CL_MEM_READ_WRITE};
+    return wanted == 0 || given == 0 || wanted == given || wanted == CL_MEM_HOST_NO_ACCESS;
+  };
+  if ((flags & kHostPointer) != 0 || !ValidFlags(flags) || !narrows(kDeviceAccess) || !narrows(kHostAccess) ||
+      type != CL_BUFFER_CREATE_TYPE_REGION || create_info == nullptr) {
+    return Fail(error, CL_INVALID_VALUE);
+  }
+  if ((flags & kDeviceAccess) == 0) flags |= parent->flags() & kDeviceAccess;
+  if ((flags & kHostAccess) == 0) flags |= parent->flags() & kHostAccess;
+  flags |= parent->flags() & kHostPointer;
+  cl_buffer_region region;
+  std::memcpy(&region, create_info, sizeof region);
+  if (region.size == 0) return Fail(error, CL_INVALID_BUFFER_SIZE);
+  if (!parent->Contains(region.origin, region.size)) return Fail(error, CL_INVALID_VALUE);
+  const Device& device = parent->context().device();
+  if (const cl_uint align_bits = device.Info<cl_uint>(CL_DEVICE_MEM_BASE_ADDR_ALIGN);
+      align_bits >= 8 && region.origin % (align_bits / 8) != 0) {
+    return Fail(error, CL_MISALIGNED_SUB_BUFFER_OFFSET);
+  }
+
+  Connection& connection = parent->context().connection();
+  const wire::Handle name = connection.NewHandle();
+  if (name.null()) return Fail(error, CL_OUT_OF_RESOURCES);
+  Ref<Memory> memory = Ref<Memory>::Adopt(new Memory(*parent, name, flags, region.origin, region.size));
+  wire::opencl::CreateSubBuffer message;
+  message.parent = parent->wire();
+  message.buffer = {name};
+  message.flags.bits = flags & (kDeviceAccess | kHostAccess);
+  message.offset_bytes = region.origin;
+  message.size_bytes = region.size;
+  if (!connection.Submit(message)) return Fail(error, CL_OUT_OF_RESOURCES);
+  return Made(error, std::move(memory));
+}
+
 cl_int RetainMemObject(cl_mem handle) { return RetainHandle<Memory>(handle); }
 cl_int ReleaseMemObject(cl_mem handle) { return ReleaseHandle<Memory>(handle); }
 
@@ -197,8 +243,9 @@ cl_int GetMemObjectInfo(cl_mem handle, cl_mem_info name, std::size_t size, void*
     case CL_MEM_MAP_COUNT: return out.Value<cl_uint>(static_cast<cl_uint>(memory->mapping_count()));
     case CL_MEM_REFERENCE_COUNT: return out.Value<cl_uint>(memory->handles());
     case CL_MEM_CONTEXT: return out.Value<cl_context>(ToHandle(&memory->context()));
-    case CL_MEM_ASSOCIATED_MEMOBJECT: return out.Value<cl_mem>(nullptr);
-    case CL_MEM_OFFSET: return out.Value<std::size_t>(0);
+    case CL_MEM_ASSOCIATED_MEMOBJECT:
+      return out.Value<cl_mem>(memory->parent() == nullptr ? nullptr : ToHandle(memory->parent()));
+    case CL_MEM_OFFSET: return out.Value<std::size_t>(memory->origin());
     case CL_MEM_USES_SVM_POINTER: return out.Value<cl_bool>(CL_FALSE);
     case CL_MEM_PROPERTIES: return out.Array(std::span(memory->properties()));
     default: return CL_INVALID_VALUE;
@@ -213,18 +260,10 @@ cl_int EnqueueReadBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking
   Memory* memory = FromHandle<Memory>(handle);
   if (const cl_int status = CheckTransfer(enqueue, memory, offset, size); status != CL_SUCCESS) return status;
   if (pointer == nullptr) return CL_INVALID_VALUE;
-  if ((memory->flags() & (CL_MEM_HOST_WRITE_ONLY | CL_MEM_HOST_NO_ACCESS)) != 0) return CL_INVALID_OPERATION;
+  if (!memory->HostMayRead()) return CL_INVALID_OPERATION;
   if (event != nullptr && enqueue.MakeEvent() == nullptr) return CL_OUT_OF_RESOURCES;
-
-  const Ref<Download> download =
-      Download::Start(enqueue, *memory, offset, {static_cast<std::byte*>(pointer), size}, {});
-  if (!download) return CL_OUT_OF_RESOURCES;
-  if (blocking != CL_FALSE) {
-    const cl_int status = download->Await(enqueue.connection());
-    if (const cl_int end = EndBlocking(enqueue, download->last_sequence(), status); end != CL_SUCCESS)
-      return end;
-  }
-  return enqueue.Commit();
+  return EndRead(enqueue, blocking,
+                 Download::Start(enqueue, *memory, offset, {static_cast<std::byte*>(pointer), size}, {}));
 }
 
 cl_int EnqueueWriteBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, std::size_t offset,
@@ -235,31 +274,10 @@ cl_int EnqueueWriteBuffer(cl_command_queue queue, cl_mem handle, cl_bool blockin
   Memory* memory = FromHandle<Memory>(handle);
   if (const cl_int status = CheckTransfer(enqueue, memory, offset, size); status != CL_SUCCESS) return status;
   if (pointer == nullptr) return CL_INVALID_VALUE;
-  if ((memory->flags() & (CL_MEM_HOST_READ_ONLY | CL_MEM_HOST_NO_ACCESS)) != 0) return CL_INVALID_OPERATION;
-
-  // The data has been copied when Upload returns, so a blocking write need not wait to be carried out where
-  // the program cannot tell: it has no event of it, and no queue but this one, whose order holds.
-  Queue& target = enqueue.queue();
-  const bool waits_for_end =
-      blocking != CL_FALSE && (event != nullptr || enqueue.has_waits() || !target.in_order());
-  if ((event != nullptr || waits_for_end) && enqueue.MakeEvent(true) == nullptr) return CL_OUT_OF_RESOURCES;
-  if (const cl_int status = Upload(enqueue, *memory, offset, {static_cast<const std::byte*>(pointer), size});
-      status != CL_SUCCESS) {
-    return status;
-  }
-  if (waits_for_end) {
-    Event& done = *enqueue.event();
-    if (!enqueue.connection().AwaitUntil([&] { return done.final(); })) return CL_OUT_OF_RESOURCES;
-    if (const cl_int end = EndBlocking(enqueue, done.sequence(), done.status()); end != CL_SUCCESS)
-      return end;
-  } else if (blocking != CL_FALSE) {
-    target.NoteUnawaited();
-    if (!target.context().has_one_queue()) return target.Finish();
-    enqueue.connection().Flush();
-    if (const cl_int failure = enqueue.connection().TakeFailure(target.name()); failure != CL_SUCCESS)
-      return failure;
-  }
-  return enqueue.Commit();
+  if (!memory->HostMayWrite()) return CL_INVALID_OPERATION;
+  if (!BeginWrite(enqueue, blocking)) return CL_OUT_OF_RESOURCES;
+  const cl_int status = Upload(enqueue, *memory, offset, {static_cast<const std::byte*>(pointer), size});
+  return status == CL_SUCCESS ? EndWrite(enqueue, blocking) : status;
 }
 
 cl_int EnqueueCopyBuffer(cl_command_queue queue, cl_mem source_handle, cl_mem destination_handle,
@@ -275,10 +293,10 @@ cl_int EnqueueCopyBuffer(cl_command_queue queue, cl_mem source_handle, cl_mem de
       status != CL_SUCCESS) {
     return status;
   }
-  if (source == destination && source_offset < destination_offset + size &&
-      destination_offset < source_offset + size) {
+  const std::size_t from = source->origin() + source_offset;
+  const std::size_t to = destination->origin() + destination_offset;
+  if (&source->root() == &destination->root() && from < to + size && to < from + size)
     return CL_MEM_COPY_OVERLAP;
-  }
   wire::opencl::EnqueueCopy message;
   message.source = source->wire();
   message.destination = destination->wire();
@@ -322,10 +340,8 @@ void* EnqueueMapBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, 
       (invalidates && (flags & (CL_MAP_READ | CL_MAP_WRITE)) != 0)) {
     return Fail(error, CL_INVALID_VALUE);
   }
-  if ((reads && (memory->flags() & (CL_MEM_HOST_WRITE_ONLY | CL_MEM_HOST_NO_ACCESS)) != 0) ||
-      (writes && (memory->flags() & (CL_MEM_HOST_READ_ONLY | CL_MEM_HOST_NO_ACCESS)) != 0)) {
+  if ((reads && !memory->HostMayRead()) || (writes && !memory->HostMayWrite()))
     return Fail(error, CL_INVALID_OPERATION);
-  }
   std::byte* mirror = memory->Mirror();
   if (mirror == nullptr) return Fail(error, CL_MAP_FAILURE);
   if (event != nullptr && enqueue.MakeEvent() == nullptr) return Fail(error, CL_OUT_OF_RESOURCES);
@@ -370,8 +386,7 @@ cl_int EnqueueUnmapMemObject(cl_command_queue queue, cl_mem handle, void* addres
   Enqueue enqueue(queue, CL_COMMAND_UNMAP_MEM_OBJECT, num_waits, waits, event);
   if (enqueue.status() != CL_SUCCESS) return enqueue.status();
   Memory* memory = FromHandle<Memory>(handle);
-  if (memory == nullptr) return CL_INVALID_MEM_OBJECT;
-  if (&memory->context() != &enqueue.queue().context()) return CL_INVALID_CONTEXT;
+  if (const cl_int status = CheckMemory(enqueue, memory); status != CL_SUCCESS) return status;
   Memory::Mapping mapping;
   if (!memory->TakeMapping(address, &mapping)) return CL_INVALID_VALUE;
   if (mapping.writes) {
@@ -396,9 +411,8 @@ cl_int EnqueueMigrateMemObjects(cl_command_queue queue, cl_uint num_objects, con
     return CL_INVALID_VALUE;
   }
   for (cl_uint i = 0; i < num_objects; ++i) {
-    const Memory* memory = FromHandle<Memory>(objects[i]);
-    if (memory == nullptr) return CL_INVALID_MEM_OBJECT;
-    if (&memory->context() != &enqueue.queue().context()) return CL_INVALID_CONTEXT;
+    const cl_int status = CheckMemory(enqueue, FromHandle<Memory>(objects[i]));
+    if (status != CL_SUCCESS) return status;
   }
   wire::opencl::EnqueueSync message;
   message.kind = {wire::opencl::SyncKind::kMarker};

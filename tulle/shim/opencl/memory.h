@@ -11,9 +11,11 @@ namespace tulle::shim::opencl {
 
 class Memory final : public Object {
  public:
-  // `memory_bytes` of the lease go back when the buffer dies.
+  // Its bytes of the lease go back when the buffer dies.
   Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::size_t size, void* host_pointer,
          std::vector<cl_mem_properties> properties);
+  // A sub-buffer, which has no memory of its own.
+  Memory(Memory& parent, wire::Handle name, cl_mem_flags flags, std::size_t origin, std::size_t size);
   static void Dispose(Memory* memory);
 
   Context& context() const { return *context_; }
@@ -23,14 +25,21 @@ class Memory final : public Object {
   // What the program gave with CL_MEM_USE_HOST_PTR, else null.
   void* host_pointer() const { return host_pointer_; }
   const std::vector<cl_mem_properties>& properties() const { return properties_; }
+  // Of a sub-buffer; else null.
+  Memory* parent() const { return parent_.get(); }
+  // The buffer that the memory belongs to, and where in that this one begins.
+  const Memory& root() const { return parent_ ? *parent_ : *this; }
+  std::size_t origin() const { return origin_; }
   DestructorCallbacks<cl_mem>& destructor_callbacks() { return destructor_callbacks_; }
 
   bool Contains(std::size_t offset, std::size_t size) const {
     return offset <= size_ && size <= size_ - offset;
   }
+  bool HostMayRead() const { return (flags_ & (CL_MEM_HOST_WRITE_ONLY | CL_MEM_HOST_NO_ACCESS)) == 0; }
+  bool HostMayWrite() const { return (flags_ & (CL_MEM_HOST_READ_ONLY | CL_MEM_HOST_NO_ACCESS)) == 0; }
 
-  // The mirror of the whole buffer; null when there is no address space for it. The same for the buffer's
-  // life; pages that no map touched cost nothing.
+  // The mirror of the whole buffer (a part of its parent's for a sub-buffer); null when there is no address
+  // space for it. The same for the buffer's life; pages that no map touched cost nothing.
   std::byte* Mirror();
 
   struct Mapping {
@@ -48,6 +57,8 @@ class Memory final : public Object {
   ~Memory();
 
   const Ref<Context> context_;
+  const Ref<Memory> parent_;
+  const std::size_t origin_ = 0;
   const wire::Handle name_;
   const cl_mem_flags flags_;
   const std::size_t size_;

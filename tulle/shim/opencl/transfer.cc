@@ -9,55 +9,56 @@ std::size_t PieceCount(std::size_t size) {
   return (size + wire::kMaxPayloadBytes - 1) / wire::kMaxPayloadBytes;
 }
 
+// Piece i of bytes that follow each other, on both sides.
+template <wire::Message M>
+auto Linear(const Memory& memory, std::size_t offset, std::byte* bytes, std::size_t size) {
+  return [&memory, offset, bytes, size](std::size_t i, M* message, HostBox* box) {
+    const std::size_t at = i * wire::kMaxPayloadBytes;
+    message->memory = memory.wire();
+    message->offset_bytes = offset + at;
+    *box = {bytes + at, {std::min<std::size_t>(size - at, wire::kMaxPayloadBytes), 1, 1}};
+  };
+}
+
+// Whether a blocking write must be seen to end. The data has been copied when Upload returns, so it need not
+// where the program cannot tell: it has no event of it, and no queue but this one, whose order holds.
+bool WaitsForEnd(const Enqueue& enqueue, cl_bool blocking) {
+  return blocking != CL_FALSE &&
+         (enqueue.wants_event() || enqueue.has_waits() || !enqueue.queue().in_order());
+}
+
 }  // namespace
 
 Ref<Download> Download::Start(Enqueue& enqueue, Memory& memory, std::size_t offset, MutableByteView target,
                               Ref<Memory> keep) {
-  const std::size_t count = PieceCount(target.size());
-  if (enqueue.event() != nullptr) enqueue.event()->ExpectPart();
-  Ref<Download> download = Ref<Download>::Adopt(new Download(count, enqueue.event(), std::move(keep)));
-  for (std::size_t i = 0, at = 0; i < count; ++i) {
-    const std::size_t size = std::min<std::size_t>(target.size() - at, wire::kMaxPayloadBytes);
-    download->pieces_.emplace_back(Piece(download.get(), target.subspan(at, size)));
-    at += size;
-  }
-  const std::uint64_t transfer = count > 1 ? enqueue.connection().NextTransfer() : 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    Piece& piece = download->pieces_[i];
-    wire::opencl::EnqueueRead message;
-    message.memory = memory.wire();
-    message.offset_bytes = offset;
-    message.data = {piece.size()};
-    message.transfer = transfer;
-    message.more = i + 1 < count;
-    Attached attached;
-    attached.reply = &piece;
-    download->AddRef();
-    if (!enqueue.SubmitPiece(message, i + 1 == count, attached)) {
-      if (download->DropRef()) Dispose(download.release());
-      // Pieces that were sent are told of the loss; these were not.
-      if (download) download->PieceDone(CL_OUT_OF_RESOURCES, count - i);
-      return {};
-    }
-    offset += piece.size();
-  }
-  return download;
+  return Start<wire::opencl::EnqueueRead>(
+      enqueue, PieceCount(target.size()), std::move(keep),
+      Linear<wire::opencl::EnqueueRead>(memory, offset, target.data(), target.size()));
 }
 
 MutableByteView Download::Piece::Room(const wire::FrameHeader& header, ByteView) {
-  return header.payload_bytes == target_.size() ? target_ : MutableByteView{};
+  const std::size_t size = target_.packed_size();
+  if (header.payload_bytes != size) return {};
+  if (target_.packed()) return {target_.bytes, size};
+  packed_.resize(size);
+  return packed_;
 }
 
 Status Download::Piece::OnReply(ByteView body, ByteView payload) {
   wire::Arena arena;
   wire::opencl::EnqueueReadReply reply;
   Status status = DecodeReply(body, payload.size(), arena, &reply);
-  if (status.ok() && reply.status == CL_SUCCESS && payload.size() != target_.size()) {
-    status = Error{Code::kInternal,
-                   "worker sent " + std::to_string(payload.size()) + " bytes where " +
-                       std::to_string(target_.size()) + " were asked for",
-                   Scope::kSession};
+  if (status.ok() && reply.status == CL_SUCCESS) {
+    if (payload.size() != target_.packed_size()) {
+      status = Error{Code::kInternal,
+                     "worker sent " + std::to_string(payload.size()) + " bytes where " +
+                         std::to_string(target_.packed_size()) + " were asked for",
+                     Scope::kSession};
+    } else if (!target_.packed()) {
+      target_.CopyFrom(payload.data());
+    }
   }
+  packed_ = {};
   Ref<Download> download = Ref<Download>::Adopt(download_);  // the piece's reference ends here
   download->PieceDone(status.ok() ? std::min(reply.status, CL_SUCCESS) : CL_OUT_OF_RESOURCES);
   return status;
@@ -83,23 +84,58 @@ cl_int Download::Await(Connection& connection) {
 }
 
 cl_int Upload(Enqueue& enqueue, Memory& memory, std::size_t offset, ByteView data) {
-  const std::size_t count = PieceCount(data.size());
-  const std::uint64_t transfer = count > 1 ? enqueue.connection().NextTransfer() : 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    const ByteView piece = data.first(std::min<std::size_t>(data.size(), wire::kMaxPayloadBytes));
-    data = data.subspan(piece.size());
-    wire::opencl::EnqueueWrite message;
-    message.memory = memory.wire();
-    message.offset_bytes = offset;
-    message.data = {piece.size()};
-    message.transfer = transfer;
-    message.more = i + 1 < count;
-    Attached attached;
-    attached.payload = std::span(&piece, 1);
-    if (!enqueue.SubmitPiece(message, i + 1 == count, attached)) return CL_OUT_OF_RESOURCES;
-    offset += piece.size();
+  // A box is of bytes that may be written; these are not.
+  return Upload<wire::opencl::EnqueueWrite>(
+      enqueue, PieceCount(data.size()),
+      Linear<wire::opencl::EnqueueWrite>(memory, offset, const_cast<std::byte*>(data.data()), data.size()));
+}
+
+cl_int CheckMemory(const Enqueue& enqueue, const Memory* memory) {
+  if (memory == nullptr) return CL_INVALID_MEM_OBJECT;
+  return &memory->context() == &enqueue.queue().context() ? CL_SUCCESS : CL_INVALID_CONTEXT;
+}
+
+cl_int EndBlocking(Enqueue& enqueue, std::uint64_t sequence, cl_int status) {
+  Queue& queue = enqueue.queue();
+  // In an in-order queue everything before has completed too, and the program may look at its events.
+  if (queue.in_order() && !queue.AwaitNotices(sequence)) return CL_OUT_OF_RESOURCES;
+  if (const Event* event = enqueue.event(); event != nullptr && !event->final()) {
+    enqueue.connection().AwaitUntil([event] { return event->final(); });
   }
-  return CL_SUCCESS;
+  if (status == CL_SUCCESS) status = enqueue.connection().TakeFailure(queue.name());
+  return status;
+}
+
+cl_int EndRead(Enqueue& enqueue, cl_bool blocking, const Ref<Download>& download) {
+  if (!download) return CL_OUT_OF_RESOURCES;
+  if (blocking != CL_FALSE) {
+    const cl_int status = download->Await(enqueue.connection());
+    if (const cl_int end = EndBlocking(enqueue, download->last_sequence(), status); end != CL_SUCCESS)
+      return end;
+  }
+  return enqueue.Commit();
+}
+
+bool BeginWrite(Enqueue& enqueue, cl_bool blocking) {
+  const bool waits_for_end = WaitsForEnd(enqueue, blocking);
+  return (!enqueue.wants_event() && !waits_for_end) || enqueue.MakeEvent(true) != nullptr;
+}
+
+cl_int EndWrite(Enqueue& enqueue, cl_bool blocking) {
+  Queue& queue = enqueue.queue();
+  if (WaitsForEnd(enqueue, blocking)) {
+    Event& done = *enqueue.event();
+    if (!enqueue.connection().AwaitUntil([&] { return done.final(); })) return CL_OUT_OF_RESOURCES;
+    if (const cl_int end = EndBlocking(enqueue, done.sequence(), done.status()); end != CL_SUCCESS)
+      return end;
+  } else if (blocking != CL_FALSE) {
+    queue.NoteUnawaited();
+    if (!queue.context().has_one_queue()) return queue.Finish();
+    enqueue.connection().Flush();
+    if (const cl_int failure = enqueue.connection().TakeFailure(queue.name()); failure != CL_SUCCESS)
+      return failure;
+  }
+  return enqueue.Commit();
 }
 
 }  // namespace tulle::shim::opencl

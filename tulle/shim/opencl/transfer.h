@@ -1,17 +1,23 @@
-// Moves bytes between the program's memory and a buffer, in pieces of at most wire::kMaxPayloadBytes.
+// Moves bytes between the program's memory and the vGPU, in pieces of at most wire::kMaxPayloadBytes.
 #pragma once
 
+#include "tulle/shim/opencl/box.h"
 #include "tulle/shim/opencl/memory.h"
 #include "tulle/shim/opencl/queue.h"
 
 namespace tulle::shim::opencl {
 
-// Bytes on their way from a buffer into this process, as one command. Received straight into `target`, which
-// must stay valid until the download is done; nothing is written there once it is.
+// Bytes on their way into this process, as one command. Received straight into the program's memory where
+// they are packed there, which must stay valid until the download is done; nothing is written there once it
+// is.
 class Download {
  public:
-  // Enqueues the reads. If the enqueue has an event, it becomes final only after the last byte has arrived.
-  // `keep` stays alive until then. Null: the session is lost.
+  // Enqueues `count` pieces: `fill(i, &message, &box)` sets what piece i, an M, reads of the device and where
+  // it goes to. If the enqueue has an event, it becomes final only after the last byte has arrived. `keep`
+  // stays alive until then. Null: the session is lost.
+  template <wire::Message M, typename Fill>
+  static Ref<Download> Start(Enqueue& enqueue, std::size_t count, Ref<Memory> keep, const Fill& fill);
+  // Bytes of a buffer.
   static Ref<Download> Start(Enqueue& enqueue, Memory& memory, std::size_t offset, MutableByteView target,
                              Ref<Memory> keep);
 
@@ -27,15 +33,15 @@ class Download {
  private:
   class Piece final : public Reply {
    public:
-    Piece(Download* download, MutableByteView target) : download_(download), target_(target) {}
-    std::size_t size() const { return target_.size(); }
+    Piece(Download* download, const HostBox& target) : download_(download), target_(target) {}
 
    private:
     MutableByteView Room(const wire::FrameHeader& header, ByteView body) override;
     Status OnReply(ByteView body, ByteView payload) override;
     void OnLost() override;
     Download* download_;
-    MutableByteView target_;
+    HostBox target_;
+    ByteVector packed_;  // what has arrived, where the target is not packed
   };
 
   Download(std::size_t pieces, Event* event, Ref<Memory> keep)
@@ -52,7 +58,74 @@ class Download {
   std::vector<Piece> pieces_;  // one reference each while it is open
 };
 
-// Enqueues a write of `data`, which has been copied when this returns. The event, if any, is made before.
+// Enqueues a write in `count` pieces: `fill(i, &message, &box)` sets where piece i, an M, goes to on the
+// device and what is in it. All has been copied when this returns. The event, if any, is made before.
+template <wire::Message M, typename Fill>
+cl_int Upload(Enqueue& enqueue, std::size_t count, const Fill& fill);
+// Bytes of a buffer.
 cl_int Upload(Enqueue& enqueue, Memory& memory, std::size_t offset, ByteView data);
+
+// The memory object of a command: one, and in the queue's context.
+cl_int CheckMemory(const Enqueue& enqueue, const Memory* memory);
+
+// Ends a call that has to wait for what it enqueued: `status` is the command's own.
+cl_int EndBlocking(Enqueue& enqueue, std::uint64_t sequence, cl_int status);
+// Ends a call that reads: waits if it is blocking. A null download is a session that is lost.
+cl_int EndRead(Enqueue& enqueue, cl_bool blocking, const Ref<Download>& download);
+// Around the Upload of a call that writes: makes its event if one is needed (false: that failed) ...
+bool BeginWrite(Enqueue& enqueue, cl_bool blocking);
+// ... and waits as long as the program could tell that the write is not done.
+cl_int EndWrite(Enqueue& enqueue, cl_bool blocking);
+
+// --- implementation ---
+
+template <wire::Message M, typename Fill>
+Ref<Download> Download::Start(Enqueue& enqueue, std::size_t count, Ref<Memory> keep, const Fill& fill) {
+  if (enqueue.event() != nullptr) enqueue.event()->ExpectPart();
+  Ref<Download> download = Ref<Download>::Adopt(new Download(count, enqueue.event(), std::move(keep)));
+  const std::uint64_t transfer = count > 1 ? enqueue.connection().NextTransfer() : 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    M message;
+    HostBox box;
+    fill(i, &message, &box);
+    message.data = {box.packed_size()};
+    message.transfer = transfer;
+    message.more = i + 1 < count;
+    Attached attached;
+    attached.reply = &download->pieces_.emplace_back(Piece(download.get(), box));
+    download->AddRef();
+    if (!enqueue.SubmitPiece(message, i + 1 == count, attached)) {
+      if (download->DropRef()) Dispose(download.release());
+      // Pieces that were sent are told of the loss; these were not.
+      if (download) download->PieceDone(CL_OUT_OF_RESOURCES, count - i);
+      return {};
+    }
+  }
+  return download;
+}
+
+template <wire::Message M, typename Fill>
+cl_int Upload(Enqueue& enqueue, std::size_t count, const Fill& fill) {
+  const std::uint64_t transfer = count > 1 ? enqueue.connection().NextTransfer() : 0;
+  ByteVector packed;
+  for (std::size_t i = 0; i < count; ++i) {
+    M message;
+    HostBox box;
+    fill(i, &message, &box);
+    message.data = {box.packed_size()};
+    message.transfer = transfer;
+    message.more = i + 1 < count;
+    ByteView data(box.bytes, box.packed_size());
+    if (!box.packed()) {
+      packed.resize(box.packed_size());
+      box.CopyTo(packed.data());
+      data = packed;
+    }
+    Attached attached;
+    attached.payload = std::span(&data, 1);
+    if (!enqueue.SubmitPiece(message, i + 1 == count, attached)) return CL_OUT_OF_RESOURCES;
+  }
+  return CL_SUCCESS;
+}
 
 }  // namespace tulle::shim::opencl

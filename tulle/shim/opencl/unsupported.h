@@ -51,10 +51,6 @@
 
 // Not remoted yet.
 #define TULLE_UNSUPPORTED_YET(X)                                                           \
-  X(CreateSubBuffer, CL_OUT_OF_RESOURCES, "sub-buffers are not remoted yet")               \
-  X(EnqueueReadBufferRect, CL_OUT_OF_RESOURCES, "rectangular copies are not remoted yet")  \
-  X(EnqueueWriteBufferRect, CL_OUT_OF_RESOURCES, "rectangular copies are not remoted yet") \
-  X(EnqueueCopyBufferRect, CL_OUT_OF_RESOURCES, "rectangular copies are not remoted yet")  \
   X(CreateProgramWithIL, CL_INVALID_OPERATION, "the device takes no intermediate language") \
   X(SetProgramSpecializationConstant, CL_INVALID_OPERATION, "the device takes no intermediate language") \
   X(SetProgramReleaseCallback, CL_INVALID_OPERATION, "programs have no global destructors") \

@@ -110,6 +110,7 @@ class Session final : public session::FrameHandler {
   struct Buffer {
     std::uint64_t charged_bytes = 0;  // 0: its creation failed, the device has never heard of it
     Range range;
+    bool part = false;  // of another: it has no memory of its own, but is on the device
   };
   struct Program {
     wire::Handle context;
@@ -164,6 +165,7 @@ class Session final : public session::FrameHandler {
   void Run(const wire::Checked<wire::ReleaseMemory>& message, Frame& frame);
   void Run(const wire::Checked<wire::DestroyObject>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateBuffer>& message, Frame& frame);
+  void Run(const wire::Checked<wire::opencl::CreateSubBuffer>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateProgram>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::ProgramText>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::BuildProgram>& message, Frame& frame);

@@ -65,6 +65,11 @@ void Session::Run(const wire::Checked<wire::opencl::CreateBuffer>& message, Fram
   Forward(frame, frame.wants_status(), range, frame.wants_status() ? &then : nullptr);
 }
 
+void Session::Run(const wire::Checked<wire::opencl::CreateSubBuffer>& message, Frame& frame) {
+  buffers_[message->buffer.handle.slot] = {.part = true};
+  Forward(frame, false);
+}
+
 void Session::Run(const wire::Checked<wire::DestroyObject>& message, Frame& frame) {
   const wire::Handle handle = message->object.handle;
   switch (message->object.kind) {
@@ -73,6 +78,8 @@ void Session::Run(const wire::Checked<wire::DestroyObject>& message, Frame& fram
       TULLE_CHECK(found != buffers_.end());
       const Buffer buffer = found->second;
       buffers_.erase(found);
+      // The memory is its parent's, which the device keeps for as long as it has parts.
+      if (buffer.part) return Forward(frame, false);
       if (buffer.charged_bytes == 0) return SendStatus(frame, cl_status::kSuccess);
       lease_.Destroyed(buffer.charged_bytes);
       // Commands may still use it: its memory is free when the executor says so.

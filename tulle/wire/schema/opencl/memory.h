@@ -42,4 +42,14 @@ struct InitBuffer {
   TULLE_MESSAGE(InitBuffer, buffer, offset_bytes, data)
 };
 
+// A part of a buffer that is no part itself. It has no memory of its own, so a lease is not charged for it.
+struct CreateSubBuffer {
+  Ref<ObjectKind::kMemory> parent;
+  New<ObjectKind::kMemory> buffer;
+  Flags<MemFlag> flags;
+  U64 offset_bytes = 0;
+  U64 size_bytes = 0;
+  TULLE_MESSAGE(CreateSubBuffer, parent, buffer, flags, offset_bytes, size_bytes)
+};
+
 }  // namespace tulle::wire::opencl
