@@ -177,7 +177,7 @@ class Core {
   void On(const LinkClosed& event);
   void On(const Tick& event);
 
-  // Claims.
+  // Claims: claims.cc.
   ClaimState& InsertClaim(ClaimRecord record);
   void SetEnded(ClaimState& claim);
   // Whether the tenant may have one more live claim.
@@ -185,6 +185,8 @@ class Core {
   // Precondition: CheckClaimLimits. The oldest ended claims go until there is room for one more record.
   void MakeRoomForClaim(const std::string& tenant);
   Result<ClaimState*> FindClaim(const std::string& tenant, const std::string& name);
+
+  // What becomes of them: reconcile.cc.
   Placement TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus,
                      std::vector<GpuState*>* order);
   void Bind(ClaimState& claim, const std::vector<Slot>& slots, const std::vector<GpuState*>& order);
@@ -197,7 +199,7 @@ class Core {
   void AnswerAttaches(ClaimState& claim);
   void CheckTimers(ClaimState& claim);
 
-  // vGPUs.
+  // vGPUs: vgpus.cc.
   void SetPhase(VGpuState& vgpu, VGpuPhase phase);
   void BeginDelete(VGpuState& vgpu);
   void EraseVGpu(const std::string& uid);
@@ -206,7 +208,7 @@ class Core {
   void SendCreate(const VGpuState& vgpu);
   void Recount(GpuState& gpu);
 
-  // Nodes.
+  // Nodes: nodes.cc.
   NodeRecord* NodeOfLink(LinkId link);
   NodeRecord* NodeOf(const VGpuState& vgpu);
   void Command(const NodeRecord& node, NodeCommand command);
@@ -219,10 +221,11 @@ class Core {
   void EraseGpu(NodeRecord& node, std::uint32_t index);
   void CheckTimers(NodeRecord& node);
 
+  // Holds and instances: holds.cc.
   void LeaveInstance(HoldId hold, const std::string& instance_uid);
   void CheckTimers(InstanceState& instance);
 
-  // Bookkeeping.
+  // Bookkeeping: core.cc.
   std::string NewUid();
   Grant NewGrant();
   void Answer(CallId call, Result<ReplyBody> body);

@@ -1,0 +1,196 @@
+// What users ask of claims: to create, delete, attach and detach them, and how many they may have.
+#include "tulle/control/core/core.h"
+
+#include <utility>
+
+#include "tulle/control/core/internal.h"
+#include "tulle/control/model/rules.h"
+
+namespace tulle::control {
+
+Core::ClaimState& Core::InsertClaim(ClaimRecord record) {
+  ClaimState& claim = claims_.Insert({.record = std::move(record)});
+  const Metadata& metadata = claim.metadata();
+  ++tenants_[metadata.tenant].records;
+  if (!claim.record.request_id.empty()) {
+    requests_[{metadata.tenant, claim.record.request_id}] = metadata.uid;
+  }
+  return claim;
+}
+
+void Core::SetEnded(ClaimState& claim) {
+  const Metadata& metadata = claim.metadata();
+  claim.erase_at = now_.mono + options_.claim_retention;
+  const EndedClaims::value_type key(*claim.erase_at, metadata.create_time_us, metadata.uid);
+  tenants_[metadata.tenant].ended.insert(key);
+  ended_claims_.insert(key);
+}
+
+Status Core::CheckClaimLimits(const std::string& tenant) const {
+  if (const auto it = tenants_.find(tenant); it != tenants_.end()) {
+    const std::size_t live = it->second.records - it->second.ended.size();
+    if (live >= options_.max_claims_per_tenant) {
+      return Refusal(Code::kResourceExhausted,
+                     "you have " + std::to_string(live) + " claims that have not ended, at most " +
+                         std::to_string(options_.max_claims_per_tenant) +
+                         " are allowed; release some with `tulle delete claim NAME`, or raise the "
+                         "controller's --max-claims-per-tenant");
+    }
+  }
+  const std::size_t live = claims_.size() - ended_claims_.size();
+  if (live >= options_.max_claims) {
+    return Refusal(Code::kResourceExhausted, "the mesh has " + std::to_string(live) +
+                                                 " claims that have not ended, at most " +
+                                                 std::to_string(options_.max_claims) +
+                                                 " are allowed; release some with `tulle delete claim NAME`");
+  }
+  return OkStatus();
+}
+
+void Core::MakeRoomForClaim(const std::string& tenant) {
+  const auto remove_oldest = [this](const EndedClaims& ended) {
+    Remove(claims_, Kind::kClaim, std::string(std::get<std::string>(*ended.begin())));
+  };
+  for (auto it = tenants_.find(tenant);
+       it != tenants_.end() && it->second.records >= options_.max_claims_per_tenant;
+       it = tenants_.find(tenant)) {
+    remove_oldest(it->second.ended);
+  }
+  while (claims_.size() >= options_.max_claims) remove_oldest(ended_claims_);
+}
+
+Result<Core::ClaimState*> Core::FindClaim(const std::string& tenant, const std::string& name) {
+  if (ClaimState* claim = claims_.Find(tenant, name)) return claim;
+  return Refusal(Code::kNotFound,
+                 "there is no claim \"" + Cut(name, kMaxNameBytes) + "\"; see `tulle get claims`");
+}
+
+void Core::On(const CreateClaim& event) {
+  const auto check = [&event]() -> Status {
+    if (!event.name.empty()) TULLE_RETURN_IF_ERROR(CheckName(event.name, "metadata.name"));
+    TULLE_RETURN_IF_ERROR(CheckLabels(event.labels, "metadata.labels"));
+    TULLE_RETURN_IF_ERROR(CheckClaimSpec(event.spec));
+    if (event.request_id.size() > kMaxRequestIdBytes) {
+      return Refusal(Code::kInvalidArgument, "request_id: " + std::to_string(event.request_id.size()) +
+                                                 " bytes, at most " + std::to_string(kMaxRequestIdBytes));
+    }
+    return OkStatus();
+  };
+  if (Status status = check(); !status.ok()) return Answer(event.call, std::move(status).error());
+
+  ClaimSpec spec = WithDefaults(event.spec);
+  if (!event.request_id.empty()) {
+    if (const auto it = requests_.find({event.tenant, event.request_id}); it != requests_.end()) {
+      const Claim& claim = claims_.Find(it->second)->model();
+      if (claim.spec == spec && (event.name.empty() || event.name == claim.metadata.name)) {
+        return AnswerWith(event.call, Kind::kClaim, it->second);
+      }
+      return Answer(event.call,
+                    Refusal(Code::kInvalidArgument, "request_id: was used for claim " + claim.metadata.name +
+                                                        ", which asks for something else; use a new one"));
+    }
+  }
+  const ClaimState* namesake = event.name.empty() ? nullptr : claims_.Find(event.tenant, event.name);
+  if (namesake != nullptr && !IsFinal(namesake->model().status.phase)) {
+    return Answer(event.call, Refusal(Code::kAlreadyExists, "there is a claim " + event.name + " already, " +
+                                                                Name(namesake->model().status.phase) +
+                                                                "; delete it with `tulle delete claim " +
+                                                                event.name + "` or choose another name"));
+  }
+  if (Status status = CheckClaimLimits(event.tenant); !status.ok()) {
+    return Answer(event.call, std::move(status).error());
+  }
+  std::vector<GpuState*> order;
+  Placement placement = TryPlace(spec, {}, &order);
+  if (const auto* no_fit = std::get_if<NoFit>(&placement); no_fit != nullptr && spec.no_wait) {
+    return Answer(event.call, Refusal(Code::kResourceExhausted, no_fit->message));
+  }
+  if (namesake != nullptr) Remove(claims_, Kind::kClaim, std::string(namesake->metadata().uid));
+  MakeRoomForClaim(event.tenant);
+
+  Metadata metadata{.name = event.name,
+                    .uid = NewUid(),
+                    .create_time_us = now_.wall_us,
+                    .tenant = event.tenant,
+                    .labels = event.labels};
+  while (metadata.name.empty() || claims_.HasName(event.tenant, metadata.name)) {
+    metadata.name = "claim-" + NewUid().substr(0, 6);
+  }
+  ClaimState& claim =
+      InsertClaim({.claim = {.metadata = metadata, .spec = std::move(spec)}, .request_id = event.request_id});
+  if (claim.model().spec.release_when_unheld) claim.unheld_until = now_.mono + options_.hold_grace;
+  if (auto* no_fit = std::get_if<NoFit>(&placement)) {
+    SetWaiting(claim, no_fit->reason, no_fit->message);
+  } else {
+    Bind(claim, std::get<std::vector<Slot>>(placement), order);
+  }
+  Touch(Kind::kClaim, metadata.uid, true);
+  CheckTimers(claim);
+  AnswerWith(event.call, Kind::kClaim, metadata.uid);
+}
+
+void Core::On(const DeleteClaim& event) {
+  auto found = FindClaim(event.tenant, event.name);
+  if (!found.ok()) return Answer(event.call, std::move(found).error());
+  ClaimState& claim = **found;
+  if (IsFinal(claim.model().status.phase)) {
+    Answer(event.call, ReplyBody(claim.model()));
+    Remove(claims_, Kind::kClaim, std::string(claim.metadata().uid));
+    return;
+  }
+  End(claim, ClaimPhase::kReleased, "Deleted", "deleted by its user");
+  AnswerWith(event.call, Kind::kClaim, claim.metadata().uid);
+}
+
+void Core::On(const AttachClaim& event) {
+  auto found = FindClaim(event.tenant, event.name);
+  if (!found.ok()) return Answer(event.call, std::move(found).error());
+  ClaimState& claim = **found;
+  const Claim& model = claim.model();
+  if (model.status.phase != ClaimPhase::kBound) {
+    std::string message = "claim " + model.metadata.name + " is " + Name(model.status.phase) + ", not BOUND";
+    for (const char* type : {kPlaced, kReady}) {
+      const Condition* condition = FindCondition(model.status.conditions, type);
+      if (condition != nullptr && !condition->status && !condition->message.empty()) {
+        message += ": " + condition->message;
+        break;
+      }
+    }
+    return Answer(event.call, Refusal(Code::kFailedPrecondition, std::move(message)));
+  }
+  for (const std::string& uid : claim.vgpu_uids) {
+    VGpuState& vgpu = *vgpus_.Find(uid);
+    if (!vgpu.record.grants.empty()) continue;
+    vgpu.record.grants.push_back(NewGrant());
+    if (const NodeRecord* node = NodeOf(vgpu); node != nullptr) {
+      Command(*node, AddGrant{.vgpu_uid = uid, .grant = vgpu.record.grants.back()});
+    }
+    Touch(Kind::kVGpu, uid, true);
+  }
+  claim.attaches.emplace_back(event.call, now_.mono + options_.attach_wait);
+  AnswerAttaches(claim);
+  CheckTimers(claim);
+}
+
+void Core::On(const DetachClaim& event) {
+  auto found = FindClaim(event.tenant, event.name);
+  if (!found.ok()) return Answer(event.call, std::move(found).error());
+  ClaimState& claim = **found;
+  for (const std::string& uid : claim.vgpu_uids) {
+    VGpuState& vgpu = *vgpus_.Find(uid);
+    const NodeRecord* node = NodeOf(vgpu);
+    for (const Grant& grant : vgpu.record.grants) {
+      if (node != nullptr) Command(*node, RevokeGrant{.vgpu_uid = uid, .grant_id = grant.id});
+    }
+    vgpu.record.grants.clear();
+    vgpu.accepted.clear();
+    Touch(Kind::kVGpu, uid, true);
+  }
+  for (const auto& [call, until] : std::exchange(claim.attaches, {})) {
+    Answer(call, Refusal(Code::kAborted,
+                         "claim " + claim.metadata().name + " was detached meanwhile; attach again"));
+  }
+  Answer(event.call, ReplyBody());
+}
+
+}  // namespace tulle::control

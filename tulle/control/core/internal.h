@@ -1,0 +1,38 @@
+// What the files of the core share and nobody else needs: words and small helpers. core.cc is the frame
+// (events in, actions out, timers, reading); load.cc, claims.cc, reconcile.cc, holds.cc, vgpus.cc and
+// nodes.cc each hold the member functions of one concern.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "tulle/base/clock.h"
+#include "tulle/base/result.h"
+
+namespace tulle::control {
+
+// Types of a claim's conditions.
+inline constexpr char kPlaced[] = "Placed";
+inline constexpr char kReady[] = "Ready";
+inline constexpr char kHeld[] = "Held";
+
+inline Error Refusal(Code code, std::string message) {
+  return Error{.code = code, .message = std::move(message)};
+}
+
+inline std::string Cut(const std::string& text, std::size_t bytes) { return text.substr(0, bytes); }
+
+inline std::string Seconds(Duration duration) {
+  return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(duration).count()) + " s";
+}
+
+inline void KeepEarliest(std::optional<Instant>* earliest, const std::optional<Instant>& other) {
+  if (other && (!*earliest || *other < **earliest)) *earliest = other;
+}
+
+inline bool IsDue(const std::optional<Instant>& at, Instant now) { return at && *at <= now; }
+
+}  // namespace tulle::control

@@ -1,0 +1,113 @@
+// The state of an earlier core, from what it left in the store.
+#include "tulle/control/core/core.h"
+
+#include <algorithm>
+
+#include "tulle/control/core/internal.h"
+#include "tulle/control/model/rules.h"
+
+namespace tulle::control {
+
+Status Core::Load(std::vector<Record> records, const Now& now) {
+  now_ = now;
+  const auto corrupt = [](const std::string& what) {
+    return Refusal(Code::kDataLoss, "the store contradicts itself: " + what);
+  };
+  // In the order of dependence: nodes, their GPUs, claims, their vGPUs.
+  std::stable_sort(records.begin(), records.end(), [](const Record& a, const Record& b) {
+    constexpr int kOrder[] = {2, 3, 1, 0};  // by index in Record
+    return kOrder[a.index()] < kOrder[b.index()];
+  });
+  for (Record& record : records) {
+    const auto is_new = [](auto& table, const Metadata& metadata) {
+      return !metadata.uid.empty() && table.Find(metadata.uid) == nullptr &&
+             !table.HasName(metadata.tenant, metadata.name);
+    };
+    if (auto* node = std::get_if<Node>(&record)) {
+      if (!is_new(nodes_, node->metadata)) return corrupt("node " + node->metadata.name + " is there twice");
+      node->status.gpus = node->status.vgpus = 0;
+      node->status.telemetry = {};
+      NodeRecord& state = nodes_.Insert({.node = std::move(*node)});
+      if (state.node.status.state == NodeState::kLeft) {
+        state.forget_at = now.mono + options_.node_forget_after;
+      } else {
+        state.node.status.state = NodeState::kNotReady;
+        state.node.status.message = "the controller has started and waits for it";
+        state.lost_at = now.mono + options_.node_lost_after;
+      }
+      CheckTimers(state);
+    } else if (auto* gpu = std::get_if<Gpu>(&record)) {
+      NodeRecord* node = nodes_.Find("", gpu->spec.node);
+      if (node == nullptr || !is_new(gpus_, gpu->metadata)) return corrupt("GPU " + gpu->metadata.name);
+      node->gpus[gpu->spec.index] = gpu->metadata.uid;
+      ++node->node.status.gpus;
+      Recount(gpus_.Insert({.gpu = std::move(*gpu), .node_uid = node->node.metadata.uid}));
+    } else if (auto* claim = std::get_if<ClaimRecord>(&record)) {
+      if (!is_new(claims_, claim->claim.metadata))
+        return corrupt("claim " + claim->claim.metadata.name + " is there twice");
+      ClaimState& state = InsertClaim(std::move(*claim));
+      Claim& model = state.model();
+      model.status.holders = 0;
+      model.status.vgpus.clear();
+      if (IsFinal(model.status.phase)) {
+        SetEnded(state);
+      } else if (model.spec.release_when_unheld) {
+        state.unheld_until = now.mono + options_.hold_grace;
+      }
+    } else if (auto* vgpu = std::get_if<VGpuRecord>(&record)) {
+      GpuState* gpu = gpus_.Find(vgpu->gpu_uid);
+      if (gpu == nullptr || !is_new(vgpus_, vgpu->vgpu.metadata))
+        return corrupt("vGPU " + vgpu->vgpu.metadata.name);
+      vgpu->vgpu.status.sessions = 0;
+      const std::string uid = vgpu->vgpu.metadata.uid;
+      ClaimState* claim = claims_.Find(vgpu->claim_uid);
+      if (vgpu->vgpu.status.phase != VGpuPhase::kDeleting) {
+        if (claim == nullptr || IsFinal(claim->model().status.phase))
+          return corrupt("vGPU " + uid + " without a claim");
+        claim->vgpu_uids.push_back(uid);
+      }
+      gpu->vgpus.insert(uid);
+      vgpus_.Insert({.record = std::move(*vgpu)});
+      Recount(*gpu);
+    }
+  }
+  Status status;
+  claims_.ForEach([&](ClaimState& claim) {
+    Claim& model = claim.model();
+    const auto name_of = [this](const std::string& uid) { return vgpus_.Find(uid)->model().metadata.name; };
+    std::sort(claim.vgpu_uids.begin(), claim.vgpu_uids.end(),
+              [&](const std::string& a, const std::string& b) {
+                return std::pair(name_of(a).size(), name_of(a)) <
+                       std::pair(name_of(b).size(), name_of(b));  // x-2 before x-10
+              });
+    for (const std::string& uid : claim.vgpu_uids) model.status.vgpus.push_back(name_of(uid));
+    if (!claim.vgpu_uids.empty() && claim.vgpu_uids.size() != model.spec.count) {
+      status = corrupt("claim " + model.metadata.name + " has " + std::to_string(claim.vgpu_uids.size()) +
+                       " of " + std::to_string(model.spec.count) + " vGPUs");
+    }
+    if (model.status.phase == ClaimPhase::kPending && claim.vgpu_uids.empty()) {
+      waiting_.emplace(model.metadata.create_time_us, model.metadata.uid);
+    }
+    const bool starting =
+        std::any_of(claim.vgpu_uids.begin(), claim.vgpu_uids.end(), [this](const std::string& uid) {
+          return vgpus_.Find(uid)->model().status.phase == VGpuPhase::kCreating;
+        });
+    if (starting) claim.start_until = now.mono + options_.start_timeout;
+    SetCondition(&model.status.conditions, kHeld, false, "ControllerStarted",
+                 "not held since the controller started", now.wall_us);
+    CheckTimers(claim);
+  });
+  // What was true of a resource at its old version may not be so now: each gets a new one.
+  const auto renew = [this](auto& state) {
+    state.announced = true;
+    state.model().metadata.resource_version = ++version_;
+  };
+  nodes_.ForEach(renew);
+  gpus_.ForEach(renew);
+  claims_.ForEach(renew);
+  vgpus_.ForEach(renew);
+  touched_.clear();
+  return status;
+}
+
+}  // namespace tulle::control

@@ -1,0 +1,241 @@
+// How a claim gets its vGPUs, keeps them and ends: placing, starting, failing, timers.
+#include "tulle/control/core/core.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "tulle/base/check.h"
+#include "tulle/control/core/internal.h"
+#include "tulle/control/model/rules.h"
+
+namespace tulle::control {
+
+namespace {
+
+constexpr Duration kMaxRetryBackoff = std::chrono::seconds(30);
+
+}  // namespace
+
+Placement Core::TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus,
+                         std::vector<GpuState*>* order) {
+  std::vector<PlacementGpu> gpus;
+  std::vector<std::size_t> avoid;
+  gpus.reserve(gpus_.size());
+  gpus_.ForEach([&](GpuState& gpu) {
+    const NodeRecord& node = *nodes_.Find(gpu.node_uid);
+    if (avoid_gpus.contains(gpu.metadata().uid)) avoid.push_back(gpus.size());
+    gpus.push_back({.gpu = &gpu.gpu, .node_labels = &node.metadata().labels});
+    if (node.node.status.state != NodeState::kReady) {
+      gpus.back().closed_because = Name(node.node.status.state);
+    } else if (node.node.spec.cordoned) {
+      gpus.back().closed_because = "cordoned";
+    }
+    order->push_back(&gpu);
+  });
+  return Place(gpus, spec, avoid);
+}
+
+void Core::Bind(ClaimState& claim, const std::vector<Slot>& slots, const std::vector<GpuState*>& order) {
+  Claim& model = claim.model();
+  waiting_.erase({model.metadata.create_time_us, model.metadata.uid});
+  claim.retry_at.reset();
+  claim.start_until = now_.mono + options_.start_timeout;
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    GpuState& gpu = *order[slots[i].gpu];
+    Metadata metadata{.uid = NewUid(), .create_time_us = now_.wall_us, .tenant = model.metadata.tenant};
+    // A vGPU of an earlier try may still be going under the plain name.
+    const std::string stem = model.metadata.name.substr(0, kMaxNameBytes - 12) + "-" + std::to_string(i);
+    metadata.name = stem;
+    for (int again = 2; vgpus_.HasName(metadata.tenant, metadata.name); ++again) {
+      metadata.name = stem + "-" + std::to_string(again);
+    }
+    VGpuState& vgpu = vgpus_.Insert(
+        {.record = {.vgpu = {.metadata = metadata,
+                             .spec = {.claim = model.metadata.name,
+                                      .gpu = gpu.metadata().name,
+                                      .memory_bytes = slots[i].memory_bytes,
+                                      .compute_percent = model.spec.compute_percent,
+                                      .performance_level = model.spec.performance_level},
+                             .status = {.node = gpu.gpu.spec.node,
+                                        .endpoint = nodes_.Find(gpu.node_uid)->node.status.endpoint}},
+                    .claim_uid = model.metadata.uid,
+                    .gpu_uid = gpu.metadata().uid,
+                    .grants = {NewGrant()}}});
+    claim.vgpu_uids.push_back(metadata.uid);
+    model.status.vgpus.push_back(metadata.name);
+    gpu.vgpus.insert(metadata.uid);
+    Recount(gpu);
+    Touch(Kind::kVGpu, metadata.uid, true);
+    SendCreate(vgpu);
+  }
+  SetCondition(&model.status.conditions, kPlaced, true, "Placed", "", now_.wall_us);
+  SetCondition(&model.status.conditions, kReady, false, "Starting", "its vGPUs start", now_.wall_us);
+  Touch(Kind::kClaim, model.metadata.uid, true);
+  CheckTimers(claim);
+}
+
+void Core::SetWaiting(ClaimState& claim, const std::string& reason, const std::string& message) {
+  Claim& model = claim.model();
+  waiting_.emplace(model.metadata.create_time_us, model.metadata.uid);
+  if (SetCondition(&model.status.conditions, kPlaced, false, reason, message, now_.wall_us)) {
+    Touch(Kind::kClaim, model.metadata.uid, false);
+  }
+}
+
+void Core::PlaceWaiting() {
+  for (const auto& [created, uid] : std::set(waiting_)) {
+    ClaimState& claim = *claims_.Find(uid);
+    if (claim.retry_at && *claim.retry_at > now_.mono) continue;
+    std::vector<GpuState*> order;
+    Placement placement = TryPlace(claim.model().spec, claim.avoid_gpus, &order);
+    if (auto* no_fit = std::get_if<NoFit>(&placement)) {
+      SetWaiting(claim, no_fit->reason, no_fit->message);
+    } else {
+      Bind(claim, std::get<std::vector<Slot>>(placement), order);
+    }
+  }
+}
+
+void Core::Reconcile(ClaimState& claim) {
+  Claim& model = claim.model();
+  if (IsFinal(model.status.phase) || claim.vgpu_uids.empty()) return;
+  bool all_ready = true;
+  for (const std::string& uid : claim.vgpu_uids) {
+    const VGpu& vgpu = vgpus_.Find(uid)->model();
+    if (vgpu.status.phase == VGpuPhase::kFailed) {
+      const std::string message =
+          "vGPU " + vgpu.metadata.name + " on node " + vgpu.status.node + ": " + vgpu.status.message;
+      if (model.status.phase == ClaimPhase::kPending) return StartFailed(claim, message);
+      return End(claim, ClaimPhase::kFailed, "VGpuFailed", message);
+    }
+    all_ready &= vgpu.status.phase == VGpuPhase::kReady;
+  }
+  if (all_ready) {
+    claim.start_until.reset();
+    claim.avoid_gpus.clear();
+    bool changed = SetCondition(&model.status.conditions, kReady, true, "Ready", "", now_.wall_us);
+    if (model.status.phase == ClaimPhase::kPending) {
+      model.status.phase = ClaimPhase::kBound;
+      changed = true;
+    }
+    if (changed) Touch(Kind::kClaim, model.metadata.uid, true);
+    AnswerAttaches(claim);
+  } else if (!claim.start_until) {
+    claim.start_until = now_.mono + options_.start_timeout;
+    SetCondition(&model.status.conditions, kReady, false, "Restarting", "its vGPUs are made anew",
+                 now_.wall_us);
+    Touch(Kind::kClaim, model.metadata.uid, true);
+  }
+  CheckTimers(claim);
+}
+
+void Core::StartFailed(ClaimState& claim, const std::string& message) {
+  Claim& model = claim.model();
+  ++claim.record.attempts;
+  if (model.spec.no_wait || claim.record.attempts >= options_.start_attempts) {
+    return End(claim, ClaimPhase::kFailed, "StartFailed",
+               message + " (try " + std::to_string(claim.record.attempts) + ", no more are made)");
+  }
+  for (const std::string& uid : std::exchange(claim.vgpu_uids, {})) {
+    VGpuState& vgpu = *vgpus_.Find(uid);
+    if (vgpu.model().status.phase != VGpuPhase::kReady) claim.avoid_gpus.insert(vgpu.record.gpu_uid);
+    BeginDelete(vgpu);
+  }
+  model.status.vgpus.clear();
+  claim.start_until.reset();
+  const Duration backoff =
+      std::min(options_.retry_backoff * (1 << std::min(claim.record.attempts - 1, 10u)), kMaxRetryBackoff);
+  claim.retry_at = now_.mono + backoff;
+  SetWaiting(claim, "StartFailed", message + "; tried again in " + Seconds(backoff));
+  SetCondition(&model.status.conditions, kReady, false, "StartFailed", message, now_.wall_us);
+  Touch(Kind::kClaim, model.metadata.uid, true);
+  CheckTimers(claim);
+}
+
+void Core::End(ClaimState& claim, ClaimPhase phase, const std::string& reason, const std::string& message) {
+  Claim& model = claim.model();
+  TULLE_CHECK(MayBecome(model.status.phase, phase));
+  model.status.phase = phase;
+  SetCondition(&model.status.conditions, kReady, false, reason, Cut(message, kMaxMessageBytes), now_.wall_us);
+  waiting_.erase({model.metadata.create_time_us, model.metadata.uid});
+  for (const std::string& uid : std::exchange(claim.vgpu_uids, {})) BeginDelete(*vgpus_.Find(uid));
+  model.status.vgpus.clear();
+  model.status.holders = 0;
+  claim.start_until.reset();
+  claim.retry_at.reset();
+  claim.unheld_until.reset();
+  SetEnded(claim);
+  for (const auto& [call, until] : std::exchange(claim.attaches, {})) {
+    Answer(call, Refusal(Code::kFailedPrecondition,
+                         "claim " + model.metadata.name + " is " + Name(phase) + ": " + message));
+  }
+  Touch(Kind::kClaim, model.metadata.uid, true);
+  CheckTimers(claim);
+}
+
+void Core::AnswerAttaches(ClaimState& claim) {
+  if (claim.attaches.empty()) return;
+  std::vector<AttachedVGpu> attached;
+  for (const std::string& uid : claim.vgpu_uids) {
+    const VGpuState& vgpu = *vgpus_.Find(uid);
+    const VGpu& model = vgpu.model();
+    const NodeRecord* node = NodeOf(vgpu);
+    if (model.status.phase != VGpuPhase::kReady || node == nullptr || node->node.status.endpoint.empty() ||
+        vgpu.record.grants.empty() || !vgpu.accepted.contains(vgpu.record.grants.front().id)) {
+      return;
+    }
+    attached.push_back({.vgpu = model.metadata.name,
+                        .vgpu_uid = uid,
+                        .endpoints = {node->node.status.endpoint},
+                        .grant_id = vgpu.record.grants.front().id,
+                        .grant_key = vgpu.record.grants.front().key,
+                        .device = gpus_.Find(vgpu.record.gpu_uid)->gpu.spec.description,
+                        .memory_bytes = model.spec.memory_bytes,
+                        .compute_percent = model.spec.compute_percent,
+                        .performance_level = model.spec.performance_level});
+  }
+  for (const auto& [call, until] : std::exchange(claim.attaches, {})) Answer(call, ReplyBody(attached));
+}
+
+void Core::CheckTimers(ClaimState& claim) {
+  const std::string uid = claim.metadata().uid;
+  if (IsDue(claim.erase_at, now_.mono)) return Remove(claims_, Kind::kClaim, uid);
+  if (IsDue(claim.unheld_until, now_.mono)) {
+    return End(claim, ClaimPhase::kReleased, "Unheld",
+               "nobody has held it for " + Seconds(options_.hold_grace));
+  }
+  if (IsDue(claim.start_until, now_.mono)) {
+    const std::string message = "its vGPUs did not start within " + Seconds(options_.start_timeout);
+    if (claim.model().status.phase == ClaimPhase::kPending) return StartFailed(claim, message);
+    return End(claim, ClaimPhase::kFailed, "StartFailed", message);
+  }
+  if (IsDue(claim.retry_at, now_.mono)) {
+    claim.retry_at.reset();
+    room_changed_ = true;
+  }
+  std::erase_if(claim.attaches, [&](const std::pair<CallId, Instant>& attach) {
+    if (attach.second > now_.mono) return false;
+    std::string message = "claim " + claim.metadata().name + ": ";
+    for (const std::string& vgpu_uid : claim.vgpu_uids) {
+      const VGpuState& vgpu = *vgpus_.Find(vgpu_uid);
+      const GpuState& gpu = *gpus_.Find(vgpu.record.gpu_uid);
+      const NodeStatus& node = nodes_.Find(gpu.node_uid)->node.status;
+      if (node.state != NodeState::kReady) {
+        message += "node " + gpu.gpu.spec.node + " is " + Name(node.state) + "; ";
+      } else if (vgpu.record.grants.empty() || !vgpu.accepted.contains(vgpu.record.grants.front().id)) {
+        message += "vGPU " + vgpu.metadata().name + " on node " + gpu.gpu.spec.node +
+                   " has not confirmed its grant; ";
+      }
+    }
+    Answer(attach.first,
+           Error{.code = Code::kUnavailable, .message = message + "try again", .retry = Retry::kSame});
+    return true;
+  });
+  std::optional<Instant> next;
+  for (const auto& at : {claim.erase_at, claim.unheld_until, claim.start_until, claim.retry_at})
+    KeepEarliest(&next, at);
+  for (const auto& [call, until] : claim.attaches) KeepEarliest(&next, until);
+  Arm(uid, next);
+}
+
+}  // namespace tulle::control
