@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "apps/tulle/doctor.h"
+#include "apps/tulle/env.h"
 #include "apps/tulle/resources.h"
 #include "apps/tulle/run.h"
 #include "apps/tulle/text.h"
@@ -179,6 +180,32 @@ int Main(int argc, char** argv) {
   run_command->callback([&] {
     const auto options = ToOptions(run);
     code = options.ok() ? Run(*options) : Report(options.error());
+  });
+
+  bool for_docker = false;
+  bool for_apptainer = false;
+  CLI::App* env_command = app.add_subcommand(
+      "env", "Within `tulle run`: what a container, or another shell, needs to find the vGPUs");
+  env_command->footer(
+      "Examples:\n  tulle run -- sh -c 'docker run $(tulle env --docker) IMAGE clinfo'\n"
+      "  tulle run -- sh -c 'apptainer exec $(tulle env --apptainer) IMAGE.sif clinfo'\n\n"
+      "The container needs glibc 2.28 or later and an OpenCL loader (Debian: ocl-icd-libopencl1). The vGPUs "
+      "last as long as\nwhat `tulle run` runs.");
+  CLI::Option* docker =
+      env_command->add_flag("--docker", for_docker,
+                            "As arguments of `docker run` (or podman, nerdctl); otherwise as "
+                            "lines for a shell");
+  env_command->add_flag("--apptainer", for_apptainer, "As arguments of `apptainer exec`")->excludes(docker);
+  env_command->callback([&] {
+    code = Report([&]() -> Status {
+      TULLE_ASSIGN_OR_RETURN(const ProgramEnvironment environment, ReadProgramEnvironment());
+      const EnvForm form = for_docker      ? EnvForm::kDocker
+                           : for_apptainer ? EnvForm::kApptainer
+                                           : EnvForm::kShell;
+      TULLE_ASSIGN_OR_RETURN(const std::string text, FormatEnvironment(environment, form));
+      std::fputs(text.c_str(), stdout);
+      return OkStatus();
+    }());
   });
 
   // --- resources

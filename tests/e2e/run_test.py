@@ -114,6 +114,27 @@ class Run(MeshTest):
             self.assertIn(message, done.stderr)
 
 
+class Environment(MeshTest):
+    def test_a_container_gets_all_that_a_program_needs(self):
+        self.assertIn("within `tulle run`", self.mesh.tulle("env").stderr)
+        done = self.assert_ok(self.mesh.run("sh", "-c", "tulle env --docker && tulle env --apptainer && tulle env && "
+                                            # What a container does with it: the files, the variables and nothing else.
+                                            "env -i $(tulle env | sed \"s/^export //; s/'//g\") $(which vector_add) 1000"))
+        docker, apptainer, *exports, sums = done.stdout.split("\n", 4)
+        self.assertEqual(sums, self.assert_ok(self.mesh.native("vector_add", 1000)).stdout)
+        self.assertEqual(len(exports), 2)
+        variables = [line.removeprefix("export ").replace("'", "") for line in exports]
+        self.assertEqual([word for word in docker.split() if word.startswith("--env=")],
+                         ["--env=" + variable for variable in variables])
+        self.assertIn("--network=host", docker.split())
+        mounts = [word.removeprefix("--bind=") for word in apptainer.split() if word.startswith("--bind=")]
+        self.assertEqual(mounts, [word.removeprefix("--volume=") for word in docker.split() if word.startswith("--volume=")])
+        for variable in variables:
+            path = variable.split("=")[1]
+            self.assertIn(f"{path}:{path}:ro", mounts)
+        self.assertIn("libtulle-opencl.so", " ".join(mounts))
+
+
 class Terminal(MeshTest):
     """A shell with job control on a terminal of its own."""
 
