@@ -45,6 +45,9 @@ class Own(MeshTest):
         self.assert_same("vector_add")
         self.assert_same("vector_add", 12345)
 
+    def test_what_kernels_print_is_where_the_program_expects_it(self):
+        self.assert_same("prints")
+
 
 class Pyopencl(MeshTest):
     def example(self, name, **options):

@@ -61,6 +61,7 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0421, opencl::CreateUserEvent>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0422, opencl::SetUserEventStatus>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0431, opencl::EventsCompleted>{Mode::kNotice, Place::kDevice, Capability::kOpenCl},
+    Row<0x0432, opencl::KernelOutput>{Mode::kNotice, Place::kDevice, Capability::kOpenCl},
 };
 static_assert(WellFormed(kCommands));
 

@@ -43,4 +43,7 @@ inline constexpr std::uint32_t kMaxEventsPerNotice = 256;
 
 inline constexpr std::uint32_t kMaxReasonBytes = 512;
 
+// What one notice carries of what kernels print: what a pipe holds.
+inline constexpr std::uint32_t kMaxKernelOutputBytes = 64u << 10;
+
 }  // namespace tulle::wire

@@ -42,7 +42,7 @@ class Completions {
   // The answer to a command; `payload_bytes` of the command's `payload` room have been filled.
   virtual void Reply(std::uint16_t opcode, std::uint64_t sequence, ByteView body,
                      std::uint64_t payload_bytes) = 0;
-  // EventsCompleted, CommandFailed.
+  // EventsCompleted, CommandFailed, KernelOutput.
   virtual void Notice(std::uint16_t opcode, ByteView body) = 0;
   // The payload that the command brought is no longer needed. Exactly once for each command that brought any.
   virtual void PayloadDone(std::uint64_t sequence) = 0;

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "tulle/gpu/isolated/executor_main.h"
+#include "tulle/gpu/isolated/kernel_output.h"
 #include "tulle/gpu/isolated/protocol.h"
 #include "tulle/gpu/isolated/ring.h"
 #include "tulle/gpu/isolated/shared_memory.h"
@@ -145,7 +146,9 @@ int RunExecutor(Driver& driver) {
 
   // Drivers load compilers and start threads, which the filter would not let them; nothing of a tenant's has
   // been read yet.
-  auto backend = driver.OpenDevice(head.device_index, &replies);
+  KernelOutput reports(&replies);
+  if (const Status captured = reports.Capture(); !captured.ok()) return refuse(captured.error());
+  auto backend = driver.OpenDevice(head.device_index, &reports);
   if (!backend.ok()) return refuse(backend.error());
   if (const Status locked = sandbox::Lock(sandbox::Role::kExecutor, head.best_effort != 0); !locked.ok()) {
     return refuse(locked.error());

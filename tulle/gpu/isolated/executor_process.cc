@@ -51,6 +51,15 @@ bool IsReply(std::uint16_t opcode, ByteView body, std::uint64_t payload_bytes, w
   return good;
 }
 
+// Whether the body is one of these messages, by its opcode.
+template <wire::Message... M>
+bool IsNotice(std::uint16_t opcode, ByteView body, wire::Arena& arena) {
+  const auto is = [&]<typename T>(T message) {
+    return opcode == wire::kOpcodeOf<T> && wire::Decode(body, 0, arena, &message) == wire::WireResult::kOk;
+  };
+  return (is(M{}) || ...);
+}
+
 }  // namespace
 
 class ExecutorProcess::Impl {
@@ -269,13 +278,10 @@ class ExecutorProcess::Impl {
         return true;
       }
       case RecordKind::kNotice: {
-        wire::CommandFailed failed;
-        wire::opencl::EventsCompleted completed;
-        const bool good = header.opcode == wire::kOpcodeOf<wire::CommandFailed>
-                              ? wire::Decode(body_, 0, decoded_, &failed) == wire::WireResult::kOk
-                              : header.opcode == wire::kOpcodeOf<wire::opencl::EventsCompleted> &&
-                                    wire::Decode(body_, 0, decoded_, &completed) == wire::WireResult::kOk;
-        if (!good) break;
+        if (!IsNotice<wire::CommandFailed, wire::opencl::EventsCompleted, wire::opencl::KernelOutput>(
+                header.opcode, body_, decoded_)) {
+          break;
+        }
         received->kind = Received::Kind::kNotice;
         received->sequence = 0;
         return true;

@@ -58,7 +58,8 @@ struct Received {
     kReady,        // the device is open and the sandbox locked (commands may be submitted before)
     kReply,        // `body` is a well-formed Reply of the row `opcode` (StatusReply where it has none), with
                    // `payload`
-    kNotice,       // `body` is a well-formed EventsCompleted or CommandFailed; its handles are not checked
+    kNotice,       // `body` is a well-formed EventsCompleted, CommandFailed or KernelOutput; handles are not
+                   // checked
     kPayloadDone,  // the staging block that command `sequence` brought is free again
   };
   Kind kind = Kind::kReady;

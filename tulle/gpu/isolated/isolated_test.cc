@@ -114,6 +114,11 @@ class ScriptedBackend final : public Backend {
     completions_.PayloadDone(command.sequence);
     std::string log = Misbehave(order);
     if (order.rfind("log ", 0) == 0) log.assign(std::stoul(order.substr(4)), 'l');
+    if (order.rfind("print ", 0) == 0) {
+      const std::string text(std::stoul(order.substr(6)), 'p');
+      for (std::size_t at = 0; at < text.size();)
+        at += static_cast<std::size_t>(write(STDOUT_FILENO, text.data() + at, text.size() - at));
+    }
     if (order == "environment") {
       for (char** variable = environ; *variable != nullptr; ++variable) log += std::string(*variable) + "\n";
     }
@@ -416,6 +421,25 @@ TEST_F(Isolated, PayloadsGoBothWays) {
     for (std::size_t b = 0; b < size; b += 97) {
       ASSERT_EQ(received.payload.bytes()[b], static_cast<std::byte>(asked + b));
     }
+  }
+}
+
+TEST_F(Isolated, WhatKernelsPrintComesAheadOfTheAnswer) {
+  Start();
+  for (const std::size_t size : {1u, 1000u, 65'536u, 1'000'000u}) {  // some of them more than a pipe holds
+    Load("print " + std::to_string(size));
+    std::string printed;
+    Received received;
+    while (Next(&received) == Receive::kGot && received.kind != Received::Kind::kReply) {
+      if (received.kind != Received::Kind::kNotice) continue;
+      wire::Arena arena;
+      wire::opencl::KernelOutput output;
+      ASSERT_EQ(received.opcode, kOpcodeOf<wire::opencl::KernelOutput>);
+      ASSERT_EQ(wire::Decode(received.body, 0, arena, &output), wire::WireResult::kOk);
+      printed += AsText(output.text.bytes);
+    }
+    EXPECT_EQ(received.kind, Received::Kind::kReply);
+    EXPECT_EQ(printed, std::string(size, 'p'));
   }
 }
 

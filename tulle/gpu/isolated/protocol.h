@@ -11,7 +11,8 @@
 
 namespace tulle::gpu::isolated {
 
-// Descriptors of an executor; 0 is /dev/null, 1 and 2 are kept for the exit reason.
+// Descriptors of an executor; 0 is /dev/null; 1 and 2 are kept for the exit reason,
+// until the executor makes 1 what kernels print to (kernel_output.h).
 inline constexpr int kRingsFd = 3;     // RingsHead, commands, replies
 inline constexpr int kArenaFd = 4;     // the device's memory
 inline constexpr int kStagingFd = 5;   // payloads

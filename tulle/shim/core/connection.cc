@@ -1,5 +1,8 @@
 #include "tulle/shim/core/connection.h"
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <condition_variable>
 #include <system_error>
 #include <thread>
@@ -192,6 +195,7 @@ Status Connection::OnFrame(const wire::FrameHeader& header, ByteView body, Mutab
   }
   switch (header.opcode) {
     case wire::kOpcodeOf<wire::opencl::EventsCompleted>: return OnEventsCompleted(body);
+    case wire::kOpcodeOf<wire::opencl::KernelOutput>: return OnKernelOutput(body);
     case wire::kOpcodeOf<wire::CommandFailed>: return OnCommandFailed(body);
     default: return OkStatus();
   }
@@ -207,6 +211,23 @@ Status Connection::OnEventsCompleted(ByteView body) {
     if (!event) continue;
     const EventTimes times{done.queued_ns, done.submitted_ns, done.started_ns, done.ended_ns};
     event->Arrive(done.status < 0 ? done.status : 0, &times);
+  }
+  return OkStatus();
+}
+
+// As a local driver does: straight to the descriptor, past the program's own buffers. It is lost where that
+// takes nothing.
+Status Connection::OnKernelOutput(ByteView body) {
+  wire::Arena arena;
+  wire::opencl::KernelOutput output;
+  TULLE_RETURN_IF_ERROR(DecodeReply(body, 0, arena, &output));
+  for (ByteView rest = output.text.bytes; !rest.empty();) {
+    const ssize_t written = write(STDOUT_FILENO, rest.data(), rest.size());
+    if (written > 0) {
+      rest = rest.subspan(static_cast<std::size_t>(written));
+    } else if (errno != EINTR) {
+      break;
+    }
   }
   return OkStatus();
 }

@@ -146,6 +146,7 @@ class Connection final : private session::ClientHandler {
   Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) override;
   void OnLost(const Error& error) override;
   Status OnEventsCompleted(ByteView body);
+  Status OnKernelOutput(ByteView body);
   Status OnCommandFailed(ByteView body);
 
   const Options options_;

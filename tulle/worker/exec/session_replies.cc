@@ -60,7 +60,7 @@ void Session::OnNotice(const Received& received) {
         failed.sequence == 0 || failed.sequence > submitted_sequence_) {
       return Distrust("failure of a command that was not sent");
     }
-  } else {
+  } else if (received.opcode != wire::kOpcodeOf<wire::opencl::KernelOutput>) {
     return Distrust("a notice of another kind");
   }
   Told(client_.SendRaw(received.opcode, 0, received.body, {}));

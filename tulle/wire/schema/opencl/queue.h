@@ -138,4 +138,11 @@ struct EventsCompleted {
   TULLE_MESSAGE(EventsCompleted, events)
 };
 
+// Worker to client. What kernels have printed, in pieces of any size; ahead of the report that the command
+// which printed it has completed.
+struct KernelOutput {
+  Bytes<kMaxKernelOutputBytes> text;
+  TULLE_MESSAGE(KernelOutput, text)
+};
+
 }  // namespace tulle::wire::opencl
