@@ -152,6 +152,145 @@ TEST_F(Programs, BinariesGoRound) {
   EXPECT_EQ(error, CL_INVALID_VALUE);
 }
 
+// Two sources that need each other, and what they compute: 2 i + 1.
+class Linking : public Programs {
+ protected:
+  cl_program Compiled(const char* source) {
+    cl_program program = clCreateProgramWithSource(context, 1, &source, nullptr, &error);
+    EXPECT_EQ(clCompileProgram(program, 1, &device, "", 0, nullptr, nullptr, nullptr, nullptr), CL_SUCCESS);
+    EXPECT_EQ(Type(program), cl_program_binary_type{CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT});
+    return program;
+  }
+  cl_program Caller() {
+    return Compiled(
+        "uint twice(uint a);\n"
+        "kernel void null_add(global uint* data, uint value) {\n"
+        "  data[get_global_id(0)] = twice(get_global_id(0)) + value; }\n");
+  }
+  cl_program Callee() { return Compiled("uint twice(uint a) { return 2 * a; }\n"); }
+  cl_program Link(const std::vector<cl_program>& programs, const char* options = "") {
+    error = -1;
+    return clLinkProgram(context, 1, &device, options, static_cast<cl_uint>(programs.size()), programs.data(),
+                         nullptr, nullptr, &error);
+  }
+  cl_program_binary_type Type(cl_program program) {
+    cl_program_binary_type type = 0;
+    EXPECT_EQ(clGetProgramBuildInfo(program, device, CL_PROGRAM_BINARY_TYPE, sizeof type, &type, nullptr),
+              CL_SUCCESS);
+    return type;
+  }
+  // The program's binary, as a program.
+  cl_program Reloaded(cl_program program) {
+    size_t size = 0;
+    EXPECT_EQ(clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, nullptr), CL_SUCCESS);
+    std::vector<unsigned char> binary(size);
+    unsigned char* out = binary.data();
+    EXPECT_EQ(clGetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof out, &out, nullptr), CL_SUCCESS);
+    const unsigned char* in = binary.data();
+    cl_int status = -1;
+    cl_program again = clCreateProgramWithBinary(context, 1, &device, &size, &in, &status, &error);
+    EXPECT_EQ(error, CL_SUCCESS);
+    EXPECT_EQ(status, CL_SUCCESS);
+    return again;
+  }
+  void ExpectRuns(cl_program linked) {
+    ASSERT_NE(linked, nullptr);
+    cl_kernel kernel = Kernel(linked, "null_add");
+    cl_mem buffer = Buffer(64);
+    Write(buffer, Count(16));
+    const cl_uint value = 1;
+    const size_t global = 16;
+    EXPECT_EQ(clSetKernelArg(kernel, 0, sizeof buffer, &buffer), CL_SUCCESS);
+    EXPECT_EQ(clSetKernelArg(kernel, 1, sizeof value, &value), CL_SUCCESS);
+    EXPECT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 0, nullptr, nullptr),
+              CL_SUCCESS);
+    const auto back = Read<cl_uint>(buffer, 16);
+    // The device without a compiler adds.
+    for (cl_uint i = 0; i < 16; ++i) EXPECT_EQ(back[i], HasCompiler() ? 2 * i + 1 : i + 1);
+    clReleaseMemObject(buffer);
+    clReleaseKernel(kernel);
+  }
+  cl_int error = -1;
+};
+
+TEST_F(Linking, OfSeveralObjects) {
+  cl_program caller = Caller(), callee = Callee();
+  cl_program linked = Link({caller, callee});
+  EXPECT_EQ(error, CL_SUCCESS);
+  EXPECT_EQ(Type(linked), cl_program_binary_type{CL_PROGRAM_BINARY_TYPE_EXECUTABLE});
+  ExpectRuns(linked);
+  for (cl_program program : {caller, callee, linked}) EXPECT_EQ(clReleaseProgram(program), CL_SUCCESS);
+}
+
+TEST_F(Linking, OfALibrary) {
+  cl_program caller = Caller(), callee = Callee();
+  cl_program library = Link({callee}, "-create-library");
+  ASSERT_EQ(error, CL_SUCCESS);
+  EXPECT_EQ(Type(library), cl_program_binary_type{CL_PROGRAM_BINARY_TYPE_LIBRARY});
+  cl_program linked = Link({caller, library});
+  EXPECT_EQ(error, CL_SUCCESS);
+  ExpectRuns(linked);
+  for (cl_program program : {caller, callee, library, linked}) clReleaseProgram(program);
+}
+
+TEST_F(Linking, FailsWithoutADefinition) {
+  if (!HasCompiler()) GTEST_SKIP() << "no compiler that would notice";
+  cl_program caller = Caller();
+  EXPECT_EQ(Link({caller}), nullptr);
+  EXPECT_EQ(error, CL_LINK_PROGRAM_FAILURE);
+  clReleaseProgram(caller);
+}
+
+TEST_F(Linking, OfWhatIsNoObjectIsRefused) {
+  if (!OnVGpu()) GTEST_SKIP() << "PoCL 3.1 dies of it";
+  cl_program caller = Caller(), built = Program();
+  EXPECT_EQ(Link({caller, built}), nullptr);
+  EXPECT_EQ(error, CL_INVALID_OPERATION);
+  EXPECT_EQ(Link({caller, nullptr}), nullptr);
+  EXPECT_EQ(error, CL_INVALID_PROGRAM);
+  EXPECT_EQ(Link({}), nullptr);
+  EXPECT_EQ(error, CL_INVALID_VALUE);
+  EXPECT_EQ(Link({caller}, "-no-such-option"), nullptr);
+  EXPECT_EQ(error, CL_INVALID_LINKER_OPTIONS);
+  clReleaseProgram(caller);
+  clReleaseProgram(built);
+}
+
+TEST_F(Linking, TellsWhenItIsDone) {
+  static std::atomic<int> calls;
+  calls = 0;
+  cl_program caller = Caller(), callee = Callee();
+  const std::vector<cl_program> objects = {caller, callee};
+  cl_program linked = clLinkProgram(
+      context, 1, &device, "", 2, objects.data(), [](cl_program, void*) { ++calls; }, nullptr, &error);
+  ASSERT_EQ(error, CL_SUCCESS);
+  EXPECT_TRUE(Eventually([] { return calls == 1; }));
+  ExpectRuns(linked);
+  for (cl_program program : {caller, callee, linked}) clReleaseProgram(program);
+}
+
+TEST_F(Linking, OfObjectsThatWereBinaries) {
+  if (!OnVGpu()) GTEST_SKIP() << "PoCL 3.1 does not link what it saved";
+  cl_program caller = Caller(), callee = Callee();
+  cl_program caller_again = Reloaded(caller);
+  EXPECT_EQ(Type(caller_again), cl_program_binary_type{CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT});
+  cl_program library = Link({callee}, "-create-library");
+  cl_program library_again = Reloaded(library);
+  EXPECT_EQ(Type(library_again), cl_program_binary_type{CL_PROGRAM_BINARY_TYPE_LIBRARY});
+  cl_program linked = Link({caller_again, library_again});
+  EXPECT_EQ(error, CL_SUCCESS);
+  ExpectRuns(linked);
+  // An object that needs no other can be built by itself, with options that only a compiler takes.
+  cl_program whole = Compiled(kSource);
+  cl_program whole_again = Reloaded(whole);
+  EXPECT_EQ(clBuildProgram(whole_again, 1, &device, "-DX=1", nullptr, nullptr), CL_SUCCESS);
+  EXPECT_EQ(Type(whole_again), cl_program_binary_type{CL_PROGRAM_BINARY_TYPE_EXECUTABLE});
+  for (cl_program program :
+       {caller, callee, caller_again, library, library_again, linked, whole, whole_again}) {
+    clReleaseProgram(program);
+  }
+}
+
 TEST_F(Programs, CompileWithAHeaderThenLink) {
   const char* header_text = "#define STEP 5u\n";
   const char* source =

@@ -4,6 +4,7 @@
 #include <cctype>
 
 #include "tulle/gpu/api/opencl_status.h"
+#include "tulle/wire/object_file.h"
 
 namespace tulle::gpu::null {
 namespace {
@@ -74,6 +75,15 @@ std::shared_ptr<const NullKernel> ParseKernel(std::span<const std::string_view> 
   return nullptr;
 }
 
+// All sources one after the other.
+CompileOutput LinkNull(std::string_view bytes) {
+  const auto file = wire::opencl::ParseObjectFile(bytes);
+  if (!file.has_value()) return {cl_status::kInvalidBinary, "this is no object file", {}};
+  std::string source;
+  for (const wire::opencl::ProgramObject& object : file->objects) source += std::string(object.source) + "\n";
+  return CompileNull(wire::opencl::ProgramKind::kSource, AsBytes(source));
+}
+
 }  // namespace
 
 std::shared_ptr<const NullKernel> NullProgram::Find(std::string_view name) const {
@@ -101,12 +111,14 @@ CompileOutput CompileNull(wire::opencl::ProgramKind kind, ByteView text) {
     output.binary.assign(text.begin(), text.end());
     return output;
   }
+  if (kind == wire::opencl::ProgramKind::kLink) return LinkNull(source);
   if (const std::size_t error = source.find("#error"); error != std::string_view::npos) {
     const std::string_view line = source.substr(error, source.find('\n', error) - error);
     output.status = cl_status::kBuildProgramFailure;
     output.log = "error: " + std::string(line.substr(0, wire::kMaxReasonBytes)) + "\n";
     return output;
   }
+  if (kind == wire::opencl::ProgramKind::kObject) return output;
   output.binary.resize(kMagic.size() + text.size());
   std::copy(kMagic.begin(), kMagic.end(), reinterpret_cast<char*>(output.binary.data()));
   std::copy(text.begin(), text.end(), output.binary.begin() + kMagic.size());

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tulle/wire/object_file.h"
+
 namespace tulle::gpu::opencl {
 namespace {
 
@@ -45,29 +47,35 @@ class OpenClCompiler final : public Compiler {
   explicit OpenClCompiler(const NativeDevice& device) : device_(device) {}
 
   CompileOutput Compile(wire::opencl::ProgramKind kind, ByteView text, const std::string& options) override {
+    using wire::opencl::ProgramKind;
     CompileOutput output;
     cl_int status = CL_SUCCESS;
     const OwnedContext context = MakeContext(device_, &status);
     if (!context) return Failed(status);
-    const std::size_t size = text.size();
     OwnedProgram program;
-    if (kind == wire::opencl::ProgramKind::kSource) {
-      const char* source = AsText(text).data();
-      if (size == 0) source = "";
-      program.reset(clCreateProgramWithSource(context.get(), 1, &source, &size, &status));
-    } else {
-      const auto* bytes = reinterpret_cast<const unsigned char*>(text.data());
-      cl_int binary_status = CL_SUCCESS;
-      if (size == 0) return Failed(CL_INVALID_BINARY);
-      program.reset(clCreateProgramWithBinary(context.get(), 1, &device_.device, &size, &bytes,
-                                              &binary_status, &status));
-      if (status == CL_SUCCESS) status = binary_status;
+    switch (kind) {
+      case ProgramKind::kObject:
+        program = CompileObject(context.get(), {options, AsText(text)}, &output);
+        return output;
+      case ProgramKind::kLink: program = Link(context.get(), AsText(text), options, &output); break;
+      case ProgramKind::kSource: program = WithSource(context.get(), AsText(text), &status); break;
+      case ProgramKind::kBinary: {
+        const auto* bytes = reinterpret_cast<const unsigned char*>(text.data());
+        const std::size_t size = text.size();
+        cl_int binary_status = CL_SUCCESS;
+        if (size == 0) return Failed(CL_INVALID_BINARY);
+        program.reset(clCreateProgramWithBinary(context.get(), 1, &device_.device, &size, &bytes,
+                                                &binary_status, &status));
+        if (status == CL_SUCCESS) status = binary_status;
+        break;
+      }
     }
     if (status != CL_SUCCESS) return Failed(status);
-
-    const std::string all_options = options.empty() ? kArgInfoOption : options + " " + kArgInfoOption;
-    output.status = clBuildProgram(program.get(), 1, &device_.device, all_options.c_str(), nullptr, nullptr);
-    output.log = BuildLog(program.get(), device_.device);
+    if (kind != ProgramKind::kLink) {
+      output.status =
+          clBuildProgram(program.get(), 1, &device_.device, WithArgInfo(options).c_str(), nullptr, nullptr);
+      output.log = BuildLog(program.get(), device_.device);
+    }
     if (output.status != CL_SUCCESS) return output;
 
     std::size_t binary_size = 0;
@@ -83,6 +91,50 @@ class OpenClCompiler final : public Compiler {
   }
 
  private:
+  static std::string WithArgInfo(std::string_view options) {
+    return options.empty() ? kArgInfoOption : std::string(options) + " " + kArgInfoOption;
+  }
+
+  static OwnedProgram WithSource(cl_context context, std::string_view source, cl_int* status) {
+    const char* text = source.empty() ? "" : source.data();
+    const std::size_t size = source.size();
+    return OwnedProgram(clCreateProgramWithSource(context, 1, &text, &size, status));
+  }
+
+  // Adds to the log; sets the status when it fails.
+  OwnedProgram CompileObject(cl_context context, const wire::opencl::ProgramObject& object,
+                             CompileOutput* output) const {
+    OwnedProgram program = WithSource(context, object.source, &output->status);
+    if (output->status != CL_SUCCESS) return program;
+    output->status = clCompileProgram(program.get(), 1, &device_.device, WithArgInfo(object.options).c_str(),
+                                      0, nullptr, nullptr, nullptr, nullptr);
+    output->log += BuildLog(program.get(), device_.device);
+    return program;
+  }
+
+  OwnedProgram Link(cl_context context, std::string_view bytes, const std::string& options,
+                    CompileOutput* output) const {
+    const auto file = wire::opencl::ParseObjectFile(bytes);
+    if (!file.has_value()) {
+      *output = {CL_INVALID_BINARY, "this is no object file", {}};
+      return {};
+    }
+    std::vector<OwnedProgram> objects;
+    std::vector<cl_program> inputs;
+    for (const wire::opencl::ProgramObject& object : file->objects) {
+      inputs.push_back(objects.emplace_back(CompileObject(context, object, output)).get());
+      if (output->status != CL_SUCCESS) return {};
+    }
+    // Where a driver has no log of a failed link but in its result, and no result, this is all that is known.
+    OwnedProgram linked(clLinkProgram(context, 1, &device_.device, options.c_str(),
+                                      static_cast<cl_uint>(inputs.size()), inputs.data(), nullptr, nullptr,
+                                      &output->status));
+    if (linked) output->log += BuildLog(linked.get(), device_.device);
+    if (output->status != CL_SUCCESS && output->log.empty())
+      output->log = "the objects could not be linked; the driver does not say why\n";
+    return linked;
+  }
+
   static CompileOutput Failed(cl_int status) {
     CompileOutput output;
     output.status = status == CL_SUCCESS ? CL_OUT_OF_RESOURCES : status;

@@ -6,6 +6,7 @@
 #include "tulle/base/log.h"
 #include "tulle/shim/opencl/entry_points.h"
 #include "tulle/shim/opencl/includes.h"
+#include "tulle/wire/object_file.h"
 
 namespace tulle::shim::opencl {
 namespace {
@@ -40,14 +41,23 @@ std::shared_ptr<KernelDefinition> CopyDefinition(const wire::opencl::KernelInfo&
 // One build under way; deletes itself when it is over.
 class BuildUnderWay final : public Reply {
  public:
-  // `build` has options, unit, and the type that it will be when it goes well.
-  BuildUnderWay(Program& program, std::shared_ptr<Program::Build> build, ProgramNotify notify,
-                void* user_data)
-      : program_(&program), build_(std::move(build)), notify_(notify), user_data_(user_data) {}
+  // `build` has options, unit, and the type (with its object) that it will be when it goes well. The worker
+  // always builds with argument info, since it saves round trips; the program sees it if `shows_arg_info`.
+  BuildUnderWay(Program& program, std::shared_ptr<Program::Build> build, bool shows_arg_info,
+                ProgramNotify notify, void* user_data)
+      : program_(&program),
+        build_(std::move(build)),
+        shows_arg_info_(shows_arg_info),
+        notify_(notify),
+        user_data_(user_data) {}
 
   void End(cl_int status) {
     build_->status = status;
-    if (status != CL_SUCCESS) build_->type = CL_PROGRAM_BINARY_TYPE_NONE;
+    if (!build_->object.empty()) build_->unit.reset();  // it was there to be compiled
+    if (status != CL_SUCCESS) {
+      build_->type = CL_PROGRAM_BINARY_TYPE_NONE;
+      build_->object.clear();
+    }
     program_->EndBuild(std::move(build_));
     if (notify_ != nullptr) {
       program_->context().callbacks().Post(
@@ -69,38 +79,111 @@ class BuildUnderWay final : public Reply {
     }
     build_->log = reply.log.text;
     build_->binary_bytes = reply.binary_bytes;
-    // The worker always builds with argument info, since it saves round trips; a program that was built from
-    // source sees it only if it asked for it.
-    const bool shows_arg_info = program_->origin() == Program::Origin::kBinary ||
-                                build_->options.find("-cl-kernel-arg-info") != std::string::npos;
     for (const wire::opencl::KernelInfo& info : reply.kernels.items) {
-      build_->kernels.push_back(CopyDefinition(info, shows_arg_info));
+      build_->kernels.push_back(CopyDefinition(info, shows_arg_info_));
     }
-    const bool compiles = build_->type == CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT;
-    End(compiles && reply.status == CL_BUILD_PROGRAM_FAILURE ? CL_COMPILE_PROGRAM_FAILURE : reply.status);
+    End(reply.status == CL_BUILD_PROGRAM_FAILURE ? Failure() : reply.status);
     return OkStatus();
   }
   void OnLost() override { End(CL_OUT_OF_RESOURCES); }
+  // A build that failed, in the words of the call.
+  cl_int Failure() const {
+    if (build_->type == CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT) return CL_COMPILE_PROGRAM_FAILURE;
+    return program_->origin() == Program::Origin::kLinked ? CL_LINK_PROGRAM_FAILURE
+                                                          : CL_BUILD_PROGRAM_FAILURE;
+  }
 
   const Ref<Program> program_;
   std::shared_ptr<Program::Build> build_;
+  const bool shows_arg_info_;
   const ProgramNotify notify_;
   void* const user_data_;
 };
 
-// The unit that a build of this program works on, with its text sent. Null: `status` says why.
-std::shared_ptr<Unit> PrepareUnit(Program& program, std::string_view options, const Headers& headers,
-                                  cl_int* status) {
-  *status = CL_OUT_OF_RESOURCES;
-  if (program.origin() == Program::Origin::kBinary) return program.build()->unit;
-  auto source = InlineIncludes(program.text(), ParseIncludeOptions(options), headers, wire::kMaxProgramBytes);
-  if (!source.ok()) {
-    Log(LogLevel::kError, "shim", "cannot send a program", {{"error", ToString(source.error())}});
-    *status = CL_OUT_OF_HOST_MEMORY;
-    return nullptr;
+// The words of a list of options.
+std::vector<std::string_view> Words(std::string_view options) {
+  std::vector<std::string_view> words;
+  for (std::size_t at = 0; (at = options.find_first_not_of(' ', at)) != std::string_view::npos;) {
+    const std::size_t end = std::min(options.find(' ', at), options.size());
+    words.push_back(options.substr(at, end - at));
+    at = end;
   }
-  auto unit = Unit::Create(program.context(), Unit::Kind::kSource);
-  return unit != nullptr && unit->SendText(*source) ? unit : nullptr;
+  return words;
+}
+
+constexpr std::string_view kCreateLibrary = "-create-library";
+
+bool LinkerOptionsKnown(std::string_view options) {
+  static constexpr std::string_view kKnown[] = {kCreateLibrary,
+                                                "-enable-link-options",
+                                                "-cl-denorms-are-zero",
+                                                "-cl-no-signed-zeros",
+                                                "-cl-unsafe-math-optimizations",
+                                                "-cl-finite-math-only",
+                                                "-cl-fast-relaxed-math",
+                                                "-cl-no-subgroup-ifp"};
+  const auto words = Words(options);
+  return std::all_of(words.begin(), words.end(), [](std::string_view word) {
+    return std::find(std::begin(kKnown), std::end(kKnown), word) != std::end(kKnown);
+  });
+}
+
+bool AsksForArgInfo(std::string_view options) {
+  return options.find("-cl-kernel-arg-info") != std::string_view::npos;
+}
+
+// Gives the build the unit that it works on, with its text sent; and the object that it will be, if it
+// compiles.
+cl_int PrepareUnit(Program& program, const Headers& headers, Program::Build* build) {
+  std::string source;
+  std::string_view text = program.text();
+  Unit::Kind kind = Unit::Kind::kLink;
+  if (program.origin() == Program::Origin::kSource) {
+    auto whole =
+        InlineIncludes(program.text(), ParseIncludeOptions(build->options), headers, wire::kMaxProgramBytes);
+    if (!whole.ok()) {
+      Log(LogLevel::kError, "shim", "cannot send a program", {{"error", ToString(whole.error())}});
+      return CL_OUT_OF_HOST_MEMORY;
+    }
+    source = std::move(*whole);
+    text = source;
+    kind = Unit::Kind::kSource;
+    if (build->type == CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT) {
+      kind = Unit::Kind::kObject;
+      build->object = wire::opencl::FormatObjectFile({false, {{build->options, source}}});
+    }
+  } else if (auto unit = program.build()->unit; unit != nullptr) {  // of a binary, which the worker has
+    build->unit = std::move(unit);
+    return CL_SUCCESS;
+  }
+  build->unit = Unit::Create(program.context(), kind);
+  return build->unit != nullptr && build->unit->SendText(text) ? CL_SUCCESS : CL_OUT_OF_RESOURCES;
+}
+
+// Has the worker build `unit`, and waits for that if nobody is to be notified. The program keeps
+// `under_way`'s outcome. Precondition: BeginBuild.
+cl_int SendBuild(Program& program, cl_int prepared, const Unit* unit, std::string_view options,
+                 std::unique_ptr<BuildUnderWay> under_way, bool waits) {
+  // Another thread may release the program while this one waits.
+  const Ref<Program> keep(&program);
+  Connection& connection = program.connection();
+  Attached attached;
+  attached.reply = under_way.get();
+  if (prepared == CL_SUCCESS &&
+      !connection.Submit(wire::opencl::BuildProgram{unit->wire(), {options}}, attached)) {
+    prepared = CL_OUT_OF_RESOURCES;
+  }
+  BuildUnderWay* const sent = under_way.release();  // it deletes itself when it is answered
+  if (prepared != CL_SUCCESS) {
+    sent->End(prepared);
+    return prepared;
+  }
+  if (!waits) {
+    connection.Flush();
+    return CL_SUCCESS;
+  }
+  connection.AwaitUntil([&] { return program.build_status() != CL_BUILD_IN_PROGRESS; });
+  return program.build()->status;
 }
 
 // What clBuildProgram and clCompileProgram share.
@@ -124,28 +207,14 @@ cl_int StartBuild(Program& program, cl_uint num_devices, const cl_device_id* dev
   auto build = std::make_shared<Program::Build>();
   build->options = text;
   build->type = type;
-  auto under_way = std::make_unique<BuildUnderWay>(program, build, notify, user_data);
+  const bool shows_arg_info = program.origin() == Program::Origin::kBinary || AsksForArgInfo(text);
+  auto under_way = std::make_unique<BuildUnderWay>(program, build, shows_arg_info, notify, user_data);
   if (!program.BeginBuild()) return CL_INVALID_OPERATION;
-
-  // Another thread may release the program while this one waits.
-  const Ref<Program> keep(&program);
-  Connection& connection = program.connection();
-  cl_int status = CL_SUCCESS;
-  build->unit = PrepareUnit(program, text, headers, &status);
-  Attached attached;
-  attached.reply = under_way.get();
-  if (build->unit == nullptr ||
-      !connection.Submit(wire::opencl::BuildProgram{build->unit->wire(), {text}}, attached)) {
-    under_way.release()->End(status);
-    return status;
-  }
-  under_way.release();  // NOLINT: it deletes itself when it is answered
-  if (notify != nullptr) {
-    connection.Flush();
-    return CL_SUCCESS;
-  }
-  connection.AwaitUntil([&] { return program.build_status() != CL_BUILD_IN_PROGRESS; });
-  return program.build()->status;
+  const cl_int prepared = PrepareUnit(program, headers, build.get());
+  // A compiled object that is built is linked with nothing else, which takes fewer options.
+  const bool takes_options = !wire::opencl::ParseObjectFile(program.text()) || LinkerOptionsKnown(text);
+  return SendBuild(program, prepared, build->unit.get(), takes_options ? text : std::string_view(),
+                   std::move(under_way), notify == nullptr);
 }
 
 // Receives a piece of a binary straight into the program's memory.
@@ -170,6 +239,7 @@ class BinaryPiece final : public Wait {
 };
 
 std::size_t BinarySize(Program& program, const Program::Build& build) {
+  if (!build.object.empty()) return build.object.size();
   if (build.type != CL_PROGRAM_BINARY_TYPE_NONE) return build.binary_bytes;
   return program.origin() == Program::Origin::kBinary ? program.text().size() : 0;
 }
@@ -180,7 +250,9 @@ cl_int PutBinaries(Program& program, const InfoOut& out) {
   if (target != nullptr) {
     const auto build = program.build();
     const MutableByteView room(reinterpret_cast<std::byte*>(target), BinarySize(program, *build));
-    if (build->type != CL_PROGRAM_BINARY_TYPE_NONE) {
+    if (!build->object.empty()) {
+      std::memcpy(room.data(), build->object.data(), room.size());
+    } else if (build->type != CL_PROGRAM_BINARY_TYPE_NONE) {
       if (const cl_int status = build->unit->ReadBinary(room); status != CL_SUCCESS) return status;
     } else if (!room.empty()) {
       std::memcpy(room.data(), program.text().data(), room.size());
@@ -193,19 +265,6 @@ std::string KernelNames(const Program::Build& build) {
   std::string names;
   for (const auto& kernel : build.kernels) names += (names.empty() ? "" : ";") + kernel->name;
   return names;
-}
-
-bool LinkerOptionsKnown(const std::string& options) {
-  static constexpr std::string_view kKnown[] = {"-cl-denorms-are-zero",          "-cl-no-signed-zeros",
-                                                "-cl-unsafe-math-optimizations", "-cl-finite-math-only",
-                                                "-cl-fast-relaxed-math",         "-cl-no-subgroup-ifp"};
-  for (std::size_t at = 0; (at = options.find_first_not_of(' ', at)) != std::string::npos;) {
-    const std::size_t end = std::min(options.find(' ', at), options.size());
-    const std::string_view word = std::string_view(options).substr(at, end - at);
-    if (std::find(std::begin(kKnown), std::end(kKnown), word) == std::end(kKnown)) return false;
-    at = end;
-  }
-  return true;
 }
 
 }  // namespace
@@ -243,8 +302,7 @@ std::shared_ptr<Unit> Unit::Create(Context& context, Kind kind) {
   wire::opencl::CreateProgram message;
   message.context = context.wire();
   message.program = {name};
-  message.kind = {kind == Kind::kBinary ? wire::opencl::ProgramKind::kBinary
-                                        : wire::opencl::ProgramKind::kSource};
+  message.kind = {kind};
   return context.connection().Submit(message) ? unit : nullptr;
 }
 
@@ -346,11 +404,16 @@ cl_program CreateProgramWithBinary(cl_context handle, cl_uint num_devices, const
   std::string text(reinterpret_cast<const char*>(binaries[0]), lengths[0]);
   if (text.size() > wire::kMaxProgramBytes) return Fail(error, CL_OUT_OF_HOST_MEMORY);
   auto build = std::make_shared<Program::Build>();
-  build->unit = Unit::Create(*context, Unit::Kind::kBinary);
-  // Whether this is a binary for the device is for the worker to say, and at once.
   cl_int status = CL_SUCCESS;
-  if (build->unit == nullptr || !build->unit->SendText(text, &status))
-    return Fail(error, CL_OUT_OF_RESOURCES);
+  if (const auto file = wire::opencl::ParseObjectFile(text); file.has_value()) {
+    build->type = file->library ? CL_PROGRAM_BINARY_TYPE_LIBRARY : CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT;
+    build->object = text;
+  } else {
+    // Whether this is a binary for the device is for the worker to say, and at once.
+    build->unit = Unit::Create(*context, Unit::Kind::kBinary);
+    if (build->unit == nullptr || !build->unit->SendText(text, &status))
+      return Fail(error, CL_OUT_OF_RESOURCES);
+  }
   if (binary_status != nullptr) *binary_status = status;
   if (status != CL_SUCCESS) return Fail(error, status);
   Ref<Program> program =
@@ -370,7 +433,6 @@ cl_int BuildProgram(cl_program handle, cl_uint num_devices, const cl_device_id* 
                     user_data);
 }
 
-// Compiled as if it were built: what does not stand on its own is not remoted yet, and fails with its log.
 cl_int CompileProgram(cl_program handle, cl_uint num_devices, const cl_device_id* devices,
                       const char* options, cl_uint num_headers, const cl_program* headers,
                       const char** header_names, ProgramNotify notify, void* user_data) {
@@ -401,31 +463,48 @@ cl_program LinkProgram(cl_context context_handle, cl_uint num_devices, const cl_
   for (cl_uint i = 0; i < num_devices; ++i) {
     if (FromHandle<Device>(devices[i]) != &context->device()) return Fail(error, CL_INVALID_DEVICE);
   }
-  for (cl_uint i = 0; i < num_programs; ++i) {
-    if (FromHandle<Program>(programs[i]) == nullptr) return Fail(error, CL_INVALID_PROGRAM);
-  }
   auto build = std::make_shared<Program::Build>();
   build->options = options == nullptr ? "" : options;
-  if (!LinkerOptionsKnown(build->options)) return Fail(error, CL_INVALID_LINKER_OPTIONS);
-  if (num_programs != 1) {
-    Log(LogLevel::kError, "shim", "linking several programs is not remoted yet; put their source into one",
-        {{"programs", num_programs}});
-    return Fail(error, CL_LINKER_NOT_AVAILABLE);
+  if (build->options.size() > wire::kMaxBuildOptionsBytes || !LinkerOptionsKnown(build->options))
+    return Fail(error, CL_INVALID_LINKER_OPTIONS);
+  std::vector<std::shared_ptr<const Program::Build>> inputs;  // the objects are views into them
+  wire::opencl::ObjectFile objects;
+  objects.library = true;
+  bool shows_arg_info = false;
+  for (cl_uint i = 0; i < num_programs; ++i) {
+    Program* const program = FromHandle<Program>(programs[i]);
+    if (program == nullptr) return Fail(error, CL_INVALID_PROGRAM);
+    const auto file = wire::opencl::ParseObjectFile(inputs.emplace_back(program->build())->object);
+    if (!file.has_value() || program->build_status() == CL_BUILD_IN_PROGRESS)
+      return Fail(error, CL_INVALID_OPERATION);
+    for (const wire::opencl::ProgramObject& object : file->objects) {
+      objects.objects.push_back(object);
+      shows_arg_info = shows_arg_info || AsksForArgInfo(object.options);
+    }
   }
-  const auto compiled = FromHandle<Program>(programs[0])->built(CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT);
-  if (compiled == nullptr) return Fail(error, CL_INVALID_OPERATION);
+  std::string linked_text = wire::opencl::FormatObjectFile(objects);
+  if (linked_text.size() > wire::kMaxProgramBytes || objects.objects.size() > wire::opencl::kMaxObjectsInFile)
+    return Fail(error, CL_OUT_OF_HOST_MEMORY);
   if (notify != nullptr && !context->callbacks().Start().ok()) return Fail(error, CL_OUT_OF_HOST_MEMORY);
 
-  // It was compiled whole, so there is nothing left to do but to show it as what it is.
-  build->type = CL_PROGRAM_BINARY_TYPE_EXECUTABLE;
-  build->binary_bytes = compiled->binary_bytes;
-  build->kernels = compiled->kernels;
-  build->unit = compiled->unit;
   Ref<Program> linked = Ref<Program>::Adopt(new Program(*context, Program::Origin::kLinked, {}));
-  linked->EndBuild(std::move(build));
-  if (notify != nullptr) {
-    context->callbacks().Post(
-        MakeTask([linked, notify, user_data] { notify(ToHandle(linked.get()), user_data); }));
+  auto under_way = std::make_unique<BuildUnderWay>(*linked, build, shows_arg_info, notify, user_data);
+  linked->BeginBuild();
+  const auto words = Words(build->options);
+  if (std::find(words.begin(), words.end(), kCreateLibrary) != words.end()) {
+    build->type = CL_PROGRAM_BINARY_TYPE_LIBRARY;
+    build->object = std::move(linked_text);
+    under_way.release()->End(CL_SUCCESS);  // nothing is left to do before it is linked itself
+    return Made(error, std::move(linked));
+  }
+  build->type = CL_PROGRAM_BINARY_TYPE_EXECUTABLE;
+  build->unit = Unit::Create(*context, Unit::Kind::kLink);
+  const bool sent = build->unit != nullptr && build->unit->SendText(linked_text);
+  const cl_int status = SendBuild(*linked, sent ? CL_SUCCESS : CL_OUT_OF_RESOURCES, build->unit.get(),
+                                  build->options, std::move(under_way), notify == nullptr);
+  if (status != CL_SUCCESS) {
+    Log(LogLevel::kError, "shim", "programs could not be linked", {{"log", linked->build()->log}});
+    return Fail(error, status);
   }
   return Made(error, std::move(linked));
 }

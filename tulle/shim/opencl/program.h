@@ -1,8 +1,8 @@
 // Programs, and what a build told of their kernels.
 //
 // What the worker knows as a program is a Unit: one text, built at most with one set of options. A program of
-// the API is built into a Unit of its own each time; linking makes a program that shares the Unit of the one
-// that was compiled.
+// the API is built into a Unit of its own each time. One that is only compiled leaves an object file instead,
+// which stays here until it is linked.
 #pragma once
 
 #include <atomic>
@@ -46,7 +46,7 @@ struct KernelDefinition {
 // A program as the worker has it.
 class Unit {
  public:
-  enum class Kind { kSource, kBinary };
+  using Kind = wire::opencl::ProgramKind;
   // Null: the session is lost, or too many objects.
   static std::shared_ptr<Unit> Create(Context& context, Kind kind);
   ~Unit();
@@ -92,6 +92,7 @@ class Program final : public Object {
     std::uint64_t binary_bytes = 0;
     std::vector<std::shared_ptr<KernelDefinition>> kernels;
     std::shared_ptr<Unit> unit;
+    std::string object;  // of a compiled object or library: the object file, and its binary
   };
   // The latest; before the first, one of type NONE whose unit is that of a program made from a binary.
   std::shared_ptr<const Build> build();

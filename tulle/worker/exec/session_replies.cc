@@ -120,7 +120,8 @@ bool Session::Advance(BuildJob& job) {
       job.build.reset();
       job.slot = {};
       job.log = std::move(output->log);
-      if (output->status != cl_status::kSuccess) {
+      if (output->status != cl_status::kSuccess ||
+          programs_.at(job.program.slot).kind == wire::opencl::ProgramKind::kObject) {
         FinishBuild(job, output->status, "", {});
       } else if (TakeProgramBytes(output->binary.size())) {
         Program& program = programs_.at(job.program.slot);

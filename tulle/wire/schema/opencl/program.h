@@ -5,8 +5,13 @@
 
 namespace tulle::wire::opencl {
 
-enum class ProgramKind : U8 { kSource = 0, kBinary = 1 };
-constexpr bool IsKnown(ProgramKind k) { return k <= ProgramKind::kBinary; }
+enum class ProgramKind : U8 {
+  kSource = 0,
+  kBinary = 1,
+  kObject = 2,  // source that is only compiled: a build says whether it can be, and the device never sees it
+  kLink = 3,    // an object file (wire/object_file.h), whose objects are linked
+};
+constexpr bool IsKnown(ProgramKind k) { return k <= ProgramKind::kLink; }
 
 // An empty program; ProgramText fills it.
 struct CreateProgram {

@@ -1,0 +1,32 @@
+// Compiled OpenCL programs that are not linked yet, as bytes that a program can take away and bring again.
+// What is compiled apart is checked by the device's compiler, and compiled again where it is linked: so any
+// driver will do, and nothing depends on what its own objects look like.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tulle::wire::opencl {
+
+struct ProgramObject {
+  std::string_view options;  // that it was compiled with
+  std::string_view source;   // with what it includes in it
+};
+
+// What clCompileProgram (one object), or clLinkProgram with -create-library, makes.
+struct ObjectFile {
+  bool library = false;
+  std::vector<ProgramObject> objects;
+};
+
+// Most objects of one file: more than any program has.
+inline constexpr std::size_t kMaxObjectsInFile = 4096;
+
+std::string FormatObjectFile(const ObjectFile& file);
+
+// Views into `bytes`. None when these are not exactly an object file.
+std::optional<ObjectFile> ParseObjectFile(std::string_view bytes);
+
+}  // namespace tulle::wire::opencl
