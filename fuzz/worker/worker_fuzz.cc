@@ -164,10 +164,19 @@ void Tame(M& message, Random& random, std::unordered_map<int, std::uint32_t>& la
       field.size_bytes = random.Below(256);
     } else if constexpr (std::same_as<T, wire::U64>) {
       if (random.Below(8) != 0) field = random.Below(name == "size_bytes" ? 8192 : 64);
+    } else if constexpr (std::same_as<T, wire::Vec3>) {
+      if (random.Below(8) == 0) return;
+      for (std::uint64_t& number : field) number = (name == "extents" || name == "region") + random.Below(4);
+    } else if constexpr (std::same_as<T, wire::opencl::ImageFormat>) {
+      if (random.Below(8) != 0) field = {wire::opencl::kOrderRgba, wire::opencl::kUnsignedInt8};
     } else if constexpr (std::same_as<T, wire::WaitList>) {
       field.items = {};
     }
   });
+  if constexpr (requires { message.image, message.region, message.data; }) {
+    if (random.Below(4) != 0)
+      message.data.size_bytes = wire::opencl::BoxBytes(4, message.region).value_or(0) % 4096;
+  }
 }
 
 }  // namespace
@@ -222,6 +231,7 @@ extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t s
   add(wire::kOpcodeOf<wire::opencl::CreateContext>);
   add(wire::kOpcodeOf<wire::opencl::CreateQueue>);
   add(wire::kOpcodeOf<wire::opencl::CreateBuffer>);
+  add(wire::kOpcodeOf<wire::opencl::CreateImage>);
   add(wire::kOpcodeOf<wire::opencl::CreateProgram>);
   add(wire::kOpcodeOf<wire::opencl::ProgramText>);
   add(wire::kOpcodeOf<wire::opencl::BuildProgram>);

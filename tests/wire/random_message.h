@@ -71,7 +71,7 @@ class MessageMaker {
         field.handle = {};
       }
     } else if constexpr (std::same_as<T, Drop>) {
-      field.kind = static_cast<ObjectKind>(1 + random_.Below(6));
+      field.kind = static_cast<ObjectKind>(1 + random_.Below(7));
       field.handle = RandomHandle();
       if (Here(Defect::kBadEnumerator)) field.kind = static_cast<ObjectKind>(200);
       if (Here(Defect::kNullHandle)) field.handle = {};

@@ -4,6 +4,7 @@
 
 #include "tulle/wire/row.h"
 #include "tulle/wire/schema/opencl/device.h"
+#include "tulle/wire/schema/opencl/image.h"
 #include "tulle/wire/schema/opencl/memory.h"
 #include "tulle/wire/schema/opencl/program.h"
 #include "tulle/wire/schema/opencl/queue.h"
@@ -32,6 +33,14 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0201, opencl::CreateBuffer>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0202, opencl::InitBuffer>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0203, opencl::CreateSubBuffer>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+
+    // OpenCL: images and samplers.
+    Row<0x0211, opencl::GetImageFormats, opencl::GetImageFormatsReply>{Mode::kReply, Place::kDevice,
+                                                                       Capability::kImages},
+    Row<0x0212, opencl::CreateImage>{Mode::kOneWay, Place::kDevice, Capability::kImages},
+    Row<0x0213, opencl::InitImage>{Mode::kOneWay, Place::kDevice, Capability::kImages},
+    Row<0x0214, opencl::CreateSampler>{Mode::kOneWay, Place::kDevice, Capability::kImages},
+    Row<0x0215, opencl::SetSamplerArg>{Mode::kOneWay, Place::kDevice, Capability::kImages},
 
     // OpenCL: programs and kernels. Building happens in the worker's builder, not on the device.
     Row<0x0301, opencl::CreateProgram>{Mode::kOneWay, Place::kWorker, Capability::kOpenCl},
@@ -62,6 +71,13 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0422, opencl::SetUserEventStatus>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0431, opencl::EventsCompleted>{Mode::kNotice, Place::kDevice, Capability::kOpenCl},
     Row<0x0432, opencl::KernelOutput>{Mode::kNotice, Place::kDevice, Capability::kOpenCl},
+    Row<0x0441, opencl::EnqueueReadImage, opencl::EnqueueReadReply>{Mode::kReply, Place::kDevice,
+                                                                    Capability::kImages},
+    Row<0x0442, opencl::EnqueueWriteImage>{Mode::kOneWay, Place::kDevice, Capability::kImages},
+    Row<0x0443, opencl::EnqueueCopyImage>{Mode::kOneWay, Place::kDevice, Capability::kImages},
+    Row<0x0444, opencl::EnqueueFillImage>{Mode::kOneWay, Place::kDevice, Capability::kImages},
+    Row<0x0445, opencl::EnqueueCopyImageToBuffer>{Mode::kOneWay, Place::kDevice, Capability::kImages},
+    Row<0x0446, opencl::EnqueueCopyBufferToImage>{Mode::kOneWay, Place::kDevice, Capability::kImages},
 };
 static_assert(WellFormed(kCommands));
 

@@ -12,12 +12,15 @@ enum class ObjectKind : std::uint8_t {
   kNone = 0,
   kContext = 1,
   kQueue = 2,
-  kMemory = 3,  // buffers; later images and pipes: what OpenCL calls cl_mem
+  kMemory = 3,  // buffers and images: what OpenCL calls cl_mem
   kProgram = 4,
   kKernel = 5,
   kEvent = 6,
+  kSampler = 7,
 };
-constexpr bool IsKnown(ObjectKind kind) { return kind >= ObjectKind::kContext && kind <= ObjectKind::kEvent; }
+constexpr bool IsKnown(ObjectKind kind) {
+  return kind >= ObjectKind::kContext && kind <= ObjectKind::kSampler;
+}
 
 constexpr std::string_view KindName(ObjectKind kind) {
   switch (kind) {
@@ -28,6 +31,7 @@ constexpr std::string_view KindName(ObjectKind kind) {
     case ObjectKind::kProgram: return "program";
     case ObjectKind::kKernel: return "kernel";
     case ObjectKind::kEvent: return "event";
+    case ObjectKind::kSampler: return "sampler";
   }
   return "unknown";
 }

@@ -35,6 +35,11 @@ inline constexpr std::uint32_t kMaxArgBytes = 4352;
 inline constexpr std::uint32_t kMaxKernelArgs = 1024;
 inline constexpr std::uint32_t kMaxFillPatternBytes = 128;  // sizeof(cl_double16), the largest there is
 
+inline constexpr std::uint32_t kFillColorBytes = 16;  // sizeof(cl_float4), cl_int4, cl_uint4
+
+// The orders and types of OpenCL make fewer than 200 formats; vendors add some.
+inline constexpr std::uint32_t kMaxImageFormats = 1024;
+
 inline constexpr std::uint32_t kMaxDeviceInfos = 512;
 inline constexpr std::uint32_t kMaxInfoBytes = 16u << 10;  // the extension list is the longest
 

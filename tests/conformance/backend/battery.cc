@@ -19,6 +19,10 @@ constexpr auto kDeadline = 60s;  // far more than anything here takes, on any ma
 constexpr char kSource[] = R"(
 __kernel void null_add(__global uint* data, uint value) { data[get_global_id(0)] += value; }
 __kernel void null_mul(__global uint* data, uint value) { data[get_global_id(0)] *= value; }
+__kernel void null_copy_image(__read_only image2d_t source, __write_only image2d_t target, sampler_t sampler) {
+  int2 at = (int2)(get_global_id(0), get_global_id(1));
+  write_imageui(target, at, read_imageui(source, sampler, at));
+}
 __kernel void takes_local(__global uint* data, __local uint* scratch) {
   scratch[get_local_id(0)] = data[get_global_id(0)];
   barrier(CLK_LOCAL_MEM_FENCE);

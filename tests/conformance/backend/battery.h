@@ -63,6 +63,10 @@ class BackendBattery : public testing::TestWithParam<SubjectFactory> {
     out.room_bytes = wire::WantedPayload(message);
     if constexpr (std::same_as<M, wire::opencl::CreateBuffer>) {
       if (message.size_bytes <= kMostLent) out.memory_bytes = message.size_bytes;
+    } else if constexpr (std::same_as<M, wire::opencl::CreateImage>) {
+      if (const auto size = wire::opencl::OwnBytes(message);
+          message.buffer.handle.null() && size <= kMostLent)
+        out.memory_bytes = size;
     }
     subject_->Submit(out);
     return sequence_;
@@ -100,7 +104,7 @@ class BackendBattery : public testing::TestWithParam<SubjectFactory> {
   Handle Queue(std::uint64_t flags = 0);
   Handle Buffer(std::uint64_t size_bytes, std::uint64_t flags = 1);
   Handle UserEvent();
-  // The battery's kernels, compiled once for each factory: null_add, null_mul, takes_local.
+  // The battery's kernels, compiled once for each factory: null_add, null_mul, null_copy_image, takes_local.
   const ByteVector& Binary();
   Handle Program();
   Handle Kernel(const char* name);

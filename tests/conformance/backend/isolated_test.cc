@@ -62,13 +62,17 @@ class IsolatedSubject final : public Subject {
   }
 
  private:
-  // What a worker does: a buffer's range is free again when its DestroyObject is answered.
+  // What a worker does: a range is free again when its DestroyObject is answered.
   void TrackMemory(const Outgoing& command, const std::optional<isolated::Range>& range) {
     wire::Arena arena;
     wire::opencl::CreateBuffer create;
+    wire::opencl::CreateImage create_image;
     wire::DestroyObject destroy;
     if (range.has_value() && wire::Decode(command.body, 0, arena, &create) == wire::WireResult::kOk) {
       ranges_[create.buffer.handle] = *range;
+    } else if (range.has_value() &&
+               wire::Decode(command.body, 0, arena, &create_image) == wire::WireResult::kOk) {
+      ranges_[create_image.image.handle] = *range;
     } else if (command.opcode == wire::kOpcodeOf<wire::DestroyObject> && command.wants_status &&
                wire::Decode(command.body, 0, arena, &destroy) == wire::WireResult::kOk) {
       if (auto range = ranges_.extract(destroy.object.handle); !range.empty())

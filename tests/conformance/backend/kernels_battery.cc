@@ -22,9 +22,9 @@ TEST_P(BackendBattery, LoadsWhatTheCompilerMadeAndDescribesItsKernels) {
   WaitPayloadDone(sequence);
   std::map<std::string_view, wire::opencl::KernelInfo> kernels;
   for (const auto& kernel : reply.kernels.items) kernels[kernel.name.text] = kernel;
-  ASSERT_EQ(kernels.size(), 3u);
+  ASSERT_EQ(kernels.size(), 4u);
   ASSERT_TRUE(kernels.contains("null_add") && kernels.contains("null_mul") &&
-              kernels.contains("takes_local"));
+              kernels.contains("null_copy_image") && kernels.contains("takes_local"));
   const wire::opencl::KernelInfo& local = kernels["takes_local"];
   EXPECT_GT(local.work_group_size, 0u);
   EXPECT_GT(local.preferred_work_group_multiple, 0u);
@@ -38,6 +38,13 @@ TEST_P(BackendBattery, LoadsWhatTheCompilerMadeAndDescribesItsKernels) {
     EXPECT_EQ(local.args.items[1].address_qualifier, kLocal);
     EXPECT_EQ(kernels["null_add"].args.items[1].address_qualifier, kPrivate);
     EXPECT_EQ(kernels["null_add"].args.items[1].type_name.text, "uint");
+    constexpr std::uint32_t kReadOnly = 0x11A0, kWriteOnly = 0x11A1;
+    const auto& copy = kernels["null_copy_image"].args.items;
+    ASSERT_EQ(copy.size(), 3u);
+    EXPECT_EQ(copy[0].type_name.text, "image2d_t");
+    EXPECT_EQ(copy[0].access_qualifier, kReadOnly);
+    EXPECT_EQ(copy[1].access_qualifier, kWriteOnly);
+    EXPECT_EQ(copy[2].type_name.text, "sampler_t");
   }
 
   EXPECT_EQ(Try(wire::opencl::CreateKernel{{program}, {NewHandle()}, {"null_add"}}), 0);

@@ -182,9 +182,18 @@ class Chaos {
         if (sane) {
           for (auto& element : field) element %= 8;
         }
+      } else if constexpr (std::same_as<T, wire::opencl::ImageFormat>) {
+        if (sane) field = {wire::opencl::kOrderRgba, wire::opencl::kUnsignedInt8};
       }
     };
     M::ForEachField(message, [&](std::string_view, auto& field) { tame(field); });
+    if constexpr (requires { message.image, message.region, message.data; }) {
+      if (sane) {
+        message.data.size_bytes = 4 * message.region[0] * message.region[1] * message.region[2];
+        if constexpr (wire::internal::IsPayload<decltype(message.data)>::value)
+          payload.resize(message.data.size_bytes);
+      }
+    }
     ByteVector body(wire::EncodedSize(message));
     wire::Encode(message, body);
     if (random_.Below(50) == 0) body.resize(random_.Below(body.size() + 1));

@@ -21,7 +21,7 @@ struct Outgoing {
   ByteView body;
   ByteView payload;                // the bytes that it brings
   std::uint64_t room_bytes = 0;    // or the room for the bytes that it wants
-  std::uint64_t memory_bytes = 0;  // CreateBuffer: what the buffer needs
+  std::uint64_t memory_bytes = 0;  // CreateBuffer, CreateImage: what the object needs
 };
 
 // One thing that was reported.

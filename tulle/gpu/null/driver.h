@@ -1,12 +1,14 @@
 // A device that is only memory: the whole contract of gpu/api without a driver, a thread or a clock. Unit
 // tests, simulation and fuzzers run on it; it takes any bytes that decode, however absurd.
 //
-// Buffers are real. Programs are text: one that holds kernels ("kernel void name(...)") has exactly those,
-// with arguments as declared; any other text is a program in which every kernel exists and takes anything;
-// text with "#error" in it does not build. Kernels do nothing, but for these (64-bit global id i, only
-// elements that exist):
+// Buffers and images are real; samplers are names. Programs are text: one that holds kernels ("kernel void
+// name(...)") has exactly those, with arguments as declared; any other text is a program in which every
+// kernel exists and takes anything; text with "#error" in it does not build. Kernels do nothing, but for
+// these (64-bit global id i, only elements that exist):
 //   null_add(global uint* data, uint value)   data[i] += value
 //   null_mul(global uint* data, uint value)   data[i] *= value
+//   null_copy_image(read_only image2d_t source, write_only image2d_t target, ...)
+//                                             pixel (x, y) of the one to the other, in the same format
 // Written out in OpenCL C they mean the same to any other backend.
 #pragma once
 

@@ -8,9 +8,12 @@
 #include "tulle/base/random.h"
 #include "tulle/gpu/api/checks.h"
 #include "tulle/gpu/api/dispatch.h"
+#include "tulle/gpu/api/image_checks.h"
 #include "tulle/gpu/api/object_table.h"
 #include "tulle/gpu/api/outcome.h"
+#include "tulle/gpu/api/pixel.h"
 #include "tulle/gpu/null/null_device.h"
+#include "tulle/gpu/null/null_image.h"
 #include "tulle/gpu/null/null_program.h"
 
 namespace tulle::gpu::null {
@@ -24,9 +27,10 @@ namespace status = cl_status;
 
 constexpr std::int32_t kRunning = 1;  // of an event; OpenCL's final states are 0 and below
 
-// Outlives the buffer's handle while commands use it.
+// Outlives the handle of its buffer or image while commands use it.
 struct Memory : BufferShape {
-  std::shared_ptr<Memory> parent;  // of a sub-buffer
+  std::optional<ImageShape> image;
+  std::shared_ptr<Memory> parent;  // of a sub-buffer, or an image in a buffer
   Completions* completions = nullptr;
   std::uint64_t* used_bytes = nullptr;  // of the device
   std::unique_ptr<std::byte, decltype(&std::free)> own{nullptr, &std::free};
@@ -55,6 +59,9 @@ struct Buffer final : Object {
   static constexpr ObjectKind kKind = ObjectKind::kMemory;
   std::shared_ptr<Memory> memory;
 };
+struct Sampler final : Object {
+  static constexpr ObjectKind kKind = ObjectKind::kSampler;
+};
 struct Program final : Object {
   static constexpr ObjectKind kKind = ObjectKind::kProgram;
   NullProgram loaded;
@@ -63,6 +70,7 @@ struct Kernel final : Object {
   static constexpr ObjectKind kKind = ObjectKind::kKernel;
   struct Arg {
     Handle memory;
+    Handle sampler;
     ByteVector value;
   };
   std::shared_ptr<const NullKernel> kernel;
@@ -115,9 +123,10 @@ void CopyBox(const std::byte* source, const wire::opencl::Rect& from, std::byte*
              const wire::opencl::Rect& to, const wire::Vec3& region) {
   for (std::uint64_t slice = 0; slice < region[2]; ++slice) {
     for (std::uint64_t row = 0; row < region[1]; ++row) {
-      std::memcpy(destination + to.offset_bytes + slice * to.slice_pitch_bytes + row * to.row_pitch_bytes,
-                  source + from.offset_bytes + slice * from.slice_pitch_bytes + row * from.row_pitch_bytes,
-                  region[0]);
+      // Two images in one buffer may overlap.
+      std::memmove(destination + to.offset_bytes + slice * to.slice_pitch_bytes + row * to.row_pitch_bytes,
+                   source + from.offset_bytes + slice * from.slice_pitch_bytes + row * from.row_pitch_bytes,
+                   region[0]);
     }
   }
 }
@@ -185,6 +194,7 @@ class NullBackend final : public SteppedBackend {
       case ObjectKind::kContext: table_.Take<Context>(handle); break;
       case ObjectKind::kProgram: table_.Take<Program>(handle); break;
       case ObjectKind::kKernel: table_.Take<Kernel>(handle); break;
+      case ObjectKind::kSampler: table_.Take<Sampler>(handle); break;
       case ObjectKind::kNone: break;
     }
     ReportDone(completions_, command);
@@ -204,26 +214,61 @@ class NullBackend final : public SteppedBackend {
     if (table_.Find<Context>(message.context.handle) == nullptr)
       return Report(command, status::kInvalidContext);
     if (size == 0 || size > options_.max_allocation_bytes) return Report(command, status::kInvalidBufferSize);
-    if (!command.memory.empty() && command.memory.size() < size)
-      return Report(command, status::kInvalidValue);
-    if (size > options_.memory_bytes - used_bytes_)
-      return Report(command, status::kMemObjectAllocationFailure);
     auto memory = std::make_shared<Memory>();
-    memory->completions = &completions_;
-    memory->used_bytes = &used_bytes_;
-    memory->size_bytes = size;
-    used_bytes_ += size;
     memory->flags = message.flags;
     memory->root = message.buffer.handle;
-    memory->bytes = command.memory.data();
-    if (command.memory.empty()) {
-      memory->own.reset(static_cast<std::byte*>(std::calloc(size, 1)));
-      memory->bytes = memory->own.get();
-      if (memory->bytes == nullptr) return Report(command, status::kMemObjectAllocationFailure);
+    Report(command, InsertMemory(command, message.buffer.handle, size, std::move(memory)));
+  }
+
+  void Run(const wire::opencl::GetImageFormats& message, const Command& command) {
+    if (table_.Find<Context>(message.context.handle) == nullptr)
+      return ReportFailed(completions_, command, status::kInvalidContext);
+    if (injected_ != 0) return ReportFailed(completions_, command, injected_);
+    SendReply(completions_, command.opcode, command.sequence,
+              wire::opencl::GetImageFormatsReply{0, {ImageFormats()}});
+  }
+
+  void Run(const wire::opencl::CreateImage& message, const Command& command) {
+    if (table_.Find<Context>(message.context.handle) == nullptr)
+      return Report(command, status::kInvalidContext);
+    const auto buffer = FindMemory(message.buffer.handle);
+    ImageShape shape;
+    if (const std::int32_t result =
+            CheckCreateImage(message, buffer.get(), kImageLimits, options_.max_allocation_bytes, &shape);
+        result != 0) {
+      return Report(command, result);
     }
-    auto buffer = std::make_unique<Buffer>();
-    buffer->memory = std::move(memory);
-    Report(command, Insert(message.buffer.handle, std::move(buffer)));
+    if (std::ranges::count(ImageFormats(), message.format) == 0)
+      return Report(command, status::kImageFormatNotSupported);
+    auto memory = std::make_shared<Memory>();
+    memory->image = shape;
+    memory->parent = buffer;
+    const Handle handle = message.image.handle;
+    Report(command, buffer != nullptr
+                        ? InsertPart(handle, 0, std::move(memory))
+                        : InsertMemory(command, handle, wire::opencl::OwnBytes(message), std::move(memory)));
+  }
+
+  void Run(const wire::opencl::InitImage& message, const Command& command) {
+    const auto memory = FindImage(message.image.handle);
+    std::int32_t result = CheckInitImage(ShapeOf(memory), message);
+    if (result == 0) result = injected_;
+    if (result != 0) return ReportFailed(completions_, command, result);
+    const wire::Vec3 box = memory->image->BytesOf(message.region);
+    CopyBox(command.payload.data(), Packed(box), memory->bytes, memory->image->RectAt(message.origin), box);
+    completions_.PayloadDone(command.sequence);
+    ReportDone(completions_, command);
+  }
+
+  void Run(const wire::opencl::CreateSampler& message, const Command& command) {
+    if (table_.Find<Context>(message.context.handle) == nullptr)
+      return Report(command, status::kInvalidContext);
+    if (const std::int32_t result = CheckSampler(message); result != 0) return Report(command, result);
+    Report(command, Insert(message.sampler.handle, std::make_unique<Sampler>()));
+  }
+
+  void Run(const wire::opencl::SetSamplerArg& message, const Command& command) {
+    Report(command, SetArg(message));
   }
 
   void Run(const wire::opencl::InitBuffer& message, const Command& command) {
@@ -246,16 +291,11 @@ class NullBackend final : public SteppedBackend {
       return Report(command, status::kMisalignedSubBufferOffset);
     auto memory = std::make_shared<Memory>();
     memory->parent = parent;
-    memory->completions = &completions_;
-    memory->used_bytes = &used_bytes_;
     memory->size_bytes = message.size_bytes;
     memory->flags = message.flags;
     memory->root = message.parent.handle;
     memory->origin_bytes = message.offset_bytes;
-    memory->bytes = parent->bytes + message.offset_bytes;
-    auto buffer = std::make_unique<Buffer>();
-    buffer->memory = std::move(memory);
-    Report(command, Insert(message.buffer.handle, std::move(buffer)));
+    Report(command, InsertPart(message.buffer.handle, message.offset_bytes, std::move(memory)));
   }
 
   void Run(const wire::exec::LoadProgram& message, const Command& command) {
@@ -421,6 +461,97 @@ class NullBackend final : public SteppedBackend {
         });
   }
 
+  void Run(const wire::opencl::EnqueueReadImage& message, const Command& command) {
+    const auto memory = FindImage(message.image.handle);
+    Enqueue(
+        message, command, ReadAnswer(command, message.data.size_bytes),
+        [&] { return CheckReadImage(ShapeOf(memory), message, command.payload.size()); },
+        [&]() -> std::function<std::int32_t()> {
+          return [memory, out = command.payload.data(), rect = memory->image->RectAt(message.origin),
+                  box = memory->image->BytesOf(message.region)] {
+            CopyBox(memory->bytes, rect, out, Packed(box), box);
+            return 0;
+          };
+        });
+  }
+
+  void Run(const wire::opencl::EnqueueWriteImage& message, const Command& command) {
+    const auto memory = FindImage(message.image.handle);
+    Enqueue(
+        message, command, WriteAnswer(command), [&] { return CheckWriteImage(ShapeOf(memory), message); },
+        [&]() -> std::function<std::int32_t()> {
+          return [memory, in = command.payload.data(), rect = memory->image->RectAt(message.origin),
+                  box = memory->image->BytesOf(message.region)] {
+            CopyBox(in, Packed(box), memory->bytes, rect, box);
+            return 0;
+          };
+        });
+  }
+
+  void Run(const wire::opencl::EnqueueCopyImage& message, const Command& command) {
+    const auto source = FindImage(message.source.handle);
+    const auto destination = FindImage(message.destination.handle);
+    Enqueue(
+        message, command, {}, [&] { return CheckCopyImage(ShapeOf(source), ShapeOf(destination), message); },
+        [&]() -> std::function<std::int32_t()> {
+          return [source, destination, from = source->image->RectAt(message.source_origin),
+                  to = destination->image->RectAt(message.destination_origin),
+                  box = source->image->BytesOf(message.region)] {
+            CopyBox(source->bytes, from, destination->bytes, to, box);
+            return 0;
+          };
+        });
+  }
+
+  void Run(const wire::opencl::EnqueueFillImage& message, const Command& command) {
+    const auto memory = FindImage(message.image.handle);
+    Enqueue(
+        message, command, {}, [&] { return CheckFillImage(ShapeOf(memory), message); },
+        [&]() -> std::function<std::int32_t()> {
+          return [memory, pixel = MakePixel(memory->image->format, message.color.bytes).value_or(Pixel{}),
+                  rect = memory->image->RectAt(message.origin), region = message.region] {
+            const std::size_t pixel_bytes = memory->image->pixel_bytes;
+            for (std::uint64_t slice = 0; slice < region[2]; ++slice) {
+              for (std::uint64_t row = 0; row < region[1]; ++row) {
+                std::byte* out = memory->bytes + rect.offset_bytes + slice * rect.slice_pitch_bytes +
+                                 row * rect.row_pitch_bytes;
+                for (std::uint64_t i = 0; i < region[0]; ++i, out += pixel_bytes)
+                  std::memcpy(out, pixel.bytes.data(), pixel_bytes);
+              }
+            }
+            return 0;
+          };
+        });
+  }
+
+  void Run(const wire::opencl::EnqueueCopyImageToBuffer& message, const Command& command) {
+    const auto image = FindImage(message.image.handle);
+    const auto buffer = FindMemory(message.buffer.handle);
+    Enqueue(
+        message, command, {}, [&] { return CheckCopyImageToBuffer(ShapeOf(image), buffer.get(), message); },
+        [&]() -> std::function<std::int32_t()> {
+          return [image, buffer, rect = image->image->RectAt(message.origin),
+                  box = image->image->BytesOf(message.region), offset = message.offset_bytes] {
+            CopyBox(image->bytes, rect, buffer->bytes + offset, Packed(box), box);
+            return 0;
+          };
+        });
+  }
+
+  void Run(const wire::opencl::EnqueueCopyBufferToImage& message, const Command& command) {
+    const auto buffer = FindMemory(message.buffer.handle);
+    const auto image = FindImage(message.image.handle);
+    Enqueue(
+        message, command, {}, [&] { return CheckCopyBufferToImage(buffer.get(), ShapeOf(image), message); },
+        [&]() -> std::function<std::int32_t()> {
+          return [image, buffer, rect = image->image->RectAt(message.origin),
+                  box = image->image->BytesOf(message.region), offset = message.offset_bytes] {
+            CopyBox(buffer->bytes + offset, Packed(box), image->bytes, rect, box);
+            return 0;
+          };
+        });
+  }
+
   void Run(const wire::opencl::CreateUserEvent& message, const Command& command) {
     std::int32_t result =
         table_.Find<Context>(message.context.handle) == nullptr ? status::kInvalidContext : injected_;
@@ -469,9 +600,51 @@ class NullBackend final : public SteppedBackend {
     return table_.Insert(handle, object) ? 0 : status::kInvalidValue;
   }
 
-  std::shared_ptr<Memory> FindMemory(Handle handle) const {
+  // Gives a buffer or image fresh memory of its own, and a name.
+  std::int32_t InsertMemory(const Command& command, Handle handle, std::uint64_t size,
+                            std::shared_ptr<Memory> memory) {
+    memory->completions = &completions_;
+    memory->used_bytes = &used_bytes_;
+    if (!command.memory.empty() && command.memory.size() < size) return status::kInvalidValue;
+    if (size > options_.memory_bytes - used_bytes_) return status::kMemObjectAllocationFailure;
+    memory->size_bytes = size;
+    used_bytes_ += size;
+    memory->bytes = command.memory.data();
+    if (command.memory.empty()) {
+      memory->own.reset(static_cast<std::byte*>(std::calloc(size, 1)));
+      memory->bytes = memory->own.get();
+      if (memory->bytes == nullptr) return status::kMemObjectAllocationFailure;
+    }
+    auto buffer = std::make_unique<Buffer>();
+    buffer->memory = std::move(memory);
+    return Insert(handle, std::move(buffer));
+  }
+  // The same for one that lies in its parent's memory.
+  std::int32_t InsertPart(Handle handle, std::uint64_t offset_bytes, std::shared_ptr<Memory> memory) {
+    memory->completions = &completions_;
+    memory->used_bytes = &used_bytes_;
+    memory->bytes = memory->parent->bytes + offset_bytes;
+    auto buffer = std::make_unique<Buffer>();
+    buffer->memory = std::move(memory);
+    return Insert(handle, std::move(buffer));
+  }
+
+  std::shared_ptr<Memory> FindAny(Handle handle) const {
     const Buffer* const buffer = table_.Find<Buffer>(handle);
     return buffer == nullptr ? nullptr : buffer->memory;
+  }
+  // Null also for an image.
+  std::shared_ptr<Memory> FindMemory(Handle handle) const {
+    auto memory = FindAny(handle);
+    return memory != nullptr && memory->image.has_value() ? nullptr : memory;
+  }
+  // Null also for a buffer.
+  std::shared_ptr<Memory> FindImage(Handle handle) const {
+    auto memory = FindAny(handle);
+    return memory != nullptr && memory->image.has_value() ? memory : nullptr;
+  }
+  static const ImageShape* ShapeOf(const std::shared_ptr<Memory>& memory) {
+    return memory == nullptr ? nullptr : &*memory->image;
   }
 
   std::int32_t SetArg(const wire::opencl::SetKernelArg& message) {
@@ -480,15 +653,23 @@ class NullBackend final : public SteppedBackend {
     const NullKernel& known = *kernel->kernel;
     if (message.index >= (known.takes_anything ? wire::kMaxKernelArgs : known.args.size()))
       return status::kInvalidArgIndex;
-    if (!known.takes_anything && known.args[message.index].kind != message.kind.value)
+    if (!known.takes_anything &&
+        (known.args[message.index].is_sampler || known.args[message.index].kind != message.kind.value)) {
       return status::kInvalidArgValue;
+    }
     Kernel::Arg arg;
     switch (message.kind.value) {
-      case ArgKind::kMemory:
-        if (!message.memory.handle.null() && FindMemory(message.memory.handle) == nullptr)
-          return status::kInvalidMemObject;
+      case ArgKind::kMemory: {
+        const auto memory = FindAny(message.memory.handle);
+        if (!message.memory.handle.null() && memory == nullptr) return status::kInvalidMemObject;
+        if (!known.takes_anything) {
+          std::optional<wire::opencl::ImageType> given;
+          if (memory != nullptr && memory->image.has_value()) given = memory->image->type;
+          if (given != known.args[message.index].image) return status::kInvalidArgValue;
+        }
         arg.memory = message.memory.handle;
         break;
+      }
       case ArgKind::kLocal:
         if (message.local_bytes == 0 || message.local_bytes > kLocalMemoryBytes)
           return status::kInvalidArgSize;
@@ -509,6 +690,19 @@ class NullBackend final : public SteppedBackend {
     return 0;
   }
 
+  std::int32_t SetArg(const wire::opencl::SetSamplerArg& message) {
+    Kernel* const kernel = table_.Find<Kernel>(message.kernel.handle);
+    if (kernel == nullptr) return status::kInvalidKernel;
+    const NullKernel& known = *kernel->kernel;
+    if (message.index >= (known.takes_anything ? wire::kMaxKernelArgs : known.args.size()))
+      return status::kInvalidArgIndex;
+    if (!known.takes_anything && !known.args[message.index].is_sampler) return status::kInvalidArgValue;
+    if (table_.Find<Sampler>(message.sampler.handle) == nullptr) return status::kInvalidSampler;
+    if (injected_ != 0) return injected_;
+    kernel->args[message.index] = {.sampler = message.sampler.handle};
+    return 0;
+  }
+
   std::int32_t CheckKernel(const wire::opencl::EnqueueKernel& message, const Kernel* kernel) const {
     if (kernel == nullptr) return status::kInvalidKernel;
     if (const std::int32_t result = CheckRange(message); result != 0) return result;
@@ -523,7 +717,9 @@ class NullBackend final : public SteppedBackend {
     }
     if (kernel->args.size() < kernel->kernel->args.size()) return status::kInvalidKernelArgs;
     for (const auto& [index, arg] : kernel->args) {
-      if (!arg.memory.null() && FindMemory(arg.memory) == nullptr) return status::kInvalidKernelArgs;
+      if (!arg.memory.null() && FindAny(arg.memory) == nullptr) return status::kInvalidKernelArgs;
+      if (!arg.sampler.null() && table_.Find<Sampler>(arg.sampler) == nullptr)
+        return status::kInvalidKernelArgs;
     }
     return 0;
   }
@@ -533,8 +729,9 @@ class NullBackend final : public SteppedBackend {
                                            const Kernel& kernel) const {
     std::vector<std::shared_ptr<Memory>> used;  // as a driver would: they live until the command has run
     for (const auto& [index, arg] : kernel.args) {
-      if (!arg.memory.null()) used.push_back(FindMemory(arg.memory));
+      if (!arg.memory.null()) used.push_back(FindAny(arg.memory));
     }
+    if (kernel.kernel->name == "null_copy_image") return CopyImageBody(message, kernel);
     const BuiltIn op = FindBuiltIn(kernel.kernel->name);
     const auto data = kernel.args.find(0);
     const auto value = kernel.args.find(1);
@@ -553,6 +750,30 @@ class NullBackend final : public SteppedBackend {
         element = op(element, operand);
         std::memcpy(memory->bytes + i * sizeof element, &element, sizeof element);
       }
+      return 0;
+    };
+  }
+
+  // Global id (x, y) copies that pixel, where both images have it, and the same format.
+  std::function<std::int32_t()> CopyImageBody(const wire::opencl::EnqueueKernel& message,
+                                              const Kernel& kernel) const {
+    const auto image = [&](std::uint32_t index) {
+      const auto arg = kernel.args.find(index);
+      return arg == kernel.args.end() ? nullptr : FindImage(arg->second.memory);
+    };
+    return [source = image(0), destination = image(1), origin = message.global_offset,
+            size = message.global_size] {
+      if (source == nullptr || destination == nullptr || source->image->format != destination->image->format)
+        return 0;
+      wire::Vec3 region = {1, 1, 1};
+      for (std::size_t i = 0; i < 2; ++i) {
+        const std::uint64_t most = std::min(source->image->extents[i], destination->image->extents[i]);
+        if (origin[i] >= most || size[i] == 0) return 0;
+        region[i] = std::min(size[i], most - origin[i]);
+      }
+      const wire::Vec3 at = {origin[0], origin[1], 0};
+      CopyBox(source->bytes, source->image->RectAt(at), destination->bytes, destination->image->RectAt(at),
+              source->image->BytesOf(region));
       return 0;
     };
   }

@@ -17,6 +17,10 @@ constexpr std::string_view kMagic = "tulle-null-binary\n";
 constexpr std::uint32_t kGlobal = 0x119B;
 constexpr std::uint32_t kLocal = 0x119C;
 constexpr std::uint32_t kPrivate = 0x119E;
+// And the access qualifiers of cl_kernel_arg_access_qualifier.
+constexpr std::uint32_t kReadOnly = 0x11A0;
+constexpr std::uint32_t kWriteOnly = 0x11A1;
+constexpr std::uint32_t kReadWrite = 0x11A2;
 constexpr std::uint32_t kAccessNone = 0x11A3;
 
 bool IsWord(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; }
@@ -40,16 +44,27 @@ std::vector<std::string_view> Tokens(std::string_view text) {
 
 NullKernel::Arg ParseArg(std::span<const std::string_view> tokens) {
   NullKernel::Arg arg;
+  std::uint32_t access = kReadOnly;
   for (std::string_view token : tokens) {
     if (token == "global" || token == "__global" || token == "constant" || token == "__constant") {
       arg.kind = ArgKind::kMemory;
     } else if (token == "local" || token == "__local") {
       arg.kind = ArgKind::kLocal;
+    } else if (token == "read_only" || token == "__read_only") {
+      access = kReadOnly;
+    } else if (token == "write_only" || token == "__write_only") {
+      access = kWriteOnly;
+    } else if (token == "read_write" || token == "__read_write") {
+      access = kReadWrite;
     } else if (token != "const" && token != "restrict" && token != "volatile") {
       if (!arg.name.empty()) arg.type_name += arg.name;
       arg.name = token;
     }
   }
+  arg.image = wire::opencl::ImageTypeNamed(arg.type_name);
+  if (arg.image.has_value()) arg.kind = ArgKind::kMemory;
+  arg.access_qualifier = arg.image.has_value() ? access : kAccessNone;
+  arg.is_sampler = arg.type_name == "sampler_t";
   if (arg.name.size() > wire::kMaxNameBytes) arg.name.resize(wire::kMaxNameBytes);
   if (arg.type_name.size() > wire::kMaxTypeNameBytes) arg.type_name.resize(wire::kMaxTypeNameBytes);
   return arg;
@@ -156,7 +171,7 @@ ByteVector EncodeReply(const NullProgram& program) {
       arg_info.address_qualifier = arg.kind == ArgKind::kMemory  ? kGlobal
                                    : arg.kind == ArgKind::kLocal ? kLocal
                                                                  : kPrivate;
-      arg_info.access_qualifier = kAccessNone;
+      arg_info.access_qualifier = arg.access_qualifier;
       arg_info.type_name.text = arg.type_name;
       arg_info.name.text = arg.name;
     }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,9 @@ namespace tulle::gpu::null {
 struct NullKernel {
   struct Arg {
     wire::opencl::ArgKind kind = wire::opencl::ArgKind::kValue;
+    std::optional<wire::opencl::ImageType> image;  // of kMemory: none is a buffer
+    std::uint32_t access_qualifier = 0;            // of an image
+    bool is_sampler = false;
     std::string type_name;
     std::string name;
   };

@@ -40,6 +40,7 @@ using OwnedMemory = Owned<cl_mem, clReleaseMemObject>;
 using OwnedProgram = Owned<cl_program, clReleaseProgram>;
 using OwnedKernel = Owned<cl_kernel, clReleaseKernel>;
 using OwnedEvent = Owned<cl_event, clReleaseEvent>;
+using OwnedSampler = Owned<cl_sampler, clReleaseSampler>;
 
 struct NativeDevice {
   cl_platform_id platform = nullptr;

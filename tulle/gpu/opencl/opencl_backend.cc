@@ -3,14 +3,18 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <vector>
 
 #include "tulle/gpu/api/checks.h"
 #include "tulle/gpu/api/dispatch.h"
+#include "tulle/gpu/api/image_checks.h"
 #include "tulle/gpu/api/object_table.h"
 #include "tulle/gpu/api/outcome.h"
+#include "tulle/gpu/api/pixel.h"
 #include "tulle/gpu/opencl/device_infos.h"
+#include "tulle/gpu/opencl/images.h"
 #include "tulle/gpu/opencl/program.h"
 #include "tulle/gpu/opencl/reporter.h"
 
@@ -29,6 +33,9 @@ struct NativeContext {
   OwnedQueue service;
   OwnedEvent settled;               // the last command on `service`
   std::uint64_t settled_count = 0;  // commands so far
+  // One for each combination of properties that was asked for: drivers (PoCL 3.1) read a sampler when the
+  // kernel runs, which may be after the program's was released.
+  std::map<std::array<std::uint32_t, 3>, OwnedSampler> samplers;
 };
 
 struct Object {
@@ -40,7 +47,8 @@ struct Context final : Object {
   std::shared_ptr<NativeContext> native = std::make_shared<NativeContext>();
 };
 
-// Lives from clCreateBuffer until the driver has deleted the buffer, which is when no command uses it.
+// Lives from the creation of a buffer or image until the driver has deleted it, which is when no command uses
+// it.
 struct BufferMemory {
   std::shared_ptr<Reporter> reporter;
   void* mapping = nullptr;  // ours; null: lent with the command, or the device's
@@ -54,15 +62,35 @@ struct BufferMemory {
   static void CL_CALLBACK OnDeleted(cl_mem, void* memory) { delete static_cast<BufferMemory*>(memory); }
 };
 
+// A buffer, or an image: then the size and flags of the buffer's shape say nothing.
 struct Buffer final : Object, BufferShape {
   static constexpr ObjectKind kKind = ObjectKind::kMemory;
   std::shared_ptr<NativeContext> context;
+  std::optional<ImageShape> image;
   OwnedMemory native;
-  OwnedMemory parent;              // of a sub-buffer
-  BufferMemory* memory = nullptr;  // valid as long as `native` is ours; null: of a sub-buffer
+  OwnedMemory parent;              // of a sub-buffer, or an image in a buffer
+  BufferMemory* memory = nullptr;  // valid as long as `native` is ours; null: it lies in its parent's
   MutableByteView bytes;           // the contents, where this process can reach them
 
   cl_mem root_native() const { return parent ? parent.get() : native.get(); }
+};
+
+const ImageShape* ShapeOf(const Buffer* image) { return image == nullptr ? nullptr : &*image->image; }
+
+// The buffer that the pixels of a 1D buffer image are, or null. Its transfers are transfers of that: PoCL
+// (3.1) crashes filling such an image and copying from it to a buffer, and copies it to no image.
+cl_mem LinearBuffer(const Buffer& image) {
+  return image.image->type == wire::opencl::ImageType::k1DBuffer ? image.parent.get() : nullptr;
+}
+// Where in it a region begins.
+std::uint64_t LinearOffset(const Buffer& image, const wire::Vec3& origin) {
+  return origin[0] * image.image->pixel_bytes;
+}
+
+struct Sampler final : Object {
+  static constexpr ObjectKind kKind = ObjectKind::kSampler;
+  std::shared_ptr<NativeContext> context;
+  cl_sampler native = nullptr;  // the context's
 };
 
 struct Program final : Object {
@@ -74,7 +102,8 @@ struct Program final : Object {
 struct Kernel final : Object {
   static constexpr ObjectKind kKind = ObjectKind::kKernel;
   struct Arg {
-    Handle memory;  // null: no buffer
+    Handle memory;  // null: no buffer or image
+    Handle sampler;
     std::uint64_t local_bytes = 0;
   };
   std::shared_ptr<NativeContext> context;
@@ -142,6 +171,7 @@ class OpenClBackend final : public Backend {
         reporter_(std::make_shared<Reporter>(completions)),
         max_allocation_bytes_(
             DeviceValue<cl_ulong>(device.device, CL_DEVICE_MAX_MEM_ALLOC_SIZE, ~cl_ulong{0})),
+        image_limits_(LimitsOf(device.device)),
         local_memory_bytes_(DeviceValue<cl_ulong>(device.device, CL_DEVICE_LOCAL_MEM_SIZE, ~cl_ulong{0})) {}
 
   ~OpenClBackend() override {
@@ -175,6 +205,11 @@ class OpenClBackend final : public Backend {
   void Run(const wire::opencl::CreateBuffer& message, const Command& command);
   void Run(const wire::opencl::InitBuffer& message, const Command& command);
   void Run(const wire::opencl::CreateSubBuffer& message, const Command& command);
+  void Run(const wire::opencl::GetImageFormats& message, const Command& command);
+  void Run(const wire::opencl::CreateImage& message, const Command& command);
+  void Run(const wire::opencl::InitImage& message, const Command& command);
+  void Run(const wire::opencl::CreateSampler& message, const Command& command);
+  void Run(const wire::opencl::SetSamplerArg& message, const Command& command);
   void Run(const wire::exec::LoadProgram& message, const Command& command);
   void Run(const wire::opencl::CreateKernel& message, const Command& command);
   void Run(const wire::opencl::SetKernelArg& message, const Command& command);
@@ -190,6 +225,12 @@ class OpenClBackend final : public Backend {
   void Run(const wire::opencl::EnqueueReadRect& message, const Command& command);
   void Run(const wire::opencl::EnqueueWriteRect& message, const Command& command);
   void Run(const wire::opencl::EnqueueCopyRect& message, const Command& command);
+  void Run(const wire::opencl::EnqueueReadImage& message, const Command& command);
+  void Run(const wire::opencl::EnqueueWriteImage& message, const Command& command);
+  void Run(const wire::opencl::EnqueueCopyImage& message, const Command& command);
+  void Run(const wire::opencl::EnqueueFillImage& message, const Command& command);
+  void Run(const wire::opencl::EnqueueCopyImageToBuffer& message, const Command& command);
+  void Run(const wire::opencl::EnqueueCopyBufferToImage& message, const Command& command);
   void Run(const wire::opencl::CreateUserEvent& message, const Command& command);
   void Run(const wire::opencl::SetUserEventStatus& message, const Command& command);
 
@@ -374,9 +415,25 @@ class OpenClBackend final : public Backend {
     }
   }
 
-  std::int32_t CreateNativeBuffer(const Command& command, Buffer& buffer);
-  std::int32_t EnqueueService(const Buffer& buffer, std::uint64_t offset, const Command* data);
+  // Null also for an image, ...
+  const Buffer* FindBuffer(Handle handle) const {
+    const Buffer* const buffer = table_.Find<Buffer>(handle);
+    return buffer != nullptr && buffer->image.has_value() ? nullptr : buffer;
+  }
+  // ... or a buffer.
+  const Buffer* FindImage(Handle handle) const {
+    const Buffer* const image = table_.Find<Buffer>(handle);
+    return image != nullptr && image->image.has_value() ? image : nullptr;
+  }
+
+  template <typename Create, typename Clear>
+  std::int32_t CreateNative(const Command& command, std::uint64_t size, std::uint64_t flags, Buffer& buffer,
+                            const Create& create, const Clear& clear);
+  template <typename Start>
+  std::int32_t EnqueueService(NativeContext& context, const Command* data, const Start& start);
+  std::int32_t CheckArg(const KernelDescription::Arg& arg, const Kernel& kernel, const Buffer* memory) const;
   std::int32_t SetArg(const wire::opencl::SetKernelArg& message);
+  std::int32_t SetArg(const wire::opencl::SetSamplerArg& message);
   bool DestroyBuffer(Handle handle, const Command& command);
   void DestroyQueue(Handle handle);
   std::int32_t CheckKernel(const wire::opencl::EnqueueKernel& message, Kernel** kernel) const;
@@ -385,6 +442,7 @@ class OpenClBackend final : public Backend {
   Completions& completions_;
   const std::shared_ptr<Reporter> reporter_;
   const std::uint64_t max_allocation_bytes_;
+  const wire::opencl::ImageLimits image_limits_;
   const std::uint64_t local_memory_bytes_;
   wire::Arena arena_;
   QueueProgress service_progress_;
@@ -411,6 +469,7 @@ void OpenClBackend::Run(const wire::DestroyObject& message, const Command& comma
     case ObjectKind::kContext: table_.Take<Context>(handle); break;
     case ObjectKind::kProgram: table_.Take<Program>(handle); break;
     case ObjectKind::kKernel: table_.Take<Kernel>(handle); break;
+    case ObjectKind::kSampler: table_.Take<Sampler>(handle); break;
     case ObjectKind::kNone: break;
   }
   ReportDone(completions_, command);
@@ -467,38 +526,53 @@ void OpenClBackend::Run(const wire::opencl::CreateBuffer& message, const Command
     buffer->size_bytes = message.size_bytes;
     buffer->flags = message.flags;
     buffer->root = message.buffer.handle;
-    status = CreateNativeBuffer(command, *buffer);
+    status = CreateNative(
+        command, message.size_bytes, message.flags.bits, *buffer,
+        [&](cl_mem_flags flags, void* bytes, cl_int* error) {
+          return clCreateBuffer(context->native->context.get(), flags, message.size_bytes, bytes, error);
+        },
+        [&](cl_command_queue queue, cl_mem native, cl_event* event) {
+          constexpr cl_uchar kZero = 0;
+          return clEnqueueFillBuffer(queue, native, &kZero, sizeof kZero, 0, message.size_bytes, 0, nullptr,
+                                     event);
+        });
     if (status == CL_SUCCESS) table_.Insert(message.buffer.handle, buffer);
   }
   Report(command, status);
 }
 
-std::int32_t OpenClBackend::CreateNativeBuffer(const Command& command, Buffer& buffer) {
+// Makes buffer.native, of `size` bytes that read as zero: `create(flags, bytes or null, &status)` is the
+// native call, `clear(queue, native, &event)` enqueues what fills it where this process cannot reach its
+// memory.
+template <typename Create, typename Clear>
+std::int32_t OpenClBackend::CreateNative(const Command& command, std::uint64_t size, std::uint64_t flag_bits,
+                                         Buffer& buffer, const Create& create, const Clear& clear) {
   auto memory = std::make_unique<BufferMemory>();
   memory->reporter = reporter_;
   // What the host may do is checked here; a driver would refuse our own filling, too.
-  cl_mem_flags flags = buffer.flags.bits & kDeviceAccess;
+  cl_mem_flags flags = flag_bits & kDeviceAccess;
   if (device_.host_memory) {
     flags |= CL_MEM_USE_HOST_PTR;
     if (!command.memory.empty()) {
-      buffer.bytes = command.memory.first(buffer.size_bytes);
+      buffer.bytes = command.memory.first(size);
     } else {
-      memory->mapping_bytes = buffer.size_bytes;
+      memory->mapping_bytes = size;
       memory->mapping =
           ::mmap(nullptr, memory->mapping_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (memory->mapping == MAP_FAILED) {
         memory->mapping = nullptr;
         return CL_MEM_OBJECT_ALLOCATION_FAILURE;
       }
-      buffer.bytes = {static_cast<std::byte*>(memory->mapping), buffer.size_bytes};
+      buffer.bytes = {static_cast<std::byte*>(memory->mapping), size};
     }
   }
   cl_int status = CL_SUCCESS;
-  buffer.native.reset(
-      clCreateBuffer(buffer.context->context.get(), flags, buffer.size_bytes, buffer.bytes.data(), &status));
+  buffer.native.reset(create(flags, buffer.bytes.data(), &status));
   if (status != CL_SUCCESS) return status;
   if (!device_.host_memory) {
-    status = EnqueueService(buffer, 0, nullptr);
+    status = EnqueueService(*buffer.context, nullptr, [&](cl_command_queue queue, cl_event* event) {
+      return clear(queue, buffer.native.get(), event);
+    });
     if (status != CL_SUCCESS) return status;
   }
   status = clSetMemObjectDestructorCallback(buffer.native.get(), &BufferMemory::OnDeleted, memory.get());
@@ -510,20 +584,12 @@ std::int32_t OpenClBackend::CreateNativeBuffer(const Command& command, Buffer& b
   return CL_SUCCESS;
 }
 
-// On the context's service queue: writes the command's payload at `offset`, or, without a command, fills the
-// whole buffer with zeros.
-std::int32_t OpenClBackend::EnqueueService(const Buffer& buffer, std::uint64_t offset, const Command* data) {
-  NativeContext& context = *buffer.context;
+// Something on the context's service queue, by `start(queue, &event)`; it uses the payload of `data`, if not
+// null.
+template <typename Start>
+std::int32_t OpenClBackend::EnqueueService(NativeContext& context, const Command* data, const Start& start) {
   cl_event native = nullptr;
-  cl_int status = CL_SUCCESS;
-  if (data == nullptr) {
-    constexpr cl_uchar kZero = 0;
-    status = clEnqueueFillBuffer(context.service.get(), buffer.native.get(), &kZero, sizeof kZero, 0,
-                                 buffer.size_bytes, 0, nullptr, &native);
-  } else {
-    status = clEnqueueWriteBuffer(context.service.get(), buffer.native.get(), CL_FALSE, offset,
-                                  data->payload.size(), data->payload.data(), 0, nullptr, &native);
-  }
+  const cl_int status = start(context.service.get(), &native);
   if (status != CL_SUCCESS) return status;
   clRetainEvent(native);
   context.settled.reset(native);
@@ -541,11 +607,14 @@ std::int32_t OpenClBackend::EnqueueService(const Buffer& buffer, std::uint64_t o
 }
 
 void OpenClBackend::Run(const wire::opencl::InitBuffer& message, const Command& command) {
-  const Buffer* const buffer = table_.Find<Buffer>(message.buffer.handle);
+  const Buffer* const buffer = FindBuffer(message.buffer.handle);
   std::int32_t status = CheckInit(buffer, message);
   if (status == CL_SUCCESS && !command.payload.empty()) {
     if (buffer->bytes.empty()) {
-      status = EnqueueService(*buffer, message.offset_bytes, &command);
+      status = EnqueueService(*buffer->context, &command, [&](cl_command_queue queue, cl_event* event) {
+        return clEnqueueWriteBuffer(queue, buffer->native.get(), CL_FALSE, message.offset_bytes,
+                                    command.payload.size(), command.payload.data(), 0, nullptr, event);
+      });
     } else {
       std::memcpy(buffer->bytes.data() + message.offset_bytes, command.payload.data(),
                   command.payload.size());
@@ -556,7 +625,7 @@ void OpenClBackend::Run(const wire::opencl::InitBuffer& message, const Command& 
 }
 
 void OpenClBackend::Run(const wire::opencl::CreateSubBuffer& message, const Command& command) {
-  const Buffer* const parent = table_.Find<Buffer>(message.parent.handle);
+  const Buffer* const parent = FindBuffer(message.parent.handle);
   std::int32_t status = CheckSubBuffer(parent, message);
   if (status == CL_SUCCESS && !table_.IsFree(message.buffer.handle)) status = CL_INVALID_VALUE;
   if (status != CL_SUCCESS) return Report(command, status);
@@ -575,6 +644,108 @@ void OpenClBackend::Run(const wire::opencl::CreateSubBuffer& message, const Comm
     buffer->parent.reset(parent->native.get());
     table_.Insert(message.buffer.handle, buffer);
   }
+  Report(command, status);
+}
+
+void OpenClBackend::Run(const wire::opencl::GetImageFormats& message, const Command& command) {
+  const Context* const context = table_.Find<Context>(message.context.handle);
+  if (context == nullptr) return ReportFailed(completions_, command, CL_INVALID_CONTEXT);
+  std::vector<wire::opencl::ImageFormat> formats;
+  const std::int32_t status =
+      SupportedFormats(context->native->context.get(), message.access.value, message.type.value, &formats);
+  if (status != CL_SUCCESS) return ReportFailed(completions_, command, status);
+  SendReply(completions_, command.opcode, command.sequence,
+            wire::opencl::GetImageFormatsReply{CL_SUCCESS, {formats}});
+}
+
+void OpenClBackend::Run(const wire::opencl::CreateImage& message, const Command& command) {
+  const Context* const context = table_.Find<Context>(message.context.handle);
+  if (context == nullptr) return ReportFailed(completions_, command, CL_INVALID_CONTEXT);
+  const Buffer* const buffer = FindBuffer(message.buffer.handle);
+  ImageShape shape;
+  std::int32_t status = CheckCreateImage(message, buffer, image_limits_, max_allocation_bytes_, &shape);
+  if (status == CL_SUCCESS && buffer != nullptr && buffer->context != context->native) {
+    status = CL_INVALID_CONTEXT;
+  }
+  const std::uint64_t size = wire::opencl::OwnBytes(message);
+  if (status == CL_SUCCESS &&
+      (!table_.IsFree(message.image.handle) || (!command.memory.empty() && command.memory.size() < size))) {
+    status = CL_INVALID_VALUE;
+  }
+  if (status != CL_SUCCESS) return Report(command, status);
+
+  auto image = std::make_unique<Buffer>();
+  image->context = context->native;
+  image->image = shape;
+  const NativeImage native(message, buffer == nullptr ? nullptr : buffer->native.get());
+  if (buffer != nullptr) {
+    clRetainMemObject(buffer->native.get());
+    image->parent.reset(buffer->native.get());
+    image->native.reset(
+        native.Create(context->native->context.get(), message.flags.bits & kDeviceAccess, nullptr, &status));
+  } else {
+    // Where kernels run in this process, the driver takes an image's pixels as they lie in the memory that is
+    // lent. Elsewhere it places them as its hardware likes, and what it needs for that beyond the packed
+    // pixels nobody is charged for.
+    status = CreateNative(
+        command, size, message.flags.bits, *image,
+        [&](cl_mem_flags flags, void* bytes, cl_int* error) {
+          return native.Create(context->native->context.get(), flags, bytes, error);
+        },
+        [&](cl_command_queue queue, cl_mem memory, cl_event* event) {
+          constexpr cl_uint4 kZero = {};
+          constexpr wire::Vec3 kOrigin = {};
+          return clEnqueueFillImage(queue, memory, &kZero, kOrigin.data(), message.extents.data(), 0, nullptr,
+                                    event);
+        });
+  }
+  if (status == CL_SUCCESS) table_.Insert(message.image.handle, image);
+  Report(command, status);
+}
+
+void OpenClBackend::Run(const wire::opencl::InitImage& message, const Command& command) {
+  const Buffer* const image = FindImage(message.image.handle);
+  std::int32_t status = CheckInitImage(ShapeOf(image), message);
+  if (status != CL_SUCCESS) return Report(command, status);
+  if (image->bytes.empty()) {
+    status = EnqueueService(*image->context, &command, [&](cl_command_queue queue, cl_event* event) {
+      return clEnqueueWriteImage(queue, image->native.get(), CL_FALSE, message.origin.data(),
+                                 message.region.data(), 0, 0, command.payload.data(), 0, nullptr, event);
+    });
+  } else {
+    const wire::Vec3 box = image->image->BytesOf(message.region);
+    const wire::opencl::Rect rect = image->image->RectAt(message.origin);
+    const std::byte* packed = command.payload.data();
+    for (std::uint64_t slice = 0; slice < box[2]; ++slice) {
+      for (std::uint64_t row = 0; row < box[1]; ++row, packed += box[0]) {
+        std::memcpy(image->bytes.data() + rect.offset_bytes + slice * rect.slice_pitch_bytes +
+                        row * rect.row_pitch_bytes,
+                    packed, box[0]);
+      }
+    }
+    completions_.PayloadDone(command.sequence);
+  }
+  Report(command, status);
+}
+
+void OpenClBackend::Run(const wire::opencl::CreateSampler& message, const Command& command) {
+  const Context* const context = table_.Find<Context>(message.context.handle);
+  if (context == nullptr) return ReportFailed(completions_, command, CL_INVALID_CONTEXT);
+  std::int32_t status = CheckSampler(message);
+  if (status != CL_SUCCESS) return Report(command, status);
+  auto sampler = std::make_unique<Sampler>();
+  sampler->context = context->native;
+  const std::array<std::uint32_t, 3> properties = {
+      message.normalized,
+      wire::opencl::kAddressingBase + static_cast<cl_addressing_mode>(message.addressing.value),
+      wire::opencl::kFilterBase + static_cast<cl_filter_mode>(message.filter.value)};
+  OwnedSampler& native = context->native->samplers[properties];
+  if (!native) {
+    native.reset(clCreateSampler(context->native->context.get(), properties[0], properties[1], properties[2],
+                                 &status));
+  }
+  sampler->native = native.get();
+  if (status == CL_SUCCESS && !table_.Insert(message.sampler.handle, sampler)) status = CL_INVALID_VALUE;
   Report(command, status);
 }
 
@@ -614,12 +785,33 @@ void OpenClBackend::Run(const wire::opencl::SetKernelArg& message, const Command
   Report(command, SetArg(message));
 }
 
+void OpenClBackend::Run(const wire::opencl::SetSamplerArg& message, const Command& command) {
+  Report(command, SetArg(message));
+}
+
+// Whether a buffer or image is what the argument takes. Drivers do not look, and would read the one as the
+// other.
+std::int32_t OpenClBackend::CheckArg(const KernelDescription::Arg& arg, const Kernel& kernel,
+                                     const Buffer* memory) const {
+  if (memory == nullptr || memory->context != kernel.context) return CL_INVALID_MEM_OBJECT;
+  switch (arg.shape) {
+    case ArgShape::kUnknown: return CL_SUCCESS;
+    case ArgShape::kMemory: return memory->image.has_value() ? CL_INVALID_ARG_VALUE : CL_SUCCESS;
+    case ArgShape::kImage:
+      return memory->image.has_value() && arg.image.value_or(memory->image->type) == memory->image->type
+                 ? CL_SUCCESS
+                 : CL_INVALID_ARG_VALUE;
+    default: return CL_INVALID_ARG_VALUE;
+  }
+}
+
 std::int32_t OpenClBackend::SetArg(const wire::opencl::SetKernelArg& message) {
   using wire::opencl::ArgKind;
   Kernel* const kernel = table_.Find<Kernel>(message.kernel.handle);
   if (kernel == nullptr) return CL_INVALID_KERNEL;
   if (message.index >= kernel->args.size()) return CL_INVALID_ARG_INDEX;
-  const ArgShape shape = kernel->description->args[message.index].shape;
+  const KernelDescription::Arg& described = kernel->description->args[message.index];
+  const ArgShape shape = described.shape;
   const auto fits = [shape](ArgShape wanted) { return shape == wanted || shape == ArgShape::kUnknown; };
   Kernel::Arg arg;
   cl_int status = CL_SUCCESS;
@@ -632,12 +824,15 @@ std::int32_t OpenClBackend::SetArg(const wire::opencl::SetKernelArg& message) {
                               message.value.bytes.data());
       break;
     case ArgKind::kMemory: {
-      if (!fits(ArgShape::kMemory)) return CL_INVALID_ARG_VALUE;
+      if (!fits(ArgShape::kMemory) && shape != ArgShape::kImage) return CL_INVALID_ARG_VALUE;
       cl_mem native = nullptr;
-      if (!message.memory.handle.null()) {
-        const Buffer* const buffer = table_.Find<Buffer>(message.memory.handle);
-        if (buffer == nullptr || buffer->context != kernel->context) return CL_INVALID_MEM_OBJECT;
-        native = buffer->native.get();
+      if (message.memory.handle.null()) {
+        if (shape == ArgShape::kImage) return CL_INVALID_ARG_VALUE;  // there is no null image
+      } else {
+        const Buffer* const memory = table_.Find<Buffer>(message.memory.handle);
+        if (const std::int32_t wrong = CheckArg(described, *kernel, memory); wrong != CL_SUCCESS)
+          return wrong;
+        native = memory->native.get();
         arg.memory = message.memory.handle;
       }
       status = clSetKernelArg(kernel->native.get(), message.index, sizeof native,
@@ -655,6 +850,22 @@ std::int32_t OpenClBackend::SetArg(const wire::opencl::SetKernelArg& message) {
   if (status != CL_SUCCESS) return status;
   kernel->local_bytes += arg.local_bytes - kernel->args[message.index].local_bytes;
   kernel->args[message.index] = arg;
+  return CL_SUCCESS;
+}
+
+std::int32_t OpenClBackend::SetArg(const wire::opencl::SetSamplerArg& message) {
+  Kernel* const kernel = table_.Find<Kernel>(message.kernel.handle);
+  if (kernel == nullptr) return CL_INVALID_KERNEL;
+  if (message.index >= kernel->args.size()) return CL_INVALID_ARG_INDEX;
+  const ArgShape shape = kernel->description->args[message.index].shape;
+  if (shape != ArgShape::kSampler && shape != ArgShape::kUnknown) return CL_INVALID_ARG_VALUE;
+  const Sampler* const sampler = table_.Find<Sampler>(message.sampler.handle);
+  if (sampler == nullptr || sampler->context != kernel->context) return CL_INVALID_SAMPLER;
+  const cl_sampler native = sampler->native;
+  const cl_int status = clSetKernelArg(kernel->native.get(), message.index, sizeof native, &native);
+  if (status != CL_SUCCESS) return status;
+  kernel->local_bytes -= kernel->args[message.index].local_bytes;
+  kernel->args[message.index] = {.sampler = message.sampler.handle};
   return CL_SUCCESS;
 }
 
@@ -697,9 +908,10 @@ std::int32_t OpenClBackend::CheckKernel(const wire::opencl::EnqueueKernel& messa
   *kernel = table_.Find<Kernel>(message.kernel.handle);
   if (*kernel == nullptr) return CL_INVALID_KERNEL;
   if (const std::int32_t status = CheckRange(message); status != CL_SUCCESS) return status;
-  // Kernels keep no reference to their arguments: a buffer may have been destroyed since it was set.
+  // Kernels keep no reference to their arguments: one may have been destroyed since it was set.
   for (const Kernel::Arg& arg : (*kernel)->args) {
     if (!arg.memory.null() && table_.Find<Buffer>(arg.memory) == nullptr) return CL_INVALID_KERNEL_ARGS;
+    if (!arg.sampler.null() && table_.Find<Sampler>(arg.sampler) == nullptr) return CL_INVALID_KERNEL_ARGS;
   }
   if ((*kernel)->local_bytes > local_memory_bytes_) return CL_OUT_OF_RESOURCES;
   return CL_SUCCESS;
@@ -719,7 +931,7 @@ void OpenClBackend::Run(const wire::opencl::EnqueueKernel& message, const Comman
 }
 
 void OpenClBackend::Run(const wire::opencl::EnqueueRead& message, const Command& command) {
-  const Buffer* const buffer = table_.Find<Buffer>(message.memory.handle);
+  const Buffer* const buffer = FindBuffer(message.memory.handle);
   const std::uint64_t size = message.data.size_bytes;
   Enqueue(
       message, command, Duty::kReadReply, [&] { return CheckRead(buffer, message, command.payload.size()); },
@@ -730,7 +942,7 @@ void OpenClBackend::Run(const wire::opencl::EnqueueRead& message, const Command&
 }
 
 void OpenClBackend::Run(const wire::opencl::EnqueueWrite& message, const Command& command) {
-  const Buffer* const buffer = table_.Find<Buffer>(message.memory.handle);
+  const Buffer* const buffer = FindBuffer(message.memory.handle);
   Enqueue(
       message, command, Duty::kPayloadDone, [&] { return CheckWrite(buffer, message); },
       [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
@@ -740,8 +952,8 @@ void OpenClBackend::Run(const wire::opencl::EnqueueWrite& message, const Command
 }
 
 void OpenClBackend::Run(const wire::opencl::EnqueueCopy& message, const Command& command) {
-  const Buffer* const source = table_.Find<Buffer>(message.source.handle);
-  const Buffer* const destination = table_.Find<Buffer>(message.destination.handle);
+  const Buffer* const source = FindBuffer(message.source.handle);
+  const Buffer* const destination = FindBuffer(message.destination.handle);
   Enqueue(
       message, command, Duty::kNone, [&] { return CheckCopy(source, destination, message); },
       [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
@@ -752,7 +964,7 @@ void OpenClBackend::Run(const wire::opencl::EnqueueCopy& message, const Command&
 }
 
 void OpenClBackend::Run(const wire::opencl::EnqueueFill& message, const Command& command) {
-  const Buffer* const buffer = table_.Find<Buffer>(message.memory.handle);
+  const Buffer* const buffer = FindBuffer(message.memory.handle);
   const ByteView pattern = message.pattern.bytes;
   Enqueue(
       message, command, Duty::kNone, [&] { return CheckFill(buffer, message); },
@@ -773,7 +985,7 @@ void OpenClBackend::Run(const wire::opencl::EnqueueSync& message, const Command&
 }
 
 void OpenClBackend::Run(const wire::opencl::EnqueueReadRect& message, const Command& command) {
-  const Buffer* const buffer = table_.Find<Buffer>(message.memory.handle);
+  const Buffer* const buffer = FindBuffer(message.memory.handle);
   Enqueue(
       message, command, Duty::kReadReply,
       [&] { return CheckReadRect(buffer, message, command.payload.size()); },
@@ -788,7 +1000,7 @@ void OpenClBackend::Run(const wire::opencl::EnqueueReadRect& message, const Comm
 }
 
 void OpenClBackend::Run(const wire::opencl::EnqueueWriteRect& message, const Command& command) {
-  const Buffer* const buffer = table_.Find<Buffer>(message.memory.handle);
+  const Buffer* const buffer = FindBuffer(message.memory.handle);
   Enqueue(
       message, command, Duty::kPayloadDone, [&] { return CheckWriteRect(buffer, message); },
       [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
@@ -801,8 +1013,8 @@ void OpenClBackend::Run(const wire::opencl::EnqueueWriteRect& message, const Com
 }
 
 void OpenClBackend::Run(const wire::opencl::EnqueueCopyRect& message, const Command& command) {
-  const Buffer* const source = table_.Find<Buffer>(message.source.handle);
-  const Buffer* const destination = table_.Find<Buffer>(message.destination.handle);
+  const Buffer* const source = FindBuffer(message.source.handle);
+  const Buffer* const destination = FindBuffer(message.destination.handle);
   Enqueue(
       message, command, Duty::kNone, [&] { return CheckCopyRect(source, destination, message); },
       [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
@@ -814,6 +1026,120 @@ void OpenClBackend::Run(const wire::opencl::EnqueueCopyRect& message, const Comm
         return clEnqueueCopyBufferRect(queue, source->root_native(), destination->root_native(), from.origin,
                                        to.origin, message.region.data(), from.row_pitch, from.slice_pitch,
                                        to.row_pitch, to.slice_pitch, wait_count, waits, event);
+      });
+}
+
+void OpenClBackend::Run(const wire::opencl::EnqueueReadImage& message, const Command& command) {
+  const Buffer* const image = FindImage(message.image.handle);
+  Enqueue(
+      message, command, Duty::kReadReply,
+      [&] { return CheckReadImage(ShapeOf(image), message, command.payload.size()); },
+      [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
+        if (const cl_mem linear = LinearBuffer(*image); linear != nullptr) {
+          return clEnqueueReadBuffer(queue, linear, CL_FALSE, LinearOffset(*image, message.origin),
+                                     message.data.size_bytes, command.payload.data(), wait_count, waits,
+                                     event);
+        }
+        return clEnqueueReadImage(queue, image->native.get(), CL_FALSE, message.origin.data(),
+                                  message.region.data(), 0, 0, command.payload.data(), wait_count, waits,
+                                  event);
+      });
+}
+
+void OpenClBackend::Run(const wire::opencl::EnqueueWriteImage& message, const Command& command) {
+  const Buffer* const image = FindImage(message.image.handle);
+  Enqueue(
+      message, command, Duty::kPayloadDone, [&] { return CheckWriteImage(ShapeOf(image), message); },
+      [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
+        if (const cl_mem linear = LinearBuffer(*image); linear != nullptr) {
+          return clEnqueueWriteBuffer(queue, linear, CL_FALSE, LinearOffset(*image, message.origin),
+                                      message.data.size_bytes, command.payload.data(), wait_count, waits,
+                                      event);
+        }
+        return clEnqueueWriteImage(queue, image->native.get(), CL_FALSE, message.origin.data(),
+                                   message.region.data(), 0, 0, command.payload.data(), wait_count, waits,
+                                   event);
+      });
+}
+
+void OpenClBackend::Run(const wire::opencl::EnqueueCopyImage& message, const Command& command) {
+  const Buffer* const source = FindImage(message.source.handle);
+  const Buffer* const destination = FindImage(message.destination.handle);
+  Enqueue(
+      message, command, Duty::kNone,
+      [&] { return CheckCopyImage(ShapeOf(source), ShapeOf(destination), message); },
+      [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
+        const cl_mem from = LinearBuffer(*source);
+        const cl_mem to = LinearBuffer(*destination);
+        const std::uint64_t from_offset = LinearOffset(*source, message.source_origin);
+        const std::uint64_t to_offset = LinearOffset(*destination, message.destination_origin);
+        if (from != nullptr && to != nullptr) {
+          return clEnqueueCopyBuffer(queue, from, to, from_offset, to_offset,
+                                     source->image->PackedBytes(message.region), wait_count, waits, event);
+        }
+        if (from != nullptr) {
+          return clEnqueueCopyBufferToImage(queue, from, destination->native.get(), from_offset,
+                                            message.destination_origin.data(), message.region.data(),
+                                            wait_count, waits, event);
+        }
+        if (to != nullptr) {
+          return clEnqueueCopyImageToBuffer(queue, source->native.get(), to, message.source_origin.data(),
+                                            message.region.data(), to_offset, wait_count, waits, event);
+        }
+        return clEnqueueCopyImage(queue, source->native.get(), destination->native.get(),
+                                  message.source_origin.data(), message.destination_origin.data(),
+                                  message.region.data(), wait_count, waits, event);
+      });
+}
+
+void OpenClBackend::Run(const wire::opencl::EnqueueFillImage& message, const Command& command) {
+  const Buffer* const image = FindImage(message.image.handle);
+  Enqueue(
+      message, command, Duty::kNone, [&] { return CheckFillImage(ShapeOf(image), message); },
+      [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
+        if (const cl_mem linear = LinearBuffer(*image); linear != nullptr) {
+          const auto pixel = MakePixel(image->image->format, message.color.bytes);
+          if (!pixel.has_value()) return cl_int{CL_IMAGE_FORMAT_NOT_SUPPORTED};
+          return clEnqueueFillBuffer(queue, linear, pixel->bytes.data(), pixel->size_bytes,
+                                     LinearOffset(*image, message.origin),
+                                     image->image->PackedBytes(message.region), wait_count, waits, event);
+        }
+        return clEnqueueFillImage(queue, image->native.get(), message.color.bytes.data(),
+                                  message.origin.data(), message.region.data(), wait_count, waits, event);
+      });
+}
+
+void OpenClBackend::Run(const wire::opencl::EnqueueCopyImageToBuffer& message, const Command& command) {
+  const Buffer* const image = FindImage(message.image.handle);
+  const Buffer* const buffer = FindBuffer(message.buffer.handle);
+  Enqueue(
+      message, command, Duty::kNone, [&] { return CheckCopyImageToBuffer(ShapeOf(image), buffer, message); },
+      [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
+        if (const cl_mem linear = LinearBuffer(*image); linear != nullptr) {
+          return clEnqueueCopyBuffer(queue, linear, buffer->native.get(),
+                                     LinearOffset(*image, message.origin), message.offset_bytes,
+                                     image->image->PackedBytes(message.region), wait_count, waits, event);
+        }
+        return clEnqueueCopyImageToBuffer(queue, image->native.get(), buffer->native.get(),
+                                          message.origin.data(), message.region.data(), message.offset_bytes,
+                                          wait_count, waits, event);
+      });
+}
+
+void OpenClBackend::Run(const wire::opencl::EnqueueCopyBufferToImage& message, const Command& command) {
+  const Buffer* const buffer = FindBuffer(message.buffer.handle);
+  const Buffer* const image = FindImage(message.image.handle);
+  Enqueue(
+      message, command, Duty::kNone, [&] { return CheckCopyBufferToImage(buffer, ShapeOf(image), message); },
+      [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
+        if (const cl_mem linear = LinearBuffer(*image); linear != nullptr) {
+          return clEnqueueCopyBuffer(queue, buffer->native.get(), linear, message.offset_bytes,
+                                     LinearOffset(*image, message.origin),
+                                     image->image->PackedBytes(message.region), wait_count, waits, event);
+        }
+        return clEnqueueCopyBufferToImage(queue, buffer->native.get(), image->native.get(),
+                                          message.offset_bytes, message.origin.data(), message.region.data(),
+                                          wait_count, waits, event);
       });
 }
 

@@ -26,13 +26,20 @@ std::string Text(Get get, std::size_t most) {
   return Cut(std::move(text), most);
 }
 
-bool IsImageOrSampler(std::string_view type_name) {
-  return type_name.starts_with("image") || type_name == "sampler_t" || type_name == "queue_t" ||
-         type_name.starts_with("pipe") || type_name == "event_t" || type_name == "reserve_id_t";
+bool IsOther(std::string_view type_name) {
+  return type_name == "queue_t" || type_name.starts_with("pipe") || type_name == "event_t" ||
+         type_name == "reserve_id_t";
 }
 
 ArgShape ShapeOf(const KernelDescription::Arg& arg) {
-  if (IsImageOrSampler(arg.type_name)) return ArgShape::kOther;
+  if (IsOther(arg.type_name)) return ArgShape::kOther;
+  if (arg.type_name == "sampler_t") return ArgShape::kSampler;
+  // An image whatever the program calls its type: nothing else has an access qualifier but pipes.
+  if (arg.image.has_value() || arg.info.access_qualifier == CL_KERNEL_ARG_ACCESS_READ_ONLY ||
+      arg.info.access_qualifier == CL_KERNEL_ARG_ACCESS_WRITE_ONLY ||
+      arg.info.access_qualifier == CL_KERNEL_ARG_ACCESS_READ_WRITE) {
+    return ArgShape::kImage;
+  }
   switch (arg.info.address_qualifier) {
     case CL_KERNEL_ARG_ADDRESS_GLOBAL:
     case CL_KERNEL_ARG_ADDRESS_CONSTANT: return ArgShape::kMemory;
@@ -194,6 +201,7 @@ KernelDescription DescribeKernel(cl_kernel kernel, cl_device_id device) {
     get(CL_KERNEL_ARG_TYPE_QUALIFIER, &arg.info.type_qualifier);
     arg.type_name = text(CL_KERNEL_ARG_TYPE_NAME, wire::kMaxTypeNameBytes);
     arg.name = text(CL_KERNEL_ARG_NAME, wire::kMaxNameBytes);
+    arg.image = wire::opencl::ImageTypeNamed(arg.type_name);
     arg.shape = ShapeOf(arg);
   }
   return described;

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,10 @@ enum class ArgShape : std::uint8_t {
   kUnknown,  // the driver does not say: it must check by itself
   kValue,
   kMemory,  // a buffer
+  kImage,
+  kSampler,
   kLocal,
-  kOther,  // an image, a sampler, ...: nothing that a command can name yet
+  kOther,  // a pipe, ...: nothing that a command can name
 };
 
 // One kernel as the driver describes it. Immutable.
@@ -27,6 +30,7 @@ struct KernelDescription {
     std::string name;
     wire::opencl::KernelArgInfo info;  // its texts are empty: they are the strings here
     ArgShape shape = ArgShape::kUnknown;
+    std::optional<wire::opencl::ImageType> image;  // of kImage, if its type says
   };
   std::string name;
   std::string attributes;

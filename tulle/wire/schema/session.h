@@ -14,8 +14,11 @@ inline constexpr U16 kWireVersionMin = 1;  // oldest still understood
 enum class Capability : U64 {
   kNone = 0,
   kOpenCl = 1u << 0,
+  kImages = 1u << 1,  // and samplers, of OpenCL
 };
-constexpr U64 KnownCapabilities() { return static_cast<U64>(Capability::kOpenCl); }
+constexpr U64 KnownCapabilities() {
+  return static_cast<U64>(Capability::kOpenCl) | static_cast<U64>(Capability::kImages);
+}
 
 // The reply to every command that has no reply of its own and was sent with kWantStatus.
 struct StatusReply {

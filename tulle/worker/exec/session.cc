@@ -317,7 +317,9 @@ void Session::NoteEvents(const M& message) {
 template <wire::Message M>
 Session::Wait Session::Ready(const M& message, Frame& frame) {
   if constexpr (std::same_as<M, wire::opencl::CreateBuffer>) {
-    return ReadyToCreate(message, frame);
+    return ReadyToCreate(message.size_bytes, frame);
+  } else if constexpr (std::same_as<M, wire::opencl::CreateImage>) {
+    return message.buffer.handle.null() ? ReadyToCreate(wire::opencl::OwnBytes(message), frame) : Wait::kNone;
   } else if constexpr (std::same_as<M, wire::opencl::BuildProgram>) {
     const bool full = builds_.size() >= limits_.builds;
     return full || IsBuilding(message.program.handle) ? Wait::kBuild : Wait::kNone;

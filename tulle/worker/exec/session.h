@@ -157,7 +157,7 @@ class Session final : public session::FrameHandler {
   // Takes what the command needs, or says what it must wait for. The default: room for the payload it wants.
   template <wire::Message M>
   Wait Ready(const M& message, Frame& frame);
-  Wait ReadyToCreate(const wire::opencl::CreateBuffer& message, Frame& frame);
+  Wait ReadyToCreate(std::uint64_t size_bytes, Frame& frame);
   bool IsBuilding(wire::Handle program) const;
 
   // What is done here rather than by the executor alone; session.cc has the list.
@@ -166,12 +166,17 @@ class Session final : public session::FrameHandler {
   void Run(const wire::Checked<wire::DestroyObject>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateBuffer>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateSubBuffer>& message, Frame& frame);
+  void Run(const wire::Checked<wire::opencl::CreateImage>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateProgram>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::ProgramText>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::BuildProgram>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::GetProgramBinary>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateUserEvent>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::SetUserEventStatus>& message, Frame& frame);
+
+  // A buffer or image of so many bytes, for which ReadyToCreate has been; 0: of an impossible size, which is
+  // what `invalid_size` says.
+  void CreateMemory(wire::Handle handle, std::uint64_t size_bytes, std::int32_t invalid_size, Frame& frame);
 
   static constexpr bool RunsEveryWorkerCommand();
 
@@ -242,7 +247,7 @@ class Session final : public session::FrameHandler {
   std::optional<Instant> stuck_since_;  // commands lack memory that perhaps only the program can free
   std::optional<Submission> unsent_;    // the executor's ring was full: everything else of it has happened
   ByteVector unsent_body_;
-  quota::Lease::Take taken_{};       // by ReadyToCreate, for the CreateBuffer at hand
+  quota::Lease::Take taken_{};       // by ReadyToCreate, for the buffer or image at hand
   std::uint64_t done_sequence_ = 0;  // last command that has reached the executor, or was done here
   std::uint64_t submitted_sequence_ = 0;
   std::uint64_t commands_ = 0;

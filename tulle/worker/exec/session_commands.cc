@@ -30,25 +30,39 @@ void Session::Run(const wire::Checked<wire::ReleaseMemory>& message, Frame& fram
   SendStatus(frame, cl_status::kSuccess);
 }
 
-Session::Wait Session::ReadyToCreate(const wire::opencl::CreateBuffer& message, Frame& frame) {
+Session::Wait Session::ReadyToCreate(std::uint64_t size_bytes, Frame& frame) {
   taken_ = quota::Lease::Take::kTaken;
-  if (message.size_bytes == 0) return Wait::kNone;
-  taken_ = lease_.TakeForObject(wire::opencl::ChargedBytes(message.size_bytes), frame.wants_status());
+  if (size_bytes == 0) return Wait::kNone;
+  taken_ = lease_.TakeForObject(wire::opencl::ChargedBytes(size_bytes), frame.wants_status());
   return taken_ == quota::Lease::Take::kNotYet ? Wait::kMemory : Wait::kNone;
 }
 
 void Session::Run(const wire::Checked<wire::opencl::CreateBuffer>& message, Frame& frame) {
-  Buffer& buffer = buffers_[message->buffer.handle.slot] = {};
-  if (message->size_bytes == 0) {
+  CreateMemory(message->buffer.handle, message->size_bytes, cl_status::kInvalidBufferSize, frame);
+}
+
+void Session::Run(const wire::Checked<wire::opencl::CreateImage>& message, Frame& frame) {
+  if (message->buffer.handle.null()) {
+    return CreateMemory(message->image.handle, wire::opencl::OwnBytes(*message), cl_status::kInvalidImageSize,
+                        frame);
+  }
+  buffers_[message->image.handle.slot] = {.part = true};
+  Forward(frame, false);
+}
+
+void Session::CreateMemory(wire::Handle handle, std::uint64_t size_bytes, std::int32_t invalid_size,
+                           Frame& frame) {
+  Buffer& buffer = buffers_[handle.slot] = {};
+  if (size_bytes == 0) {
     // The client knows that without asking.
-    if (!frame.wants_status()) return Breach(frame.header, "a buffer of no bytes");
-    return SendStatus(frame, cl_status::kInvalidBufferSize);
+    if (!frame.wants_status()) return Breach(frame.header, "memory of no bytes");
+    return SendStatus(frame, invalid_size);
   }
   if (taken_ != quota::Lease::Take::kTaken) {
     if (!frame.wants_status()) return Breach(frame.header, "beyond the lease");
     return SendStatus(frame, cl_status::kMemObjectAllocationFailure);
   }
-  const std::uint64_t charged_bytes = wire::opencl::ChargedBytes(message->size_bytes);
+  const std::uint64_t charged_bytes = wire::opencl::ChargedBytes(size_bytes);
   auto range = executor_->AllocateMemory(charged_bytes);
   if (!range.has_value()) {
     lease_.Destroyed(charged_bytes);
@@ -56,11 +70,10 @@ void Session::Run(const wire::Checked<wire::opencl::CreateBuffer>& message, Fram
     if (frame.wants_status()) return SendStatus(frame, cl_status::kMemObjectAllocationFailure);
     // Within its lease the client was promised the memory, and has gone on.
     return End(wire::EndReason::kResource, "the vGPU's memory is too fragmented for a buffer of " +
-                                               FormatSize(message->size_bytes) +
-                                               "; use fewer, larger buffers");
+                                               FormatSize(size_bytes) + "; use fewer, larger buffers");
   }
   buffer = {charged_bytes, *range};
-  range->size_bytes = message->size_bytes;
+  range->size_bytes = size_bytes;
   const UnderWay then{frame.header.opcode};
   Forward(frame, frame.wants_status(), range, frame.wants_status() ? &then : nullptr);
 }
