@@ -20,7 +20,8 @@ enum class ObjectType : std::uint32_t {
   kMemory,
   kProgram,
   kKernel,
-  kEvent
+  kEvent,
+  kSampler
 };
 
 // Counts the fork() calls between the first process that loaded this library and this one.

@@ -77,17 +77,17 @@ void Context::OnDeviceLost(const Error& error) {
       }));
 }
 
-void Context::AddMemory(const Memory* memory) {
-  const std::lock_guard lock(memories_mutex_);
-  memories_.insert(memory);
+void Context::AddArgument(const Object* object) {
+  const std::lock_guard lock(arguments_mutex_);
+  arguments_.insert(object);
 }
-void Context::RemoveMemory(const Memory* memory) {
-  const std::lock_guard lock(memories_mutex_);
-  memories_.erase(memory);
+void Context::RemoveArgument(const Object* object) {
+  const std::lock_guard lock(arguments_mutex_);
+  arguments_.erase(object);
 }
-bool Context::HasMemory(const void* address) {
-  const std::lock_guard lock(memories_mutex_);
-  return memories_.contains(address);
+bool Context::HasArgument(const void* address) {
+  const std::lock_guard lock(arguments_mutex_);
+  return arguments_.contains(address);
 }
 
 void Context::AddQueue(Queue* queue) {
@@ -168,15 +168,6 @@ cl_int SetContextDestructorCallback(cl_context handle, void(CL_CALLBACK* notify)
   if (notify == nullptr) return CL_INVALID_VALUE;
   return context->destructor_callbacks().Add(context->callbacks(), notify, user_data) ? CL_SUCCESS
                                                                                       : CL_OUT_OF_HOST_MEMORY;
-}
-
-// The device has no images, so no formats either.
-cl_int GetSupportedImageFormats(cl_context handle, cl_mem_flags, cl_mem_object_type, cl_uint num_entries,
-                                cl_image_format* formats, cl_uint* num_formats) {
-  if (FromHandle<Context>(handle) == nullptr) return CL_INVALID_CONTEXT;
-  if (num_entries == 0 && formats != nullptr) return CL_INVALID_VALUE;
-  if (num_formats != nullptr) *num_formats = 0;
-  return CL_SUCCESS;
 }
 
 }  // namespace tulle::shim::opencl

@@ -10,7 +10,6 @@
 
 namespace tulle::shim::opencl {
 
-class Memory;
 class Queue;
 
 using ContextNotify = void(CL_CALLBACK*)(const char*, const void*, std::size_t, void*);
@@ -34,10 +33,11 @@ class Context final : public Object {
   // From whatever thread noticed it: posts the program's notification.
   void OnDeviceLost(const Error& error);
 
-  // The memory objects that are alive, to tell eight bytes that are one from eight bytes that are a number.
-  void AddMemory(const Memory* memory);
-  void RemoveMemory(const Memory* memory);
-  bool HasMemory(const void* address);
+  // The memory objects and samplers that are alive, to tell eight bytes that are one from eight bytes that
+  // are a number.
+  void AddArgument(const Object* object);
+  void RemoveArgument(const Object* object);
+  bool HasArgument(const void* address);
 
   // The queues that are alive; see Queue::NoteUnawaited.
   void AddQueue(Queue* queue);
@@ -54,8 +54,8 @@ class Context final : public Object {
   const ContextNotify notify_;
   void* const user_data_;
   DestructorCallbacks<cl_context> destructor_callbacks_;
-  std::mutex memories_mutex_;
-  std::unordered_set<const void*> memories_;  // guarded by memories_mutex_
+  std::mutex arguments_mutex_;
+  std::unordered_set<const void*> arguments_;  // guarded by arguments_mutex_
   std::atomic<std::size_t> queue_count_{0};
   std::mutex queues_mutex_;
   std::unordered_set<Queue*> queues_;  // guarded by queues_mutex_

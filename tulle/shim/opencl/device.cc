@@ -36,8 +36,19 @@ constexpr std::string_view kExtensions[] = {
 
 // Optional features of OpenCL C whose host side is not offered.
 constexpr std::string_view kHiddenFeatures[] = {
-    "__opencl_c_images", "__opencl_c_3d_image_writes", "__opencl_c_read_write_images",
-    "__opencl_c_pipes",  "__opencl_c_device_enqueue",  "__opencl_c_subgroups",
+    "__opencl_c_pipes",
+    "__opencl_c_device_enqueue",
+    "__opencl_c_subgroups",
+};
+constexpr std::string_view kImageFeatures[] = {
+    "__opencl_c_images",
+    "__opencl_c_3d_image_writes",
+    "__opencl_c_read_write_images",
+};
+constexpr std::string_view kImageExtensions[] = {
+    "cl_khr_3d_image_writes",
+    "cl_khr_depth_images",
+    "cl_khr_image2d_from_buffer",
 };
 
 template <typename List>
@@ -45,15 +56,21 @@ bool Contains(const List& list, std::string_view word) {
   return std::find(std::begin(list), std::end(list), word) != std::end(list);
 }
 
-std::string KnownExtensions(std::string_view words) {
+// The words that `keep` wants.
+template <typename Keep>
+std::string FilterWords(std::string_view words, const Keep& keep) {
   std::string kept;
   while (!words.empty()) {
     const std::size_t end = std::min(words.find(' '), words.size());
     const std::string_view word = words.substr(0, end);
     words.remove_prefix(std::min(end + 1, words.size()));
-    if (Contains(kExtensions, word)) kept += (kept.empty() ? "" : " ") + std::string(word);
+    if (keep(word)) kept += (kept.empty() ? "" : " ") + std::string(word);
   }
   return kept;
+}
+
+bool HasWord(std::string_view words, std::string_view word) {
+  return !FilterWords(words, [word](std::string_view other) { return other == word; }).empty();
 }
 
 // Keeps the rows of an array of cl_name_version that `keep` wants.
@@ -134,19 +151,7 @@ void Device::Adapt() {
                 std::min(memory, Info<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE, memory)));
   Set<cl_bool>(CL_DEVICE_HOST_UNIFIED_MEMORY, CL_FALSE);  // a map is a transfer
 
-  // Images.
-  Set<cl_bool>(CL_DEVICE_IMAGE_SUPPORT, CL_FALSE);
-  for (const cl_device_info name :
-       {CL_DEVICE_MAX_READ_IMAGE_ARGS, CL_DEVICE_MAX_WRITE_IMAGE_ARGS, CL_DEVICE_MAX_READ_WRITE_IMAGE_ARGS,
-        CL_DEVICE_MAX_SAMPLERS, CL_DEVICE_IMAGE_PITCH_ALIGNMENT, CL_DEVICE_IMAGE_BASE_ADDRESS_ALIGNMENT}) {
-    Set<cl_uint>(name, 0);
-  }
-  for (const cl_device_info name :
-       {CL_DEVICE_IMAGE2D_MAX_WIDTH, CL_DEVICE_IMAGE2D_MAX_HEIGHT, CL_DEVICE_IMAGE3D_MAX_WIDTH,
-        CL_DEVICE_IMAGE3D_MAX_HEIGHT, CL_DEVICE_IMAGE3D_MAX_DEPTH, CL_DEVICE_IMAGE_MAX_BUFFER_SIZE,
-        CL_DEVICE_IMAGE_MAX_ARRAY_SIZE}) {
-    Set<std::size_t>(name, 0);
-  }
+  AdaptImages();
 
   // Optional features that are not offered.
   Set<cl_device_svm_capabilities>(CL_DEVICE_SVM_CAPABILITIES, 0);
@@ -176,13 +181,17 @@ void Device::Adapt() {
   const ByteVector& extensions = infos_[CL_DEVICE_EXTENSIONS];
   std::string_view words = AsText(extensions);
   words = words.substr(0, words.find('\0'));
-  SetText(CL_DEVICE_EXTENSIONS, KnownExtensions(words));
+  const auto is_known = [this](std::string_view name) {
+    return Contains(kExtensions, name) || (has_images_ && Contains(kImageExtensions, name));
+  };
+  has_images_in_buffers_ = has_images_ && HasWord(words, "cl_khr_image2d_from_buffer");
+  SetText(CL_DEVICE_EXTENSIONS, FilterWords(words, is_known));
   infos_[CL_DEVICE_EXTENSIONS_WITH_VERSION] =
-      FilterNames(infos_[CL_DEVICE_EXTENSIONS_WITH_VERSION],
-                  [](std::string_view name) { return Contains(kExtensions, name); });
+      FilterNames(infos_[CL_DEVICE_EXTENSIONS_WITH_VERSION], is_known);
   infos_[CL_DEVICE_OPENCL_C_FEATURES] =
-      FilterNames(infos_[CL_DEVICE_OPENCL_C_FEATURES],
-                  [](std::string_view name) { return !Contains(kHiddenFeatures, name); });
+      FilterNames(infos_[CL_DEVICE_OPENCL_C_FEATURES], [this](std::string_view name) {
+        return !Contains(kHiddenFeatures, name) && (has_images_ || !Contains(kImageFeatures, name));
+      });
 
   limits_.max_allocation_bytes = Info<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE);
   limits_.max_work_group_size = Info<std::size_t>(CL_DEVICE_MAX_WORK_GROUP_SIZE);
@@ -192,6 +201,56 @@ void Device::Adapt() {
                 std::min(sizes.size(), sizeof limits_.max_work_item_sizes));
   }
   limits_.non_uniform_work_groups = Info<cl_bool>(CL_DEVICE_NON_UNIFORM_WORK_GROUP_SUPPORT) != CL_FALSE;
+}
+
+// As the device has them, unless the worker is too old to know of images.
+void Device::AdaptImages() {
+  has_images_ =
+      Info<cl_bool>(CL_DEVICE_IMAGE_SUPPORT) != CL_FALSE &&
+      (connection_->limits().capabilities & static_cast<std::uint64_t>(wire::Capability::kImages)) != 0;
+  if (has_images_) {
+    limits_.images = {.width_2d = Info<std::size_t>(CL_DEVICE_IMAGE2D_MAX_WIDTH),
+                      .height_2d = Info<std::size_t>(CL_DEVICE_IMAGE2D_MAX_HEIGHT),
+                      .width_3d = Info<std::size_t>(CL_DEVICE_IMAGE3D_MAX_WIDTH),
+                      .height_3d = Info<std::size_t>(CL_DEVICE_IMAGE3D_MAX_HEIGHT),
+                      .depth_3d = Info<std::size_t>(CL_DEVICE_IMAGE3D_MAX_DEPTH),
+                      .layers = Info<std::size_t>(CL_DEVICE_IMAGE_MAX_ARRAY_SIZE),
+                      .width_of_buffer = Info<std::size_t>(CL_DEVICE_IMAGE_MAX_BUFFER_SIZE)};
+    return;
+  }
+  Set<cl_bool>(CL_DEVICE_IMAGE_SUPPORT, CL_FALSE);
+  for (const cl_device_info name :
+       {CL_DEVICE_MAX_READ_IMAGE_ARGS, CL_DEVICE_MAX_WRITE_IMAGE_ARGS, CL_DEVICE_MAX_READ_WRITE_IMAGE_ARGS,
+        CL_DEVICE_MAX_SAMPLERS, CL_DEVICE_IMAGE_PITCH_ALIGNMENT, CL_DEVICE_IMAGE_BASE_ADDRESS_ALIGNMENT}) {
+    Set<cl_uint>(name, 0);
+  }
+  for (const cl_device_info name :
+       {CL_DEVICE_IMAGE2D_MAX_WIDTH, CL_DEVICE_IMAGE2D_MAX_HEIGHT, CL_DEVICE_IMAGE3D_MAX_WIDTH,
+        CL_DEVICE_IMAGE3D_MAX_HEIGHT, CL_DEVICE_IMAGE3D_MAX_DEPTH, CL_DEVICE_IMAGE_MAX_BUFFER_SIZE,
+        CL_DEVICE_IMAGE_MAX_ARRAY_SIZE}) {
+    Set<std::size_t>(name, 0);
+  }
+}
+
+const std::vector<wire::opencl::ImageFormat>* Device::ImageFormats(const Context& context,
+                                                                   wire::opencl::ImageAccess access,
+                                                                   wire::opencl::ImageType type) {
+  const std::lock_guard lock(formats_mutex_);
+  const auto found = formats_.find({access, type});
+  if (found != formats_.end()) return &found->second;
+  cl_int status = CL_SUCCESS;
+  std::vector<wire::opencl::ImageFormat> formats;
+  auto take = [&](const wire::opencl::GetImageFormatsReply& reply) {
+    status = reply.status;
+    formats.assign(reply.formats.items.begin(), reply.formats.items.end());
+  };
+  WaitFor<wire::opencl::GetImageFormatsReply, decltype(take)> wait(take);
+  wire::opencl::GetImageFormats message;
+  message.context = context.wire();
+  message.access = {access};
+  message.type = {type};
+  if (!connection_->Call(message, wait) || status != CL_SUCCESS) return nullptr;
+  return &formats_.emplace(std::pair{access, type}, std::move(formats)).first->second;
 }
 
 void Device::SetText(cl_device_info name, std::string_view text) {

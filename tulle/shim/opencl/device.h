@@ -9,6 +9,7 @@
 
 #include "tulle/shim/core/connection.h"
 #include "tulle/shim/opencl/platform.h"
+#include "tulle/wire/schema/opencl/image.h"
 
 namespace tulle::shim::opencl {
 
@@ -42,8 +43,19 @@ class Device final : public Object {
     std::size_t max_work_group_size = 0;
     std::array<std::size_t, 3> max_work_item_sizes{};
     bool non_uniform_work_groups = false;
+    wire::opencl::ImageLimits images;
   };
   const Limits& limits() const { return limits_; }
+
+  // Images and samplers, or all calls about them are refused.
+  bool has_images() const { return has_images_; }
+  // 2D images in buffers (cl_khr_image2d_from_buffer).
+  bool has_images_in_buffers() const { return has_images_in_buffers_; }
+  // What the device is asked once for each access and type; any context will do. Null: the session is lost,
+  // or the device does not say. Valid as long as the device.
+  const std::vector<wire::opencl::ImageFormat>* ImageFormats(const Context& context,
+                                                             wire::opencl::ImageAccess access,
+                                                             wire::opencl::ImageType type);
 
   // Contexts that want to hear that the device is lost.
   void Register(Context* context);
@@ -57,6 +69,7 @@ class Device final : public Object {
  private:
   Status Describe();
   void Adapt();
+  void AdaptImages();
   void OnLost(const Error& error);
   template <typename T>
   void Set(cl_device_info name, const T& value) {
@@ -73,6 +86,12 @@ class Device final : public Object {
   std::unique_ptr<Connection> connection_;
   std::map<cl_device_info, ByteVector> infos_;  // fixed once open
   Limits limits_;
+  bool has_images_ = false;
+  bool has_images_in_buffers_ = false;
+  std::mutex formats_mutex_;
+  std::map<std::pair<wire::opencl::ImageAccess, wire::opencl::ImageType>,
+           std::vector<wire::opencl::ImageFormat>>
+      formats_;  // guarded by formats_mutex_; only ever grows
   std::mutex contexts_mutex_;
   std::set<Context*> contexts_;  // guarded by contexts_mutex_
 };

@@ -62,7 +62,6 @@ cl_int CL_API_CALL RefuseUntyped() noexcept { return CL_INVALID_OPERATION; }
     static constexpr const char* kReason = reason;   \
     static constexpr cl_int kCode = code;            \
   };
-TULLE_UNSUPPORTED_IMAGES(TULLE_REFUSAL_TAG)
 TULLE_UNSUPPORTED_OPTIONAL(TULLE_REFUSAL_TAG)
 TULLE_UNSUPPORTED_YET(TULLE_REFUSAL_TAG)
 TULLE_UNSUPPORTED_INTEROP(TULLE_REFUSAL_TAG)
@@ -73,7 +72,6 @@ cl_icd_dispatch MakeTable() {
   table.cl##name = &Guard<std::remove_pointer_t<cl_api_cl##name>>::template Call<&name>;
   TULLE_ENTRY_POINTS(TULLE_SET_ENTRY_POINT)
 #define TULLE_SET_REFUSAL(name, code, reason) table.cl##name = &Refusal<name##Tag, cl_api_cl##name>::Call;
-  TULLE_UNSUPPORTED_IMAGES(TULLE_SET_REFUSAL)
   TULLE_UNSUPPORTED_OPTIONAL(TULLE_SET_REFUSAL)
   TULLE_UNSUPPORTED_YET(TULLE_SET_REFUSAL)
   TULLE_UNSUPPORTED_INTEROP(TULLE_SET_REFUSAL)

@@ -10,11 +10,15 @@
   X(UnloadCompiler) X(UnloadPlatformCompiler)                                                                 \
   X(GetDeviceIDs) X(GetDeviceInfo) X(RetainDevice) X(ReleaseDevice)                                           \
   X(CreateContext) X(CreateContextFromType) X(RetainContext) X(ReleaseContext) X(GetContextInfo)              \
-  X(SetContextDestructorCallback) X(GetSupportedImageFormats)                                                 \
+  X(SetContextDestructorCallback)                                                                             \
   X(CreateBuffer) X(CreateBufferWithProperties) X(RetainMemObject) X(ReleaseMemObject) X(GetMemObjectInfo)    \
   X(SetMemObjectDestructorCallback) X(EnqueueReadBuffer) X(EnqueueWriteBuffer) X(EnqueueCopyBuffer)           \
   X(EnqueueFillBuffer) X(EnqueueMapBuffer) X(EnqueueUnmapMemObject) X(EnqueueMigrateMemObjects)               \
   X(CreateSubBuffer) X(EnqueueReadBufferRect) X(EnqueueWriteBufferRect) X(EnqueueCopyBufferRect)              \
+  X(CreateImage) X(CreateImageWithProperties) X(CreateImage2D) X(CreateImage3D) X(GetSupportedImageFormats)   \
+  X(GetImageInfo) X(EnqueueReadImage) X(EnqueueWriteImage) X(EnqueueCopyImage) X(EnqueueFillImage)            \
+  X(EnqueueCopyImageToBuffer) X(EnqueueCopyBufferToImage) X(EnqueueMapImage)                                  \
+  X(CreateSampler) X(CreateSamplerWithProperties) X(RetainSampler) X(ReleaseSampler) X(GetSamplerInfo)        \
   X(CreateProgramWithSource) X(CreateProgramWithBinary) X(RetainProgram) X(ReleaseProgram) X(BuildProgram)    \
   X(CompileProgram) X(LinkProgram) X(GetProgramInfo) X(GetProgramBuildInfo)                                   \
   X(CreateKernel) X(CreateKernelsInProgram) X(CloneKernel) X(RetainKernel) X(ReleaseKernel) X(SetKernelArg)   \

@@ -3,7 +3,8 @@
 #include <algorithm>
 
 #include "tulle/shim/opencl/entry_points.h"
-#include "tulle/shim/opencl/queue.h"
+#include "tulle/shim/opencl/image.h"
+#include "tulle/shim/opencl/sampler.h"
 
 namespace tulle::shim::opencl {
 namespace {
@@ -29,10 +30,40 @@ cl_int ReadMemoryArg(Kernel& kernel, const void* value, wire::Handle* name) {
   cl_mem handle = nullptr;
   if (value != nullptr) std::memcpy(&handle, value, sizeof handle);
   if (handle == nullptr) return CL_SUCCESS;
-  const Memory* memory = FromHandle<Memory>(handle);
+  const Memory* memory = BufferFromHandle(handle);
   if (memory == nullptr || &memory->context() != &kernel.program().context()) return CL_INVALID_MEM_OBJECT;
   *name = memory->wire().handle;
   return CL_SUCCESS;
+}
+
+// The same for an image, which must be of the type and for the access that the kernel declares.
+cl_int ReadImageArg(Kernel& kernel, const ArgDefinition& arg, const void* value, wire::Handle* name) {
+  if (value == nullptr) return CL_INVALID_ARG_VALUE;
+  cl_mem handle = nullptr;
+  std::memcpy(&handle, value, sizeof handle);
+  const Memory* memory = FromHandle<Memory>(handle);
+  if (memory == nullptr || &memory->context() != &kernel.program().context()) return CL_INVALID_MEM_OBJECT;
+  if (memory->image() == nullptr) return CL_INVALID_ARG_VALUE;
+  const auto type = wire::opencl::ImageTypeNamed(arg.type_name);
+  const bool reads = arg.access_qualifier != CL_KERNEL_ARG_ACCESS_WRITE_ONLY;
+  const bool writes = arg.access_qualifier != CL_KERNEL_ARG_ACCESS_READ_ONLY;
+  if (type.value_or(memory->image()->type) != memory->image()->type ||
+      (reads && (memory->flags() & CL_MEM_WRITE_ONLY) != 0) ||
+      (writes && (memory->flags() & CL_MEM_READ_ONLY) != 0)) {
+    return CL_INVALID_ARG_VALUE;
+  }
+  *name = memory->wire().handle;
+  return CL_SUCCESS;
+}
+
+cl_int SetSamplerArg(Kernel& kernel, cl_uint index, std::size_t size, const void* value) {
+  if (size != sizeof(cl_sampler)) return CL_INVALID_ARG_SIZE;
+  if (value == nullptr) return CL_INVALID_ARG_VALUE;
+  cl_sampler handle = nullptr;
+  std::memcpy(&handle, value, sizeof handle);
+  const Sampler* sampler = FromHandle<Sampler>(handle);
+  if (sampler == nullptr || &sampler->context() != &kernel.program().context()) return CL_INVALID_SAMPLER;
+  return kernel.SetSampler(index, sampler->wire().handle);
 }
 
 // Sets an argument of which the device told nothing: eight bytes may be a buffer or a number, and no bytes
@@ -47,9 +78,11 @@ cl_int SetUnknownArg(Kernel& kernel, cl_uint index, std::size_t size, const void
   if (size == sizeof(cl_mem)) {
     void* address = nullptr;
     std::memcpy(&address, value, sizeof address);
-    if (kernel.program().context().HasMemory(address)) {
-      const cl_int status =
-          kernel.SetArg(index, ArgKind::kMemory, static_cast<Memory*>(address)->wire().handle, 0, {});
+    if (kernel.program().context().HasArgument(address)) {
+      const Memory* memory = FromHandle<Memory>(static_cast<cl_mem>(address));
+      const cl_int status = memory != nullptr
+                                ? kernel.SetArg(index, ArgKind::kMemory, memory->wire().handle, 0, {})
+                                : SetSamplerArg(kernel, index, size, value);
       if (status == CL_SUCCESS) return status;
     } else if (address == nullptr) {
       const cl_int status = kernel.SetArg(index, ArgKind::kMemory, {}, 0, {});
@@ -143,7 +176,8 @@ void Kernel::Dispose(Kernel* kernel) {
 
 bool Kernel::Same(const ArgValue& arg, ArgKind kind, wire::Handle memory, std::uint64_t local_bytes,
                   ByteView value) const {
-  return arg.set && arg.kind == kind && arg.memory == memory && arg.local_bytes == local_bytes &&
+  return arg.set && arg.sampler.null() && arg.kind == kind && arg.memory == memory &&
+         arg.local_bytes == local_bytes &&
          std::equal(arg.value.begin(), arg.value.end(), value.begin(), value.end());
 }
 
@@ -161,25 +195,45 @@ cl_int Kernel::SetArg(cl_uint index, ArgKind kind, wire::Handle memory, std::uin
   message.local_bytes = local_bytes;
   message.value = {value};
 
-  // What is known to fit is sent and forgotten. The device is asked once about anything else.
   ArgDefinition& definition = definition_->args[index];
   const std::uint64_t form =
       (static_cast<std::uint64_t>(value.size()) << 8) | (static_cast<std::uint64_t>(kind) + 1);
   const bool fits = definition.address_qualifier != 0 &&
                     (kind != ArgKind::kValue || definition.ValueSize() == value.size());
-  if (fits || definition.accepted.load(std::memory_order_relaxed) == form) {
-    if (!connection().Submit(message)) return CL_OUT_OF_RESOURCES;
-  } else {
-    const cl_int status = connection().CallForStatus(message, CL_OUT_OF_RESOURCES);
-    if (status != CL_SUCCESS) return status;
-    definition.accepted.store(form, std::memory_order_relaxed);
-  }
+  if (const cl_int status = Send(message, definition, fits, form); status != CL_SUCCESS) return status;
   arg.kind = kind;
   arg.memory = memory;
+  arg.sampler = {};
   arg.local_bytes = local_bytes;
   arg.value.assign(value.begin(), value.end());
   if (!arg.set) unset_args_.fetch_sub(1, std::memory_order_release);
   arg.set = true;
+  return CL_SUCCESS;
+}
+
+template <wire::Message M>
+cl_int Kernel::Send(const M& message, ArgDefinition& definition, bool fits, std::uint64_t form) {
+  // What is known to fit is sent and forgotten. The device is asked once about anything else.
+  if (fits || definition.accepted.load(std::memory_order_relaxed) == form)
+    return connection().Submit(message) ? CL_SUCCESS : CL_OUT_OF_RESOURCES;
+  const cl_int status = connection().CallForStatus(message, CL_OUT_OF_RESOURCES);
+  if (status == CL_SUCCESS) definition.accepted.store(form, std::memory_order_relaxed);
+  return status;
+}
+
+cl_int Kernel::SetSampler(cl_uint index, wire::Handle sampler) {
+  const std::lock_guard lock(mutex_);
+  ArgValue& arg = args_[index];
+  if (arg.set && arg.sampler == sampler) return CL_SUCCESS;
+  ArgDefinition& definition = definition_->args[index];
+  constexpr std::uint64_t kForm = 0xff;  // of no ArgKind
+  const wire::opencl::SetSamplerArg message{wire(), index, {sampler}};
+  if (const cl_int status = Send(message, definition, definition.address_qualifier != 0, kForm);
+      status != CL_SUCCESS) {
+    return status;
+  }
+  if (!arg.set) unset_args_.fetch_sub(1, std::memory_order_release);
+  arg = {.set = true, .sampler = sampler};
   return CL_SUCCESS;
 }
 
@@ -191,7 +245,9 @@ cl_int Kernel::CopyArgs(Kernel& other) {
   }
   for (cl_uint i = 0; i < args.size(); ++i) {
     if (!args[i].set) continue;
-    const cl_int status = SetArg(i, args[i].kind, args[i].memory, args[i].local_bytes, args[i].value);
+    const cl_int status = !args[i].sampler.null()
+                              ? SetSampler(i, args[i].sampler)
+                              : SetArg(i, args[i].kind, args[i].memory, args[i].local_bytes, args[i].value);
     if (status != CL_SUCCESS) return status;
   }
   return CL_SUCCESS;
@@ -258,6 +314,13 @@ cl_int SetKernelArg(cl_kernel handle, cl_uint index, std::size_t size, const voi
   if (kernel == nullptr) return CL_INVALID_KERNEL;
   if (index >= kernel->definition().args.size()) return CL_INVALID_ARG_INDEX;
   const ArgDefinition& arg = kernel->definition().args[index];
+  if (arg.type_name == "sampler_t") return SetSamplerArg(*kernel, index, size, value);
+  if (arg.is_image()) {
+    if (size != sizeof(cl_mem)) return CL_INVALID_ARG_SIZE;
+    wire::Handle image;
+    const cl_int status = ReadImageArg(*kernel, arg, value, &image);
+    return status == CL_SUCCESS ? kernel->SetArg(index, ArgKind::kMemory, image, 0, {}) : status;
+  }
   switch (arg.address_qualifier) {
     case CL_KERNEL_ARG_ADDRESS_LOCAL:
       if (value != nullptr) return CL_INVALID_ARG_VALUE;
@@ -274,7 +337,6 @@ cl_int SetKernelArg(cl_kernel handle, cl_uint index, std::size_t size, const voi
   if (size == 0 || (value != nullptr && size > wire::kMaxArgBytes)) return CL_INVALID_ARG_SIZE;
   if (arg.address_qualifier == 0) return SetUnknownArg(*kernel, index, size, value);
   if (value == nullptr) return CL_INVALID_ARG_VALUE;
-  if (arg.type_name == "sampler_t") return CL_INVALID_SAMPLER;
   if (const std::size_t expected = arg.ValueSize(); expected != 0 && expected != size)
     return CL_INVALID_ARG_SIZE;
   return kernel->SetArg(index, ArgKind::kValue, {}, 0, {static_cast<const std::byte*>(value), size});

@@ -13,6 +13,7 @@ struct ArgValue {
   bool set = false;
   wire::opencl::ArgKind kind = wire::opencl::ArgKind::kValue;
   wire::Handle memory;            // kMemory; may be null
+  wire::Handle sampler;           // if not null, that is all
   std::uint64_t local_bytes = 0;  // kLocal
   ByteVector value;               // kValue
 };
@@ -32,6 +33,7 @@ class Kernel final : public Object {
   // Precondition: index is in range, the value fits the wire's limits.
   cl_int SetArg(cl_uint index, wire::opencl::ArgKind kind, wire::Handle memory, std::uint64_t local_bytes,
                 ByteView value);
+  cl_int SetSampler(cl_uint index, wire::Handle sampler);
   // Local memory that arguments ask for.
   std::uint64_t local_arg_bytes();
   // Sets all that `other` (of the same definition) has set.
@@ -39,6 +41,10 @@ class Kernel final : public Object {
 
  private:
   ~Kernel() = default;
+  // Sends what sets an argument: at once if it is known to fit, else asking the device, if that has not taken
+  // one of this form before.
+  template <wire::Message M>
+  cl_int Send(const M& message, ArgDefinition& definition, bool fits, std::uint64_t form);
   bool Same(const ArgValue& arg, wire::opencl::ArgKind kind, wire::Handle memory, std::uint64_t local_bytes,
             ByteView value) const;
 

@@ -6,23 +6,14 @@
 
 #include "tulle/shim/opencl/entry_points.h"
 #include "tulle/shim/opencl/event.h"
+#include "tulle/shim/opencl/image.h"
 #include "tulle/shim/opencl/transfer.h"
 #include "tulle/wire/schema/opencl/memory.h"
 
 namespace tulle::shim::opencl {
 namespace {
 
-constexpr cl_mem_flags kDeviceAccess = CL_MEM_READ_WRITE | CL_MEM_WRITE_ONLY | CL_MEM_READ_ONLY;
-constexpr cl_mem_flags kHostPointer = CL_MEM_USE_HOST_PTR | CL_MEM_ALLOC_HOST_PTR | CL_MEM_COPY_HOST_PTR;
-constexpr cl_mem_flags kHostAccess = CL_MEM_HOST_WRITE_ONLY | CL_MEM_HOST_READ_ONLY | CL_MEM_HOST_NO_ACCESS;
-
 bool AtMostOne(cl_mem_flags bits) { return (bits & (bits - 1)) == 0; }
-
-bool ValidFlags(cl_mem_flags flags) {
-  if ((flags & ~(kDeviceAccess | kHostPointer | kHostAccess)) != 0) return false;
-  if (!AtMostOne(flags & kDeviceAccess) || !AtMostOne(flags & kHostAccess)) return false;
-  return (flags & CL_MEM_USE_HOST_PTR) == 0 || (flags & (CL_MEM_ALLOC_HOST_PTR | CL_MEM_COPY_HOST_PTR)) == 0;
-}
 
 // Sends the contents that the program gave at creation.
 bool SendContents(Connection& connection, const Memory& memory, ByteView contents) {
@@ -94,9 +85,10 @@ Memory::Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::siz
       name_(name),
       flags_(flags),
       size_(size),
+      charged_bytes_(wire::opencl::ChargedBytes(size)),
       host_pointer_(host_pointer),
       properties_(std::move(properties)) {
-  context_->AddMemory(this);
+  context_->AddArgument(this);
 }
 
 Memory::Memory(Memory& parent, wire::Handle name, cl_mem_flags flags, std::size_t origin, std::size_t size)
@@ -110,7 +102,23 @@ Memory::Memory(Memory& parent, wire::Handle name, cl_mem_flags flags, std::size_
       host_pointer_(parent.host_pointer_ == nullptr
                         ? nullptr
                         : static_cast<std::byte*>(parent.host_pointer_) + origin) {
-  context_->AddMemory(this);
+  context_->AddArgument(this);
+}
+
+Memory::Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::unique_ptr<const Image> image,
+               std::size_t size, std::uint64_t charged_bytes, Memory* buffer, void* host_pointer,
+               std::vector<cl_mem_properties> properties)
+    : Object(&Dispatch(), ObjectType::kMemory),
+      context_(&context),
+      parent_(buffer),
+      name_(name),
+      flags_(flags),
+      image_(std::move(image)),
+      size_(size),
+      charged_bytes_(charged_bytes),
+      host_pointer_(buffer == nullptr ? host_pointer : buffer->host_pointer_),
+      properties_(std::move(properties)) {
+  context_->AddArgument(this);
 }
 
 Memory::~Memory() {
@@ -119,9 +127,8 @@ Memory::~Memory() {
 
 void Memory::Dispose(Memory* memory) {
   memory->MarkDead();
-  memory->context_->RemoveMemory(memory);
-  memory->context_->connection().Retire(wire::ObjectKind::kMemory, memory->name_,
-                                        memory->parent_ ? 0 : wire::opencl::ChargedBytes(memory->size_));
+  memory->context_->RemoveArgument(memory);
+  memory->context_->connection().Retire(wire::ObjectKind::kMemory, memory->name_, memory->charged_bytes_);
   memory->destructor_callbacks_.Run(memory->context_->callbacks(), ToHandle(memory));
   delete memory;
 }
@@ -163,6 +170,43 @@ std::size_t Memory::mapping_count() {
   return mappings_.size();
 }
 
+Memory* BufferFromHandle(cl_mem handle) {
+  Memory* memory = FromHandle<Memory>(handle);
+  return memory == nullptr || memory->image() != nullptr ? nullptr : memory;
+}
+
+bool ValidFlags(cl_mem_flags flags) {
+  if ((flags & ~(kDeviceAccess | kHostPointer | kHostAccess)) != 0) return false;
+  if (!AtMostOne(flags & kDeviceAccess) || !AtMostOne(flags & kHostAccess)) return false;
+  return (flags & CL_MEM_USE_HOST_PTR) == 0 || (flags & (CL_MEM_ALLOC_HOST_PTR | CL_MEM_COPY_HOST_PTR)) == 0;
+}
+
+bool InheritFlags(const Memory& parent, cl_mem_flags* flags) {
+  const auto narrows = [&](cl_mem_flags mask) {
+    const cl_mem_flags wanted = *flags & mask;
+    const cl_mem_flags given = parent.flags() & mask & ~cl_mem_flags{CL_MEM_READ_WRITE};
+    return wanted == 0 || given == 0 || wanted == given || wanted == CL_MEM_HOST_NO_ACCESS;
+  };
+  if ((*flags & kHostPointer) != 0 || !ValidFlags(*flags) || !narrows(kDeviceAccess) || !narrows(kHostAccess))
+    return false;
+  if ((*flags & kDeviceAccess) == 0) *flags |= parent.flags() & kDeviceAccess;
+  if ((*flags & kHostAccess) == 0) *flags |= parent.flags() & kHostAccess;
+  *flags |= parent.flags() & kHostPointer;
+  return true;
+}
+
+cl_int CheckMap(const Memory& memory, cl_map_flags flags, bool* writes) {
+  const bool reads = (flags & CL_MAP_READ) != 0;
+  const bool invalidates = (flags & CL_MAP_WRITE_INVALIDATE_REGION) != 0;
+  *writes = invalidates || (flags & CL_MAP_WRITE) != 0;
+  if ((flags & ~(CL_MAP_READ | CL_MAP_WRITE | CL_MAP_WRITE_INVALIDATE_REGION)) != 0 ||
+      (invalidates && (flags & (CL_MAP_READ | CL_MAP_WRITE)) != 0)) {
+    return CL_INVALID_VALUE;
+  }
+  return (reads && !memory.HostMayRead()) || (*writes && !memory.HostMayWrite()) ? CL_INVALID_OPERATION
+                                                                                 : CL_SUCCESS;
+}
+
 cl_mem CreateBuffer(cl_context context, cl_mem_flags flags, std::size_t size, void* host_pointer,
                     cl_int* error) {
   return MakeBuffer(context, {}, flags, size, host_pointer, error);
@@ -178,21 +222,10 @@ cl_mem CreateBufferWithProperties(cl_context context, const cl_mem_properties* p
 
 cl_mem CreateSubBuffer(cl_mem handle, cl_mem_flags flags, cl_buffer_create_type type, const void* create_info,
                        cl_int* error) {
-  Memory* parent = FromHandle<Memory>(handle);
+  Memory* parent = BufferFromHandle(handle);
   if (parent == nullptr || parent->parent() != nullptr) return Fail(error, CL_INVALID_MEM_OBJECT);
-  // It may narrow what its parent allows, but not widen it; the host's pointer is the parent's.
-  const auto narrows = [&](cl_mem_flags mask) {
-    const cl_mem_flags wanted = flags & mask;
-    const cl_mem_flags given = parent->flags() & mask & ~cl_mem_flags{CL_MEM_READ_WRITE};
-    return wanted == 0 || given == 0 || wanted == given || wanted == CL_MEM_HOST_NO_ACCESS;
-  };
-  if ((flags & kHostPointer) != 0 || !ValidFlags(flags) || !narrows(kDeviceAccess) || !narrows(kHostAccess) ||
-      type != CL_BUFFER_CREATE_TYPE_REGION || create_info == nullptr) {
+  if (!InheritFlags(*parent, &flags) || type != CL_BUFFER_CREATE_TYPE_REGION || create_info == nullptr)
     return Fail(error, CL_INVALID_VALUE);
-  }
-  if ((flags & kDeviceAccess) == 0) flags |= parent->flags() & kDeviceAccess;
-  if ((flags & kHostAccess) == 0) flags |= parent->flags() & kHostAccess;
-  flags |= parent->flags() & kHostPointer;
   cl_buffer_region region;
   std::memcpy(&region, create_info, sizeof region);
   if (region.size == 0) return Fail(error, CL_INVALID_BUFFER_SIZE);
@@ -236,7 +269,9 @@ cl_int GetMemObjectInfo(cl_mem handle, cl_mem_info name, std::size_t size, void*
   if (memory == nullptr) return CL_INVALID_MEM_OBJECT;
   const InfoOut out(size, value, size_ret);
   switch (name) {
-    case CL_MEM_TYPE: return out.Value<cl_mem_object_type>(CL_MEM_OBJECT_BUFFER);
+    case CL_MEM_TYPE:
+      return out.Value<cl_mem_object_type>(memory->image() == nullptr ? CL_MEM_OBJECT_BUFFER
+                                                                      : memory->image()->object_type());
     case CL_MEM_FLAGS: return out.Value(memory->flags());
     case CL_MEM_SIZE: return out.Value<std::size_t>(memory->size());
     case CL_MEM_HOST_PTR: return out.Value<void*>(memory->host_pointer());
@@ -257,7 +292,7 @@ cl_int EnqueueReadBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking
                          cl_event* event) {
   Enqueue enqueue(queue, CL_COMMAND_READ_BUFFER, num_waits, waits, event);
   if (enqueue.status() != CL_SUCCESS) return enqueue.status();
-  Memory* memory = FromHandle<Memory>(handle);
+  Memory* memory = BufferFromHandle(handle);
   if (const cl_int status = CheckTransfer(enqueue, memory, offset, size); status != CL_SUCCESS) return status;
   if (pointer == nullptr) return CL_INVALID_VALUE;
   if (!memory->HostMayRead()) return CL_INVALID_OPERATION;
@@ -271,7 +306,7 @@ cl_int EnqueueWriteBuffer(cl_command_queue queue, cl_mem handle, cl_bool blockin
                           cl_event* event) {
   Enqueue enqueue(queue, CL_COMMAND_WRITE_BUFFER, num_waits, waits, event);
   if (enqueue.status() != CL_SUCCESS) return enqueue.status();
-  Memory* memory = FromHandle<Memory>(handle);
+  Memory* memory = BufferFromHandle(handle);
   if (const cl_int status = CheckTransfer(enqueue, memory, offset, size); status != CL_SUCCESS) return status;
   if (pointer == nullptr) return CL_INVALID_VALUE;
   if (!memory->HostMayWrite()) return CL_INVALID_OPERATION;
@@ -285,8 +320,8 @@ cl_int EnqueueCopyBuffer(cl_command_queue queue, cl_mem source_handle, cl_mem de
                          cl_uint num_waits, const cl_event* waits, cl_event* event) {
   Enqueue enqueue(queue, CL_COMMAND_COPY_BUFFER, num_waits, waits, event);
   if (enqueue.status() != CL_SUCCESS) return enqueue.status();
-  const Memory* source = FromHandle<Memory>(source_handle);
-  const Memory* destination = FromHandle<Memory>(destination_handle);
+  const Memory* source = BufferFromHandle(source_handle);
+  const Memory* destination = BufferFromHandle(destination_handle);
   if (const cl_int status = CheckTransfer(enqueue, source, source_offset, size); status != CL_SUCCESS)
     return status;
   if (const cl_int status = CheckTransfer(enqueue, destination, destination_offset, size);
@@ -311,7 +346,7 @@ cl_int EnqueueFillBuffer(cl_command_queue queue, cl_mem handle, const void* patt
                          cl_event* event) {
   Enqueue enqueue(queue, CL_COMMAND_FILL_BUFFER, num_waits, waits, event);
   if (enqueue.status() != CL_SUCCESS) return enqueue.status();
-  const Memory* memory = FromHandle<Memory>(handle);
+  const Memory* memory = BufferFromHandle(handle);
   if (const cl_int status = CheckTransfer(enqueue, memory, offset, size); status != CL_SUCCESS) return status;
   if (pattern == nullptr || pattern_size == 0 || pattern_size > wire::kMaxFillPatternBytes ||
       (pattern_size & (pattern_size - 1)) != 0 || offset % pattern_size != 0 || size % pattern_size != 0) {
@@ -330,51 +365,21 @@ void* EnqueueMapBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, 
                        cl_event* event, cl_int* error) {
   Enqueue enqueue(queue, CL_COMMAND_MAP_BUFFER, num_waits, waits, event);
   if (enqueue.status() != CL_SUCCESS) return Fail(error, enqueue.status());
-  Memory* memory = FromHandle<Memory>(handle);
+  Memory* memory = BufferFromHandle(handle);
   if (const cl_int status = CheckTransfer(enqueue, memory, offset, size); status != CL_SUCCESS)
     return Fail(error, status);
-  const bool reads = (flags & CL_MAP_READ) != 0;
-  const bool invalidates = (flags & CL_MAP_WRITE_INVALIDATE_REGION) != 0;
-  const bool writes = invalidates || (flags & CL_MAP_WRITE) != 0;
-  if ((flags & ~(CL_MAP_READ | CL_MAP_WRITE | CL_MAP_WRITE_INVALIDATE_REGION)) != 0 ||
-      (invalidates && (flags & (CL_MAP_READ | CL_MAP_WRITE)) != 0)) {
-    return Fail(error, CL_INVALID_VALUE);
-  }
-  if ((reads && !memory->HostMayRead()) || (writes && !memory->HostMayWrite()))
-    return Fail(error, CL_INVALID_OPERATION);
+  Memory::Mapping mapping;
+  if (const cl_int status = CheckMap(*memory, flags, &mapping.writes); status != CL_SUCCESS)
+    return Fail(error, status);
   std::byte* mirror = memory->Mirror();
   if (mirror == nullptr) return Fail(error, CL_MAP_FAILURE);
-  if (event != nullptr && enqueue.MakeEvent() == nullptr) return Fail(error, CL_OUT_OF_RESOURCES);
-
-  // A region that is to be overwritten whole need not be fetched. The command still has its place in the
-  // queue: a marker's, which in an out-of-order queue with nothing to wait for would wait for too much.
-  const bool marks = invalidates && (enqueue.queue().in_order() || enqueue.has_waits());
-  const Memory::Mapping mapping{mirror + offset, offset, size, writes};
-  if (marks) {
-    if (event != nullptr || enqueue.has_waits()) {
-      wire::opencl::EnqueueSync message;
-      message.kind = {wire::opencl::SyncKind::kMarker};
-      if (blocking != CL_FALSE && enqueue.MakeEvent(true) == nullptr) return Fail(error, CL_OUT_OF_RESOURCES);
-      if (!enqueue.SubmitPiece(message, true)) return Fail(error, CL_OUT_OF_RESOURCES);
-      if (blocking != CL_FALSE) {
-        Event& done = *enqueue.event();
-        if (!enqueue.connection().AwaitUntil([&] { return done.final(); }))
-          return Fail(error, CL_OUT_OF_RESOURCES);
-        if (const cl_int end = EndBlocking(enqueue, done.sequence(), done.status()); end != CL_SUCCESS)
-          return Fail(error, end);
-      }
-    }
-  } else {
-    const std::size_t fetched = invalidates ? 1 : size;
-    const Ref<Download> download =
-        Download::Start(enqueue, *memory, offset, {mapping.address, fetched}, Ref<Memory>(memory));
-    if (!download) return Fail(error, CL_OUT_OF_RESOURCES);
-    if (blocking != CL_FALSE) {
-      const cl_int status = download->Await(enqueue.connection());
-      if (const cl_int end = EndBlocking(enqueue, download->last_sequence(), status); end != CL_SUCCESS)
-        return Fail(error, end);
-    }
-  }
+  mapping.address = mirror + offset;
+  mapping.offset = offset;
+  mapping.size = size;
+  const cl_int status = FetchMapping(enqueue, blocking, flags, [&](bool all) {
+    return Download::Start(enqueue, *memory, offset, {mapping.address, all ? size : 1}, Ref<Memory>(memory));
+  });
+  if (status != CL_SUCCESS) return Fail(error, status);
   memory->AddMapping(mapping);
   if (error != nullptr) *error = CL_SUCCESS;
   enqueue.Commit();
@@ -391,7 +396,9 @@ cl_int EnqueueUnmapMemObject(cl_command_queue queue, cl_mem handle, void* addres
   if (!memory->TakeMapping(address, &mapping)) return CL_INVALID_VALUE;
   if (mapping.writes) {
     if (event != nullptr && enqueue.MakeEvent() == nullptr) return CL_OUT_OF_RESOURCES;
-    const cl_int status = Upload(enqueue, *memory, mapping.offset, {mapping.address, mapping.size});
+    const cl_int status = memory->image() != nullptr
+                              ? UploadMapping(enqueue, *memory, mapping)
+                              : Upload(enqueue, *memory, mapping.offset, {mapping.address, mapping.size});
     return status == CL_SUCCESS ? enqueue.Commit() : status;
   }
   if (event == nullptr && !enqueue.has_waits()) return CL_SUCCESS;  // nothing to move, nobody to tell

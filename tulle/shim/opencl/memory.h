@@ -1,13 +1,22 @@
-// Buffers. The contents live on the vGPU; what the program may touch directly is a mirror in its own memory,
-// brought up to date by a map and written back by the unmap.
+// Memory objects: buffers and images. The contents live on the vGPU; what the program may touch directly is a
+// mirror in its own memory, brought up to date by a map and written back by the unmap.
 #pragma once
 
+#include <memory>
 #include <mutex>
 #include <vector>
 
 #include "tulle/shim/opencl/context.h"
 
 namespace tulle::shim::opencl {
+
+struct Image;
+
+inline constexpr cl_mem_flags kDeviceAccess = CL_MEM_READ_WRITE | CL_MEM_WRITE_ONLY | CL_MEM_READ_ONLY;
+inline constexpr cl_mem_flags kHostPointer =
+    CL_MEM_USE_HOST_PTR | CL_MEM_ALLOC_HOST_PTR | CL_MEM_COPY_HOST_PTR;
+inline constexpr cl_mem_flags kHostAccess =
+    CL_MEM_HOST_WRITE_ONLY | CL_MEM_HOST_READ_ONLY | CL_MEM_HOST_NO_ACCESS;
 
 class Memory final : public Object {
  public:
@@ -16,16 +25,22 @@ class Memory final : public Object {
          std::vector<cl_mem_properties> properties);
   // A sub-buffer, which has no memory of its own.
   Memory(Memory& parent, wire::Handle name, cl_mem_flags flags, std::size_t origin, std::size_t size);
+  // An image of `size` bytes with its pitches, which charges the lease as it says; `buffer`: what its pixels
+  // lie in, null if in memory of its own.
+  Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::unique_ptr<const Image> image,
+         std::size_t size, std::uint64_t charged_bytes, Memory* buffer, void* host_pointer,
+         std::vector<cl_mem_properties> properties);
   static void Dispose(Memory* memory);
 
   Context& context() const { return *context_; }
   wire::Ref<wire::ObjectKind::kMemory> wire() const { return {name_}; }
   cl_mem_flags flags() const { return flags_; }
   std::size_t size() const { return size_; }
+  const Image* image() const { return image_.get(); }  // null: a buffer
   // What the program gave with CL_MEM_USE_HOST_PTR, else null.
   void* host_pointer() const { return host_pointer_; }
   const std::vector<cl_mem_properties>& properties() const { return properties_; }
-  // Of a sub-buffer; else null.
+  // Of a sub-buffer, and of an image in a buffer; else null.
   Memory* parent() const { return parent_.get(); }
   // The buffer that the memory belongs to, and where in that this one begins.
   const Memory& root() const { return parent_ ? *parent_ : *this; }
@@ -38,8 +53,8 @@ class Memory final : public Object {
   bool HostMayRead() const { return (flags_ & (CL_MEM_HOST_WRITE_ONLY | CL_MEM_HOST_NO_ACCESS)) == 0; }
   bool HostMayWrite() const { return (flags_ & (CL_MEM_HOST_READ_ONLY | CL_MEM_HOST_NO_ACCESS)) == 0; }
 
-  // The mirror of the whole buffer (a part of its parent's for a sub-buffer); null when there is no address
-  // space for it. The same for the buffer's life; pages that no map touched cost nothing.
+  // The mirror of the whole object (a part of its parent's, if it has one); null when there is no address
+  // space for it. The same for the object's life; pages that no map touched cost nothing.
   std::byte* Mirror();
 
   struct Mapping {
@@ -47,6 +62,7 @@ class Memory final : public Object {
     std::size_t offset = 0;
     std::size_t size = 0;
     bool writes = false;
+    wire::Vec3 origin{}, region{};  // of an image, which has no offset and size
   };
   void AddMapping(const Mapping& mapping);
   // Ends one mapping at this address: one that writes, if there is one. False: there is none.
@@ -61,7 +77,9 @@ class Memory final : public Object {
   const std::size_t origin_ = 0;
   const wire::Handle name_;
   const cl_mem_flags flags_;
+  const std::unique_ptr<const Image> image_;
   const std::size_t size_;
+  const std::uint64_t charged_bytes_ = 0;
   void* const host_pointer_;
   const std::vector<cl_mem_properties> properties_;
   DestructorCallbacks<cl_mem> destructor_callbacks_;
@@ -70,5 +88,16 @@ class Memory final : public Object {
   std::vector<Mapping> mappings_;  // guarded by mutex_; one for each map call not yet ended
 };
 TULLE_API_OBJECT(Memory, cl_mem, ObjectType::kMemory, CL_INVALID_MEM_OBJECT);
+
+// Null also for an image.
+Memory* BufferFromHandle(cl_mem handle);
+
+// The flags of a creation, but for what they mean to its host pointer.
+bool ValidFlags(cl_mem_flags flags);
+// Fills in what an object that lies in `parent` does not say itself. False: it would widen what that allows,
+// or speaks of a host pointer, which is its parent's.
+bool InheritFlags(const Memory& parent, cl_mem_flags* flags);
+// Of a map; says whether it writes.
+cl_int CheckMap(const Memory& memory, cl_map_flags flags, bool* writes);
 
 }  // namespace tulle::shim::opencl

@@ -26,6 +26,12 @@ struct ArgDefinition {
   // The last kind and size that the device took for this argument: (size << 8 | kind + 1); 0: none yet.
   std::atomic<std::uint64_t> accepted{0};
 
+  // Whatever the program calls its type: nothing else has an access qualifier but pipes.
+  bool is_image() const {
+    return access_qualifier == CL_KERNEL_ARG_ACCESS_READ_ONLY ||
+           access_qualifier == CL_KERNEL_ARG_ACCESS_WRITE_ONLY ||
+           access_qualifier == CL_KERNEL_ARG_ACCESS_READ_WRITE;
+  }
   // Bytes of a value of this argument's type, 0 when that is not known here.
   std::size_t ValueSize() const;
 };

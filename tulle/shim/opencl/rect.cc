@@ -59,7 +59,7 @@ cl_int MakeTransfer(const Enqueue& enqueue, cl_mem handle, const std::size_t* bu
                     const std::size_t* host_origin, const std::size_t* region, std::size_t row_pitch,
                     std::size_t slice_pitch, std::size_t host_row_pitch, std::size_t host_slice_pitch,
                     const void* pointer, Transfer* transfer) {
-  transfer->memory = FromHandle<Memory>(handle);
+  transfer->memory = BufferFromHandle(handle);
   if (const cl_int status = CheckMemory(enqueue, transfer->memory); status != CL_SUCCESS) return status;
   if (buffer_origin == nullptr || host_origin == nullptr || region == nullptr || pointer == nullptr)
     return CL_INVALID_VALUE;
@@ -125,8 +125,8 @@ cl_int EnqueueCopyBufferRect(cl_command_queue queue, cl_mem source_handle, cl_me
                              cl_event* event) {
   Enqueue enqueue(queue, CL_COMMAND_COPY_BUFFER_RECT, num_waits, waits, event);
   if (enqueue.status() != CL_SUCCESS) return enqueue.status();
-  const Memory* source = FromHandle<Memory>(source_handle);
-  const Memory* destination = FromHandle<Memory>(destination_handle);
+  const Memory* source = BufferFromHandle(source_handle);
+  const Memory* destination = BufferFromHandle(destination_handle);
   for (const Memory* memory : {source, destination}) {
     if (const cl_int status = CheckMemory(enqueue, memory); status != CL_SUCCESS) return status;
   }

@@ -116,6 +116,29 @@ cl_int EndRead(Enqueue& enqueue, cl_bool blocking, const Ref<Download>& download
   return enqueue.Commit();
 }
 
+cl_int FetchMapping(Enqueue& enqueue, cl_bool blocking, cl_map_flags flags,
+                    const std::function<Ref<Download>(bool all)>& start) {
+  if (enqueue.wants_event() && enqueue.MakeEvent() == nullptr) return CL_OUT_OF_RESOURCES;
+  // A region that is to be overwritten whole need not be fetched. The command still has its place in the
+  // queue: a marker's, which in an out-of-order queue with nothing to wait for would wait for too much.
+  const bool invalidates = (flags & CL_MAP_WRITE_INVALIDATE_REGION) != 0;
+  if (!invalidates || !(enqueue.queue().in_order() || enqueue.has_waits())) {
+    const Ref<Download> download = start(!invalidates);
+    if (!download) return CL_OUT_OF_RESOURCES;
+    if (blocking == CL_FALSE) return CL_SUCCESS;
+    return EndBlocking(enqueue, download->last_sequence(), download->Await(enqueue.connection()));
+  }
+  if (!enqueue.wants_event() && !enqueue.has_waits()) return CL_SUCCESS;
+  wire::opencl::EnqueueSync message;
+  message.kind = {wire::opencl::SyncKind::kMarker};
+  if (blocking != CL_FALSE && enqueue.MakeEvent(true) == nullptr) return CL_OUT_OF_RESOURCES;
+  if (!enqueue.SubmitPiece(message, true)) return CL_OUT_OF_RESOURCES;
+  if (blocking == CL_FALSE) return CL_SUCCESS;
+  const Event& done = *enqueue.event();
+  if (!enqueue.connection().AwaitUntil([&] { return done.final(); })) return CL_OUT_OF_RESOURCES;
+  return EndBlocking(enqueue, done.sequence(), done.status());
+}
+
 bool BeginWrite(Enqueue& enqueue, cl_bool blocking) {
   const bool waits_for_end = WaitsForEnd(enqueue, blocking);
   return (!enqueue.wants_event() && !waits_for_end) || enqueue.MakeEvent(true) != nullptr;

@@ -1,6 +1,8 @@
 // Moves bytes between the program's memory and the vGPU, in pieces of at most wire::kMaxPayloadBytes.
 #pragma once
 
+#include <functional>
+
 #include "tulle/shim/opencl/box.h"
 #include "tulle/shim/opencl/memory.h"
 #include "tulle/shim/opencl/queue.h"
@@ -72,6 +74,11 @@ cl_int CheckMemory(const Enqueue& enqueue, const Memory* memory);
 cl_int EndBlocking(Enqueue& enqueue, std::uint64_t sequence, cl_int status);
 // Ends a call that reads: waits if it is blocking. A null download is a session that is lost.
 cl_int EndRead(Enqueue& enqueue, cl_bool blocking, const Ref<Download>& download);
+// What a map must do before its region may be touched, if it is blocking: fetches it by `start(true)`, or,
+// when the region is to be overwritten, takes the command's place in the queue, perhaps by `start(false)`,
+// which fetches as little as can be. Makes the call's event.
+cl_int FetchMapping(Enqueue& enqueue, cl_bool blocking, cl_map_flags flags,
+                    const std::function<Ref<Download>(bool all)>& start);
 // Around the Upload of a call that writes: makes its event if one is needed (false: that failed) ...
 bool BeginWrite(Enqueue& enqueue, cl_bool blocking);
 // ... and waits as long as the program could tell that the write is not done.

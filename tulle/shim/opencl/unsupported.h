@@ -4,26 +4,6 @@
 
 // clang-format off
 
-// Images and samplers: CL_DEVICE_IMAGE_SUPPORT is false.
-#define TULLE_UNSUPPORTED_IMAGES(X)                                      \
-  X(CreateImage2D, CL_INVALID_OPERATION, "images are not offered")       \
-  X(CreateImage3D, CL_INVALID_OPERATION, "images are not offered")       \
-  X(CreateImage, CL_INVALID_OPERATION, "images are not offered")         \
-  X(CreateImageWithProperties, CL_INVALID_OPERATION, "images are not offered") \
-  X(GetImageInfo, CL_INVALID_MEM_OBJECT, "there are no images")          \
-  X(CreateSampler, CL_INVALID_OPERATION, "images are not offered")       \
-  X(CreateSamplerWithProperties, CL_INVALID_OPERATION, "images are not offered") \
-  X(RetainSampler, CL_INVALID_SAMPLER, "there are no samplers")          \
-  X(ReleaseSampler, CL_INVALID_SAMPLER, "there are no samplers")         \
-  X(GetSamplerInfo, CL_INVALID_SAMPLER, "there are no samplers")         \
-  X(EnqueueReadImage, CL_INVALID_OPERATION, "images are not offered")    \
-  X(EnqueueWriteImage, CL_INVALID_OPERATION, "images are not offered")   \
-  X(EnqueueCopyImage, CL_INVALID_OPERATION, "images are not offered")    \
-  X(EnqueueCopyImageToBuffer, CL_INVALID_OPERATION, "images are not offered") \
-  X(EnqueueCopyBufferToImage, CL_INVALID_OPERATION, "images are not offered") \
-  X(EnqueueFillImage, CL_INVALID_OPERATION, "images are not offered")    \
-  X(EnqueueMapImage, CL_INVALID_OPERATION, "images are not offered")
-
 // Shared virtual memory, pipes, device-side queues: the device infos say none.
 #define TULLE_UNSUPPORTED_OPTIONAL(X)                                                      \
   X(CreatePipe, CL_INVALID_OPERATION, "pipes are not offered")                             \
