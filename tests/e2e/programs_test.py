@@ -5,7 +5,7 @@ import re
 import unittest
 from pathlib import Path
 
-from mesh import MeshTest
+from mesh import BIN, MeshTest
 
 EXAMPLES = Path("/usr/share/doc/python-pyopencl-doc/examples")
 
@@ -30,7 +30,10 @@ class Clinfo(MeshTest):
         self.assertEqual(remote["CL_DEVICE_GLOBAL_MEM_SIZE"], str(512 << 20))
         for name in ("NAME", "VENDOR", "TYPE", "MAX_COMPUTE_UNITS", "MAX_CLOCK_FREQUENCY", "MAX_WORK_GROUP_SIZE",
                      "MAX_WORK_ITEM_SIZES", "VERSION", "OPENCL_C_VERSION", "ENDIAN_LITTLE", "ADDRESS_BITS",
-                     "PREFERRED_VECTOR_WIDTH_FLOAT", "DOUBLE_FP_CONFIG", "LOCAL_MEM_SIZE"):
+                     "PREFERRED_VECTOR_WIDTH_FLOAT", "DOUBLE_FP_CONFIG", "LOCAL_MEM_SIZE", "IMAGE_SUPPORT",
+                     "MAX_SAMPLERS", "MAX_READ_IMAGE_ARGS", "MAX_WRITE_IMAGE_ARGS", "IMAGE2D_MAX_WIDTH",
+                     "IMAGE2D_MAX_HEIGHT", "IMAGE3D_MAX_WIDTH", "IMAGE3D_MAX_HEIGHT", "IMAGE3D_MAX_DEPTH",
+                     "IMAGE_MAX_ARRAY_SIZE", "IMAGE_MAX_BUFFER_SIZE"):
             self.assertEqual(remote[f"CL_DEVICE_{name}"], native[f"CL_DEVICE_{name}"], name)
 
     def test_own_devices_are_hidden_unless_asked_for(self):
@@ -47,6 +50,11 @@ class Own(MeshTest):
 
     def test_what_kernels_print_is_where_the_program_expects_it(self):
         self.assert_same("prints")
+
+    def test_images(self):
+        # Programs for themselves: each test demands the same of the native device, where another test runs them.
+        self.assert_ok(self.mesh.run(BIN / "opencl_battery", "--gtest_filter=Images.*:Samplers.*", "--gtest_brief=1",
+                                     flags=["--memory", "1GiB"]))
 
 
 class Pyopencl(MeshTest):
