@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <bit>
 #include <cerrno>
 #include <condition_variable>
 #include <system_error>
@@ -59,7 +60,7 @@ void Connection::BeforeSend(void* argument, std::uint64_t sequence) {
   if (!attached.queue.null()) {
     Blame& blame = hook.connection->blames_[sequence % kBlames];
     blame.sequence.store(0, std::memory_order_relaxed);
-    blame.queue.store(attached.queue, std::memory_order_release);
+    blame.queue.store(std::bit_cast<std::uint64_t>(attached.queue), std::memory_order_release);
     blame.sequence.store(sequence, std::memory_order_release);
   }
   if (attached.reply != nullptr) {
@@ -239,7 +240,7 @@ Status Connection::OnCommandFailed(ByteView body) {
   const Blame& blame = blames_[notice.sequence % kBlames];
   wire::Handle queue;
   if (blame.sequence.load(std::memory_order_acquire) == notice.sequence) {
-    queue = blame.queue.load(std::memory_order_acquire);
+    queue = std::bit_cast<wire::Handle>(blame.queue.load(std::memory_order_acquire));
     if (blame.sequence.load(std::memory_order_acquire) != notice.sequence) queue = {};
   }
   Log(LogLevel::kError, "shim", "a command that had been accepted failed on the device",

@@ -169,7 +169,7 @@ class Connection final : private session::ClientHandler {
   // every queue's.
   struct Blame {
     std::atomic<std::uint64_t> sequence{0};
-    std::atomic<wire::Handle> queue{};
+    std::atomic<std::uint64_t> queue{0};  // a handle's bits: one machine word is lock-free everywhere
   };
   static constexpr std::size_t kBlames = 4096;
   std::unique_ptr<Blame[]> blames_{new Blame[kBlames]};
