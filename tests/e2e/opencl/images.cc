@@ -425,6 +425,7 @@ TEST_F(Images, CopyAndFill) {
 
 TEST_F(Images, FillsConvertTheColor) {
   const cl_float reals[4] = {0.0F, 1.0F, 0.25F, 2.0F};
+  const cl_float red[4] = {0.25F};
   cl_mem image = Image2D(4, 4, {CL_RGBA, CL_UNORM_INT8});
   const Extents origin = {1, 1, 0}, region = {2, 2, 1};
   ASSERT_EQ(clEnqueueFillImage(queue, image, reals, origin.data(), region.data(), 0, nullptr, nullptr),
@@ -436,7 +437,7 @@ TEST_F(Images, FillsConvertTheColor) {
   EXPECT_EQ(back[3], 255);
   clReleaseMemObject(image);
   image = Image2D(4, 4, {CL_R, CL_FLOAT});
-  ASSERT_EQ(clEnqueueFillImage(queue, image, reals + 2, origin.data(), region.data(), 0, nullptr, nullptr),
+  ASSERT_EQ(clEnqueueFillImage(queue, image, red, origin.data(), region.data(), 0, nullptr, nullptr),
             CL_SUCCESS);
   cl_float value = 0;
   std::memcpy(&value, ReadImage(image, {2, 2, 0}, {1, 1, 1}).data(), sizeof value);
