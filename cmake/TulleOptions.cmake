@@ -37,9 +37,7 @@ if(TULLE_SANITIZE MATCHES "thread")
   set(TULLE_TEST_ENVIRONMENT "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/races.supp:die_after_fork=0")
   set(TULLE_GRPC_TEST_ENVIRONMENT "TSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/races_grpc.supp:history_size=7")
 elseif(TULLE_SANITIZE MATCHES "address")
-  # use_tls=0: LeakSanitizer itself dies of looking into the thread-local storage of PoCL's threads.
-  set(TULLE_TEST_ENVIRONMENT
-    "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/leaks.supp:print_suppressions=0:use_tls=0")
+  set(TULLE_TEST_ENVIRONMENT "LSAN_OPTIONS=suppressions=${CMAKE_SOURCE_DIR}/cmake/leaks.supp:print_suppressions=0")
 endif()
 if(NOT TULLE_GRPC_TEST_ENVIRONMENT)
   set(TULLE_GRPC_TEST_ENVIRONMENT ${TULLE_TEST_ENVIRONMENT})
