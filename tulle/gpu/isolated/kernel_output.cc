@@ -21,18 +21,21 @@ Status KernelOutput::Capture() {
   buffer_.resize(wire::kMaxKernelOutputBytes);
   std::thread([this] {
     pollfd readable = {read_.get(), POLLIN, 0};
-    while (poll(&readable, 1, -1) >= 0 || errno == EINTR) Flush();
+    while (poll(&readable, 1, -1) >= 0 || errno == EINTR) {
+      if (!Flush()) return;
+    }
   }).detach();
   return OkStatus();
 }
 
-void KernelOutput::Flush() {
+bool KernelOutput::Flush() {
   const std::lock_guard lock(mutex_);
   ssize_t size;
   while ((size = read(read_.get(), buffer_.data(), buffer_.size())) > 0) {
     const ByteView text = ByteView(buffer_).first(static_cast<std::size_t>(size));
     SendNotice(next_, wire::opencl::KernelOutput{{text}});
   }
+  return size < 0;
 }
 
 }  // namespace tulle::gpu::isolated

@@ -11,7 +11,7 @@
 namespace tulle::gpu::isolated {
 
 // What a backend reports, on its way to `next`, with what was printed before it put ahead. One for the life
-// of the process. Costs a system call for each report, 0.2 us.
+// of the process. Costs a system call for each report.
 class KernelOutput final : public Completions {
  public:
   explicit KernelOutput(Completions* next) : next_(*next) {}
@@ -33,8 +33,9 @@ class KernelOutput final : public Completions {
   void PayloadDone(std::uint64_t sequence) override { next_.PayloadDone(sequence); }
 
  private:
-  // Sends what has been printed by now.
-  void Flush();
+  // Sends what has been printed by now. False: nothing more will be, since the driver (or a kernel, which
+  // runs in this process) has closed standard output.
+  bool Flush();
 
   Completions& next_;
   UniqueFd read_;
