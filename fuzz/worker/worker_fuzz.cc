@@ -232,6 +232,7 @@ extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t s
   add(wire::kOpcodeOf<wire::opencl::CreateQueue>);
   add(wire::kOpcodeOf<wire::opencl::CreateBuffer>);
   add(wire::kOpcodeOf<wire::opencl::CreateImage>);
+  add(wire::kOpcodeOf<wire::opencl::CreateSvm>);
   add(wire::kOpcodeOf<wire::opencl::CreateProgram>);
   add(wire::kOpcodeOf<wire::opencl::ProgramText>);
   add(wire::kOpcodeOf<wire::opencl::BuildProgram>);

@@ -9,6 +9,7 @@
 #include "tulle/wire/schema/opencl/program.h"
 #include "tulle/wire/schema/opencl/queue.h"
 #include "tulle/wire/schema/opencl/rect.h"
+#include "tulle/wire/schema/opencl/svm.h"
 
 namespace tulle::wire {
 
@@ -41,6 +42,10 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0213, opencl::InitImage>{Mode::kOneWay, Place::kDevice, Capability::kImages},
     Row<0x0214, opencl::CreateSampler>{Mode::kOneWay, Place::kDevice, Capability::kImages},
     Row<0x0215, opencl::SetSamplerArg>{Mode::kOneWay, Place::kDevice, Capability::kImages},
+
+    // OpenCL: shared virtual memory.
+    Row<0x0221, opencl::CreateSvm>{Mode::kOneWay, Place::kDevice, Capability::kSvm},
+    Row<0x0222, opencl::SetSvmArg>{Mode::kOneWay, Place::kDevice, Capability::kSvm},
 
     // OpenCL: programs and kernels. Building happens in the worker's builder, not on the device.
     Row<0x0301, opencl::CreateProgram>{Mode::kOneWay, Place::kWorker, Capability::kOpenCl},

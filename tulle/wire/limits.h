@@ -40,6 +40,10 @@ inline constexpr std::uint32_t kFillColorBytes = 16;  // sizeof(cl_float4), cl_i
 // The orders and types of OpenCL make fewer than 200 formats; vendors add some.
 inline constexpr std::uint32_t kMaxImageFormats = 1024;
 
+// Allocations of shared virtual memory of one process. Each is a mapping of its own in the process that runs
+// kernels, of which Linux gives it 65,530 (vm.max_map_count), and drivers need some.
+inline constexpr std::uint32_t kMaxSvmAllocations = 32'768;
+
 inline constexpr std::uint32_t kMaxDeviceInfos = 512;
 inline constexpr std::uint32_t kMaxInfoBytes = 16u << 10;  // the extension list is the longest
 

@@ -28,6 +28,7 @@ __kernel void takes_local(__global uint* data, __local uint* scratch) {
   barrier(CLK_LOCAL_MEM_FENCE);
   data[get_global_id(0)] = scratch[get_local_id(0)];
 }
+__kernel void follow(__global ulong* holder) { *(__global uint*)*holder += 7; }
 )";
 
 }  // namespace
@@ -173,6 +174,21 @@ Handle BackendBattery::Buffer(std::uint64_t size_bytes, std::uint64_t flags) {
   return handle;
 }
 
+bool BackendBattery::HasSvm() {
+  constexpr std::uint32_t kSvmCapabilities = 0x1053;
+  const auto reply = WaitFor<wire::opencl::DescribeDeviceReply>(Send(wire::opencl::DescribeDevice{}));
+  for (const auto& info : reply.infos.items) {
+    if (info.name == kSvmCapabilities) return info.value.bytes[0] != std::byte{0};
+  }
+  return false;
+}
+
+Handle BackendBattery::Svm(std::uint64_t address, std::uint64_t size_bytes) {
+  const Handle handle = NewHandle();
+  EXPECT_EQ(Try(wire::opencl::CreateSvm{{context_}, {handle}, {1}, address, size_bytes}), 0);
+  return handle;
+}
+
 Handle BackendBattery::UserEvent() {
   const Handle handle = NewHandle();
   EXPECT_EQ(Try(wire::opencl::CreateUserEvent{{context_}, {handle}}), 0);
@@ -207,6 +223,11 @@ Handle BackendBattery::Kernel(const char* name) {
 
 std::int32_t BackendBattery::SetMemory(Handle kernel, std::uint32_t index, Handle memory) {
   return Try(wire::opencl::SetKernelArg{{kernel}, index, {ArgKind::kMemory}, {memory}});
+}
+
+std::int32_t BackendBattery::SetPointer(Handle kernel, std::uint32_t index, Handle svm,
+                                        std::uint64_t offset_bytes) {
+  return Try(wire::opencl::SetSvmArg{{kernel}, index, {svm}, offset_bytes});
 }
 
 std::int32_t BackendBattery::SetUint(Handle kernel, std::uint32_t index, std::uint32_t value) {

@@ -61,7 +61,7 @@ class BackendBattery : public testing::TestWithParam<SubjectFactory> {
     out.body = body;
     out.payload = with.payload;
     out.room_bytes = wire::WantedPayload(message);
-    if constexpr (std::same_as<M, wire::opencl::CreateBuffer>) {
+    if constexpr (std::same_as<M, wire::opencl::CreateBuffer> || std::same_as<M, wire::opencl::CreateSvm>) {
       if (message.size_bytes <= kMostLent) out.memory_bytes = message.size_bytes;
     } else if constexpr (std::same_as<M, wire::opencl::CreateImage>) {
       if (const auto size = wire::opencl::OwnBytes(message);
@@ -103,12 +103,16 @@ class BackendBattery : public testing::TestWithParam<SubjectFactory> {
   Handle Context();
   Handle Queue(std::uint64_t flags = 0);
   Handle Buffer(std::uint64_t size_bytes, std::uint64_t flags = 1);
+  bool HasSvm();
+  Handle Svm(std::uint64_t address, std::uint64_t size_bytes);
   Handle UserEvent();
-  // The battery's kernels, compiled once for each factory: null_add, null_mul, null_copy_image, takes_local.
+  // The battery's kernels, compiled once for each factory: null_add, null_mul, null_copy_image, takes_local,
+  // follow.
   const ByteVector& Binary();
   Handle Program();
   Handle Kernel(const char* name);
   std::int32_t SetMemory(Handle kernel, std::uint32_t index, Handle memory);
+  std::int32_t SetPointer(Handle kernel, std::uint32_t index, Handle svm, std::uint64_t offset_bytes);
   std::int32_t SetUint(Handle kernel, std::uint32_t index, std::uint32_t value);
 
   // --- commands ---

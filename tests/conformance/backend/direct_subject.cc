@@ -50,7 +50,7 @@ class DirectSubject final : public Subject, public Completions {
       }
       if (lend_memory_ && command.memory_bytes != 0) {
         void* memory =
-            ::mmap(nullptr, command.memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            ::mmap(nullptr, command.memory_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         TULLE_CHECK(memory != MAP_FAILED);
         native.memory = {static_cast<std::byte*>(memory), command.memory_bytes};
         memories_[command.sequence] = native.memory;
@@ -118,6 +118,10 @@ class DirectSubject final : public Subject, public Completions {
       wire::opencl::CreateBuffer message;
       if (wire::Decode(command.body, 0, arena, &message) != wire::WireResult::kOk) return;
       created_[message.buffer.handle] = command.sequence;
+    } else if (command.opcode == wire::kOpcodeOf<wire::opencl::CreateSvm>) {
+      wire::opencl::CreateSvm message;
+      if (wire::Decode(command.body, 0, arena, &message) != wire::WireResult::kOk) return;
+      created_[message.memory.handle] = command.sequence;
     } else if (command.opcode == wire::kOpcodeOf<wire::DestroyObject> && command.wants_status) {
       wire::DestroyObject message;
       if (wire::Decode(command.body, 0, arena, &message) != wire::WireResult::kOk) return;

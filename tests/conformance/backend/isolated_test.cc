@@ -67,12 +67,16 @@ class IsolatedSubject final : public Subject {
     wire::Arena arena;
     wire::opencl::CreateBuffer create;
     wire::opencl::CreateImage create_image;
+    wire::opencl::CreateSvm create_svm;
     wire::DestroyObject destroy;
     if (range.has_value() && wire::Decode(command.body, 0, arena, &create) == wire::WireResult::kOk) {
       ranges_[create.buffer.handle] = *range;
     } else if (range.has_value() &&
                wire::Decode(command.body, 0, arena, &create_image) == wire::WireResult::kOk) {
       ranges_[create_image.image.handle] = *range;
+    } else if (range.has_value() &&
+               wire::Decode(command.body, 0, arena, &create_svm) == wire::WireResult::kOk) {
+      ranges_[create_svm.memory.handle] = *range;
     } else if (command.opcode == wire::kOpcodeOf<wire::DestroyObject> && command.wants_status &&
                wire::Decode(command.body, 0, arena, &destroy) == wire::WireResult::kOk) {
       if (auto range = ranges_.extract(destroy.object.handle); !range.empty())

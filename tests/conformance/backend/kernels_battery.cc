@@ -22,7 +22,7 @@ TEST_P(BackendBattery, LoadsWhatTheCompilerMadeAndDescribesItsKernels) {
   WaitPayloadDone(sequence);
   std::map<std::string_view, wire::opencl::KernelInfo> kernels;
   for (const auto& kernel : reply.kernels.items) kernels[kernel.name.text] = kernel;
-  ASSERT_EQ(kernels.size(), 4u);
+  ASSERT_EQ(kernels.size(), 5u);
   ASSERT_TRUE(kernels.contains("null_add") && kernels.contains("null_mul") &&
               kernels.contains("null_copy_image") && kernels.contains("takes_local"));
   const wire::opencl::KernelInfo& local = kernels["takes_local"];

@@ -28,11 +28,11 @@ struct Command {
   ByteView body;
   MutableByteView payload;  // bytes brought (Payload), or room for the bytes wanted (Wanted); valid until
                             // PayloadDone(sequence), or the reply to the command
-  MutableByteView memory;   // CreateBuffer, CreateImage (packed pixels): memory (page-aligned, zeroed) of the
-                            // size that the object must live in, valid until that is destroyed; empty: the
-                            // backend allocates, or it lies in a buffer. DestroyObject of such a one is
-                            // answered (the worker always asks, wants_status) when no command can touch that
-                            // memory any more: it is used again from then on
+  MutableByteView memory;   // CreateBuffer, CreateSvm, CreateImage (packed pixels): memory (shared, page-
+                            // aligned, zeroed) of the size that the object must live in, valid until that is
+                            // destroyed; empty: the backend allocates, or it lies in a buffer. DestroyObject
+  // of such a one is answered (the worker always asks, wants_status) when no command
+  // can touch that memory any more: it is used again from then on
 };
 
 // Where a backend reports. Thread-safe: drivers call from their own threads. Never blocks for long; the

@@ -15,6 +15,7 @@ struct BufferShape {
   wire::Flags<wire::opencl::MemFlag> flags;
   wire::Handle root;               // the buffer that this is a part of, or itself
   std::uint64_t origin_bytes = 0;  // where in that
+  bool is_svm = false;             // the program has it at the same address
 
   // No sum is formed: offsets are as absurd as a peer likes.
   bool Contains(std::uint64_t offset_bytes, std::uint64_t count_bytes) const {
@@ -45,6 +46,14 @@ inline std::int32_t CheckSubBuffer(const BufferShape* parent, const wire::opencl
   if (parent == nullptr || parent->root != message.parent.handle) return cl_status::kInvalidMemObject;
   if (message.size_bytes == 0) return cl_status::kInvalidBufferSize;
   return parent->Contains(message.offset_bytes, message.size_bytes) ? 0 : cl_status::kInvalidValue;
+}
+
+// A pointer as an argument: into shared virtual memory, or null.
+inline std::int32_t CheckSvmArg(const BufferShape* memory, const wire::opencl::SetSvmArg& message) {
+  if (message.memory.handle.null()) return 0;
+  return memory != nullptr && memory->is_svm && message.offset_bytes < memory->size_bytes
+             ? 0
+             : cl_status::kInvalidArgValue;
 }
 
 // `room_bytes` is what the command has for the data.

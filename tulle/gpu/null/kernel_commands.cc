@@ -47,6 +47,10 @@ void NullBackend::Run(const wire::opencl::SetKernelArg& message, const Command& 
   Report(command, SetArg(message));
 }
 
+void NullBackend::Run(const wire::opencl::SetSvmArg& message, const Command& command) {
+  Report(command, SetArg(message));
+}
+
 void NullBackend::Run(const wire::opencl::EnqueueKernel& message, const Command& command) {
   Kernel* const kernel = table_.Find<Kernel>(message.kernel.handle);
   Enqueue(
@@ -109,6 +113,23 @@ std::int32_t NullBackend::SetArg(const wire::opencl::SetSamplerArg& message) {
   return 0;
 }
 
+std::int32_t NullBackend::SetArg(const wire::opencl::SetSvmArg& message) {
+  Kernel* const kernel = table_.Find<Kernel>(message.kernel.handle);
+  if (kernel == nullptr) return status::kInvalidKernel;
+  const NullKernel& known = *kernel->kernel;
+  if (message.index >= (known.takes_anything ? wire::kMaxKernelArgs : known.args.size()))
+    return status::kInvalidArgIndex;
+  if (!known.takes_anything &&
+      (known.args[message.index].kind != ArgKind::kMemory || known.args[message.index].image.has_value())) {
+    return status::kInvalidArgValue;
+  }
+  if (const std::int32_t result = CheckSvmArg(FindMemory(message.memory.handle).get(), message); result != 0)
+    return result;
+  if (injected_ != 0) return injected_;
+  kernel->args[message.index] = {.memory = message.memory.handle, .offset_bytes = message.offset_bytes};
+  return 0;
+}
+
 std::int32_t NullBackend::CheckKernel(const wire::opencl::EnqueueKernel& message,
                                       const Kernel* kernel) const {
   if (kernel == nullptr) return status::kInvalidKernel;
@@ -147,14 +168,15 @@ std::function<std::int32_t()> NullBackend::KernelBody(const wire::opencl::Enqueu
   }
   std::uint32_t operand = 0;
   std::memcpy(&operand, value->second.value.data(), sizeof operand);
-  return [used, op, operand, memory = used.front(), begin = message.global_offset[0],
-          count = message.global_size[0]] {
-    const std::uint64_t elements = memory->size_bytes / sizeof operand;
+  return [used, op, operand, memory = used.front(), offset = data->second.offset_bytes,
+          begin = message.global_offset[0], count = message.global_size[0]] {
+    std::byte* const bytes = memory->bytes + offset;
+    const std::uint64_t elements = (memory->size_bytes - offset) / sizeof operand;
     for (std::uint64_t i = begin; i < elements && i - begin < count; ++i) {
       std::uint32_t element = 0;
-      std::memcpy(&element, memory->bytes + i * sizeof element, sizeof element);
+      std::memcpy(&element, bytes + i * sizeof element, sizeof element);
       element = op(element, operand);
-      std::memcpy(memory->bytes + i * sizeof element, &element, sizeof element);
+      std::memcpy(bytes + i * sizeof element, &element, sizeof element);
     }
     return 0;
   };

@@ -42,14 +42,15 @@ void NullBackend::Run(const wire::opencl::CreateContext& message, const Command&
 }
 
 void NullBackend::Run(const wire::opencl::CreateBuffer& message, const Command& command) {
-  const std::uint64_t size = message.size_bytes;
-  if (table_.Find<Context>(message.context.handle) == nullptr)
-    return Report(command, status::kInvalidContext);
-  if (size == 0 || size > options_.max_allocation_bytes) return Report(command, status::kInvalidBufferSize);
-  auto memory = std::make_shared<Memory>();
-  memory->flags = message.flags;
-  memory->root = message.buffer.handle;
-  Report(command, InsertMemory(command, message.buffer.handle, size, std::move(memory)));
+  MakeBuffer(command, message.context.handle, message.buffer.handle, message.flags, message.size_bytes,
+             false);
+}
+
+// No kernel here follows a pointer that lies in memory, so where the memory is does not matter.
+void NullBackend::Run(const wire::opencl::CreateSvm& message, const Command& command) {
+  if (!wire::opencl::IsSvmRange(message.address, message.size_bytes))
+    return Report(command, status::kInvalidValue);
+  MakeBuffer(command, message.context.handle, message.memory.handle, message.flags, message.size_bytes, true);
 }
 
 void NullBackend::Run(const wire::opencl::CreateSubBuffer& message, const Command& command) {
@@ -120,6 +121,17 @@ void NullBackend::Run(const wire::opencl::SetUserEventStatus& message, const Com
   if (!event->user || event->state->status != kRunning) return Report(command, status::kInvalidOperation);
   event->state->status = message.status;
   ReportDone(completions_, command);
+}
+
+void NullBackend::MakeBuffer(const Command& command, Handle context, Handle handle,
+                             wire::Flags<wire::opencl::MemFlag> flags, std::uint64_t size, bool is_svm) {
+  if (table_.Find<Context>(context) == nullptr) return Report(command, status::kInvalidContext);
+  if (size == 0 || size > options_.max_allocation_bytes) return Report(command, status::kInvalidBufferSize);
+  auto memory = std::make_shared<Memory>();
+  memory->flags = flags;
+  memory->root = handle;
+  memory->is_svm = is_svm;
+  Report(command, InsertMemory(command, handle, size, std::move(memory)));
 }
 
 std::int32_t NullBackend::InsertMemory(const Command& command, Handle handle, std::uint64_t size,

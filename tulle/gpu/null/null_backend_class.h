@@ -65,6 +65,8 @@ class NullBackend final : public SteppedBackend {
   void Run(const wire::opencl::InitImage& message, const Command& command);
   void Run(const wire::opencl::CreateSampler& message, const Command& command);
   void Run(const wire::opencl::SetSamplerArg& message, const Command& command);
+  void Run(const wire::opencl::CreateSvm& message, const Command& command);
+  void Run(const wire::opencl::SetSvmArg& message, const Command& command);
   void Run(const wire::opencl::InitBuffer& message, const Command& command);
   void Run(const wire::opencl::CreateSubBuffer& message, const Command& command);
   void Run(const wire::exec::LoadProgram& message, const Command& command);
@@ -112,6 +114,8 @@ class NullBackend final : public SteppedBackend {
     return table_.Insert(handle, object) ? 0 : status::kInvalidValue;
   }
 
+  void MakeBuffer(const Command& command, Handle context, Handle handle,
+                  wire::Flags<wire::opencl::MemFlag> flags, std::uint64_t size, bool is_svm);
   // Gives a buffer or image fresh memory of its own, and a name.
   std::int32_t InsertMemory(const Command& command, Handle handle, std::uint64_t size,
                             std::shared_ptr<Memory> memory);
@@ -141,6 +145,7 @@ class NullBackend final : public SteppedBackend {
 
   std::int32_t SetArg(const wire::opencl::SetKernelArg& message);
   std::int32_t SetArg(const wire::opencl::SetSamplerArg& message);
+  std::int32_t SetArg(const wire::opencl::SetSvmArg& message);
   std::int32_t CheckKernel(const wire::opencl::EnqueueKernel& message, const Kernel* kernel) const;
   // The kernel's arguments are those of now.
   std::function<std::int32_t()> KernelBody(const wire::opencl::EnqueueKernel& message,

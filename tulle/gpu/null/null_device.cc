@@ -100,6 +100,7 @@ ByteVector EncodeDeviceInfos(const Options& options) {
   infos.Value(0x1049, U64{1u << 20});                                         // PRINTF_BUFFER_SIZE
   infos.Value(0x104A, U32{1});                                                // IMAGE_PITCH_ALIGNMENT
   infos.Value(0x104B, U32{1});                                                // IMAGE_BASE_ADDRESS_ALIGNMENT
+  infos.Value(0x1053, U64{1});                                                // SVM_CAPABILITIES: coarse
   return infos.Encode();
 }
 

@@ -68,6 +68,7 @@ struct Kernel final : Object {
   static constexpr ObjectKind kKind = ObjectKind::kKernel;
   struct Arg {
     Handle memory;
+    std::uint64_t offset_bytes = 0;  // where in it the kernel begins
     Handle sampler;
     ByteVector value;
   };

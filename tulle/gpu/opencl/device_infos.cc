@@ -1,5 +1,7 @@
 #include "tulle/gpu/opencl/device_infos.h"
 
+#include <cstring>
+
 namespace tulle::gpu::opencl {
 namespace {
 
@@ -17,7 +19,8 @@ bool IsForOthers(cl_device_info name) {
 
 }  // namespace
 
-ByteVector EncodeDeviceInfos(cl_device_id device) {
+ByteVector EncodeDeviceInfos(const NativeDevice& native) {
+  const cl_device_id device = native.device;
   std::vector<std::pair<cl_device_info, ByteVector>> values;
   std::size_t total = 0;
   const auto ask = [&](cl_device_info name) {
@@ -26,6 +29,10 @@ ByteVector EncodeDeviceInfos(cl_device_id device) {
     ByteVector value(size);
     if (size != 0 && clGetDeviceInfo(device, name, size, value.data(), nullptr) != CL_SUCCESS) return;
     total += size + 2 * sizeof(std::uint32_t);
+    if (name == CL_DEVICE_SVM_CAPABILITIES && size == sizeof(cl_device_svm_capabilities)) {
+      const cl_device_svm_capabilities ours = native.svm ? CL_DEVICE_SVM_COARSE_GRAIN_BUFFER : 0;
+      std::memcpy(value.data(), &ours, sizeof ours);
+    }
     if (total > wire::kMaxBodyBytes / 2 || values.size() == wire::kMaxDeviceInfos) return;
     values.emplace_back(name, std::move(value));
   };

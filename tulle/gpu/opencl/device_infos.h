@@ -7,8 +7,8 @@
 namespace tulle::gpu::opencl {
 
 // An encoded DescribeDeviceReply with every core property of OpenCL 1.0 to 3.0 (and the few of extensions
-// that stand between them) that the device answers. Left out: pointers of this process, and the host's own
-// identifiers.
-ByteVector EncodeDeviceInfos(cl_device_id device);
+// that stand between them) that the device answers, SVM capabilities as they are from afar. Left out:
+// pointers of this process, and the host's own identifiers.
+ByteVector EncodeDeviceInfos(const NativeDevice& native);
 
 }  // namespace tulle::gpu::opencl

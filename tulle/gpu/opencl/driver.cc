@@ -105,7 +105,7 @@ class OpenClDriver final : public Driver {
   std::vector<NativeDevice> List() const {
     std::vector<NativeDevice> devices = ListDevices();
     if (options_.assume_own_memory) {
-      for (NativeDevice& device : devices) device.host_memory = false;
+      for (NativeDevice& device : devices) device.host_memory = device.svm = false;
     }
     return devices;
   }

@@ -47,7 +47,7 @@ void OpenClBackend::Run(const wire::opencl::CreateImage& message, const Command&
     // lent. Elsewhere it places them as its hardware likes, and what it needs for that beyond the packed
     // pixels nobody is charged for.
     status = CreateNative(
-        command, size, message.flags.bits, *image,
+        command, size, message.flags.bits, 0, *image,
         [&](cl_mem_flags flags, void* bytes, cl_int* error) {
           return native.Create(context->native->context.get(), flags, bytes, error);
         },

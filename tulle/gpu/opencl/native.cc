@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tulle/gpu/api/svm_memory.h"
 #include "tulle/wire/limits.h"
 
 namespace tulle::gpu::opencl {
@@ -52,8 +53,14 @@ std::vector<NativeDevice> ListDevices() {
     if (clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, count, found.data(), nullptr) != CL_SUCCESS) continue;
     for (cl_device_id device : found) {
       const auto type = DeviceValue<cl_device_type>(device, CL_DEVICE_TYPE);
-      devices.push_back(
-          {platform, device, (type & CL_DEVICE_TYPE_CPU) != 0, name == "Portable Computing Language"});
+      const bool is_cpu = (type & CL_DEVICE_TYPE_CPU) != 0;
+      // A CPU's driver that has any of it passes pointers on as they are.
+      const auto svm = DeviceValue<cl_device_svm_capabilities>(device, CL_DEVICE_SVM_CAPABILITIES);
+      devices.push_back({.platform = platform,
+                         .device = device,
+                         .host_memory = is_cpu,
+                         .svm = is_cpu && svm != 0 && CanMapSvm(),
+                         .fails_silently = name == "Portable Computing Language"});
     }
   }
   return devices;

@@ -48,6 +48,8 @@ struct NativeDevice {
   // Kernels and buffers live in this process's memory: a buffer can be put on memory that is given, and a
   // kernel can reach all of it.
   bool host_memory = false;
+  // Pointers of the program can be had, and kernels follow them: shared virtual memory.
+  bool svm = false;
   // PoCL (3.1): when a user event is set to an error, the commands that wait for it fail before that call
   // returns, but nobody is called back for them; a command that waits for one of those never ends; and other
   // commands still refer to their events, so that those must not be deleted.

@@ -45,7 +45,7 @@ void OpenClBackend::DestroyQueue(Handle handle) {
 }
 
 void OpenClBackend::Run(const wire::opencl::DescribeDevice&, const Command& command) {
-  completions_.Reply(command.opcode, command.sequence, EncodeDeviceInfos(device_.device), 0);
+  completions_.Reply(command.opcode, command.sequence, EncodeDeviceInfos(device_), 0);
 }
 
 void OpenClBackend::Run(const wire::opencl::CreateContext& message, const Command& command) {
@@ -61,34 +61,36 @@ void OpenClBackend::Run(const wire::opencl::CreateContext& message, const Comman
 }
 
 void OpenClBackend::Run(const wire::opencl::CreateBuffer& message, const Command& command) {
-  const Context* const context = table_.Find<Context>(message.context.handle);
-  std::int32_t status = CL_SUCCESS;
-  if (context == nullptr) {
-    status = CL_INVALID_CONTEXT;
-  } else if (message.size_bytes == 0 || message.size_bytes > max_allocation_bytes_) {
-    status = CL_INVALID_BUFFER_SIZE;
-  } else if (!table_.IsFree(message.buffer.handle) ||
-             (!command.memory.empty() && command.memory.size() < message.size_bytes)) {
-    status = CL_INVALID_VALUE;
-  } else {
-    auto buffer = std::make_unique<Buffer>();
-    buffer->context = context->native;
-    buffer->size_bytes = message.size_bytes;
-    buffer->flags = message.flags;
-    buffer->root = message.buffer.handle;
-    status = CreateNative(
-        command, message.size_bytes, message.flags.bits, *buffer,
-        [&](cl_mem_flags flags, void* bytes, cl_int* error) {
-          return clCreateBuffer(context->native->context.get(), flags, message.size_bytes, bytes, error);
-        },
-        [&](cl_command_queue queue, cl_mem native, cl_event* event) {
-          constexpr cl_uchar kZero = 0;
-          return clEnqueueFillBuffer(queue, native, &kZero, sizeof kZero, 0, message.size_bytes, 0, nullptr,
-                                     event);
-        });
-    if (status == CL_SUCCESS) table_.Insert(message.buffer.handle, buffer);
-  }
-  Report(command, status);
+  Report(command, MakeBuffer(command, message.context.handle, message.buffer.handle, message.flags,
+                             message.size_bytes, 0));
+}
+
+// At `address` if that is not 0.
+std::int32_t OpenClBackend::MakeBuffer(const Command& command, Handle context_handle, Handle handle,
+                                       wire::Flags<wire::opencl::MemFlag> flags, std::uint64_t size,
+                                       std::uint64_t address) {
+  const Context* const context = table_.Find<Context>(context_handle);
+  if (context == nullptr) return CL_INVALID_CONTEXT;
+  if (size == 0 || size > max_allocation_bytes_) return CL_INVALID_BUFFER_SIZE;
+  if (!table_.IsFree(handle) || (!command.memory.empty() && command.memory.size() < size))
+    return CL_INVALID_VALUE;
+  auto buffer = std::make_unique<Buffer>();
+  buffer->context = context->native;
+  buffer->size_bytes = size;
+  buffer->flags = flags;
+  buffer->root = handle;
+  buffer->is_svm = address != 0;
+  const std::int32_t status = CreateNative(
+      command, size, flags.bits, address, *buffer,
+      [&](cl_mem_flags native_flags, void* bytes, cl_int* error) {
+        return clCreateBuffer(context->native->context.get(), native_flags, size, bytes, error);
+      },
+      [&](cl_command_queue queue, cl_mem native, cl_event* event) {
+        constexpr cl_uchar kZero = 0;
+        return clEnqueueFillBuffer(queue, native, &kZero, sizeof kZero, 0, size, 0, nullptr, event);
+      });
+  if (status == CL_SUCCESS) table_.Insert(handle, buffer);
+  return status;
 }
 
 void OpenClBackend::Run(const wire::opencl::InitBuffer& message, const Command& command) {

@@ -1,5 +1,6 @@
 // The backend itself, for the files that carry its commands out: opencl_backend.cc objects, kernels, queues
-// and events; transfer_commands.cc what moves bytes of buffers; image_commands.cc images and samplers.
+// and events; transfer_commands.cc what moves bytes of buffers; image_commands.cc images and samplers;
+// svm_commands.cc shared virtual memory.
 #pragma once
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include "tulle/gpu/api/dispatch.h"
 #include "tulle/gpu/api/object_table.h"
 #include "tulle/gpu/api/outcome.h"
+#include "tulle/gpu/api/svm_memory.h"
 #include "tulle/gpu/opencl/device_infos.h"
 #include "tulle/gpu/opencl/images.h"
 #include "tulle/gpu/opencl/objects.h"
@@ -62,6 +64,8 @@ class OpenClBackend final : public Backend {
   void Run(const wire::opencl::InitImage& message, const Command& command);
   void Run(const wire::opencl::CreateSampler& message, const Command& command);
   void Run(const wire::opencl::SetSamplerArg& message, const Command& command);
+  void Run(const wire::opencl::CreateSvm& message, const Command& command);
+  void Run(const wire::opencl::SetSvmArg& message, const Command& command);
   void Run(const wire::exec::LoadProgram& message, const Command& command);
   void Run(const wire::opencl::CreateKernel& message, const Command& command);
   void Run(const wire::opencl::SetKernelArg& message, const Command& command);
@@ -278,14 +282,18 @@ class OpenClBackend final : public Backend {
     return image != nullptr && image->image.has_value() ? image : nullptr;
   }
 
+  std::int32_t MakeBuffer(const Command& command, Handle context, Handle handle,
+                          wire::Flags<wire::opencl::MemFlag> flags, std::uint64_t size,
+                          std::uint64_t address);
   template <typename Create, typename Clear>
-  std::int32_t CreateNative(const Command& command, std::uint64_t size, std::uint64_t flags, Buffer& buffer,
-                            const Create& create, const Clear& clear);
+  std::int32_t CreateNative(const Command& command, std::uint64_t size, std::uint64_t flags,
+                            std::uint64_t address, Buffer& buffer, const Create& create, const Clear& clear);
   template <typename Start>
   std::int32_t EnqueueService(NativeContext& context, const Command* data, const Start& start);
   std::int32_t CheckArg(const KernelDescription::Arg& arg, const Kernel& kernel, const Buffer* memory) const;
   std::int32_t SetArg(const wire::opencl::SetKernelArg& message);
   std::int32_t SetArg(const wire::opencl::SetSamplerArg& message);
+  std::int32_t SetArg(const wire::opencl::SetSvmArg& message);
   bool DestroyBuffer(Handle handle, const Command& command);
   void DestroyQueue(Handle handle);
   std::int32_t CheckKernel(const wire::opencl::EnqueueKernel& message, Kernel** kernel) const;
@@ -306,28 +314,30 @@ class OpenClBackend final : public Backend {
 };
 static_assert(HandlesEveryDeviceCommand<OpenClBackend>());
 
-// Makes buffer.native, of `size` bytes that read as zero: `create(flags, bytes or null, &status)` is the
-// native call, `clear(queue, native, &event)` enqueues what fills it where this process cannot reach its
-// memory.
+// Makes buffer.native, of `size` bytes that read as zero, at `address` if that is not 0:
+// `create(flags, bytes or null, &status)` is the native call, `clear(queue, native, &event)` enqueues what
+// fills it where this process cannot reach its memory.
 template <typename Create, typename Clear>
 std::int32_t OpenClBackend::CreateNative(const Command& command, std::uint64_t size, std::uint64_t flag_bits,
-                                         Buffer& buffer, const Create& create, const Clear& clear) {
+                                         std::uint64_t address, Buffer& buffer, const Create& create,
+                                         const Clear& clear) {
   auto memory = std::make_unique<BufferMemory>();
   memory->reporter = reporter_;
   // What the host may do is checked here; a driver would refuse our own filling, too.
   cl_mem_flags flags = flag_bits & kDeviceAccess;
   if (device_.host_memory) {
     flags |= CL_MEM_USE_HOST_PTR;
-    if (!command.memory.empty()) {
+    if (!command.memory.empty() && address == 0) {
       buffer.bytes = command.memory.first(size);
     } else {
       memory->mapping_bytes = size;
-      memory->mapping =
-          ::mmap(nullptr, memory->mapping_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-      if (memory->mapping == MAP_FAILED) {
-        memory->mapping = nullptr;
-        return CL_MEM_OBJECT_ALLOCATION_FAILURE;
+      if (address != 0) {
+        memory->mapping = MapSvm(address, size, command.memory);
+      } else {
+        memory->mapping = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory->mapping == MAP_FAILED) memory->mapping = nullptr;
       }
+      if (memory->mapping == nullptr) return CL_MEM_OBJECT_ALLOCATION_FAILURE;
       buffer.bytes = {static_cast<std::byte*>(memory->mapping), size};
     }
   }

@@ -15,9 +15,11 @@ enum class Capability : U64 {
   kNone = 0,
   kOpenCl = 1u << 0,
   kImages = 1u << 1,  // and samplers, of OpenCL
+  kSvm = 1u << 2,     // shared virtual memory of OpenCL: CL_DEVICE_SVM_CAPABILITIES is true of it
 };
 constexpr U64 KnownCapabilities() {
-  return static_cast<U64>(Capability::kOpenCl) | static_cast<U64>(Capability::kImages);
+  return static_cast<U64>(Capability::kOpenCl) | static_cast<U64>(Capability::kImages) |
+         static_cast<U64>(Capability::kSvm);
 }
 
 // The reply to every command that has no reply of its own and was sent with kWantStatus.

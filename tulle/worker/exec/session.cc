@@ -316,7 +316,7 @@ void Session::NoteEvents(const M& message) {
 
 template <wire::Message M>
 Session::Wait Session::Ready(const M& message, Frame& frame) {
-  if constexpr (std::same_as<M, wire::opencl::CreateBuffer>) {
+  if constexpr (std::same_as<M, wire::opencl::CreateBuffer> || std::same_as<M, wire::opencl::CreateSvm>) {
     return ReadyToCreate(message.size_bytes, frame);
   } else if constexpr (std::same_as<M, wire::opencl::CreateImage>) {
     return message.buffer.handle.null() ? ReadyToCreate(wire::opencl::OwnBytes(message), frame) : Wait::kNone;

@@ -167,6 +167,7 @@ class Session final : public session::FrameHandler {
   void Run(const wire::Checked<wire::opencl::CreateBuffer>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateSubBuffer>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateImage>& message, Frame& frame);
+  void Run(const wire::Checked<wire::opencl::CreateSvm>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateProgram>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::ProgramText>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::BuildProgram>& message, Frame& frame);

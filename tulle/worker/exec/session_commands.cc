@@ -50,6 +50,12 @@ void Session::Run(const wire::Checked<wire::opencl::CreateImage>& message, Frame
   Forward(frame, false);
 }
 
+void Session::Run(const wire::Checked<wire::opencl::CreateSvm>& message, Frame& frame) {
+  if (!wire::opencl::IsSvmRange(message->address, message->size_bytes))
+    return Breach(frame.header, "an address that is not for shared virtual memory");
+  CreateMemory(message->memory.handle, message->size_bytes, cl_status::kInvalidBufferSize, frame);
+}
+
 void Session::CreateMemory(wire::Handle handle, std::uint64_t size_bytes, std::int32_t invalid_size,
                            Frame& frame) {
   Buffer& buffer = buffers_[handle.slot] = {};

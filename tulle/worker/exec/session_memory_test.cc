@@ -47,6 +47,31 @@ TEST_F(SessionTest, ABufferThatAsksGrowsTheLeaseOrFails) {
   EXPECT_EQ(quota_.used_bytes(), 0u);
 }
 
+TEST_F(SessionTest, SharedVirtualMemoryIsChargedLikeABuffer) {
+  CreateContextAndQueue();
+  const auto create = [this](wire::Handle handle, std::uint64_t address, std::uint64_t size) {
+    return client_.Send(wire::opencl::CreateSvm{{kContext}, {handle}, {1}, address, size}, {},
+                        wire::kWantStatus);
+  };
+  const auto fits = create(kBuffer, wire::opencl::kSvmBase, 48 * kMiB);
+  const auto too_large = create({7, 1}, wire::opencl::kSvmBase + 64 * kMiB, 32 * kMiB);
+  client_.WhenAnswered(too_large);
+  client_.Do([&] { EXPECT_EQ(quota_.used_bytes(), 48 * kMiB); });
+  client_.WhenAnswered(Destroy(ObjectKind::kMemory, kBuffer, wire::kWantStatus));
+  EXPECT_EQ(RunOnNull().reason, EndReason::kGoodbye);
+  EXPECT_EQ(client_.StatusOf(fits), 0);
+  EXPECT_EQ(client_.StatusOf(too_large), cl_status::kMemObjectAllocationFailure);
+  EXPECT_EQ(quota_.used_bytes(), 0u);
+}
+
+TEST_F(SessionTest, SharedVirtualMemoryLiesWhereItMay) {
+  CreateContextAndQueue();
+  client_.Send(wire::opencl::CreateSvm{{kContext}, {kBuffer}, {1}, 4096, 4096}, {}, wire::kWantStatus);
+  const Ending ending = RunOnNull();
+  EXPECT_EQ(ending.reason, EndReason::kProtocol);
+  EXPECT_NE(ending.detail.find("CreateSvm"), std::string::npos) << ending.detail;
+}
+
 TEST_F(SessionTest, LeasesOfSeveralSessionsShareTheQuota) {
   ASSERT_TRUE(quota_.TryTake(60 * kMiB));  // another session's
   const auto refused = client_.Send(wire::AcquireMemory{8 * kMiB});

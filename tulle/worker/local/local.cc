@@ -36,7 +36,7 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
   std::optional<exec::Range> AllocateMemory(std::uint64_t size_bytes) override {
     if (size_bytes > options_.memory_bytes - memory_used_bytes_) return std::nullopt;
     void* data =
-        mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (data == MAP_FAILED) return std::nullopt;
     memory_used_bytes_ += size_bytes;
     const auto offset_bytes = reinterpret_cast<std::uint64_t>(data);
