@@ -51,10 +51,11 @@ class Own(MeshTest):
     def test_what_kernels_print_is_where_the_program_expects_it(self):
         self.assert_same("prints")
 
-    def test_images(self):
+    def test_images_and_shared_virtual_memory(self):
         # Programs for themselves: each test demands the same of the native device, where another test runs them.
-        self.assert_ok(self.mesh.run(BIN / "opencl_battery", "--gtest_filter=Images.*:Samplers.*", "--gtest_brief=1",
-                                     flags=["--memory", "1GiB"]))
+        done = self.assert_ok(self.mesh.run(BIN / "opencl_battery", "--gtest_filter=Images.*:Samplers.*:Svm.*",
+                                            flags=["--memory", "1GiB"]))
+        self.assertIn("[       OK ] Svm.KernelsFollowPointersOfTheProgram", done.stdout)
 
 
 class Pyopencl(MeshTest):

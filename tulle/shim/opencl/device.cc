@@ -153,8 +153,15 @@ void Device::Adapt() {
 
   AdaptImages();
 
+  // A worker that is too old to know of it shows its device's own.
+  has_svm_ = (Info<cl_device_svm_capabilities>(CL_DEVICE_SVM_CAPABILITIES) &
+              CL_DEVICE_SVM_COARSE_GRAIN_BUFFER) != 0 &&
+             (connection_->limits().capabilities & static_cast<std::uint64_t>(wire::Capability::kSvm)) != 0 &&
+             SvmSpace::Available();
+  Set<cl_device_svm_capabilities>(CL_DEVICE_SVM_CAPABILITIES,
+                                  has_svm_ ? CL_DEVICE_SVM_COARSE_GRAIN_BUFFER : 0);
+
   // Optional features that are not offered.
-  Set<cl_device_svm_capabilities>(CL_DEVICE_SVM_CAPABILITIES, 0);
   Set<cl_bool>(CL_DEVICE_PIPE_SUPPORT, CL_FALSE);
   Set<cl_bool>(CL_DEVICE_LINKER_AVAILABLE, CL_FALSE);
   for (const cl_device_info name :

@@ -47,6 +47,8 @@ class Device final : public Object {
   };
   const Limits& limits() const { return limits_; }
 
+  // Shared virtual memory (coarse-grained buffers), or all calls about it are refused.
+  bool has_svm() const { return has_svm_; }
   // Images and samplers, or all calls about them are refused.
   bool has_images() const { return has_images_; }
   // 2D images in buffers (cl_khr_image2d_from_buffer).
@@ -86,6 +88,7 @@ class Device final : public Object {
   std::unique_ptr<Connection> connection_;
   std::map<cl_device_info, ByteVector> infos_;  // fixed once open
   Limits limits_;
+  bool has_svm_ = false;
   bool has_images_ = false;
   bool has_images_in_buffers_ = false;
   std::mutex formats_mutex_;

@@ -18,6 +18,8 @@
   X(CreateImage) X(CreateImageWithProperties) X(CreateImage2D) X(CreateImage3D) X(GetSupportedImageFormats)   \
   X(GetImageInfo) X(EnqueueReadImage) X(EnqueueWriteImage) X(EnqueueCopyImage) X(EnqueueFillImage)            \
   X(EnqueueCopyImageToBuffer) X(EnqueueCopyBufferToImage) X(EnqueueMapImage)                                  \
+  X(SVMAlloc) X(SVMFree) X(EnqueueSVMFree) X(EnqueueSVMMemcpy) X(EnqueueSVMMemFill) X(EnqueueSVMMap)          \
+  X(EnqueueSVMUnmap) X(EnqueueSVMMigrateMem) X(SetKernelArgSVMPointer) X(SetKernelExecInfo)                   \
   X(CreateSampler) X(CreateSamplerWithProperties) X(RetainSampler) X(ReleaseSampler) X(GetSamplerInfo)        \
   X(CreateProgramWithSource) X(CreateProgramWithBinary) X(RetainProgram) X(ReleaseProgram) X(BuildProgram)    \
   X(CompileProgram) X(LinkProgram) X(GetProgramInfo) X(GetProgramBuildInfo)                                   \

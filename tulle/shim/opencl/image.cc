@@ -58,7 +58,7 @@ cl_int CheckBuffer(const Context& context, const Image& image, const cl_image_de
     const cl_uint pitch_pixels = device.Info<cl_uint>(CL_DEVICE_IMAGE_PITCH_ALIGNMENT);
     const cl_uint base_pixels = device.Info<cl_uint>(CL_DEVICE_IMAGE_BASE_ADDRESS_ALIGNMENT);
     if ((pitch_pixels > 1 && image.row_pitch % (pitch_pixels * image.pixel_bytes) != 0) ||
-        (base_pixels > 1 && (*buffer)->origin() % (base_pixels * image.pixel_bytes) != 0)) {
+        (base_pixels > 1 && (*buffer)->root_origin() % (base_pixels * image.pixel_bytes) != 0)) {
       return CL_INVALID_IMAGE_FORMAT_DESCRIPTOR;
     }
   }

@@ -176,7 +176,7 @@ void Kernel::Dispose(Kernel* kernel) {
 
 bool Kernel::Same(const ArgValue& arg, ArgKind kind, wire::Handle memory, std::uint64_t local_bytes,
                   ByteView value) const {
-  return arg.set && arg.sampler.null() && arg.kind == kind && arg.memory == memory &&
+  return arg.set && arg.sampler.null() && !arg.is_pointer && arg.kind == kind && arg.memory == memory &&
          arg.local_bytes == local_bytes &&
          std::equal(arg.value.begin(), arg.value.end(), value.begin(), value.end());
 }
@@ -203,6 +203,7 @@ cl_int Kernel::SetArg(cl_uint index, ArgKind kind, wire::Handle memory, std::uin
   if (const cl_int status = Send(message, definition, fits, form); status != CL_SUCCESS) return status;
   arg.kind = kind;
   arg.memory = memory;
+  arg.is_pointer = false;
   arg.sampler = {};
   arg.local_bytes = local_bytes;
   arg.value.assign(value.begin(), value.end());
@@ -237,6 +238,27 @@ cl_int Kernel::SetSampler(cl_uint index, wire::Handle sampler) {
   return CL_SUCCESS;
 }
 
+cl_int Kernel::SetPointer(cl_uint index, wire::Handle memory, std::uint64_t offset_bytes) {
+  const std::lock_guard lock(mutex_);
+  ArgValue& arg = args_[index];
+  if (arg.set && arg.is_pointer && arg.memory == memory && arg.offset_bytes == offset_bytes)
+    return CL_SUCCESS;
+  ArgDefinition& definition = definition_->args[index];
+  constexpr std::uint64_t kForm = 0xfe;  // of no ArgKind
+  const wire::opencl::SetSvmArg message{wire(), index, {memory}, offset_bytes};
+  if (const cl_int status = Send(message, definition, definition.address_qualifier != 0, kForm);
+      status != CL_SUCCESS) {
+    return status;
+  }
+  if (!arg.set) unset_args_.fetch_sub(1, std::memory_order_release);
+  arg = {.set = true,
+         .kind = ArgKind::kMemory,
+         .memory = memory,
+         .is_pointer = true,
+         .offset_bytes = offset_bytes};
+  return CL_SUCCESS;
+}
+
 cl_int Kernel::CopyArgs(Kernel& other) {
   std::vector<ArgValue> args;
   {
@@ -245,8 +267,9 @@ cl_int Kernel::CopyArgs(Kernel& other) {
   }
   for (cl_uint i = 0; i < args.size(); ++i) {
     if (!args[i].set) continue;
-    const cl_int status = !args[i].sampler.null()
-                              ? SetSampler(i, args[i].sampler)
+    const cl_int status = !args[i].sampler.null() ? SetSampler(i, args[i].sampler)
+                          : args[i].is_pointer
+                              ? SetPointer(i, args[i].memory, args[i].offset_bytes)
                               : SetArg(i, args[i].kind, args[i].memory, args[i].local_bytes, args[i].value);
     if (status != CL_SUCCESS) return status;
   }

@@ -12,7 +12,9 @@ namespace tulle::shim::opencl {
 struct ArgValue {
   bool set = false;
   wire::opencl::ArgKind kind = wire::opencl::ArgKind::kValue;
-  wire::Handle memory;            // kMemory; may be null
+  wire::Handle memory;      // kMemory; may be null
+  bool is_pointer = false;  // of kMemory: `offset_bytes` into shared virtual memory
+  std::uint64_t offset_bytes = 0;
   wire::Handle sampler;           // if not null, that is all
   std::uint64_t local_bytes = 0;  // kLocal
   ByteVector value;               // kValue
@@ -34,6 +36,8 @@ class Kernel final : public Object {
   cl_int SetArg(cl_uint index, wire::opencl::ArgKind kind, wire::Handle memory, std::uint64_t local_bytes,
                 ByteView value);
   cl_int SetSampler(cl_uint index, wire::Handle sampler);
+  // A pointer into shared virtual memory; null: the null pointer.
+  cl_int SetPointer(cl_uint index, wire::Handle memory, std::uint64_t offset_bytes);
   // Local memory that arguments ask for.
   std::uint64_t local_arg_bytes();
   // Sets all that `other` (of the same definition) has set.

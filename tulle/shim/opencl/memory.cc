@@ -29,6 +29,36 @@ bool SendContents(Connection& connection, const Memory& memory, ByteView content
   return true;
 }
 
+// Creates what is a part of other memory on the device.
+bool SendPart(const Memory& memory) {
+  wire::opencl::CreateSubBuffer message;
+  message.parent = memory.root().wire();
+  message.buffer = {memory.wire().handle};
+  message.flags.bits = memory.flags() & (kDeviceAccess | kHostAccess);
+  message.offset_bytes = memory.root_origin();
+  message.size_bytes = memory.size();
+  return memory.context().connection().Submit(message);
+}
+
+bool IsAlignedPart(const Device& device, std::size_t origin) {
+  const cl_uint align_bits = device.Info<cl_uint>(CL_DEVICE_MEM_BASE_ADDR_ALIGN);
+  return align_bits < 8 || origin % (align_bits / 8) == 0;
+}
+
+// A buffer that shares the storage of shared virtual memory, as its host pointer demands.
+cl_mem MakeBufferInSvm(const SvmPlace& svm, std::vector<cl_mem_properties> properties, cl_mem_flags flags,
+                       std::size_t size, void* host_pointer, cl_int* error) {
+  if (!svm.memory->Contains(svm.offset, size)) return Fail(error, CL_INVALID_BUFFER_SIZE);
+  // On the device it is a part, which may not begin anywhere.
+  Context& context = svm.memory->context();
+  if (!IsAlignedPart(context.device(), svm.offset)) return Fail(error, CL_INVALID_HOST_PTR);
+  const wire::Handle name = context.connection().NewHandle();
+  if (name.null()) return Fail(error, CL_OUT_OF_RESOURCES);
+  Ref<Memory> memory =
+      Ref<Memory>::Adopt(new Memory(svm, name, flags, size, host_pointer, std::move(properties)));
+  return SendPart(*memory) ? Made(error, std::move(memory)) : Fail(error, CL_OUT_OF_RESOURCES);
+}
+
 cl_mem MakeBuffer(cl_context context_handle, std::vector<cl_mem_properties> properties, cl_mem_flags flags,
                   std::size_t size, void* host_pointer, cl_int* error) {
   Context* context = FromHandle<Context>(context_handle);
@@ -39,6 +69,11 @@ cl_mem MakeBuffer(cl_context context_handle, std::vector<cl_mem_properties> prop
     return Fail(error, CL_INVALID_BUFFER_SIZE);
   const bool wants_pointer = (flags & (CL_MEM_USE_HOST_PTR | CL_MEM_COPY_HOST_PTR)) != 0;
   if (wants_pointer != (host_pointer != nullptr)) return Fail(error, CL_INVALID_HOST_PTR);
+
+  if ((flags & CL_MEM_USE_HOST_PTR) != 0) {
+    if (const SvmPlace svm = TheProcess().svm.Find(host_pointer); svm && &svm.memory->context() == context)
+      return MakeBufferInSvm(svm, std::move(properties), flags, size, host_pointer, error);
+  }
 
   Connection& connection = context->connection();
   const std::uint64_t charged_bytes = wire::opencl::ChargedBytes(size);
@@ -102,6 +137,32 @@ Memory::Memory(Memory& parent, wire::Handle name, cl_mem_flags flags, std::size_
       host_pointer_(parent.host_pointer_ == nullptr
                         ? nullptr
                         : static_cast<std::byte*>(parent.host_pointer_) + origin) {
+  context_->AddArgument(this);
+}
+
+Memory::Memory(const SvmPlace& svm, wire::Handle name, cl_mem_flags flags, std::size_t size,
+               void* host_pointer, std::vector<cl_mem_properties> properties)
+    : Object(&Dispatch(), ObjectType::kMemory),
+      context_(&svm.memory->context()),
+      svm_(svm.memory),
+      svm_origin_(svm.offset),
+      name_(name),
+      flags_(flags),
+      size_(size),
+      host_pointer_(host_pointer),
+      properties_(std::move(properties)) {
+  context_->AddArgument(this);
+}
+
+Memory::Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::size_t size, std::byte* pages)
+    : Object(&Dispatch(), ObjectType::kMemory),
+      context_(&context),
+      name_(name),
+      flags_(flags),
+      size_(size),
+      charged_bytes_(wire::opencl::ChargedBytes(size)),
+      host_pointer_(nullptr),
+      mirror_(pages) {
   context_->AddArgument(this);
 }
 
@@ -230,24 +291,14 @@ cl_mem CreateSubBuffer(cl_mem handle, cl_mem_flags flags, cl_buffer_create_type 
   std::memcpy(&region, create_info, sizeof region);
   if (region.size == 0) return Fail(error, CL_INVALID_BUFFER_SIZE);
   if (!parent->Contains(region.origin, region.size)) return Fail(error, CL_INVALID_VALUE);
-  const Device& device = parent->context().device();
-  if (const cl_uint align_bits = device.Info<cl_uint>(CL_DEVICE_MEM_BASE_ADDR_ALIGN);
-      align_bits >= 8 && region.origin % (align_bits / 8) != 0) {
+  if (!IsAlignedPart(parent->context().device(), region.origin))
     return Fail(error, CL_MISALIGNED_SUB_BUFFER_OFFSET);
-  }
 
   Connection& connection = parent->context().connection();
   const wire::Handle name = connection.NewHandle();
   if (name.null()) return Fail(error, CL_OUT_OF_RESOURCES);
   Ref<Memory> memory = Ref<Memory>::Adopt(new Memory(*parent, name, flags, region.origin, region.size));
-  wire::opencl::CreateSubBuffer message;
-  message.parent = parent->wire();
-  message.buffer = {name};
-  message.flags.bits = flags & (kDeviceAccess | kHostAccess);
-  message.offset_bytes = region.origin;
-  message.size_bytes = region.size;
-  if (!connection.Submit(message)) return Fail(error, CL_OUT_OF_RESOURCES);
-  return Made(error, std::move(memory));
+  return SendPart(*memory) ? Made(error, std::move(memory)) : Fail(error, CL_OUT_OF_RESOURCES);
 }
 
 cl_int RetainMemObject(cl_mem handle) { return RetainHandle<Memory>(handle); }
@@ -281,7 +332,10 @@ cl_int GetMemObjectInfo(cl_mem handle, cl_mem_info name, std::size_t size, void*
     case CL_MEM_ASSOCIATED_MEMOBJECT:
       return out.Value<cl_mem>(memory->parent() == nullptr ? nullptr : ToHandle(memory->parent()));
     case CL_MEM_OFFSET: return out.Value<std::size_t>(memory->origin());
-    case CL_MEM_USES_SVM_POINTER: return out.Value<cl_bool>(CL_FALSE);
+    case CL_MEM_USES_SVM_POINTER: {
+      const Memory* buffer = memory->parent() != nullptr ? memory->parent() : memory;
+      return out.Value<cl_bool>(buffer->svm() != nullptr ? CL_TRUE : CL_FALSE);
+    }
     case CL_MEM_PROPERTIES: return out.Array(std::span(memory->properties()));
     default: return CL_INVALID_VALUE;
   }
@@ -328,8 +382,8 @@ cl_int EnqueueCopyBuffer(cl_command_queue queue, cl_mem source_handle, cl_mem de
       status != CL_SUCCESS) {
     return status;
   }
-  const std::size_t from = source->origin() + source_offset;
-  const std::size_t to = destination->origin() + destination_offset;
+  const std::size_t from = source->root_origin() + source_offset;
+  const std::size_t to = destination->root_origin() + destination_offset;
   if (&source->root() == &destination->root() && from < to + size && to < from + size)
     return CL_MEM_COPY_OVERLAP;
   wire::opencl::EnqueueCopy message;
@@ -394,17 +448,7 @@ cl_int EnqueueUnmapMemObject(cl_command_queue queue, cl_mem handle, void* addres
   if (const cl_int status = CheckMemory(enqueue, memory); status != CL_SUCCESS) return status;
   Memory::Mapping mapping;
   if (!memory->TakeMapping(address, &mapping)) return CL_INVALID_VALUE;
-  if (mapping.writes) {
-    if (event != nullptr && enqueue.MakeEvent() == nullptr) return CL_OUT_OF_RESOURCES;
-    const cl_int status = memory->image() != nullptr
-                              ? UploadMapping(enqueue, *memory, mapping)
-                              : Upload(enqueue, *memory, mapping.offset, {mapping.address, mapping.size});
-    return status == CL_SUCCESS ? enqueue.Commit() : status;
-  }
-  if (event == nullptr && !enqueue.has_waits()) return CL_SUCCESS;  // nothing to move, nobody to tell
-  wire::opencl::EnqueueSync message;
-  message.kind = {wire::opencl::SyncKind::kMarker};
-  return enqueue.Submit(message);
+  return EndMapping(enqueue, *memory, mapping);
 }
 
 // A hint: there is one device, and everything is there already. Only its place in the queue is left.

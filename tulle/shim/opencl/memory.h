@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tulle/shim/opencl/context.h"
+#include "tulle/shim/opencl/svm_space.h"
 
 namespace tulle::shim::opencl {
 
@@ -25,6 +26,11 @@ class Memory final : public Object {
          std::vector<cl_mem_properties> properties);
   // A sub-buffer, which has no memory of its own.
   Memory(Memory& parent, wire::Handle name, cl_mem_flags flags, std::size_t origin, std::size_t size);
+  // A buffer on a part of shared virtual memory.
+  Memory(const SvmPlace& svm, wire::Handle name, cl_mem_flags flags, std::size_t size, void* host_pointer,
+         std::vector<cl_mem_properties> properties);
+  // Shared virtual memory at `pages`, which are its mirror, and its own to unmap.
+  Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::size_t size, std::byte* pages);
   // An image of `size` bytes with its pitches, which charges the lease as it says; `buffer`: what its pixels
   // lie in, null if in memory of its own.
   Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::unique_ptr<const Image> image,
@@ -42,9 +48,12 @@ class Memory final : public Object {
   const std::vector<cl_mem_properties>& properties() const { return properties_; }
   // Of a sub-buffer, and of an image in a buffer; else null.
   Memory* parent() const { return parent_.get(); }
-  // The buffer that the memory belongs to, and where in that this one begins.
-  const Memory& root() const { return parent_ ? *parent_ : *this; }
-  std::size_t origin() const { return origin_; }
+  std::size_t origin() const { return origin_; }  // in its parent
+  // The shared virtual memory that a buffer was put on by its host pointer; else null.
+  Memory* svm() const { return svm_.get(); }
+  // What the bytes belong to in the end, and where in that this one begins.
+  const Memory& root() const { return parent_ ? parent_->root() : svm_ ? *svm_ : *this; }
+  std::size_t root_origin() const { return parent_ ? origin_ + parent_->root_origin() : svm_origin_; }
   DestructorCallbacks<cl_mem>& destructor_callbacks() { return destructor_callbacks_; }
 
   bool Contains(std::size_t offset, std::size_t size) const {
@@ -75,6 +84,8 @@ class Memory final : public Object {
   const Ref<Context> context_;
   const Ref<Memory> parent_;
   const std::size_t origin_ = 0;
+  const Ref<Memory> svm_;
+  const std::size_t svm_origin_ = 0;
   const wire::Handle name_;
   const cl_mem_flags flags_;
   const std::unique_ptr<const Image> image_;

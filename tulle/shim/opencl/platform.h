@@ -8,6 +8,7 @@
 #include "tulle/base/random.h"
 #include "tulle/shim/core/callbacks.h"
 #include "tulle/shim/opencl/api.h"
+#include "tulle/shim/opencl/svm_space.h"
 
 namespace tulle::shim::opencl {
 
@@ -31,6 +32,7 @@ struct Process {
   CallbackThread callbacks;
   bool attached = false;  // TULLE_ATTACH is set: there is a platform
   std::string program;
+  SvmSpace svm;
   std::vector<std::unique_ptr<Device>> devices;  // fixed; one for each vGPU of the attach file
 };
 Process& TheProcess();

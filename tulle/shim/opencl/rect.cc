@@ -149,8 +149,8 @@ cl_int EnqueueCopyBufferRect(cl_command_queue queue, cl_mem source_handle, cl_me
     }
     Rect from = message.from;
     Rect to = message.to;
-    from.offset_bytes += source->origin();
-    to.offset_bytes += destination->origin();
+    from.offset_bytes += source->root_origin();
+    to.offset_bytes += destination->root_origin();
     if (wire::opencl::Overlap(from, to, message.region)) return CL_MEM_COPY_OVERLAP;
   }
   return enqueue.Submit(message);

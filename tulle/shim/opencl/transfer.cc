@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tulle/shim/opencl/image.h"
+
 namespace tulle::shim::opencl {
 namespace {
 
@@ -137,6 +139,20 @@ cl_int FetchMapping(Enqueue& enqueue, cl_bool blocking, cl_map_flags flags,
   const Event& done = *enqueue.event();
   if (!enqueue.connection().AwaitUntil([&] { return done.final(); })) return CL_OUT_OF_RESOURCES;
   return EndBlocking(enqueue, done.sequence(), done.status());
+}
+
+cl_int EndMapping(Enqueue& enqueue, Memory& memory, const Memory::Mapping& mapping) {
+  if (mapping.writes) {
+    if (enqueue.wants_event() && enqueue.MakeEvent() == nullptr) return CL_OUT_OF_RESOURCES;
+    const cl_int status = memory.image() != nullptr
+                              ? UploadMapping(enqueue, memory, mapping)
+                              : Upload(enqueue, memory, mapping.offset, {mapping.address, mapping.size});
+    return status == CL_SUCCESS ? enqueue.Commit() : status;
+  }
+  if (!enqueue.wants_event() && !enqueue.has_waits()) return CL_SUCCESS;  // nothing to move, nobody to tell
+  wire::opencl::EnqueueSync message;
+  message.kind = {wire::opencl::SyncKind::kMarker};
+  return enqueue.Submit(message);
 }
 
 bool BeginWrite(Enqueue& enqueue, cl_bool blocking) {

@@ -79,6 +79,8 @@ cl_int EndRead(Enqueue& enqueue, cl_bool blocking, const Ref<Download>& download
 // which fetches as little as can be. Makes the call's event.
 cl_int FetchMapping(Enqueue& enqueue, cl_bool blocking, cl_map_flags flags,
                     const std::function<Ref<Download>(bool all)>& start);
+// What an unmap does: writes back what the mapping may have changed. Makes the call's event.
+cl_int EndMapping(Enqueue& enqueue, Memory& memory, const Memory::Mapping& mapping);
 // Around the Upload of a call that writes: makes its event if one is needed (false: that failed) ...
 bool BeginWrite(Enqueue& enqueue, cl_bool blocking);
 // ... and waits as long as the program could tell that the write is not done.

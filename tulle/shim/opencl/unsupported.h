@@ -4,20 +4,10 @@
 
 // clang-format off
 
-// Shared virtual memory, pipes, device-side queues: the device infos say none.
+// Pipes, device-side queues: the device infos say none.
 #define TULLE_UNSUPPORTED_OPTIONAL(X)                                                      \
   X(CreatePipe, CL_INVALID_OPERATION, "pipes are not offered")                             \
   X(GetPipeInfo, CL_INVALID_MEM_OBJECT, "there are no pipes")                              \
-  X(SVMAlloc, CL_INVALID_OPERATION, "shared virtual memory is not offered")                \
-  X(SVMFree, CL_INVALID_OPERATION, "shared virtual memory is not offered")                 \
-  X(EnqueueSVMFree, CL_INVALID_OPERATION, "shared virtual memory is not offered")          \
-  X(EnqueueSVMMemcpy, CL_INVALID_OPERATION, "shared virtual memory is not offered")        \
-  X(EnqueueSVMMemFill, CL_INVALID_OPERATION, "shared virtual memory is not offered")       \
-  X(EnqueueSVMMap, CL_INVALID_OPERATION, "shared virtual memory is not offered")           \
-  X(EnqueueSVMUnmap, CL_INVALID_OPERATION, "shared virtual memory is not offered")         \
-  X(EnqueueSVMMigrateMem, CL_INVALID_OPERATION, "shared virtual memory is not offered")    \
-  X(SetKernelArgSVMPointer, CL_INVALID_OPERATION, "shared virtual memory is not offered")  \
-  X(SetKernelExecInfo, CL_INVALID_OPERATION, "shared virtual memory is not offered")       \
   X(SetDefaultDeviceCommandQueue, CL_INVALID_OPERATION, "device-side queues are not offered") \
   X(GetKernelSubGroupInfo, CL_INVALID_OPERATION, "sub-groups are not offered")             \
   X(GetKernelSubGroupInfoKHR, CL_INVALID_OPERATION, "sub-groups are not offered")          \
