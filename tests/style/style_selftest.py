@@ -72,6 +72,11 @@ class StyleTest(unittest.TestCase):
 
     def test_headers(self):
         self.expect(style.check_headers, "tulle/base/torn.h", "// Torn.\n#pragma once\nstd::string torn;\n", "torn.h:1: does not compile alone")
+        # Its own source file proves it only if nothing comes before it there.
+        torn = {"tulle/base/torn.h": "// Torn.\n#pragma once\nstd::string torn;\n"}
+        for source, caught in [('#include <string>\n#include "tulle/base/torn.h"\n', True), ('#include "tulle/base/torn.h"\n', False)]:
+            found = self.breaches(style.check_headers, {**torn, "tulle/base/torn.cc": source})
+            self.assertEqual("does not compile alone" in found, caught, source)
 
     def test_hygiene(self):
         for name, text, message in [
