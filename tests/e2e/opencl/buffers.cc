@@ -139,6 +139,25 @@ TEST_F(Buffers, TransfersAreCheckedBeforeTheyLeave) {
   clReleaseMemObject(buffer);
 }
 
+TEST_F(Buffers, MapWhatTheProgramMayOnlyWrite) {
+  auto data = Count(16);
+  cl_mem hidden = Buffer(64, CL_MEM_HOST_WRITE_ONLY | CL_MEM_COPY_HOST_PTR, data.data()), copy = Buffer(64);
+  cl_int error = -1;
+  auto* mapped = static_cast<cl_uint*>(
+      clEnqueueMapBuffer(queue, hidden, CL_TRUE, CL_MAP_WRITE, 16, 32, 0, nullptr, nullptr, &error));
+  ASSERT_EQ(error, CL_SUCCESS);
+  mapped[2] = 77;
+  ASSERT_EQ(clEnqueueUnmapMemObject(queue, hidden, mapped, 0, nullptr, nullptr), CL_SUCCESS);
+  ASSERT_EQ(clEnqueueCopyBuffer(queue, hidden, copy, 0, 0, 64, 0, nullptr, nullptr), CL_SUCCESS);
+  data[6] = 77;
+  EXPECT_EQ(Read<cl_uint>(copy, 16), data);
+  EXPECT_EQ(clEnqueueMapBuffer(queue, hidden, CL_TRUE, CL_MAP_READ, 0, 64, 0, nullptr, nullptr, &error),
+            nullptr);
+  EXPECT_EQ(error, CL_INVALID_OPERATION);
+  clReleaseMemObject(copy);
+  clReleaseMemObject(hidden);
+}
+
 TEST_F(Buffers, CopyAndFill) {
   cl_mem from = Buffer(1024), to = Buffer(1024);
   Write(from, Count(256));

@@ -338,6 +338,24 @@ TEST_F(Images, HostPointersGiveTheContents) {
   }
 }
 
+TEST_F(Images, MapOfWhatTheProgramMayOnlyWrite) {
+  cl_mem hidden = Image2D(4, 4, kBytes4, CL_MEM_HOST_WRITE_ONLY), copy = Buffer(64);
+  const Bytes whole = Pattern(64);
+  const Extents none{}, all{4, 4, 1};
+  WriteImage(hidden, none, all, whole.data());
+  size_t row = 0;
+  cl_int error = -1;
+  void* mapped = clEnqueueMapImage(queue, hidden, CL_TRUE, CL_MAP_WRITE, none.data(), all.data(), &row,
+                                   nullptr, 0, nullptr, nullptr, &error);
+  ASSERT_EQ(error, CL_SUCCESS);
+  ASSERT_EQ(clEnqueueUnmapMemObject(queue, hidden, mapped, 0, nullptr, nullptr), CL_SUCCESS);
+  ASSERT_EQ(clEnqueueCopyImageToBuffer(queue, hidden, copy, none.data(), all.data(), 0, 0, nullptr, nullptr),
+            CL_SUCCESS);
+  EXPECT_EQ(Read<unsigned char>(copy, 64), whole);
+  clReleaseMemObject(copy);
+  clReleaseMemObject(hidden);
+}
+
 TEST_F(Images, MapsReadWriteAndInvalidate) {
   for (const Kind& kind : kKinds) {
     SCOPED_TRACE(kind.name);
@@ -470,7 +488,7 @@ TEST_F(Images, TwoDimensionsInABuffer) {
     desc.buffer = Buffer(256);
     cl_int error = 0;
     EXPECT_EQ(clCreateImage(context, CL_MEM_READ_WRITE, &kBytes4, &desc, nullptr, &error), nullptr);
-    ExpectRefused(error, CL_INVALID_IMAGE_DESCRIPTOR);
+    EXPECT_EQ(error, CL_INVALID_OPERATION);
     clReleaseMemObject(desc.buffer);
     return;
   }

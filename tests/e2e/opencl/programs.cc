@@ -213,6 +213,11 @@ class Linking : public Programs {
   cl_int error = -1;
 };
 
+TEST_F(Linking, IsThereWhereACompilerIs) {
+  EXPECT_EQ(DeviceInfo<cl_bool>(CL_DEVICE_LINKER_AVAILABLE),
+            DeviceInfo<cl_bool>(CL_DEVICE_COMPILER_AVAILABLE));
+}
+
 TEST_F(Linking, OfSeveralObjects) {
   cl_program caller = Caller(), callee = Callee();
   cl_program linked = Link({caller, callee});

@@ -151,6 +151,9 @@ void Device::Adapt() {
                 std::min(memory, Info<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE, memory)));
   Set<cl_bool>(CL_DEVICE_HOST_UNIFIED_MEMORY, CL_FALSE);  // a map is a transfer
 
+  // What was compiled apart is linked where it is compiled.
+  Set<cl_bool>(CL_DEVICE_LINKER_AVAILABLE, Info<cl_bool>(CL_DEVICE_COMPILER_AVAILABLE));
+
   AdaptImages();
 
   // A worker that is too old to know of it shows its device's own.
@@ -163,7 +166,6 @@ void Device::Adapt() {
 
   // Optional features that are not offered.
   Set<cl_bool>(CL_DEVICE_PIPE_SUPPORT, CL_FALSE);
-  Set<cl_bool>(CL_DEVICE_LINKER_AVAILABLE, CL_FALSE);
   for (const cl_device_info name :
        {CL_DEVICE_MAX_PIPE_ARGS, CL_DEVICE_PIPE_MAX_ACTIVE_RESERVATIONS, CL_DEVICE_PIPE_MAX_PACKET_SIZE,
         CL_DEVICE_QUEUE_ON_DEVICE_PREFERRED_SIZE, CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE,

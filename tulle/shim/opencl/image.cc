@@ -49,9 +49,8 @@ cl_int CheckBuffer(const Context& context, const Image& image, const cl_image_de
                    cl_mem_flags* flags) {
   *buffer = BufferFromHandle(desc.buffer);
   const Device& device = context.device();
-  if (*buffer == nullptr || (image.type == ImageType::k2D && !device.has_images_in_buffers())) {
-    return CL_INVALID_IMAGE_DESCRIPTOR;
-  }
+  if (*buffer == nullptr) return CL_INVALID_IMAGE_DESCRIPTOR;
+  if (image.type == ImageType::k2D && !device.has_images_in_buffers()) return CL_INVALID_OPERATION;
   if (&(*buffer)->context() != &context) return CL_INVALID_CONTEXT;
   if (!InheritFlags(**buffer, flags)) return CL_INVALID_VALUE;
   if (image.type == ImageType::k2D) {
@@ -161,7 +160,7 @@ cl_mem MakeImage(cl_context context_handle, std::vector<cl_mem_properties> prope
 
   wire::opencl::CreateImage message;
   message.context = context->wire();
-  message.flags.bits = flags & (kDeviceAccess | kHostAccess);
+  message.flags.bits = flags & kDeviceAccess;
   message.type = {image->type};
   message.format = {format->image_channel_order, format->image_channel_data_type};
   message.extents = image->extents;

@@ -34,7 +34,7 @@ bool SendPart(const Memory& memory) {
   wire::opencl::CreateSubBuffer message;
   message.parent = memory.root().wire();
   message.buffer = {memory.wire().handle};
-  message.flags.bits = memory.flags() & (kDeviceAccess | kHostAccess);
+  message.flags.bits = memory.flags() & kDeviceAccess;
   message.offset_bytes = memory.root_origin();
   message.size_bytes = memory.size();
   return memory.context().connection().Submit(message);
@@ -93,7 +93,7 @@ cl_mem MakeBuffer(cl_context context_handle, std::vector<cl_mem_properties> prop
   wire::opencl::CreateBuffer message;
   message.context = context->wire();
   message.buffer = {name};
-  message.flags.bits = flags & (kDeviceAccess | kHostAccess);
+  message.flags.bits = flags & kDeviceAccess;
   message.size_bytes = size;
   if (!connection.Submit(message) ||
       (wants_pointer &&
