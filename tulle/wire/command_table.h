@@ -56,6 +56,8 @@ inline constexpr auto kCommands = std::tuple{
                                                                          Capability::kOpenCl},
     Row<0x0311, opencl::CreateKernel>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0312, opencl::SetKernelArg>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0313, opencl::GetKernelSubGroups, opencl::GetKernelSubGroupsReply>{Mode::kReply, Place::kDevice,
+                                                                             Capability::kSubGroups},
 
     // OpenCL: queues, commands, events.
     Row<0x0401, opencl::CreateQueue>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},

@@ -12,7 +12,7 @@ namespace tulle::wire::opencl {
 
 struct ProgramObject {
   std::string_view options;  // that it was compiled with
-  std::string_view source;   // with what it includes in it
+  std::string_view source;   // with what it includes in it; or IL (IsSpirv)
 };
 
 // What clCompileProgram (one object), or clLinkProgram with -create-library, makes.

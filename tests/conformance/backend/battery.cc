@@ -221,6 +221,20 @@ Handle BackendBattery::Kernel(const char* name) {
   return handle;
 }
 
+std::uint32_t BackendBattery::Added(const CompileOutput& output) {
+  EXPECT_EQ(output.status, 0) << output.log;
+  const Handle program = NewHandle(), kernel = NewHandle();
+  EXPECT_EQ(Try(wire::exec::LoadProgram{context_, program, {output.binary.size()}}, output.binary), 0);
+  EXPECT_EQ(Try(wire::opencl::CreateKernel{{program}, {kernel}, {"null_add_constant"}}), 0);
+  const Handle buffer = Buffer(64), queue = Queue();
+  EXPECT_EQ(SetMemory(kernel, 0, buffer), 0);
+  Run(queue, kernel, 16);
+  EXPECT_EQ(Wait(Finish(queue)).status, 0);
+  const auto words = Words(buffer, 16);
+  EXPECT_EQ(words.front(), words.back());
+  return words.front();
+}
+
 std::int32_t BackendBattery::SetMemory(Handle kernel, std::uint32_t index, Handle memory) {
   return Try(wire::opencl::SetKernelArg{{kernel}, index, {ArgKind::kMemory}, {memory}});
 }

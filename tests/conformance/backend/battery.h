@@ -111,6 +111,8 @@ class BackendBattery : public testing::TestWithParam<SubjectFactory> {
   const ByteVector& Binary();
   Handle Program();
   Handle Kernel(const char* name);
+  // What null_add_constant of this program adds.
+  std::uint32_t Added(const CompileOutput& output);
   std::int32_t SetMemory(Handle kernel, std::uint32_t index, Handle memory);
   std::int32_t SetPointer(Handle kernel, std::uint32_t index, Handle svm, std::uint64_t offset_bytes);
   std::int32_t SetUint(Handle kernel, std::uint32_t index, std::uint32_t value);

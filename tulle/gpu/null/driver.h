@@ -7,9 +7,12 @@
 // these (64-bit global id i, only elements that exist):
 //   null_add(global uint* data, uint value)   data[i] += value
 //   null_mul(global uint* data, uint value)   data[i] *= value
+//   null_add_constant(global uint* data)      data[i] += null_constant, of "constant uint null_constant = 5;"
 //   null_copy_image(read_only image2d_t source, write_only image2d_t target, ...)
 //                                             pixel (x, y) of the one to the other, in the same format
-// Written out in OpenCL C they mean the same to any other backend.
+// Written out in OpenCL C they mean the same to any other backend. Programs of SPIR-V have the kernels that
+// their entry points name, of which the device knows the same by their names; null_constant is there the
+// specialization constant 0. Kernels of any size run in sub-groups of 32.
 #pragma once
 
 #include <memory>

@@ -8,7 +8,8 @@ namespace {
 
 using BuiltIn = std::uint32_t (*)(std::uint32_t, std::uint32_t);
 BuiltIn FindBuiltIn(std::string_view name) {
-  if (name == "null_add") return [](std::uint32_t a, std::uint32_t b) { return a + b; };
+  if (name == "null_add" || name == "null_add_constant")
+    return [](std::uint32_t a, std::uint32_t b) { return a + b; };
   if (name == "null_mul") return [](std::uint32_t a, std::uint32_t b) { return a * b; };
   return nullptr;
 }
@@ -49,6 +50,31 @@ void NullBackend::Run(const wire::opencl::SetKernelArg& message, const Command& 
 
 void NullBackend::Run(const wire::opencl::SetSvmArg& message, const Command& command) {
   Report(command, SetArg(message));
+}
+
+void NullBackend::Run(const wire::opencl::GetKernelSubGroups& message, const Command& command) {
+  using wire::opencl::SubGroupQuery;
+  wire::opencl::GetKernelSubGroupsReply reply;
+  std::int32_t result = injected_;
+  if (table_.Find<Kernel>(message.kernel.handle) == nullptr) result = status::kInvalidKernel;
+  if (message.dimensions < 1 || message.dimensions > message.sizes.size()) result = status::kInvalidValue;
+  if (result != 0) return ReportFailed(completions_, command, result);
+  std::uint64_t items = 1;
+  for (std::uint32_t i = 0; i < message.dimensions; ++i)
+    items = std::min(items, kMaxWorkGroupSize) * std::min(message.sizes[i], kMaxWorkGroupSize);
+  items = std::min(items, kMaxWorkGroupSize);
+  constexpr std::uint64_t kMost = kMaxWorkGroupSize / kSubGroupSize;
+  switch (message.query.value) {
+    case SubGroupQuery::kMaxSizeForRange: reply.values[0] = std::min(items, kSubGroupSize); break;
+    case SubGroupQuery::kCountForRange: reply.values[0] = (items + kSubGroupSize - 1) / kSubGroupSize; break;
+    case SubGroupQuery::kLocalSizeForCount:
+      if (message.sizes[0] != 0 && message.sizes[0] <= kMost)
+        reply.values = {message.sizes[0] * kSubGroupSize, message.dimensions > 1, message.dimensions > 2};
+      break;
+    case SubGroupQuery::kMaxCount: reply.values[0] = kMost; break;
+    case SubGroupQuery::kCompiledCount: break;
+  }
+  SendReply(completions_, command.opcode, command.sequence, reply);
 }
 
 void NullBackend::Run(const wire::opencl::EnqueueKernel& message, const Command& command) {
@@ -161,13 +187,14 @@ std::function<std::int32_t()> NullBackend::KernelBody(const wire::opencl::Enqueu
   if (kernel.kernel->name == "null_copy_image") return CopyImageBody(message, kernel);
   const BuiltIn op = FindBuiltIn(kernel.kernel->name);
   const auto data = kernel.args.find(0);
-  const auto value = kernel.args.find(1);
-  if (op == nullptr || used.empty() || data == kernel.args.end() || data->second.memory.null() ||
-      value == kernel.args.end() || value->second.value.size() != sizeof(std::uint32_t)) {
-    return [used] { return 0; };
+  if (op == nullptr || data == kernel.args.end() || data->second.memory.null()) return [used] { return 0; };
+  std::uint32_t operand = kernel.kernel->constant;
+  if (kernel.kernel->name != "null_add_constant") {
+    const auto value = kernel.args.find(1);
+    if (value == kernel.args.end() || value->second.value.size() != sizeof operand)
+      return [used] { return 0; };
+    std::memcpy(&operand, value->second.value.data(), sizeof operand);
   }
-  std::uint32_t operand = 0;
-  std::memcpy(&operand, value->second.value.data(), sizeof operand);
   return [used, op, operand, memory = used.front(), offset = data->second.offset_bytes,
           begin = message.global_offset[0], count = message.global_size[0]] {
     std::byte* const bytes = memory->bytes + offset;

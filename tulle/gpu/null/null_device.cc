@@ -83,7 +83,9 @@ ByteVector EncodeDeviceInfos(const Options& options) {
   infos.Text(0x102D, kDriverVersion);           // DRIVER_VERSION
   infos.Text(0x102E, "FULL_PROFILE");           // PROFILE
   infos.Text(0x102F, "OpenCL 1.2 tulle null");  // VERSION
-  infos.Text(0x1030, "cl_khr_byte_addressable_store cl_khr_image2d_from_buffer");  // EXTENSIONS
+  // EXTENSIONS
+  infos.Text(0x1030,
+             "cl_khr_byte_addressable_store cl_khr_il_program cl_khr_image2d_from_buffer cl_khr_subgroups");
   infos.Value(0x1032, U64{0});                                                // DOUBLE_FP_CONFIG: no doubles
   infos.Value(0x1034, U32{0});                                                // PREFERRED_VECTOR_WIDTH_HALF
   infos.Value(0x1035, U32{0});                                                // HOST_UNIFIED_MEMORY
@@ -101,6 +103,14 @@ ByteVector EncodeDeviceInfos(const Options& options) {
   infos.Value(0x104A, U32{1});                                                // IMAGE_PITCH_ALIGNMENT
   infos.Value(0x104B, U32{1});                                                // IMAGE_BASE_ADDRESS_ALIGNMENT
   infos.Value(0x1053, U64{1});                                                // SVM_CAPABILITIES: coarse
+  infos.Text(0x105B, "SPIR-V_1.0");                                           // IL_VERSION
+  infos.Value(0x105C, static_cast<U32>(kMaxWorkGroupSize / kSubGroupSize));   // MAX_NUM_SUB_GROUPS
+  infos.Value(0x105D, U32{1});  // SUB_GROUP_INDEPENDENT_FORWARD_PROGRESS
+  struct NameVersion {          // cl_name_version
+    U32 version;
+    char name[64];
+  };
+  infos.Value(0x1061, NameVersion{1u << 22, "SPIR-V"});  // ILS_WITH_VERSION
   return infos.Encode();
 }
 

@@ -7,6 +7,7 @@ namespace tulle::gpu::null {
 
 inline constexpr std::uint32_t kComputeUnits = 4;
 inline constexpr std::uint64_t kMaxWorkGroupSize = 1024;
+inline constexpr std::uint64_t kSubGroupSize = 32;
 inline constexpr std::uint64_t kLocalMemoryBytes = 64u << 10;
 inline constexpr std::uint32_t kBaseAddressAlignBytes = 128;
 inline constexpr std::string_view kDeviceName = "tulle null device";

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cctype>
+#include <charconv>
 
 #include "tulle/gpu/api/opencl_status.h"
+#include "tulle/gpu/null/null_il.h"
 #include "tulle/wire/object_file.h"
+#include "tulle/wire/spirv.h"
 
 namespace tulle::gpu::null {
 namespace {
@@ -71,7 +74,7 @@ NullKernel::Arg ParseArg(std::span<const std::string_view> tokens) {
 }
 
 // At tokens[at] stands "kernel". Null when no kernel's head follows.
-std::shared_ptr<const NullKernel> ParseKernel(std::span<const std::string_view> tokens, std::size_t at) {
+std::shared_ptr<NullKernel> ParseKernel(std::span<const std::string_view> tokens, std::size_t at) {
   constexpr std::size_t kFarthestVoid = 32;  // attributes may stand between
   std::size_t i = at + 1;
   while (i < tokens.size() && i < at + kFarthestVoid && tokens[i] != "void") ++i;
@@ -90,12 +93,35 @@ std::shared_ptr<const NullKernel> ParseKernel(std::span<const std::string_view> 
   return nullptr;
 }
 
+CompileOutput Failed(const std::string& reason) {
+  return {cl_status::kBuildProgramFailure, "error: " + reason + "\n", {}};
+}
+
+// What "null_constant = 5" says; 1 when nothing does.
+std::uint32_t ParseConstant(std::span<const std::string_view> tokens) {
+  std::uint32_t value = 1;
+  for (std::size_t i = 0; i + 2 < tokens.size(); ++i) {
+    const std::string_view number = tokens[i + 2];
+    if (tokens[i] == "null_constant" && tokens[i + 1] == "=")
+      std::from_chars(number.data(), number.data() + number.size(), value);
+  }
+  return value;
+}
+
 // All sources one after the other.
 CompileOutput LinkNull(std::string_view bytes) {
   const auto file = wire::opencl::ParseObjectFile(bytes);
   if (!file.has_value()) return {cl_status::kInvalidBinary, "this is no object file", {}};
   std::string source;
-  for (const wire::opencl::ProgramObject& object : file->objects) source += std::string(object.source) + "\n";
+  for (const wire::opencl::ProgramObject& object : file->objects) {
+    if (!wire::opencl::IsSpirv(object.source)) {
+      source += std::string(object.source) + "\n";
+    } else if (auto text = SourceOfIl(object.source); text.ok()) {
+      source += *text;
+    } else {
+      return Failed(text.error().message);
+    }
+  }
   return CompileNull(wire::opencl::ProgramKind::kSource, AsBytes(source));
 }
 
@@ -127,13 +153,18 @@ CompileOutput CompileNull(wire::opencl::ProgramKind kind, ByteView text) {
     return output;
   }
   if (kind == wire::opencl::ProgramKind::kLink) return LinkNull(source);
+  const bool is_object = kind == wire::opencl::ProgramKind::kObject;
+  if (kind == wire::opencl::ProgramKind::kIl || (is_object && wire::opencl::IsSpirv(source))) {
+    const auto translated = SourceOfIl(source);
+    if (!translated.ok()) return Failed(translated.error().message);
+    if (is_object) return output;
+    return CompileNull(wire::opencl::ProgramKind::kSource, AsBytes(*translated));
+  }
   if (const std::size_t error = source.find("#error"); error != std::string_view::npos) {
     const std::string_view line = source.substr(error, source.find('\n', error) - error);
-    output.status = cl_status::kBuildProgramFailure;
-    output.log = "error: " + std::string(line.substr(0, wire::kMaxReasonBytes)) + "\n";
-    return output;
+    return Failed(std::string(line.substr(0, wire::kMaxReasonBytes)));
   }
-  if (kind == wire::opencl::ProgramKind::kObject) return output;
+  if (is_object) return output;
   output.binary.resize(kMagic.size() + text.size());
   std::copy(kMagic.begin(), kMagic.end(), reinterpret_cast<char*>(output.binary.data()));
   std::copy(text.begin(), text.end(), output.binary.begin() + kMagic.size());
@@ -145,10 +176,12 @@ NullProgram LoadNull(ByteView binary) {
   std::string_view text = AsText(binary);
   if (text.starts_with(kMagic)) text.remove_prefix(kMagic.size());
   const std::vector<std::string_view> tokens = Tokens(text);
+  const std::uint32_t constant = ParseConstant(tokens);
   for (std::size_t i = 0; i < tokens.size() && program.kernels.size() < wire::kMaxKernelsInProgram; ++i) {
     if (tokens[i] != "kernel" && tokens[i] != "__kernel") continue;
     auto kernel = ParseKernel(tokens, i);
     if (kernel != nullptr && (program.kernels.empty() || program.Find(kernel->name) == nullptr)) {
+      kernel->constant = constant;
       program.kernels.push_back(std::move(kernel));
     }
   }

@@ -22,6 +22,7 @@ struct NullKernel {
   std::string name;
   std::vector<Arg> args;
   bool takes_anything = false;  // nothing is known of its arguments
+  std::uint32_t constant = 1;   // null_constant, of its program
 };
 
 struct NullProgram {

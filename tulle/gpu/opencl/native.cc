@@ -32,6 +32,12 @@ std::string PlatformText(cl_platform_id platform, cl_platform_info name) {
   });
 }
 
+bool HasVersion(cl_device_id device, std::string_view version) {
+  constexpr std::string_view kBefore = "OpenCL ";
+  const std::string text = DeviceText(device, CL_DEVICE_VERSION);
+  return text.size() > kBefore.size() && std::string_view(text).substr(kBefore.size()) >= version;
+}
+
 std::vector<NativeDevice> ListDevices() {
   cl_uint count = 0;
   if (clGetPlatformIDs(0, nullptr, &count) != CL_SUCCESS || count == 0) return {};

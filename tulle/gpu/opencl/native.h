@@ -63,6 +63,9 @@ std::vector<NativeDevice> ListDevices();
 std::string DeviceText(cl_device_id device, cl_device_info name);
 std::string PlatformText(cl_platform_id platform, cl_platform_info name);
 
+// Whether the device speaks this version of OpenCL ("2.1") or a later one.
+bool HasVersion(cl_device_id device, std::string_view version);
+
 // A property of fixed size; `fallback` when the driver does not answer.
 template <typename T>
 T DeviceValue(cl_device_id device, cl_device_info name, T fallback = {}) {

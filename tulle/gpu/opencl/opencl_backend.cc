@@ -254,6 +254,15 @@ std::int32_t OpenClBackend::SetArg(const wire::opencl::SetSamplerArg& message) {
   return CL_SUCCESS;
 }
 
+void OpenClBackend::Run(const wire::opencl::GetKernelSubGroups& message, const Command& command) {
+  const Kernel* const kernel = table_.Find<Kernel>(message.kernel.handle);
+  if (kernel == nullptr) return ReportFailed(completions_, command, CL_INVALID_KERNEL);
+  wire::opencl::GetKernelSubGroupsReply reply;
+  reply.status = SubGroupsOf(kernel->native.get(), device_.device, message, &reply.values);
+  if (reply.status != CL_SUCCESS) return ReportFailed(completions_, command, reply.status);
+  SendReply(completions_, command.opcode, command.sequence, reply);
+}
+
 void OpenClBackend::Run(const wire::opencl::CreateQueue& message, const Command& command) {
   const Context* const context = table_.Find<Context>(message.context.handle);
   if (context == nullptr) return ReportFailed(completions_, command, CL_INVALID_CONTEXT);

@@ -69,6 +69,7 @@ class OpenClBackend final : public Backend {
   void Run(const wire::exec::LoadProgram& message, const Command& command);
   void Run(const wire::opencl::CreateKernel& message, const Command& command);
   void Run(const wire::opencl::SetKernelArg& message, const Command& command);
+  void Run(const wire::opencl::GetKernelSubGroups& message, const Command& command);
   void Run(const wire::opencl::CreateQueue& message, const Command& command);
   void Run(const wire::opencl::Flush& message, const Command& command);
   void Run(const wire::opencl::Finish& message, const Command& command);

@@ -1,8 +1,10 @@
 #include "tulle/gpu/opencl/program.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "tulle/wire/object_file.h"
+#include "tulle/wire/spirv.h"
 
 namespace tulle::gpu::opencl {
 namespace {
@@ -66,6 +68,7 @@ class OpenClCompiler final : public Compiler {
         return output;
       case ProgramKind::kLink: program = Link(context.get(), AsText(text), options, &output); break;
       case ProgramKind::kSource: program = WithSource(context.get(), AsText(text), &status); break;
+      case ProgramKind::kIl: program = WithIl(context.get(), AsText(text), &status); break;
       case ProgramKind::kBinary: {
         const auto* bytes = reinterpret_cast<const unsigned char*>(text.data());
         const std::size_t size = text.size();
@@ -108,10 +111,26 @@ class OpenClCompiler final : public Compiler {
     return OwnedProgram(clCreateProgramWithSource(context, 1, &text, &size, status));
   }
 
+  OwnedProgram WithIl(cl_context context, std::string_view il, cl_int* status) const {
+    *status = CL_INVALID_OPERATION;
+    if (DeviceText(device_.device, CL_DEVICE_IL_VERSION).empty()) return {};
+    // Drivers read words.
+    std::vector<std::uint32_t> words((il.size() + 3) / 4);
+    std::memcpy(words.data(), il.data(), il.size());
+    if (HasVersion(device_.device, "2.1"))
+      return OwnedProgram(clCreateProgramWithIL(context, words.data(), il.size(), status));
+    const auto create = reinterpret_cast<decltype(&clCreateProgramWithIL)>(
+        clGetExtensionFunctionAddressForPlatform(device_.platform, "clCreateProgramWithILKHR"));
+    return create == nullptr ? OwnedProgram()
+                             : OwnedProgram(create(context, words.data(), il.size(), status));
+  }
+
   // Adds to the log; sets the status when it fails.
   OwnedProgram CompileObject(cl_context context, const wire::opencl::ProgramObject& object,
                              CompileOutput* output) const {
-    OwnedProgram program = WithSource(context, object.source, &output->status);
+    OwnedProgram program = wire::opencl::IsSpirv(object.source)
+                               ? WithIl(context, object.source, &output->status)
+                               : WithSource(context, object.source, &output->status);
     if (output->status != CL_SUCCESS) return program;
     output->status = clCompileProgram(program.get(), 1, &device_.device, WithArgInfo(object.options).c_str(),
                                       0, nullptr, nullptr, nullptr, nullptr);
@@ -205,6 +224,31 @@ KernelDescription DescribeKernel(cl_kernel kernel, cl_device_id device) {
     arg.shape = ShapeOf(arg);
   }
   return described;
+}
+
+std::int32_t SubGroupsOf(cl_kernel kernel, cl_device_id device, const wire::opencl::GetKernelSubGroups& query,
+                         wire::Vec3* values) {
+  using wire::opencl::SubGroupQuery;
+  // Others need not have the call.
+  if (!HasVersion(device, "2.1") || DeviceValue<cl_uint>(device, CL_DEVICE_MAX_NUM_SUB_GROUPS) == 0)
+    return CL_INVALID_OPERATION;
+  if (query.dimensions < 1 || query.dimensions > query.sizes.size()) return CL_INVALID_VALUE;
+  const auto ask = [&](cl_kernel_sub_group_info what, std::size_t inputs, std::size_t outputs) {
+    return clGetKernelSubGroupInfo(kernel, device, what, inputs * sizeof(std::size_t),
+                                   inputs == 0 ? nullptr : query.sizes.data(), outputs * sizeof(std::size_t),
+                                   values->data(), nullptr);
+  };
+  switch (query.query.value) {
+    case SubGroupQuery::kMaxSizeForRange:
+      return ask(CL_KERNEL_MAX_SUB_GROUP_SIZE_FOR_NDRANGE, query.dimensions, 1);
+    case SubGroupQuery::kCountForRange:
+      return ask(CL_KERNEL_SUB_GROUP_COUNT_FOR_NDRANGE, query.dimensions, 1);
+    case SubGroupQuery::kLocalSizeForCount:
+      return ask(CL_KERNEL_LOCAL_SIZE_FOR_SUB_GROUP_COUNT, 1, query.dimensions);
+    case SubGroupQuery::kMaxCount: return ask(CL_KERNEL_MAX_NUM_SUB_GROUPS, 0, 1);
+    case SubGroupQuery::kCompiledCount: return ask(CL_KERNEL_COMPILE_NUM_SUB_GROUPS, 0, 1);
+  }
+  return CL_INVALID_VALUE;
 }
 
 LoadedProgram LoadBinary(cl_context context, cl_device_id device, ByteView binary) {

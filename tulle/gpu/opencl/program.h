@@ -41,6 +41,11 @@ struct KernelDescription {
 
 KernelDescription DescribeKernel(cl_kernel kernel, cl_device_id device);
 
+// What the driver says of the sub-groups of work-groups that run the kernel; CL_INVALID_OPERATION when the
+// device has none.
+std::int32_t SubGroupsOf(cl_kernel kernel, cl_device_id device, const wire::opencl::GetKernelSubGroups& query,
+                         wire::Vec3* values);
+
 struct LoadedProgram {
   std::int32_t status = 0;  // of clBuildProgram
   std::string log;

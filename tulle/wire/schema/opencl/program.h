@@ -8,10 +8,11 @@ namespace tulle::wire::opencl {
 enum class ProgramKind : U8 {
   kSource = 0,
   kBinary = 1,
-  kObject = 2,  // source that is only compiled: a build says whether it can be, and the device never sees it
+  kObject = 2,  // source or IL that is only compiled: a build says if it can be, and the device never sees it
   kLink = 3,    // an object file (wire/object_file.h), whose objects are linked
+  kIl = 4,      // a SPIR-V module, its specialization constants set (wire/spirv.h); needs Capability::kIl
 };
-constexpr bool IsKnown(ProgramKind k) { return k <= ProgramKind::kLink; }
+constexpr bool IsKnown(ProgramKind k) { return k <= ProgramKind::kIl; }
 
 // An empty program; ProgramText fills it.
 struct CreateProgram {
@@ -21,7 +22,7 @@ struct CreateProgram {
   TULLE_MESSAGE(CreateProgram, context, program, kind)
 };
 
-// The next piece of a program's source or binary; at most kMaxProgramBytes in all.
+// The next piece of a program's source, IL or binary; at most kMaxProgramBytes in all.
 struct ProgramText {
   Ref<ObjectKind::kProgram> program;
   Payload<kMaxPayloadBytes> data;
@@ -102,6 +103,29 @@ struct SetKernelArg {
   U64 local_bytes = 0;
   Bytes<kMaxArgBytes> value;
   TULLE_MESSAGE(SetKernelArg, kernel, index, kind, memory, local_bytes, value)
+};
+
+// What clGetKernelSubGroupInfo is asked for.
+enum class SubGroupQuery : U8 {
+  kMaxSizeForRange = 0,    // work-items in the largest sub-group of a work-group of these sizes
+  kCountForRange = 1,      // sub-groups in it
+  kLocalSizeForCount = 2,  // sizes of a work-group that has sizes[0] sub-groups; all 0: there is none
+  kMaxCount = 3,           // sub-groups in the largest work-group
+  kCompiledCount = 4,      // sub-groups that the kernel's source demands; 0: any
+};
+constexpr bool IsKnown(SubGroupQuery q) { return q <= SubGroupQuery::kCompiledCount; }
+
+struct GetKernelSubGroups {
+  Ref<ObjectKind::kKernel> kernel;
+  Enum<SubGroupQuery> query;
+  U32 dimensions = 0;  // of the work-group, 1 to 3
+  Vec3 sizes{};
+  TULLE_MESSAGE(GetKernelSubGroups, kernel, query, dimensions, sizes)
+};
+struct GetKernelSubGroupsReply {
+  I32 status = 0;
+  Vec3 values{};  // all but sizes: the first
+  TULLE_MESSAGE(GetKernelSubGroupsReply, status, values)
 };
 
 }  // namespace tulle::wire::opencl
