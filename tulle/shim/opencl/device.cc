@@ -38,7 +38,6 @@ constexpr std::string_view kExtensions[] = {
 constexpr std::string_view kHiddenFeatures[] = {
     "__opencl_c_pipes",
     "__opencl_c_device_enqueue",
-    "__opencl_c_subgroups",
 };
 constexpr std::string_view kImageFeatures[] = {
     "__opencl_c_images",
@@ -50,6 +49,10 @@ constexpr std::string_view kImageExtensions[] = {
     "cl_khr_depth_images",
     "cl_khr_image2d_from_buffer",
 };
+
+constexpr std::string_view kIlExtension = "cl_khr_il_program";
+constexpr std::string_view kSubGroupExtension = "cl_khr_subgroups";
+constexpr std::string_view kSubGroupFeature = "__opencl_c_subgroups";
 
 template <typename List>
 bool Contains(const List& list, std::string_view word) {
@@ -155,33 +158,30 @@ void Device::Adapt() {
   Set<cl_bool>(CL_DEVICE_LINKER_AVAILABLE, Info<cl_bool>(CL_DEVICE_COMPILER_AVAILABLE));
 
   AdaptImages();
+  AdaptIl();
+  AdaptSubGroups();
 
   // A worker that is too old to know of it shows its device's own.
   has_svm_ = (Info<cl_device_svm_capabilities>(CL_DEVICE_SVM_CAPABILITIES) &
               CL_DEVICE_SVM_COARSE_GRAIN_BUFFER) != 0 &&
-             (connection_->limits().capabilities & static_cast<std::uint64_t>(wire::Capability::kSvm)) != 0 &&
-             SvmSpace::Available();
+             Agreed(wire::Capability::kSvm) && SvmSpace::Available();
   Set<cl_device_svm_capabilities>(CL_DEVICE_SVM_CAPABILITIES,
                                   has_svm_ ? CL_DEVICE_SVM_COARSE_GRAIN_BUFFER : 0);
 
   // Optional features that are not offered.
   Set<cl_bool>(CL_DEVICE_PIPE_SUPPORT, CL_FALSE);
-  for (const cl_device_info name :
-       {CL_DEVICE_MAX_PIPE_ARGS, CL_DEVICE_PIPE_MAX_ACTIVE_RESERVATIONS, CL_DEVICE_PIPE_MAX_PACKET_SIZE,
-        CL_DEVICE_QUEUE_ON_DEVICE_PREFERRED_SIZE, CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE,
-        CL_DEVICE_MAX_ON_DEVICE_QUEUES, CL_DEVICE_MAX_ON_DEVICE_EVENTS, CL_DEVICE_MAX_NUM_SUB_GROUPS,
-        CL_DEVICE_PARTITION_MAX_SUB_DEVICES}) {
+  for (const cl_device_info name : {CL_DEVICE_MAX_PIPE_ARGS, CL_DEVICE_PIPE_MAX_ACTIVE_RESERVATIONS,
+                                    CL_DEVICE_PIPE_MAX_PACKET_SIZE, CL_DEVICE_QUEUE_ON_DEVICE_PREFERRED_SIZE,
+                                    CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE, CL_DEVICE_MAX_ON_DEVICE_QUEUES,
+                                    CL_DEVICE_MAX_ON_DEVICE_EVENTS, CL_DEVICE_PARTITION_MAX_SUB_DEVICES}) {
     Set<cl_uint>(name, 0);
   }
-  Set<cl_bool>(CL_DEVICE_SUB_GROUP_INDEPENDENT_FORWARD_PROGRESS, CL_FALSE);
   Set<cl_command_queue_properties>(CL_DEVICE_QUEUE_ON_DEVICE_PROPERTIES, 0);
   Set<cl_device_device_enqueue_capabilities>(CL_DEVICE_DEVICE_ENQUEUE_CAPABILITIES, 0);
   Set<cl_device_partition_property>(CL_DEVICE_PARTITION_PROPERTIES, 0);
   Set<cl_device_affinity_domain>(CL_DEVICE_PARTITION_AFFINITY_DOMAIN, 0);
   infos_[CL_DEVICE_PARTITION_TYPE].clear();
   Set<cl_device_exec_capabilities>(CL_DEVICE_EXECUTION_CAPABILITIES, CL_EXEC_KERNEL);
-  SetText(CL_DEVICE_IL_VERSION, "");
-  infos_[CL_DEVICE_ILS_WITH_VERSION].clear();
   SetText(CL_DEVICE_BUILT_IN_KERNELS, "");
   infos_[CL_DEVICE_BUILT_IN_KERNELS_WITH_VERSION].clear();
 
@@ -191,7 +191,8 @@ void Device::Adapt() {
   std::string_view words = AsText(extensions);
   words = words.substr(0, words.find('\0'));
   const auto is_known = [this](std::string_view name) {
-    return Contains(kExtensions, name) || (has_images_ && Contains(kImageExtensions, name));
+    return Contains(kExtensions, name) || (has_images_ && Contains(kImageExtensions, name)) ||
+           (takes_il_ && name == kIlExtension) || (has_sub_groups_ && name == kSubGroupExtension);
   };
   has_images_in_buffers_ = has_images_ && HasWord(words, "cl_khr_image2d_from_buffer");
   SetText(CL_DEVICE_EXTENSIONS, FilterWords(words, is_known));
@@ -199,7 +200,8 @@ void Device::Adapt() {
       FilterNames(infos_[CL_DEVICE_EXTENSIONS_WITH_VERSION], is_known);
   infos_[CL_DEVICE_OPENCL_C_FEATURES] =
       FilterNames(infos_[CL_DEVICE_OPENCL_C_FEATURES], [this](std::string_view name) {
-        return !Contains(kHiddenFeatures, name) && (has_images_ || !Contains(kImageFeatures, name));
+        return !Contains(kHiddenFeatures, name) && (has_images_ || !Contains(kImageFeatures, name)) &&
+               (has_sub_groups_ || name != kSubGroupFeature);
       });
 
   limits_.max_allocation_bytes = Info<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE);
@@ -214,9 +216,7 @@ void Device::Adapt() {
 
 // As the device has them, unless the worker is too old to know of images.
 void Device::AdaptImages() {
-  has_images_ =
-      Info<cl_bool>(CL_DEVICE_IMAGE_SUPPORT) != CL_FALSE &&
-      (connection_->limits().capabilities & static_cast<std::uint64_t>(wire::Capability::kImages)) != 0;
+  has_images_ = Info<cl_bool>(CL_DEVICE_IMAGE_SUPPORT) != CL_FALSE && Agreed(wire::Capability::kImages);
   if (has_images_) {
     limits_.images = {.width_2d = Info<std::size_t>(CL_DEVICE_IMAGE2D_MAX_WIDTH),
                       .height_2d = Info<std::size_t>(CL_DEVICE_IMAGE2D_MAX_HEIGHT),
@@ -239,6 +239,33 @@ void Device::AdaptImages() {
         CL_DEVICE_IMAGE_MAX_ARRAY_SIZE}) {
     Set<std::size_t>(name, 0);
   }
+}
+
+bool Device::Agreed(wire::Capability capability) const {
+  return (connection_->limits().capabilities & static_cast<std::uint64_t>(capability)) != 0;
+}
+
+// Of the languages that the device takes, SPIR-V, which is known here.
+void Device::AdaptIl() {
+  constexpr std::string_view kSpirv = "SPIR-V";
+  const ByteVector& versions = infos_[CL_DEVICE_IL_VERSION];
+  std::string_view words = AsText(versions);
+  words = words.substr(0, words.find('\0'));
+  std::string kept;
+  if (Agreed(wire::Capability::kIl)) {
+    kept = FilterWords(words, [&](std::string_view word) { return word.starts_with(kSpirv); });
+  }
+  takes_il_ = !kept.empty();
+  SetText(CL_DEVICE_IL_VERSION, kept);
+  infos_[CL_DEVICE_ILS_WITH_VERSION] = FilterNames(
+      infos_[CL_DEVICE_ILS_WITH_VERSION], [&](std::string_view name) { return takes_il_ && name == kSpirv; });
+}
+
+void Device::AdaptSubGroups() {
+  has_sub_groups_ = Info<cl_uint>(CL_DEVICE_MAX_NUM_SUB_GROUPS) != 0 && Agreed(wire::Capability::kSubGroups);
+  if (has_sub_groups_) return;
+  Set<cl_uint>(CL_DEVICE_MAX_NUM_SUB_GROUPS, 0);
+  Set<cl_bool>(CL_DEVICE_SUB_GROUP_INDEPENDENT_FORWARD_PROGRESS, CL_FALSE);
 }
 
 const std::vector<wire::opencl::ImageFormat>* Device::ImageFormats(const Context& context,

@@ -51,6 +51,9 @@ class Device final : public Object {
   bool has_svm() const { return has_svm_; }
   // Images and samplers, or all calls about them are refused.
   bool has_images() const { return has_images_; }
+  // Programs of SPIR-V, or calls about them are refused.
+  bool takes_il() const { return takes_il_; }
+  bool has_sub_groups() const { return has_sub_groups_; }
   // 2D images in buffers (cl_khr_image2d_from_buffer).
   bool has_images_in_buffers() const { return has_images_in_buffers_; }
   // What the device is asked once for each access and type; any context will do. Null: the session is lost,
@@ -72,6 +75,9 @@ class Device final : public Object {
   Status Describe();
   void Adapt();
   void AdaptImages();
+  void AdaptIl();
+  void AdaptSubGroups();
+  bool Agreed(wire::Capability capability) const;
   void OnLost(const Error& error);
   template <typename T>
   void Set(cl_device_info name, const T& value) {
@@ -91,6 +97,8 @@ class Device final : public Object {
   bool has_svm_ = false;
   bool has_images_ = false;
   bool has_images_in_buffers_ = false;
+  bool takes_il_ = false;
+  bool has_sub_groups_ = false;
   std::mutex formats_mutex_;
   std::map<std::pair<wire::opencl::ImageAccess, wire::opencl::ImageType>,
            std::vector<wire::opencl::ImageFormat>>

@@ -1,6 +1,8 @@
 // The dispatch table: each entry point behind a guard, so that nothing is ever thrown into the program.
 #include "tulle/base/log.h"
 #include "tulle/shim/opencl/entry_points.h"
+#include "tulle/shim/opencl/kernel.h"
+#include "tulle/shim/opencl/queue.h"
 #include "tulle/shim/opencl/unsupported.h"
 
 namespace tulle::shim::opencl {
@@ -44,13 +46,30 @@ void LogUnsupported(const char* name, const char* reason) noexcept {
   }
 }
 
+// CL_INVALID_... when this is a handle of what was never made, or is gone.
+template <typename T>
+cl_int CheckHandle([[maybe_unused]] T handle) {
+  const auto check = [&]<typename O>() {
+    return FromHandle<O>(handle) == nullptr ? Api<O>::kInvalid : CL_SUCCESS;
+  };
+  if constexpr (std::is_same_v<T, cl_device_id>) return check.template operator()<Device>();
+  if constexpr (std::is_same_v<T, cl_context>) return check.template operator()<Context>();
+  if constexpr (std::is_same_v<T, cl_command_queue>) return check.template operator()<Queue>();
+  if constexpr (std::is_same_v<T, cl_program>) return check.template operator()<Program>();
+  if constexpr (std::is_same_v<T, cl_kernel>) return check.template operator()<Kernel>();
+  return CL_SUCCESS;
+}
+
 template <typename Tag, typename F>
 struct Refusal;
-template <typename Tag, typename R, typename... Args>
-struct Refusal<Tag, R(CL_API_CALL*)(Args...)> {
-  static R CL_API_CALL Call(Args... args) noexcept {
+template <typename Tag, typename R, typename First, typename... Args>
+struct Refusal<Tag, R(CL_API_CALL*)(First, Args...)> {
+  // The first argument is what the call is about.
+  static R CL_API_CALL Call(First first, Args... args) noexcept {
+    if (const cl_int invalid = CheckHandle(first); invalid != CL_SUCCESS)
+      return Failure<R>(invalid, first, args...);
     LogUnsupported(Tag::kName, Tag::kReason);
-    return Failure<R>(Tag::kCode, args...);
+    return Failure<R>(Tag::kCode, first, args...);
   }
 };
 

@@ -23,8 +23,10 @@
   X(CreateSampler) X(CreateSamplerWithProperties) X(RetainSampler) X(ReleaseSampler) X(GetSamplerInfo)        \
   X(CreateProgramWithSource) X(CreateProgramWithBinary) X(RetainProgram) X(ReleaseProgram) X(BuildProgram)    \
   X(CompileProgram) X(LinkProgram) X(GetProgramInfo) X(GetProgramBuildInfo)                                   \
+  X(CreateProgramWithIL) X(SetProgramSpecializationConstant)                                                  \
   X(CreateKernel) X(CreateKernelsInProgram) X(CloneKernel) X(RetainKernel) X(ReleaseKernel) X(SetKernelArg)   \
   X(GetKernelInfo) X(GetKernelWorkGroupInfo) X(GetKernelArgInfo) X(EnqueueNDRangeKernel) X(EnqueueTask)       \
+  X(GetKernelSubGroupInfo) X(GetKernelSubGroupInfoKHR)                                                        \
   X(CreateCommandQueue) X(CreateCommandQueueWithProperties) X(RetainCommandQueue) X(ReleaseCommandQueue)      \
   X(GetCommandQueueInfo) X(Flush) X(Finish) X(EnqueueMarker) X(EnqueueBarrier) X(EnqueueWaitForEvents)        \
   X(EnqueueMarkerWithWaitList) X(EnqueueBarrierWithWaitList)                                                  \

@@ -427,6 +427,61 @@ cl_int GetKernelArgInfo(cl_kernel handle, cl_uint index, cl_kernel_arg_info name
   }
 }
 
+cl_int GetKernelSubGroupInfo(cl_kernel handle, cl_device_id device, cl_kernel_sub_group_info name,
+                             std::size_t input_size, const void* input, std::size_t size, void* value,
+                             std::size_t* size_ret) {
+  using wire::opencl::SubGroupQuery;
+  const Kernel* kernel = FromHandle<Kernel>(handle);
+  if (kernel == nullptr) return CL_INVALID_KERNEL;
+  const Device& own_device = kernel->program().context().device();
+  if (device != nullptr && FromHandle<Device>(device) != &own_device) return CL_INVALID_DEVICE;
+  if (!own_device.has_sub_groups()) return CL_INVALID_OPERATION;
+  const InfoOut out(size, value, size_ret);
+  wire::opencl::GetKernelSubGroups message;
+  message.kernel = kernel->wire();
+  message.dimensions = 1;
+  message.sizes = {1, 1, 1};
+  constexpr std::size_t kOne = sizeof(std::size_t);
+  const auto is_one_to_three = [](std::size_t bytes) {
+    return bytes == kOne || bytes == 2 * kOne || bytes == 3 * kOne;
+  };
+  std::size_t results = 1;
+  switch (name) {
+    case CL_KERNEL_MAX_SUB_GROUP_SIZE_FOR_NDRANGE: message.query = {SubGroupQuery::kMaxSizeForRange}; break;
+    case CL_KERNEL_SUB_GROUP_COUNT_FOR_NDRANGE: message.query = {SubGroupQuery::kCountForRange}; break;
+    case CL_KERNEL_LOCAL_SIZE_FOR_SUB_GROUP_COUNT:
+      message.query = {SubGroupQuery::kLocalSizeForCount};
+      // As many dimensions as there is room for; without any, all.
+      results = value == nullptr ? message.sizes.size() : size / kOne;
+      if (input_size != kOne || !is_one_to_three(results * kOne)) return CL_INVALID_VALUE;
+      break;
+    case CL_KERNEL_MAX_NUM_SUB_GROUPS: message.query = {SubGroupQuery::kMaxCount}; break;
+    case CL_KERNEL_COMPILE_NUM_SUB_GROUPS: message.query = {SubGroupQuery::kCompiledCount}; break;
+    default: return CL_INVALID_VALUE;
+  }
+  const bool takes_input = name != CL_KERNEL_MAX_NUM_SUB_GROUPS && name != CL_KERNEL_COMPILE_NUM_SUB_GROUPS;
+  if (takes_input) {
+    if (input == nullptr || !is_one_to_three(input_size)) return CL_INVALID_VALUE;
+    message.dimensions = static_cast<cl_uint>(std::max(input_size / kOne, results));
+    std::memcpy(message.sizes.data(), input, input_size);
+  }
+  cl_int status = CL_SUCCESS;
+  wire::Vec3 values{};
+  auto take = [&](const wire::opencl::GetKernelSubGroupsReply& reply) {
+    status = reply.status;
+    values = reply.values;
+  };
+  WaitFor<wire::opencl::GetKernelSubGroupsReply, decltype(take)> wait(take);
+  if (!kernel->connection().Call(message, wait)) return CL_OUT_OF_RESOURCES;
+  return status == CL_SUCCESS ? out.Put(values.data(), results * kOne) : status;
+}
+
+cl_int GetKernelSubGroupInfoKHR(cl_kernel kernel, cl_device_id device, cl_kernel_sub_group_info name,
+                                std::size_t input_size, const void* input, std::size_t size, void* value,
+                                std::size_t* size_ret) {
+  return GetKernelSubGroupInfo(kernel, device, name, input_size, input, size, value, size_ret);
+}
+
 cl_int EnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kernel, cl_uint dimensions,
                             const std::size_t* global_offset, const std::size_t* global_size,
                             const std::size_t* local_size, cl_uint num_waits, const cl_event* waits,

@@ -129,6 +129,9 @@ void* GetExtensionFunctionAddress(const char* name) {
   const std::string_view text = name;
   if (text == "clIcdGetPlatformIDsKHR") return reinterpret_cast<void*>(Dispatch().clGetPlatformIDs);
   if (text == "clGetPlatformInfo") return reinterpret_cast<void*>(Dispatch().clGetPlatformInfo);
+  if (text == "clCreateProgramWithILKHR") return reinterpret_cast<void*>(Dispatch().clCreateProgramWithIL);
+  if (text == "clGetKernelSubGroupInfoKHR")
+    return reinterpret_cast<void*>(Dispatch().clGetKernelSubGroupInfoKHR);
   return nullptr;
 }
 

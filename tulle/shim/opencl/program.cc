@@ -7,6 +7,7 @@
 #include "tulle/shim/opencl/entry_points.h"
 #include "tulle/shim/opencl/includes.h"
 #include "tulle/wire/object_file.h"
+#include "tulle/wire/spirv.h"
 
 namespace tulle::shim::opencl {
 namespace {
@@ -138,7 +139,10 @@ cl_int PrepareUnit(Program& program, const Headers& headers, Program::Build* bui
   std::string source;
   std::string_view text = program.text();
   Unit::Kind kind = Unit::Kind::kLink;
-  if (program.origin() == Program::Origin::kSource) {
+  if (program.origin() == Program::Origin::kIl) {
+    source = program.TextToBuild();
+    kind = Unit::Kind::kIl;
+  } else if (program.origin() == Program::Origin::kSource) {
     auto whole =
         InlineIncludes(program.text(), ParseIncludeOptions(build->options), headers, wire::kMaxProgramBytes);
     if (!whole.ok()) {
@@ -146,15 +150,15 @@ cl_int PrepareUnit(Program& program, const Headers& headers, Program::Build* bui
       return CL_OUT_OF_HOST_MEMORY;
     }
     source = std::move(*whole);
-    text = source;
     kind = Unit::Kind::kSource;
-    if (build->type == CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT) {
-      kind = Unit::Kind::kObject;
-      build->object = wire::opencl::FormatObjectFile({false, {{build->options, source}}});
-    }
   } else if (auto unit = program.build()->unit; unit != nullptr) {  // of a binary, which the worker has
     build->unit = std::move(unit);
     return CL_SUCCESS;
+  }
+  if (kind != Unit::Kind::kLink) text = source;
+  if (build->type == CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT) {
+    kind = Unit::Kind::kObject;
+    build->object = wire::opencl::FormatObjectFile({false, {{build->options, text}}});
   }
   build->unit = Unit::Create(program.context(), kind);
   return build->unit != nullptr && build->unit->SendText(text) ? CL_SUCCESS : CL_OUT_OF_RESOURCES;
@@ -200,7 +204,7 @@ cl_int StartBuild(Program& program, cl_uint num_devices, const cl_device_id* dev
   if (text.size() > wire::kMaxBuildOptionsBytes)
     return compiles ? CL_INVALID_COMPILER_OPTIONS : CL_INVALID_BUILD_OPTIONS;
   if (program.origin() == Program::Origin::kLinked ||
-      (compiles && program.origin() != Program::Origin::kSource) || program.kernel_count().load() != 0) {
+      (compiles && program.origin() == Program::Origin::kBinary) || program.kernel_count().load() != 0) {
     return CL_INVALID_OPERATION;
   }
   if (notify != nullptr && !program.context().callbacks().Start().ok()) return CL_OUT_OF_HOST_MEMORY;
@@ -341,6 +345,25 @@ void Program::Dispose(Program* program) {
   delete program;
 }
 
+cl_int Program::Specialize(cl_uint number, std::size_t size, const void* value) {
+  const auto constants = wire::opencl::ReadSpirvConstants(text_);
+  const auto [begin, end] = constants->equal_range(number);
+  if (begin == end) return CL_INVALID_SPEC_ID;
+  for (auto it = begin; it != end; ++it) {
+    if (value == nullptr || it->second.size_bytes != size) return CL_INVALID_VALUE;
+  }
+  const std::lock_guard lock(mutex_);
+  if (specialized_.empty()) specialized_ = text_;
+  for (auto it = begin; it != end; ++it)
+    wire::opencl::SetSpirvConstant(it->second, {static_cast<const std::byte*>(value), size}, &specialized_);
+  return CL_SUCCESS;
+}
+
+std::string Program::TextToBuild() {
+  const std::lock_guard lock(mutex_);
+  return specialized_.empty() ? text_ : specialized_;
+}
+
 std::shared_ptr<const Program::Build> Program::build() {
   const std::lock_guard lock(mutex_);
   return build_;
@@ -420,6 +443,25 @@ cl_program CreateProgramWithBinary(cl_context handle, cl_uint num_devices, const
       Ref<Program>::Adopt(new Program(*context, Program::Origin::kBinary, std::move(text)));
   program->set_build(std::move(build));
   return Made(error, std::move(program));
+}
+
+cl_program CreateProgramWithIL(cl_context handle, const void* il, std::size_t length, cl_int* error) {
+  Context* context = FromHandle<Context>(handle);
+  if (context == nullptr) return Fail(error, CL_INVALID_CONTEXT);
+  if (!context->device().takes_il()) return Fail(error, CL_INVALID_OPERATION);
+  if (il == nullptr || length == 0) return Fail(error, CL_INVALID_VALUE);
+  if (length > wire::kMaxProgramBytes) return Fail(error, CL_OUT_OF_HOST_MEMORY);
+  std::string text(static_cast<const char*>(il), length);
+  // What more there is to say against it, a build will say.
+  if (!wire::opencl::ReadSpirvConstants(text).has_value()) return Fail(error, CL_INVALID_VALUE);
+  return Made(error, Ref<Program>::Adopt(new Program(*context, Program::Origin::kIl, std::move(text))));
+}
+
+cl_int SetProgramSpecializationConstant(cl_program handle, cl_uint number, std::size_t size,
+                                        const void* value) {
+  Program* program = FromHandle<Program>(handle);
+  if (program == nullptr || program->origin() != Program::Origin::kIl) return CL_INVALID_PROGRAM;
+  return program->Specialize(number, size, value);
 }
 
 cl_int RetainProgram(cl_program handle) { return RetainHandle<Program>(handle); }
@@ -530,7 +572,10 @@ cl_int GetProgramInfo(cl_program handle, cl_program_info name, std::size_t size,
       if (name == CL_PROGRAM_NUM_KERNELS) return out.Value<std::size_t>(executable->kernels.size());
       return out.Text(KernelNames(*executable));
     }
-    case CL_PROGRAM_IL: return out.Put(nullptr, 0);
+    case CL_PROGRAM_IL:
+      return program->origin() == Program::Origin::kIl
+                 ? out.Put(program->text().data(), program->text().size())
+                 : out.Put(nullptr, 0);
     case CL_PROGRAM_SCOPE_GLOBAL_CTORS_PRESENT:
     case CL_PROGRAM_SCOPE_GLOBAL_DTORS_PRESENT: return out.Value<cl_bool>(CL_FALSE);
     default: return CL_INVALID_VALUE;

@@ -72,7 +72,7 @@ class Unit {
 
 class Program final : public Object {
  public:
-  enum class Origin { kSource, kBinary, kLinked };
+  enum class Origin { kSource, kBinary, kIl, kLinked };
   Program(Context& context, Origin origin, std::string text)
       : Object(&Dispatch(), ObjectType::kProgram),
         context_(&context),
@@ -83,8 +83,13 @@ class Program final : public Object {
   Context& context() const { return *context_; }
   Connection& connection() const { return context_->connection(); }
   Origin origin() const { return origin_; }
-  // The source, or the binary that it was made from; empty when it was linked.
+  // The source, binary or IL that it was made from; empty when it was linked.
   const std::string& text() const { return text_; }
+
+  // Of IL: sets a specialization constant for builds that follow.
+  cl_int Specialize(cl_uint number, std::size_t size, const void* value);
+  // What a build that begins now takes: the text, with the constants that were set.
+  std::string TextToBuild();
 
   // CL_BUILD_NONE, _IN_PROGRESS, _SUCCESS or _ERROR.
   cl_build_status build_status() const { return build_status_.load(std::memory_order_acquire); }
@@ -120,6 +125,7 @@ class Program final : public Object {
   const std::string text_;
   std::atomic<cl_build_status> build_status_{CL_BUILD_NONE};
   std::mutex mutex_;
+  std::string specialized_;  // guarded by mutex_; the IL with constants set, empty when none was
   std::shared_ptr<const Build> build_ = std::make_shared<Build>();  // guarded by mutex_
   std::atomic<std::uint32_t> kernel_count_{0};                      // kernels alive
 };

@@ -1,5 +1,6 @@
 // The entry points that this build refuses: each with the error that the specification gives for a device
-// or platform that does not offer the feature, and with the reason (a TULLE_LOG=debug line).
+// or platform that does not offer the feature, and with the reason (a TULLE_LOG=debug line). What the call is
+// about must exist all the same.
 #pragma once
 
 // clang-format off
@@ -9,8 +10,6 @@
   X(CreatePipe, CL_INVALID_OPERATION, "pipes are not offered")                             \
   X(GetPipeInfo, CL_INVALID_MEM_OBJECT, "there are no pipes")                              \
   X(SetDefaultDeviceCommandQueue, CL_INVALID_OPERATION, "device-side queues are not offered") \
-  X(GetKernelSubGroupInfo, CL_INVALID_OPERATION, "sub-groups are not offered")             \
-  X(GetKernelSubGroupInfoKHR, CL_INVALID_OPERATION, "sub-groups are not offered")          \
   X(GetDeviceAndHostTimer, CL_INVALID_OPERATION, "the platform has no timer common to host and device") \
   X(GetHostTimer, CL_INVALID_OPERATION, "the platform has no timer common to host and device") \
   X(EnqueueNativeKernel, CL_INVALID_OPERATION, "a remote device cannot call a function of this process") \
@@ -21,8 +20,6 @@
 
 // Not remoted yet.
 #define TULLE_UNSUPPORTED_YET(X)                                                           \
-  X(CreateProgramWithIL, CL_INVALID_OPERATION, "the device takes no intermediate language") \
-  X(SetProgramSpecializationConstant, CL_INVALID_OPERATION, "the device takes no intermediate language") \
   X(SetProgramReleaseCallback, CL_INVALID_OPERATION, "programs have no global destructors") \
   X(CreateProgramWithBuiltInKernels, CL_INVALID_VALUE, "there are no built-in kernels")    \
   X(SetCommandQueueProperty, CL_INVALID_OPERATION, "deprecated since OpenCL 1.1: give properties at creation")
