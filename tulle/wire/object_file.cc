@@ -9,6 +9,9 @@ namespace {
 // Then 'O' or 'L', and for each object: two sizes (8 bytes each, little-endian), options, source.
 constexpr std::string_view kMagic = "\177TULLE OBJECT 1\n";
 
+// Then 'A' (shows argument infos) or '-', the size of the kernels' description, that, the native binary.
+constexpr std::string_view kBinaryMagic = "\177TULLE BINARY 1\n";
+
 void PutSize(std::size_t size, std::string* bytes) {
   for (int shift = 0; shift < 64; shift += 8) bytes->push_back(static_cast<char>(size >> shift & 0xff));
 }
@@ -63,6 +66,28 @@ std::optional<ObjectFile> ParseObjectFile(std::string_view bytes) {
     file.objects.push_back(object);
   }
   if (file.objects.empty() || (!file.library && file.objects.size() != 1)) return std::nullopt;
+  return file;
+}
+
+std::string FormatBinaryFile(const BinaryFile& file) {
+  std::string bytes(kBinaryMagic);
+  bytes.push_back(file.shows_arg_info ? 'A' : '-');
+  PutSize(file.kernels.size(), &bytes);
+  bytes += file.kernels;
+  bytes += file.native;
+  return bytes;
+}
+
+std::optional<BinaryFile> ParseBinaryFile(std::string_view bytes) {
+  if (!bytes.starts_with(kBinaryMagic)) return std::nullopt;
+  bytes.remove_prefix(kBinaryMagic.size());
+  if (!bytes.starts_with('A') && !bytes.starts_with('-')) return std::nullopt;
+  BinaryFile file;
+  file.shows_arg_info = bytes.front() == 'A';
+  bytes.remove_prefix(1);
+  std::size_t size = 0;
+  if (!TakeSize(&bytes, &size) || !Take(size, &bytes, &file.kernels)) return std::nullopt;
+  file.native = bytes;
   return file;
 }
 

@@ -41,5 +41,29 @@ TEST(ObjectFile, IsRefusedWithSizesThatCannotBe) {
       FormatObjectFile({true, std::vector<ProgramObject>(kMaxObjectsInFile + 1, ProgramObject{"", "a"})})));
 }
 
+TEST(BinaryFile, HoldsWhatWasPutIn) {
+  for (const bool shows : {false, true}) {
+    const std::string bytes = FormatBinaryFile({shows, "ker\0nels"sv, "native"});
+    const auto file = ParseBinaryFile(bytes);
+    ASSERT_TRUE(file.has_value());
+    EXPECT_EQ(file->shows_arg_info, shows);
+    EXPECT_EQ(file->kernels, "ker\0nels"sv);
+    EXPECT_EQ(file->native, "native");
+    EXPECT_FALSE(ParseObjectFile(bytes));
+  }
+}
+
+TEST(BinaryFile, IsRefusedWhenItIsCut) {
+  const std::string bytes = FormatBinaryFile({true, "kernels", ""});
+  for (std::size_t size = 0; size < bytes.size(); ++size)
+    EXPECT_FALSE(ParseBinaryFile(std::string_view(bytes).substr(0, size))) << size;
+  for (std::size_t i = 0; i < 8; ++i) {
+    std::string bad = bytes;
+    bad[bytes.size() - 7 - 8 + i] = '\xff';
+    EXPECT_FALSE(ParseBinaryFile(bad)) << i;
+  }
+  EXPECT_FALSE(ParseBinaryFile("the driver's own"));
+}
+
 }  // namespace
 }  // namespace tulle::wire::opencl

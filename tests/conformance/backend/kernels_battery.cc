@@ -3,6 +3,7 @@
 #include <string>
 
 #include "tests/conformance/backend/battery.h"
+#include "tulle/wire/object_file.h"
 
 namespace tulle::gpu::conformance {
 namespace {
@@ -58,6 +59,55 @@ TEST_P(BackendBattery, LoadsWhatTheCompilerMadeAndDescribesItsKernels) {
   EXPECT_EQ(Try(wire::exec::LoadProgram{context_, program, {Binary().size()}}, Binary()), 0);
   EXPECT_EQ(SetUint(kernel, 1, 1), 0);
   EXPECT_EQ(Try(wire::opencl::CreateKernel{{program}, {NewHandle()}, {"null_mul"}}), 0);
+}
+
+TEST_P(BackendBattery, BinariesKeepWhatIsKnownOfKernels) {
+  if (!GetParam().checks_programs) GTEST_SKIP() << "knows no attributes";
+  const std::string source =
+      "__attribute__((reqd_work_group_size(8, 1, 1))) __kernel void k(__global uint* d) { d[0] = 1; }";
+  const auto kernel_of = [&](const std::string& binary) {
+    const ByteVector bytes(AsBytes(binary).begin(), AsBytes(binary).end());
+    const auto reply = WaitFor<wire::exec::LoadProgramReply>(
+        Send(wire::exec::LoadProgram{context_, NewHandle(), {bytes.size()}}, {false, bytes}));
+    EXPECT_EQ(reply.status, 0) << reply.log.text;
+    EXPECT_EQ(reply.kernels.items.size(), 1u);
+    return reply.kernels.items.empty() ? wire::opencl::KernelInfo{} : reply.kernels.items[0];
+  };
+  const auto compile = [&](ProgramKind kind, const std::string& text, const std::string& options = "") {
+    const CompileOutput output = GetParam().compile(kind, text, options);
+    EXPECT_EQ(output.status, 0) << output.log;
+    return std::string(AsText(output.binary));
+  };
+  const std::string binary = compile(ProgramKind::kSource, source);
+  const auto file = wire::opencl::ParseBinaryFile(binary);
+  ASSERT_TRUE(file.has_value());
+  EXPECT_FALSE(file->shows_arg_info);
+  const wire::opencl::KernelInfo kernel = kernel_of(binary);
+  EXPECT_NE(kernel.attributes.text.find("reqd_work_group_size"), std::string_view::npos);
+  ASSERT_EQ(kernel.args.items.size(), 1u);
+  EXPECT_EQ(kernel.args.items[0].name.text, "d");
+
+  // Built again from the binary; by an option; by what a compiled object was asked for.
+  const std::string again = compile(ProgramKind::kBinary, binary);
+  EXPECT_EQ(kernel_of(again).attributes.text, kernel.attributes.text);
+  EXPECT_FALSE(wire::opencl::ParseBinaryFile(again)->shows_arg_info);
+  const std::string shown = compile(ProgramKind::kSource, source, "-cl-kernel-arg-info");
+  EXPECT_TRUE(wire::opencl::ParseBinaryFile(compile(ProgramKind::kBinary, shown))->shows_arg_info);
+  const std::string object = wire::opencl::FormatObjectFile({false, {{"-cl-kernel-arg-info", source}}});
+  EXPECT_TRUE(wire::opencl::ParseBinaryFile(compile(ProgramKind::kLink, object))->shows_arg_info);
+
+  // The driver's own binary will do, and so will any description: it decides nothing.
+  const std::string native(file->native);
+  kernel_of(native);
+  kernel_of(compile(ProgramKind::kBinary, native));
+  const std::string description(file->kernels);
+  for (std::size_t size = 0; size < description.size(); size += 7)
+    kernel_of(wire::opencl::FormatBinaryFile({false, description.substr(0, size), native}));
+  for (std::size_t i = 0; i < description.size(); i += 3) {
+    std::string wrong = description;
+    wrong[i] ^= '\x55';
+    kernel_of(wire::opencl::FormatBinaryFile({false, wrong, native}));
+  }
 }
 
 TEST_P(BackendBattery, CompilersSayWhatIsWrong) {

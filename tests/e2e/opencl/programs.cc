@@ -152,6 +152,46 @@ TEST_F(Programs, BinariesGoRound) {
   EXPECT_EQ(error, CL_INVALID_VALUE);
 }
 
+TEST_F(Programs, BinariesKeepWhatIsKnownOfKernels) {
+  if (!HasCompiler()) GTEST_SKIP() << "needs a compiler";
+  for (const char* options : {"", "-cl-kernel-arg-info"}) {
+    cl_program program = Program(
+        "__attribute__((reqd_work_group_size(8, 1, 1))) kernel void k(global uint* d, const uint v) { d[0] = "
+        "v; }",
+        options);
+    const auto size = ProgramInfo<size_t>(program, CL_PROGRAM_BINARY_SIZES);
+    std::vector<unsigned char> binary(size);
+    unsigned char* out = binary.data();
+    ASSERT_EQ(clGetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof out, &out, nullptr), CL_SUCCESS);
+    const unsigned char* in = binary.data();
+    cl_program loaded = clCreateProgramWithBinary(context, 1, &device, &size, &in, nullptr, nullptr);
+    ASSERT_EQ(clBuildProgram(loaded, 1, &device, "", nullptr, nullptr), CL_SUCCESS);
+    cl_kernel before = Kernel(program, "k"), after = Kernel(loaded, "k");
+    const auto attributes = [](cl_kernel kernel) {
+      return InfoText([&](size_t room, void* value, size_t* ret) {
+        return clGetKernelInfo(kernel, CL_KERNEL_ATTRIBUTES, room, value, ret);
+      });
+    };
+    const auto argument = [](cl_kernel kernel, cl_uint index) {
+      char name[64] = "", type[64] = "";
+      cl_kernel_arg_address_qualifier address = 0;
+      cl_kernel_arg_type_qualifier qualifier = 0;
+      const cl_int status = clGetKernelArgInfo(kernel, index, CL_KERNEL_ARG_NAME, sizeof name, name, nullptr);
+      clGetKernelArgInfo(kernel, index, CL_KERNEL_ARG_TYPE_NAME, sizeof type, type, nullptr);
+      clGetKernelArgInfo(kernel, index, CL_KERNEL_ARG_ADDRESS_QUALIFIER, sizeof address, &address, nullptr);
+      clGetKernelArgInfo(kernel, index, CL_KERNEL_ARG_TYPE_QUALIFIER, sizeof qualifier, &qualifier, nullptr);
+      return std::to_string(status) + " " + name + " " + type + " " + std::to_string(address) + " " +
+             std::to_string(qualifier);
+    };
+    if (OnVGpu()) {  // PoCL 3.1 loses these
+      EXPECT_EQ(attributes(after), attributes(before));
+      for (cl_uint i = 0; i < 2; ++i) EXPECT_EQ(argument(after, i), argument(before, i));
+    }
+    for (cl_kernel kernel : {before, after}) clReleaseKernel(kernel);
+    for (cl_program each : {program, loaded}) clReleaseProgram(each);
+  }
+}
+
 // Two sources that need each other, and what they compute: 2 i + 1.
 class Linking : public Programs {
  protected:

@@ -51,6 +51,78 @@ ArgShape ShapeOf(const KernelDescription::Arg& arg) {
   }
 }
 
+OwnedProgram WithBinary(cl_context context, cl_device_id device, std::string_view binary, cl_int* status) {
+  *status = CL_INVALID_BINARY;
+  if (binary.empty()) return {};
+  const std::size_t size = binary.size();
+  const auto* bytes = reinterpret_cast<const unsigned char*>(binary.data());
+  cl_int binary_status = CL_SUCCESS;
+  OwnedProgram program(clCreateProgramWithBinary(context, 1, &device, &size, &bytes, &binary_status, status));
+  if (*status == CL_SUCCESS) *status = binary_status;
+  return program;
+}
+
+// The built program's, as the driver has it.
+cl_int ReadBinary(cl_program program, std::string* binary) {
+  std::size_t size = 0;
+  const cl_int status = clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, nullptr);
+  if (status != CL_SUCCESS || size == 0 || size > wire::kMaxProgramBytes) return CL_OUT_OF_RESOURCES;
+  binary->resize(size);
+  auto* out = reinterpret_cast<unsigned char*>(binary->data());
+  return clGetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof out, &out, nullptr);
+}
+
+using Kernels = std::map<std::string, std::shared_ptr<const KernelDescription>, std::less<>>;
+
+cl_int Describe(cl_program program, cl_device_id device, Kernels* kernels) {
+  cl_uint count = 0;
+  cl_int status = clCreateKernelsInProgram(program, 0, nullptr, &count);
+  if (status == CL_SUCCESS && count > wire::kMaxKernelsInProgram) status = CL_OUT_OF_RESOURCES;
+  std::vector<cl_kernel> natives(count);
+  if (status == CL_SUCCESS && count > 0)
+    status = clCreateKernelsInProgram(program, count, natives.data(), nullptr);
+  if (status != CL_SUCCESS) return status;
+  for (cl_kernel native : natives) {
+    const OwnedKernel kernel(native);
+    auto described = std::make_shared<const KernelDescription>(DescribeKernel(native, device));
+    kernels->emplace(described->name, described);
+  }
+  return CL_SUCCESS;
+}
+
+// Adds what the file says of kernels and the driver does not. It came from a program: it is for the program's
+// own eyes, and what an argument takes (ArgShape) is only ever the driver's word.
+void AddKnown(const wire::opencl::BinaryFile& file, Kernels* kernels) {
+  wire::exec::LoadProgramReply known;
+  wire::Arena arena;
+  if (wire::Decode(AsBytes(file.kernels), 0, arena, &known) != wire::WireResult::kOk) return;
+  for (const wire::opencl::KernelInfo& info : known.kernels.items) {
+    const auto found = kernels->find(info.name.text);
+    if (found == kernels->end() || found->second->info.arg_count != info.arg_count) continue;
+    KernelDescription kernel = *found->second;
+    if (kernel.attributes.empty()) kernel.attributes = info.attributes.text;
+    if (!kernel.has_arg_info && info.args.items.size() == kernel.args.size()) {
+      kernel.has_arg_info = !kernel.args.empty();
+      for (std::size_t i = 0; i < kernel.args.size(); ++i) {
+        KernelDescription::Arg& arg = kernel.args[i];
+        arg.info = info.args.items[i];
+        arg.type_name = std::exchange(arg.info.type_name, {}).text;
+        arg.name = std::exchange(arg.info.name, {}).text;
+      }
+    }
+    found->second = std::make_shared<const KernelDescription>(std::move(kernel));
+  }
+}
+
+bool AsksForArgInfo(wire::opencl::ProgramKind kind, ByteView text, std::string_view options) {
+  if (options.find(kArgInfoOption) != std::string_view::npos) return true;
+  if (kind != wire::opencl::ProgramKind::kLink) return false;
+  const auto file = wire::opencl::ParseObjectFile(AsText(text));
+  return file.has_value() && std::any_of(file->objects.begin(), file->objects.end(), [](const auto& object) {
+           return object.options.find(kArgInfoOption) != std::string_view::npos;
+         });
+}
+
 class OpenClCompiler final : public Compiler {
  public:
   explicit OpenClCompiler(const NativeDevice& device) : device_(device) {}
@@ -58,6 +130,7 @@ class OpenClCompiler final : public Compiler {
   CompileOutput Compile(wire::opencl::ProgramKind kind, ByteView text, const std::string& options) override {
     using wire::opencl::ProgramKind;
     CompileOutput output;
+    std::optional<wire::opencl::BinaryFile> given;  // of a binary that is one of ours
     cl_int status = CL_SUCCESS;
     const OwnedContext context = MakeContext(device_, &status);
     if (!context) return Failed(status);
@@ -70,13 +143,9 @@ class OpenClCompiler final : public Compiler {
       case ProgramKind::kSource: program = WithSource(context.get(), AsText(text), &status); break;
       case ProgramKind::kIl: program = WithIl(context.get(), AsText(text), &status); break;
       case ProgramKind::kBinary: {
-        const auto* bytes = reinterpret_cast<const unsigned char*>(text.data());
-        const std::size_t size = text.size();
-        cl_int binary_status = CL_SUCCESS;
-        if (size == 0) return Failed(CL_INVALID_BINARY);
-        program.reset(clCreateProgramWithBinary(context.get(), 1, &device_.device, &size, &bytes,
-                                                &binary_status, &status));
-        if (status == CL_SUCCESS) status = binary_status;
+        given = wire::opencl::ParseBinaryFile(AsText(text));
+        program = WithBinary(context.get(), device_.device, given.has_value() ? given->native : AsText(text),
+                             &status);
         break;
       }
     }
@@ -88,16 +157,19 @@ class OpenClCompiler final : public Compiler {
     }
     if (output.status != CL_SUCCESS) return output;
 
-    std::size_t binary_size = 0;
-    status =
-        clGetProgramInfo(program.get(), CL_PROGRAM_BINARY_SIZES, sizeof binary_size, &binary_size, nullptr);
-    if (status != CL_SUCCESS || binary_size == 0 || binary_size > wire::kMaxProgramBytes) {
-      return Failed(CL_OUT_OF_RESOURCES);
-    }
-    output.binary.resize(binary_size);
-    unsigned char* out = reinterpret_cast<unsigned char*>(output.binary.data());
-    status = clGetProgramInfo(program.get(), CL_PROGRAM_BINARIES, sizeof out, &out, nullptr);
-    return status == CL_SUCCESS ? output : Failed(status);
+    LoadedProgram built;
+    if (status = Describe(program.get(), device_.device, &built.kernels); status != CL_SUCCESS)
+      return Failed(status);
+    if (given.has_value()) AddKnown(*given, &built.kernels);
+    std::string native;
+    if (status = ReadBinary(program.get(), &native); status != CL_SUCCESS) return Failed(status);
+    const ByteVector kernels = EncodeReply(built);
+    const bool shows_arg_info =
+        given.has_value() ? given->shows_arg_info : AsksForArgInfo(kind, text, options);
+    const std::string file = wire::opencl::FormatBinaryFile({shows_arg_info, AsText(kernels), native});
+    if (file.size() > wire::kMaxProgramBytes) return Failed(CL_OUT_OF_RESOURCES);
+    output.binary.assign(AsBytes(file).begin(), AsBytes(file).end());
+    return output;
   }
 
  private:
@@ -253,34 +325,17 @@ std::int32_t SubGroupsOf(cl_kernel kernel, cl_device_id device, const wire::open
 
 LoadedProgram LoadBinary(cl_context context, cl_device_id device, ByteView binary) {
   LoadedProgram loaded;
-  if (binary.empty()) {
-    loaded.status = CL_INVALID_BINARY;
-    return loaded;
-  }
-  const std::size_t size = binary.size();
-  const auto* bytes = reinterpret_cast<const unsigned char*>(binary.data());
-  cl_int binary_status = CL_SUCCESS;
-  OwnedProgram program(
-      clCreateProgramWithBinary(context, 1, &device, &size, &bytes, &binary_status, &loaded.status));
-  if (loaded.status == CL_SUCCESS) loaded.status = binary_status;
+  const auto file = wire::opencl::ParseBinaryFile(AsText(binary));
+  OwnedProgram program =
+      WithBinary(context, device, file.has_value() ? file->native : AsText(binary), &loaded.status);
   if (loaded.status != CL_SUCCESS) return loaded;
   loaded.status = clBuildProgram(program.get(), 1, &device, kArgInfoOption, nullptr, nullptr);
   loaded.log = BuildLog(program.get(), device);
   if (loaded.status != CL_SUCCESS) return loaded;
 
-  cl_uint count = 0;
-  loaded.status = clCreateKernelsInProgram(program.get(), 0, nullptr, &count);
-  if (loaded.status == CL_SUCCESS && count > wire::kMaxKernelsInProgram) loaded.status = CL_OUT_OF_RESOURCES;
-  std::vector<cl_kernel> kernels(count);
-  if (loaded.status == CL_SUCCESS && count > 0) {
-    loaded.status = clCreateKernelsInProgram(program.get(), count, kernels.data(), nullptr);
-  }
+  loaded.status = Describe(program.get(), device, &loaded.kernels);
   if (loaded.status != CL_SUCCESS) return loaded;
-  for (cl_kernel native : kernels) {
-    const OwnedKernel kernel(native);
-    auto described = std::make_shared<const KernelDescription>(DescribeKernel(native, device));
-    loaded.kernels.emplace(described->name, described);
-  }
+  if (file.has_value()) AddKnown(*file, &loaded.kernels);
   loaded.program = std::move(program);
   return loaded;
 }

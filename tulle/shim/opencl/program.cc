@@ -211,7 +211,9 @@ cl_int StartBuild(Program& program, cl_uint num_devices, const cl_device_id* dev
   auto build = std::make_shared<Program::Build>();
   build->options = text;
   build->type = type;
-  const bool shows_arg_info = program.origin() == Program::Origin::kBinary || AsksForArgInfo(text);
+  const auto file = wire::opencl::ParseBinaryFile(program.text());
+  const bool shows_arg_info = AsksForArgInfo(text) || (program.origin() == Program::Origin::kBinary &&
+                                                       (!file.has_value() || file->shows_arg_info));
   auto under_way = std::make_unique<BuildUnderWay>(program, build, shows_arg_info, notify, user_data);
   if (!program.BeginBuild()) return CL_INVALID_OPERATION;
   const cl_int prepared = PrepareUnit(program, headers, build.get());
