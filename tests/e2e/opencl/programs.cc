@@ -14,6 +14,12 @@ class Programs : public OpenCl {
     EXPECT_EQ(clGetProgramInfo(program, name, sizeof value, &value, nullptr), CL_SUCCESS);
     return value;
   }
+  cl_program_binary_type Type(cl_program program) {
+    cl_program_binary_type type = 0;
+    EXPECT_EQ(clGetProgramBuildInfo(program, device, CL_PROGRAM_BINARY_TYPE, sizeof type, &type, nullptr),
+              CL_SUCCESS);
+    return type;
+  }
   cl_build_status BuildStatus(cl_program program) {
     cl_build_status status = 1234;
     EXPECT_EQ(
@@ -132,6 +138,15 @@ TEST_F(Programs, BinariesGoRound) {
   program = clCreateProgramWithBinary(context, 1, &device, &size, &from, &status, &error);
   ASSERT_EQ(error, CL_SUCCESS);
   EXPECT_EQ(status, CL_SUCCESS);
+  EXPECT_EQ(Type(program), cl_program_binary_type{CL_PROGRAM_BINARY_TYPE_EXECUTABLE});
+  EXPECT_EQ(BuildStatus(program), CL_BUILD_NONE);
+  if (OnVGpu()) {  // PoCL gives it only once it has been built
+    std::vector<unsigned char> again(size);
+    pointer = again.data();
+    EXPECT_EQ(ProgramInfo<size_t>(program, CL_PROGRAM_BINARY_SIZES), size);
+    EXPECT_EQ(clGetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof pointer, &pointer, nullptr), CL_SUCCESS);
+    EXPECT_EQ(again, binary);
+  }
   ASSERT_EQ(clBuildProgram(program, 1, &device, "", nullptr, nullptr), CL_SUCCESS);
   cl_kernel kernel = Kernel(program, "null_add");
   cl_mem buffer = Buffer(64);
@@ -212,12 +227,6 @@ class Linking : public Programs {
     error = -1;
     return clLinkProgram(context, 1, &device, options, static_cast<cl_uint>(programs.size()), programs.data(),
                          nullptr, nullptr, &error);
-  }
-  cl_program_binary_type Type(cl_program program) {
-    cl_program_binary_type type = 0;
-    EXPECT_EQ(clGetProgramBuildInfo(program, device, CL_PROGRAM_BINARY_TYPE, sizeof type, &type, nullptr),
-              CL_SUCCESS);
-    return type;
   }
   // The program's binary, as a program.
   cl_program Reloaded(cl_program program) {

@@ -58,6 +58,7 @@ class BuildUnderWay final : public Reply {
     if (status != CL_SUCCESS) {
       build_->type = CL_PROGRAM_BINARY_TYPE_NONE;
       build_->object.clear();
+      build_->binary_bytes = 0;
     }
     program_->EndBuild(std::move(build_));
     if (notify_ != nullptr) {
@@ -246,7 +247,7 @@ class BinaryPiece final : public Wait {
 
 std::size_t BinarySize(Program& program, const Program::Build& build) {
   if (!build.object.empty()) return build.object.size();
-  if (build.type != CL_PROGRAM_BINARY_TYPE_NONE) return build.binary_bytes;
+  if (build.binary_bytes != 0) return build.binary_bytes;
   return program.origin() == Program::Origin::kBinary ? program.text().size() : 0;
 }
 
@@ -258,7 +259,7 @@ cl_int PutBinaries(Program& program, const InfoOut& out) {
     const MutableByteView room(reinterpret_cast<std::byte*>(target), BinarySize(program, *build));
     if (!build->object.empty()) {
       std::memcpy(room.data(), build->object.data(), room.size());
-    } else if (build->type != CL_PROGRAM_BINARY_TYPE_NONE) {
+    } else if (build->binary_bytes != 0) {
       if (const cl_int status = build->unit->ReadBinary(room); status != CL_SUCCESS) return status;
     } else if (!room.empty()) {
       std::memcpy(room.data(), program.text().data(), room.size());
@@ -435,6 +436,7 @@ cl_program CreateProgramWithBinary(cl_context handle, cl_uint num_devices, const
     build->object = text;
   } else {
     // Whether this is a binary for the device is for the worker to say, and at once.
+    build->type = CL_PROGRAM_BINARY_TYPE_EXECUTABLE;
     build->unit = Unit::Create(*context, Unit::Kind::kBinary);
     if (build->unit == nullptr || !build->unit->SendText(text, &status))
       return Fail(error, CL_OUT_OF_RESOURCES);
