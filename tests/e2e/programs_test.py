@@ -97,6 +97,12 @@ class Hashcat(MeshTest):
         self.assertEqual(cracked(self.mesh.run, "remote"), native)
 
 
+class Clfft(MeshTest):
+    def test_transforms_as_it_says_it_should(self):
+        # It compares its results with what it knows of the transform, and says so; a length with several radices.
+        self.assertIn("PASS", self.assert_same("clFFT-client", "-x", "60", "-p", "1").stdout)
+
+
 class Clpeak(MeshTest):
     def test_measures_the_same_things(self):
         command = ("clpeak", "--kernel-latency", "--global-bandwidth")
