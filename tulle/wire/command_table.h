@@ -29,6 +29,12 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0101, opencl::DescribeDevice, opencl::DescribeDeviceReply>{Mode::kReply, Place::kDevice,
                                                                      Capability::kOpenCl},
     Row<0x0102, opencl::CreateContext>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0103, opencl::CountSubDevices, opencl::CountSubDevicesReply>{Mode::kReply, Place::kDevice,
+                                                                       Capability::kSubDevices},
+    Row<0x0104, opencl::CreateSubDevice>{Mode::kOneWay, Place::kDevice, Capability::kSubDevices},
+    Row<0x0105, opencl::DescribeSubDevice, opencl::DescribeDeviceReply>{Mode::kReply, Place::kDevice,
+                                                                        Capability::kSubDevices},
+    Row<0x0106, opencl::CreateContextOn>{Mode::kOneWay, Place::kDevice, Capability::kSubDevices},
 
     // OpenCL: memory objects.
     Row<0x0201, opencl::CreateBuffer>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
@@ -63,6 +69,7 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0401, opencl::CreateQueue>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0402, opencl::Flush>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0403, opencl::Finish>{Mode::kReply, Place::kDevice, Capability::kOpenCl},
+    Row<0x0404, opencl::CreateQueueOn>{Mode::kOneWay, Place::kDevice, Capability::kSubDevices},
     Row<0x0411, opencl::EnqueueKernel>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0412, opencl::EnqueueRead, opencl::EnqueueReadReply>{Mode::kReply, Place::kDevice,
                                                                Capability::kOpenCl},

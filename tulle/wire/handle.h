@@ -17,9 +17,10 @@ enum class ObjectKind : std::uint8_t {
   kKernel = 5,
   kEvent = 6,
   kSampler = 7,
+  kDevice = 8,  // a part of the vGPU's device; that itself has no name
 };
 constexpr bool IsKnown(ObjectKind kind) {
-  return kind >= ObjectKind::kContext && kind <= ObjectKind::kSampler;
+  return kind >= ObjectKind::kContext && kind <= ObjectKind::kDevice;
 }
 
 constexpr std::string_view KindName(ObjectKind kind) {
@@ -32,6 +33,7 @@ constexpr std::string_view KindName(ObjectKind kind) {
     case ObjectKind::kKernel: return "kernel";
     case ObjectKind::kEvent: return "event";
     case ObjectKind::kSampler: return "sampler";
+    case ObjectKind::kDevice: return "device";
   }
   return "unknown";
 }

@@ -44,6 +44,12 @@ inline constexpr std::uint32_t kMaxImageFormats = 1024;
 // kernels, of which Linux gives it 65,530 (vm.max_map_count), and drivers need some.
 inline constexpr std::uint32_t kMaxSvmAllocations = 32'768;
 
+// Devices of one context: the vGPU's own and parts of it. Parts are of a compute unit at least, of which the
+// largest GPUs have a few hundred.
+inline constexpr std::uint32_t kMaxContextDevices = 1024;
+inline constexpr std::uint32_t kMaxPartitionProperties =
+    kMaxContextDevices + 8;  // a count for each, and the rest
+
 inline constexpr std::uint32_t kMaxDeviceInfos = 512;
 inline constexpr std::uint32_t kMaxInfoBytes = 16u << 10;  // the extension list is the longest
 

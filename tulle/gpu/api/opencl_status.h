@@ -16,6 +16,7 @@ inline constexpr std::int32_t kBuildProgramFailure = -11;
 inline constexpr std::int32_t kMisalignedSubBufferOffset = -13;
 inline constexpr std::int32_t kExecStatusErrorForEventsInWaitList = -14;
 inline constexpr std::int32_t kInvalidValue = -30;
+inline constexpr std::int32_t kInvalidDevice = -33;
 inline constexpr std::int32_t kInvalidContext = -34;
 inline constexpr std::int32_t kInvalidCommandQueue = -36;
 inline constexpr std::int32_t kInvalidMemObject = -38;

@@ -27,6 +27,7 @@ void NullBackend::Run(const wire::DestroyObject& message, const Command& command
     case ObjectKind::kProgram: table_.Take<Program>(handle); break;
     case ObjectKind::kKernel: table_.Take<Kernel>(handle); break;
     case ObjectKind::kSampler: table_.Take<Sampler>(handle); break;
+    case ObjectKind::kDevice: break;  // there is none but the whole
     case ObjectKind::kNone: break;
   }
   ReportDone(completions_, command);
@@ -39,6 +40,29 @@ void NullBackend::Run(const wire::opencl::DescribeDevice&, const Command& comman
 
 void NullBackend::Run(const wire::opencl::CreateContext& message, const Command& command) {
   Report(command, Insert(message.context.handle, std::make_unique<Context>()));
+}
+
+// The device has no parts.
+void NullBackend::Run(const wire::opencl::CountSubDevices&, const Command& command) {
+  ReportFailed(completions_, command, status::kInvalidValue);
+}
+void NullBackend::Run(const wire::opencl::CreateSubDevice&, const Command& command) {
+  ReportFailed(completions_, command, status::kInvalidValue);
+}
+void NullBackend::Run(const wire::opencl::DescribeSubDevice&, const Command& command) {
+  ReportFailed(completions_, command, status::kInvalidDevice);
+}
+
+void NullBackend::Run(const wire::opencl::CreateContextOn& message, const Command& command) {
+  const auto is_whole = [](const auto& device) { return device.handle.null(); };
+  if (!std::ranges::all_of(message.devices.items, is_whole)) return Report(command, status::kInvalidDevice);
+  if (message.devices.items.empty()) return Report(command, status::kInvalidValue);
+  Run(wire::opencl::CreateContext{message.context}, command);
+}
+
+void NullBackend::Run(const wire::opencl::CreateQueueOn& message, const Command& command) {
+  if (!message.device.handle.null()) return Report(command, status::kInvalidDevice);
+  Run(wire::opencl::CreateQueue{message.context, message.queue, message.flags}, command);
 }
 
 void NullBackend::Run(const wire::opencl::CreateBuffer& message, const Command& command) {

@@ -59,6 +59,10 @@ class NullBackend final : public SteppedBackend {
   void Run(const wire::DestroyObject& message, const Command& command);
   void Run(const wire::opencl::DescribeDevice& message, const Command& command);
   void Run(const wire::opencl::CreateContext& message, const Command& command);
+  void Run(const wire::opencl::CountSubDevices& message, const Command& command);
+  void Run(const wire::opencl::CreateSubDevice& message, const Command& command);
+  void Run(const wire::opencl::DescribeSubDevice& message, const Command& command);
+  void Run(const wire::opencl::CreateContextOn& message, const Command& command);
   void Run(const wire::opencl::CreateBuffer& message, const Command& command);
   void Run(const wire::opencl::GetImageFormats& message, const Command& command);
   void Run(const wire::opencl::CreateImage& message, const Command& command);
@@ -74,6 +78,7 @@ class NullBackend final : public SteppedBackend {
   void Run(const wire::opencl::SetKernelArg& message, const Command& command);
   void Run(const wire::opencl::GetKernelSubGroups& message, const Command& command);
   void Run(const wire::opencl::CreateQueue& message, const Command& command);
+  void Run(const wire::opencl::CreateQueueOn& message, const Command& command);
   void Run(const wire::opencl::Flush& message, const Command& command);
   void Run(const wire::opencl::Finish& message, const Command& command);
   void Run(const wire::opencl::EnqueueKernel& message, const Command& command);

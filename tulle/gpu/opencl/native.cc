@@ -72,10 +72,11 @@ std::vector<NativeDevice> ListDevices() {
   return devices;
 }
 
-OwnedContext MakeContext(const NativeDevice& device, cl_int* status) {
+OwnedContext MakeContext(cl_platform_id platform, const std::vector<cl_device_id>& devices, cl_int* status) {
   const cl_context_properties properties[] = {CL_CONTEXT_PLATFORM,
-                                              reinterpret_cast<cl_context_properties>(device.platform), 0};
-  return OwnedContext(clCreateContext(properties, 1, &device.device, nullptr, nullptr, status));
+                                              reinterpret_cast<cl_context_properties>(platform), 0};
+  return OwnedContext(clCreateContext(properties, static_cast<cl_uint>(devices.size()), devices.data(),
+                                      nullptr, nullptr, status));
 }
 
 std::string BuildLog(cl_program program, cl_device_id device) {

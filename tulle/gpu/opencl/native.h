@@ -34,6 +34,7 @@ class Owned {
  private:
   T native_ = nullptr;
 };
+using OwnedDevice = Owned<cl_device_id, clReleaseDevice>;
 using OwnedContext = Owned<cl_context, clReleaseContext>;
 using OwnedQueue = Owned<cl_command_queue, clReleaseCommandQueue>;
 using OwnedMemory = Owned<cl_mem, clReleaseMemObject>;
@@ -73,8 +74,12 @@ T DeviceValue(cl_device_id device, cl_device_info name, T fallback = {}) {
   return clGetDeviceInfo(device, name, sizeof value, &value, nullptr) == CL_SUCCESS ? value : fallback;
 }
 
-// An OpenCL context on just this device; null and *status set when the driver refuses.
-OwnedContext MakeContext(const NativeDevice& device, cl_int* status);
+// An OpenCL context on these devices; null and *status set when the driver refuses.
+OwnedContext MakeContext(cl_platform_id platform, const std::vector<cl_device_id>& devices, cl_int* status);
+// On just this one.
+inline OwnedContext MakeContext(const NativeDevice& device, cl_int* status) {
+  return MakeContext(device.platform, {device.device}, status);
+}
 
 // The log of the program's last build, at most wire::kMaxBuildLogBytes; a longer one is cut and says so.
 std::string BuildLog(cl_program program, cl_device_id device);

@@ -24,6 +24,7 @@ inline constexpr cl_mem_flags kDeviceAccess = CL_MEM_READ_WRITE | CL_MEM_WRITE_O
 // buffers; other queues wait for it once after each such command.
 struct NativeContext {
   OwnedContext context;
+  std::vector<cl_device_id> devices;  // the context holds them
   OwnedQueue service;
   OwnedEvent settled;               // the last command on `service`
   std::uint64_t settled_count = 0;  // commands so far
@@ -34,6 +35,11 @@ struct NativeContext {
 
 struct Object {
   virtual ~Object() = default;
+};
+
+struct SubDevice final : Object {
+  static constexpr ObjectKind kKind = ObjectKind::kDevice;
+  OwnedDevice native;
 };
 
 struct Context final : Object {

@@ -20,6 +20,7 @@ void OpenClBackend::Run(const wire::DestroyObject& message, const Command& comma
     case ObjectKind::kProgram: table_.Take<Program>(handle); break;
     case ObjectKind::kKernel: table_.Take<Kernel>(handle); break;
     case ObjectKind::kSampler: table_.Take<Sampler>(handle); break;
+    case ObjectKind::kDevice: table_.Take<SubDevice>(handle); break;
     case ObjectKind::kNone: break;
   }
   ReportDone(completions_, command);
@@ -42,22 +43,6 @@ void OpenClBackend::DestroyQueue(Handle handle) {
   FlushQueue(*queue);
   retired_.push_back(std::move(queue));
   std::erase_if(retired_, [this](const auto& retired) { return reporter_->IsIdle(retired->progress); });
-}
-
-void OpenClBackend::Run(const wire::opencl::DescribeDevice&, const Command& command) {
-  completions_.Reply(command.opcode, command.sequence, EncodeDeviceInfos(device_), 0);
-}
-
-void OpenClBackend::Run(const wire::opencl::CreateContext& message, const Command& command) {
-  auto context = std::make_unique<Context>();
-  cl_int status = CL_SUCCESS;
-  context->native->context = MakeContext(device_, &status);
-  if (status == CL_SUCCESS && !device_.host_memory) {
-    context->native->service.reset(
-        clCreateCommandQueue(context->native->context.get(), device_.device, 0, &status));
-  }
-  if (status == CL_SUCCESS && !table_.Insert(message.context.handle, context)) status = CL_INVALID_VALUE;
-  Report(command, status);
 }
 
 void OpenClBackend::Run(const wire::opencl::CreateBuffer& message, const Command& command) {
@@ -139,7 +124,7 @@ void OpenClBackend::Run(const wire::exec::LoadProgram& message, const Command& c
   if (context == nullptr) return ReportFailed(completions_, command, CL_INVALID_CONTEXT);
   auto program = std::make_unique<Program>();
   program->context = context->native;
-  program->loaded = LoadBinary(context->native->context.get(), device_.device, command.payload);
+  program->loaded = LoadBinary(context->native->context.get(), context->native->devices, command.payload);
   const ByteVector body = EncodeReply(program->loaded);
   table_.Take<Program>(message.program);
   if (!table_.Insert(message.program, program))
@@ -258,26 +243,9 @@ void OpenClBackend::Run(const wire::opencl::GetKernelSubGroups& message, const C
   const Kernel* const kernel = table_.Find<Kernel>(message.kernel.handle);
   if (kernel == nullptr) return ReportFailed(completions_, command, CL_INVALID_KERNEL);
   wire::opencl::GetKernelSubGroupsReply reply;
-  reply.status = SubGroupsOf(kernel->native.get(), device_.device, message, &reply.values);
+  reply.status = SubGroupsOf(kernel->native.get(), kernel->context->devices.front(), message, &reply.values);
   if (reply.status != CL_SUCCESS) return ReportFailed(completions_, command, reply.status);
   SendReply(completions_, command.opcode, command.sequence, reply);
-}
-
-void OpenClBackend::Run(const wire::opencl::CreateQueue& message, const Command& command) {
-  const Context* const context = table_.Find<Context>(message.context.handle);
-  if (context == nullptr) return ReportFailed(completions_, command, CL_INVALID_CONTEXT);
-  auto queue = std::make_unique<Queue>();
-  queue->context = context->native;
-  queue->in_order = !message.flags.has(wire::opencl::QueueFlag::kOutOfOrder);
-  queue->profiles = message.flags.has(wire::opencl::QueueFlag::kProfiling);
-  const cl_command_queue_properties properties =
-      (queue->in_order ? 0 : CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE) |
-      (queue->profiles ? CL_QUEUE_PROFILING_ENABLE : 0);
-  cl_int status = CL_SUCCESS;
-  queue->native.reset(
-      clCreateCommandQueue(context->native->context.get(), device_.device, properties, &status));
-  if (status == CL_SUCCESS && !table_.Insert(message.queue.handle, queue)) status = CL_INVALID_VALUE;
-  Report(command, status);
 }
 
 void OpenClBackend::Run(const wire::opencl::Flush& message, const Command& command) {

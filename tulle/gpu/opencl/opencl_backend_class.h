@@ -1,6 +1,6 @@
-// The backend itself, for the files that carry its commands out: opencl_backend.cc objects, kernels, queues
-// and events; transfer_commands.cc what moves bytes of buffers; image_commands.cc images and samplers;
-// svm_commands.cc shared virtual memory.
+// The backend itself, for the files that carry its commands out: device_commands.cc devices, contexts and
+// queues; opencl_backend.cc buffers, kernels and events; transfer_commands.cc what moves bytes of buffers;
+// image_commands.cc images and samplers; svm_commands.cc shared virtual memory.
 #pragma once
 
 #include <algorithm>
@@ -55,7 +55,11 @@ class OpenClBackend final : public Backend {
 
   void Run(const wire::DestroyObject& message, const Command& command);
   void Run(const wire::opencl::DescribeDevice& message, const Command& command);
+  void Run(const wire::opencl::DescribeSubDevice& message, const Command& command);
+  void Run(const wire::opencl::CountSubDevices& message, const Command& command);
+  void Run(const wire::opencl::CreateSubDevice& message, const Command& command);
   void Run(const wire::opencl::CreateContext& message, const Command& command);
+  void Run(const wire::opencl::CreateContextOn& message, const Command& command);
   void Run(const wire::opencl::CreateBuffer& message, const Command& command);
   void Run(const wire::opencl::InitBuffer& message, const Command& command);
   void Run(const wire::opencl::CreateSubBuffer& message, const Command& command);
@@ -71,6 +75,7 @@ class OpenClBackend final : public Backend {
   void Run(const wire::opencl::SetKernelArg& message, const Command& command);
   void Run(const wire::opencl::GetKernelSubGroups& message, const Command& command);
   void Run(const wire::opencl::CreateQueue& message, const Command& command);
+  void Run(const wire::opencl::CreateQueueOn& message, const Command& command);
   void Run(const wire::opencl::Flush& message, const Command& command);
   void Run(const wire::opencl::Finish& message, const Command& command);
   void Run(const wire::opencl::EnqueueKernel& message, const Command& command);
@@ -283,6 +288,8 @@ class OpenClBackend final : public Backend {
     return image != nullptr && image->image.has_value() ? image : nullptr;
   }
 
+  cl_device_id FindDevice(Handle handle) const;
+  std::int32_t MakeContextOn(Handle handle, const std::vector<cl_device_id>& devices);
   std::int32_t MakeBuffer(const Command& command, Handle context, Handle handle,
                           wire::Flags<wire::opencl::MemFlag> flags, std::uint64_t size,
                           std::uint64_t address);

@@ -51,14 +51,21 @@ ArgShape ShapeOf(const KernelDescription::Arg& arg) {
   }
 }
 
-OwnedProgram WithBinary(cl_context context, cl_device_id device, std::string_view binary, cl_int* status) {
+// The same binary for each of the devices.
+OwnedProgram WithBinary(cl_context context, const std::vector<cl_device_id>& devices, std::string_view binary,
+                        cl_int* status) {
   *status = CL_INVALID_BINARY;
   if (binary.empty()) return {};
-  const std::size_t size = binary.size();
-  const auto* bytes = reinterpret_cast<const unsigned char*>(binary.data());
-  cl_int binary_status = CL_SUCCESS;
-  OwnedProgram program(clCreateProgramWithBinary(context, 1, &device, &size, &bytes, &binary_status, status));
-  if (*status == CL_SUCCESS) *status = binary_status;
+  const std::vector<std::size_t> sizes(devices.size(), binary.size());
+  std::vector<const unsigned char*> bytes(devices.size(),
+                                          reinterpret_cast<const unsigned char*>(binary.data()));
+  std::vector<cl_int> statuses(devices.size(), CL_SUCCESS);
+  OwnedProgram program(clCreateProgramWithBinary(context, static_cast<cl_uint>(devices.size()),
+                                                 devices.data(), sizes.data(), bytes.data(), statuses.data(),
+                                                 status));
+  for (const cl_int each : statuses) {
+    if (*status == CL_SUCCESS) *status = each;
+  }
   return program;
 }
 
@@ -144,8 +151,8 @@ class OpenClCompiler final : public Compiler {
       case ProgramKind::kIl: program = WithIl(context.get(), AsText(text), &status); break;
       case ProgramKind::kBinary: {
         given = wire::opencl::ParseBinaryFile(AsText(text));
-        program = WithBinary(context.get(), device_.device, given.has_value() ? given->native : AsText(text),
-                             &status);
+        program = WithBinary(context.get(), {device_.device},
+                             given.has_value() ? given->native : AsText(text), &status);
         break;
       }
     }
@@ -323,17 +330,18 @@ std::int32_t SubGroupsOf(cl_kernel kernel, cl_device_id device, const wire::open
   return CL_INVALID_VALUE;
 }
 
-LoadedProgram LoadBinary(cl_context context, cl_device_id device, ByteView binary) {
+LoadedProgram LoadBinary(cl_context context, const std::vector<cl_device_id>& devices, ByteView binary) {
   LoadedProgram loaded;
   const auto file = wire::opencl::ParseBinaryFile(AsText(binary));
   OwnedProgram program =
-      WithBinary(context, device, file.has_value() ? file->native : AsText(binary), &loaded.status);
+      WithBinary(context, devices, file.has_value() ? file->native : AsText(binary), &loaded.status);
   if (loaded.status != CL_SUCCESS) return loaded;
-  loaded.status = clBuildProgram(program.get(), 1, &device, kArgInfoOption, nullptr, nullptr);
-  loaded.log = BuildLog(program.get(), device);
+  loaded.status = clBuildProgram(program.get(), static_cast<cl_uint>(devices.size()), devices.data(),
+                                 kArgInfoOption, nullptr, nullptr);
+  loaded.log = BuildLog(program.get(), devices.front());
   if (loaded.status != CL_SUCCESS) return loaded;
 
-  loaded.status = Describe(program.get(), device, &loaded.kernels);
+  loaded.status = Describe(program.get(), devices.front(), &loaded.kernels);
   if (loaded.status != CL_SUCCESS) return loaded;
   if (file.has_value()) AddKnown(*file, &loaded.kernels);
   loaded.program = std::move(program);

@@ -54,7 +54,8 @@ struct LoadedProgram {
   std::map<std::string, std::shared_ptr<const KernelDescription>, std::less<>> kernels;
 };
 
-LoadedProgram LoadBinary(cl_context context, cl_device_id device, ByteView binary);
+// For these devices, all of one kind: what is known of its kernels is the first's.
+LoadedProgram LoadBinary(cl_context context, const std::vector<cl_device_id>& devices, ByteView binary);
 
 // The reply that describes the program; fits into wire::kMaxBodyBytes (argument infos go first).
 ByteVector EncodeReply(const LoadedProgram& loaded);

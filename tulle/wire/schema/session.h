@@ -14,15 +14,16 @@ inline constexpr U16 kWireVersionMin = 1;  // oldest still understood
 enum class Capability : U64 {
   kNone = 0,
   kOpenCl = 1u << 0,
-  kImages = 1u << 1,     // and samplers, of OpenCL
-  kSvm = 1u << 2,        // shared virtual memory of OpenCL: CL_DEVICE_SVM_CAPABILITIES is true of it
-  kIl = 1u << 3,         // programs of intermediate language, of OpenCL
-  kSubGroups = 1u << 4,  // what there is to know of them, of OpenCL
+  kImages = 1u << 1,      // and samplers, of OpenCL
+  kSvm = 1u << 2,         // shared virtual memory of OpenCL: CL_DEVICE_SVM_CAPABILITIES is true of it
+  kIl = 1u << 3,          // programs of intermediate language, of OpenCL
+  kSubGroups = 1u << 4,   // what there is to know of them, of OpenCL
+  kSubDevices = 1u << 5,  // parts of a device, and contexts of several, of OpenCL
 };
 constexpr U64 KnownCapabilities() {
   return static_cast<U64>(Capability::kOpenCl) | static_cast<U64>(Capability::kImages) |
          static_cast<U64>(Capability::kSvm) | static_cast<U64>(Capability::kIl) |
-         static_cast<U64>(Capability::kSubGroups);
+         static_cast<U64>(Capability::kSubGroups) | static_cast<U64>(Capability::kSubDevices);
 }
 
 // The reply to every command that has no reply of its own and was sent with kWantStatus.

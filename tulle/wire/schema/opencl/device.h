@@ -27,4 +27,39 @@ struct CreateContext {
   TULLE_MESSAGE(CreateContext, context)
 };
 
+// Into how many parts clCreateSubDevices would divide the vGPU's device, or a part of it.
+struct CountSubDevices {
+  OptRef<ObjectKind::kDevice> parent;
+  List<U64, kMaxPartitionProperties>
+      properties;  // cl_device_partition_property, without the 0 that ends them
+  TULLE_MESSAGE(CountSubDevices, parent, properties)
+};
+struct CountSubDevicesReply {
+  I32 status = 0;
+  U32 count = 0;
+  TULLE_MESSAGE(CountSubDevicesReply, status, count)
+};
+
+// Names one of these parts.
+struct CreateSubDevice {
+  OptRef<ObjectKind::kDevice> parent;
+  List<U64, kMaxPartitionProperties> properties;
+  U32 index = 0;
+  New<ObjectKind::kDevice> device;
+  TULLE_MESSAGE(CreateSubDevice, parent, properties, index, device)
+};
+
+// The answer is a DescribeDeviceReply.
+struct DescribeSubDevice {
+  Ref<ObjectKind::kDevice> device;
+  TULLE_MESSAGE(DescribeSubDevice, device)
+};
+
+// A context of these devices, of which null is the vGPU's own.
+struct CreateContextOn {
+  New<ObjectKind::kContext> context;
+  List<OptRef<ObjectKind::kDevice>, kMaxContextDevices> devices;
+  TULLE_MESSAGE(CreateContextOn, context, devices)
+};
+
 }  // namespace tulle::wire::opencl

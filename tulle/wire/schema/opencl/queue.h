@@ -19,6 +19,15 @@ struct CreateQueue {
   TULLE_MESSAGE(CreateQueue, context, queue, flags)
 };
 
+// The same on one of the context's devices; null: the vGPU's own.
+struct CreateQueueOn {
+  Ref<ObjectKind::kContext> context;
+  New<ObjectKind::kQueue> queue;
+  Flags<QueueFlag> flags;
+  OptRef<ObjectKind::kDevice> device;
+  TULLE_MESSAGE(CreateQueueOn, context, queue, flags, device)
+};
+
 struct EnqueueKernel {
   Ref<ObjectKind::kQueue> queue;
   Ref<ObjectKind::kKernel> kernel;
