@@ -1,5 +1,7 @@
 #include "tulle/shim/opencl/context.h"
 
+#include <algorithm>
+
 #include "tulle/base/log.h"
 #include "tulle/shim/opencl/entry_points.h"
 #include "tulle/shim/opencl/queue.h"
@@ -31,39 +33,56 @@ cl_int ReadProperties(const cl_context_properties* properties, std::vector<cl_co
   return CL_SUCCESS;
 }
 
-cl_context MakeContext(Device& device, std::vector<cl_context_properties> properties, ContextNotify notify,
-                       void* user_data, cl_int* error) {
+cl_context MakeContext(std::vector<Ref<Device>> devices, std::vector<cl_context_properties> properties,
+                       ContextNotify notify, void* user_data, cl_int* error) {
+  const Device& device = *devices.front();
   Connection& connection = device.connection();
   if (connection.lost()) return Fail(error, CL_DEVICE_NOT_AVAILABLE);
   if (notify != nullptr && !device.process().callbacks.Start().ok())
     return Fail(error, CL_OUT_OF_HOST_MEMORY);
   const wire::Handle name = connection.NewHandle();
   if (name.null()) return Fail(error, CL_OUT_OF_RESOURCES);
+  std::vector<wire::OptRef<wire::ObjectKind::kDevice>> names;
+  for (const Ref<Device>& each : devices) names.push_back(each->wire());
+  const bool whole = devices.size() == 1 && !device.is_part();
   Ref<Context> context =
-      Ref<Context>::Adopt(new Context(device, name, std::move(properties), notify, user_data));
-  if (!connection.Submit(wire::opencl::CreateContext{{name}})) return Fail(error, CL_DEVICE_NOT_AVAILABLE);
+      Ref<Context>::Adopt(new Context(std::move(devices), name, std::move(properties), notify, user_data));
+  const bool sent = whole ? connection.Submit(wire::opencl::CreateContext{{name}})
+                          : connection.Submit(wire::opencl::CreateContextOn{{name}, {names}});
+  if (!sent) return Fail(error, CL_DEVICE_NOT_AVAILABLE);
   return Made(error, std::move(context));
 }
 
 }  // namespace
 
-Context::Context(Device& device, wire::Handle name, std::vector<cl_context_properties> properties,
-                 ContextNotify notify, void* user_data)
+Context::Context(std::vector<Ref<Device>> devices, wire::Handle name,
+                 std::vector<cl_context_properties> properties, ContextNotify notify, void* user_data)
     : Object(&Dispatch(), ObjectType::kContext),
-      device_(device),
+      devices_(std::move(devices)),
       name_(name),
       properties_(std::move(properties)),
       notify_(notify),
       user_data_(user_data) {
-  if (notify_ != nullptr) device_.Register(this);
+  if (notify_ != nullptr) device().root().Register(this);
+}
+
+bool Context::Has(const Device* device) const {
+  return std::any_of(devices_.begin(), devices_.end(),
+                     [device](const Ref<Device>& each) { return each.get() == device; });
 }
 
 void Context::Dispose(Context* context) {
   context->MarkDead();
-  if (context->notify_ != nullptr) context->device_.Unregister(context);
+  if (context->notify_ != nullptr) context->device().root().Unregister(context);
   context->connection().Retire(wire::ObjectKind::kContext, context->name_);
   context->destructor_callbacks_.Run(context->callbacks(), ToHandle(context));
   delete context;
+}
+
+cl_int PutDevices(const InfoOut& out, const std::vector<Ref<Device>>& devices) {
+  std::vector<cl_device_id> handles;
+  for (const Ref<Device>& device : devices) handles.push_back(ToHandle(device.get()));
+  return out.Array(std::span<const cl_device_id>(handles));
 }
 
 EventOwner Context::event_owner() {
@@ -117,17 +136,20 @@ cl_context CreateContext(const cl_context_properties* properties, cl_uint num_de
   if (num_devices == 0 || devices == nullptr || (notify == nullptr && user_data != nullptr)) {
     return Fail(error, CL_INVALID_VALUE);
   }
-  Device* device = FromHandle<Device>(devices[0]);
+  std::vector<Ref<Device>> different;
   for (cl_uint i = 0; i < num_devices; ++i) {
-    if (FromHandle<Device>(devices[i]) == nullptr) return Fail(error, CL_INVALID_DEVICE);
-    if (devices[i] != devices[0]) {
+    Device* device = FromHandle<Device>(devices[i]);
+    if (device == nullptr) return Fail(error, CL_INVALID_DEVICE);
+    if (std::find(devices, devices + i, devices[i]) == devices + i) different.emplace_back(device);
+    if (&device->root() != &different.front()->root()) {
       Log(LogLevel::kError, "shim",
           "a context over several vGPUs is not supported; create one context for each device",
           {{"devices", num_devices}});
       return Fail(error, CL_OUT_OF_RESOURCES);
     }
   }
-  return MakeContext(*device, std::move(copy), notify, user_data, error);
+  if (different.size() > wire::kMaxContextDevices) return Fail(error, CL_OUT_OF_RESOURCES);
+  return MakeContext(std::move(different), std::move(copy), notify, user_data, error);
 }
 
 cl_context CreateContextFromType(const cl_context_properties* properties, cl_device_type type,
@@ -141,7 +163,7 @@ cl_context CreateContextFromType(const cl_context_properties* properties, cl_dev
   if (const cl_int status = GetDeviceIDs(ThePlatform(), type, 1, &device, nullptr); status != CL_SUCCESS) {
     return Fail(error, status);
   }
-  return MakeContext(*FromHandle<Device>(device), std::move(copy), notify, user_data, error);
+  return MakeContext({Ref<Device>(FromHandle<Device>(device))}, std::move(copy), notify, user_data, error);
 }
 
 cl_int RetainContext(cl_context handle) { return RetainHandle<Context>(handle); }
@@ -154,8 +176,8 @@ cl_int GetContextInfo(cl_context handle, cl_context_info name, std::size_t size,
   const InfoOut out(size, value, size_ret);
   switch (name) {
     case CL_CONTEXT_REFERENCE_COUNT: return out.Value<cl_uint>(context->handles());
-    case CL_CONTEXT_NUM_DEVICES: return out.Value<cl_uint>(1);
-    case CL_CONTEXT_DEVICES: return out.Value<cl_device_id>(ToHandle(&context->device()));
+    case CL_CONTEXT_NUM_DEVICES: return out.Value<cl_uint>(static_cast<cl_uint>(context->devices().size()));
+    case CL_CONTEXT_DEVICES: return PutDevices(out, context->devices());
     case CL_CONTEXT_PROPERTIES: return out.Array(std::span(context->properties()));
     default: return CL_INVALID_VALUE;
   }

@@ -1,4 +1,4 @@
-// Contexts: one device each in this version.
+// Contexts: of one vGPU in this version, and of any parts of it.
 #pragma once
 
 #include <mutex>
@@ -16,13 +16,17 @@ using ContextNotify = void(CL_CALLBACK*)(const char*, const void*, std::size_t, 
 
 class Context final : public Object {
  public:
-  Context(Device& device, wire::Handle name, std::vector<cl_context_properties> properties,
+  // The devices, at least one, are of one vGPU.
+  Context(std::vector<Ref<Device>> devices, wire::Handle name, std::vector<cl_context_properties> properties,
           ContextNotify notify, void* user_data);
   static void Dispose(Context* context);
 
-  Device& device() const { return device_; }
-  Connection& connection() const { return device_.connection(); }
-  CallbackThread& callbacks() const { return device_.process().callbacks; }
+  const std::vector<Ref<Device>>& devices() const { return devices_; }
+  // The first: they differ in nothing but their number of compute units.
+  Device& device() const { return *devices_.front(); }
+  bool Has(const Device* device) const;
+  Connection& connection() const { return device().connection(); }
+  CallbackThread& callbacks() const { return device().process().callbacks; }
   wire::Ref<wire::ObjectKind::kContext> wire() const { return {name_}; }
   const std::vector<cl_context_properties>& properties() const { return properties_; }
   DestructorCallbacks<cl_context>& destructor_callbacks() { return destructor_callbacks_; }
@@ -48,7 +52,7 @@ class Context final : public Object {
  private:
   ~Context() = default;
 
-  Device& device_;
+  const std::vector<Ref<Device>> devices_;
   const wire::Handle name_;
   const std::vector<cl_context_properties> properties_;  // as given, with the 0 that ends them; or empty
   const ContextNotify notify_;
@@ -60,6 +64,8 @@ class Context final : public Object {
   std::mutex queues_mutex_;
   std::unordered_set<Queue*> queues_;  // guarded by queues_mutex_
 };
+// The answer to a question for devices.
+cl_int PutDevices(const InfoOut& out, const std::vector<Ref<Device>>& devices);
 TULLE_API_OBJECT(Context, cl_context, ObjectType::kContext, CL_INVALID_CONTEXT);
 
 }  // namespace tulle::shim::opencl

@@ -93,6 +93,12 @@ ByteVector FilterNames(const ByteVector& rows, const Keep& keep) {
 
 }  // namespace
 
+void Device::Dispose(Device* device) {
+  device->MarkDead();
+  device->connection().Retire(wire::ObjectKind::kDevice, device->name_);
+  delete device;
+}
+
 bool Device::Open() {
   State state = state_.load(std::memory_order_acquire);
   if (state == State::kUnopened) {
@@ -119,7 +125,9 @@ Status Device::Describe() {
   options.lost_status = CL_OUT_OF_RESOURCES;
   options.on_lost = [](void* self, const Error& error) { static_cast<Device*>(self)->OnLost(error); };
   options.on_lost_argument = this;
-  TULLE_ASSIGN_OR_RETURN(connection_, Connection::Open(options));
+  if (!is_part()) {
+    TULLE_ASSIGN_OR_RETURN(connection_, Connection::Open(options));
+  }
 
   cl_int status = CL_SUCCESS;
   auto take = [&](const wire::opencl::DescribeDeviceReply& reply) {
@@ -129,7 +137,9 @@ Status Device::Describe() {
     }
   };
   WaitFor<wire::opencl::DescribeDeviceReply, decltype(take)> wait(take);
-  if (!connection_->Call(wire::opencl::DescribeDevice{}, wait)) {
+  const bool answered = is_part() ? connection().Call(wire::opencl::DescribeSubDevice{{name_}}, wait)
+                                  : connection().Call(wire::opencl::DescribeDevice{}, wait);
+  if (!answered) {
     return Error{Code::kUnavailable, "the session ended while the device was asked for its properties",
                  Scope::kSession};
   }
@@ -144,11 +154,10 @@ Status Device::Describe() {
 // From what the native device says to what is true of it from here.
 void Device::Adapt() {
   Set<cl_platform_id>(CL_DEVICE_PLATFORM, ThePlatform());
-  Set<cl_device_id>(CL_DEVICE_PARENT_DEVICE, nullptr);
-  Set<cl_uint>(CL_DEVICE_REFERENCE_COUNT, 1);
+  Set<cl_device_id>(CL_DEVICE_PARENT_DEVICE, is_part() ? ToHandle(parent_.get()) : nullptr);
 
   const cl_ulong memory = std::min<cl_ulong>(Info<cl_ulong>(CL_DEVICE_GLOBAL_MEM_SIZE, CL_ULONG_MAX),
-                                             connection_->limits().memory_limit_bytes);
+                                             connection().limits().memory_limit_bytes);
   Set<cl_ulong>(CL_DEVICE_GLOBAL_MEM_SIZE, memory);
   Set<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE,
                 std::min(memory, Info<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE, memory)));
@@ -158,6 +167,7 @@ void Device::Adapt() {
   Set<cl_bool>(CL_DEVICE_LINKER_AVAILABLE, Info<cl_bool>(CL_DEVICE_COMPILER_AVAILABLE));
 
   AdaptImages();
+  AdaptPartition();
   AdaptIl();
   AdaptSubGroups();
 
@@ -170,17 +180,14 @@ void Device::Adapt() {
 
   // Optional features that are not offered.
   Set<cl_bool>(CL_DEVICE_PIPE_SUPPORT, CL_FALSE);
-  for (const cl_device_info name : {CL_DEVICE_MAX_PIPE_ARGS, CL_DEVICE_PIPE_MAX_ACTIVE_RESERVATIONS,
-                                    CL_DEVICE_PIPE_MAX_PACKET_SIZE, CL_DEVICE_QUEUE_ON_DEVICE_PREFERRED_SIZE,
-                                    CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE, CL_DEVICE_MAX_ON_DEVICE_QUEUES,
-                                    CL_DEVICE_MAX_ON_DEVICE_EVENTS, CL_DEVICE_PARTITION_MAX_SUB_DEVICES}) {
+  for (const cl_device_info name :
+       {CL_DEVICE_MAX_PIPE_ARGS, CL_DEVICE_PIPE_MAX_ACTIVE_RESERVATIONS, CL_DEVICE_PIPE_MAX_PACKET_SIZE,
+        CL_DEVICE_QUEUE_ON_DEVICE_PREFERRED_SIZE, CL_DEVICE_QUEUE_ON_DEVICE_MAX_SIZE,
+        CL_DEVICE_MAX_ON_DEVICE_QUEUES, CL_DEVICE_MAX_ON_DEVICE_EVENTS}) {
     Set<cl_uint>(name, 0);
   }
   Set<cl_command_queue_properties>(CL_DEVICE_QUEUE_ON_DEVICE_PROPERTIES, 0);
   Set<cl_device_device_enqueue_capabilities>(CL_DEVICE_DEVICE_ENQUEUE_CAPABILITIES, 0);
-  Set<cl_device_partition_property>(CL_DEVICE_PARTITION_PROPERTIES, 0);
-  Set<cl_device_affinity_domain>(CL_DEVICE_PARTITION_AFFINITY_DOMAIN, 0);
-  infos_[CL_DEVICE_PARTITION_TYPE].clear();
   Set<cl_device_exec_capabilities>(CL_DEVICE_EXECUTION_CAPABILITIES, CL_EXEC_KERNEL);
   SetText(CL_DEVICE_BUILT_IN_KERNELS, "");
   infos_[CL_DEVICE_BUILT_IN_KERNELS_WITH_VERSION].clear();
@@ -214,6 +221,15 @@ void Device::Adapt() {
   limits_.non_uniform_work_groups = Info<cl_bool>(CL_DEVICE_NON_UNIFORM_WORK_GROUP_SUPPORT) != CL_FALSE;
 }
 
+// As the device has it, unless the worker is too old to know of its parts.
+void Device::AdaptPartition() {
+  if (has_parts()) return;
+  Set<cl_uint>(CL_DEVICE_PARTITION_MAX_SUB_DEVICES, 0);
+  Set<cl_device_partition_property>(CL_DEVICE_PARTITION_PROPERTIES, 0);
+  Set<cl_device_affinity_domain>(CL_DEVICE_PARTITION_AFFINITY_DOMAIN, 0);
+  infos_[CL_DEVICE_PARTITION_TYPE].clear();
+}
+
 // As the device has them, unless the worker is too old to know of images.
 void Device::AdaptImages() {
   has_images_ = Info<cl_bool>(CL_DEVICE_IMAGE_SUPPORT) != CL_FALSE && Agreed(wire::Capability::kImages);
@@ -242,7 +258,7 @@ void Device::AdaptImages() {
 }
 
 bool Device::Agreed(wire::Capability capability) const {
-  return (connection_->limits().capabilities & static_cast<std::uint64_t>(capability)) != 0;
+  return (connection().limits().capabilities & static_cast<std::uint64_t>(capability)) != 0;
 }
 
 // Of the languages that the device takes, SPIR-V, which is known here.
@@ -285,7 +301,7 @@ const std::vector<wire::opencl::ImageFormat>* Device::ImageFormats(const Context
   message.context = context.wire();
   message.access = {access};
   message.type = {type};
-  if (!connection_->Call(message, wait) || status != CL_SUCCESS) return nullptr;
+  if (!connection().Call(message, wait) || status != CL_SUCCESS) return nullptr;
   return &formats_.emplace(std::pair{access, type}, std::move(formats)).first->second;
 }
 
@@ -295,13 +311,24 @@ void Device::SetText(cl_device_info name, std::string_view text) {
   value.push_back(std::byte{0});
 }
 
+bool Device::Divides(cl_device_partition_property property) const {
+  const auto found = infos_.find(CL_DEVICE_PARTITION_PROPERTIES);
+  if (found == infos_.end() || property == 0) return false;
+  for (std::size_t at = 0; at + sizeof property <= found->second.size(); at += sizeof property) {
+    if (std::memcmp(found->second.data() + at, &property, sizeof property) == 0) return true;
+  }
+  return false;
+}
+
 cl_int Device::GetInfo(cl_device_info name, const InfoOut& out) const {
-  if (name == CL_DEVICE_AVAILABLE) return out.Value<cl_bool>(connection_->lost() ? CL_FALSE : CL_TRUE);
+  if (name == CL_DEVICE_AVAILABLE) return out.Value<cl_bool>(connection().lost() ? CL_FALSE : CL_TRUE);
+  if (name == CL_DEVICE_REFERENCE_COUNT) return out.Value<cl_uint>(is_part() ? handles() : 1);
   const auto found = infos_.find(name);
   if (found == infos_.end()) return CL_INVALID_VALUE;
   return out.Put(found->second.data(), found->second.size());
 }
 
+// Of vGPUs, to which parts refer.
 void Device::Register(Context* context) {
   const std::lock_guard lock(contexts_mutex_);
   contexts_.insert(context);
@@ -356,8 +383,57 @@ cl_int GetDeviceInfo(cl_device_id handle, cl_device_info name, std::size_t size,
 
 // Root devices are not counted.
 cl_int RetainDevice(cl_device_id handle) {
-  return FromHandle<Device>(handle) == nullptr ? CL_INVALID_DEVICE : CL_SUCCESS;
+  const Device* device = FromHandle<Device>(handle);
+  if (device == nullptr) return CL_INVALID_DEVICE;
+  return device->is_part() ? RetainHandle<Device>(handle) : CL_SUCCESS;
 }
-cl_int ReleaseDevice(cl_device_id handle) { return RetainDevice(handle); }
+cl_int ReleaseDevice(cl_device_id handle) {
+  const Device* device = FromHandle<Device>(handle);
+  if (device == nullptr) return CL_INVALID_DEVICE;
+  return device->is_part() ? ReleaseHandle<Device>(handle) : CL_SUCCESS;
+}
+
+cl_int CreateSubDevices(cl_device_id handle, const cl_device_partition_property* properties,
+                        cl_uint num_entries, cl_device_id* devices, cl_uint* num_devices) {
+  Device* parent = FromHandle<Device>(handle);
+  if (parent == nullptr) return CL_INVALID_DEVICE;
+  if (properties == nullptr || (num_entries == 0 && devices != nullptr)) return CL_INVALID_VALUE;
+  if (!parent->has_parts() || !parent->Divides(properties[0])) return CL_INVALID_VALUE;
+  // One property, whose value is one word but for the list of counts, which has an end of its own.
+  std::vector<wire::U64> words;
+  std::size_t count = 2;
+  if (properties[0] == CL_DEVICE_PARTITION_BY_COUNTS) {
+    while (count < wire::kMaxPartitionProperties &&
+           properties[count - 1] != CL_DEVICE_PARTITION_BY_COUNTS_LIST_END)
+      ++count;
+    if (count == wire::kMaxPartitionProperties) return CL_INVALID_DEVICE_PARTITION_COUNT;
+  }
+  if (properties[count] != 0) return CL_INVALID_VALUE;
+  for (std::size_t i = 0; i < count; ++i) words.push_back(static_cast<wire::U64>(properties[i]));
+
+  Connection& connection = parent->connection();
+  wire::opencl::CountSubDevicesReply counted;
+  auto take = [&](const wire::opencl::CountSubDevicesReply& reply) { counted = reply; };
+  WaitFor<wire::opencl::CountSubDevicesReply, decltype(take)> wait(take);
+  if (!connection.Call(wire::opencl::CountSubDevices{parent->wire(), {words}}, wait))
+    return CL_OUT_OF_RESOURCES;
+  if (counted.status != CL_SUCCESS) return counted.status;
+  if (devices != nullptr) {
+    if (num_entries < counted.count) return CL_INVALID_VALUE;
+    std::vector<Ref<Device>> parts;
+    for (cl_uint i = 0; i < counted.count; ++i) {
+      const wire::Handle name = connection.NewHandle();
+      if (name.null()) return CL_OUT_OF_RESOURCES;
+      parts.push_back(Ref<Device>::Adopt(new Device(*parent, name)));
+      const wire::opencl::CreateSubDevice message{parent->wire(), {words}, i, {name}};
+      const cl_int status = connection.CallForStatus(message, CL_OUT_OF_RESOURCES);
+      if (status != CL_SUCCESS) return status;
+      if (!parts.back()->Open()) return CL_OUT_OF_RESOURCES;
+    }
+    for (cl_uint i = 0; i < counted.count; ++i) devices[i] = ToHandle(parts[i].release());
+  }
+  if (num_devices != nullptr) *num_devices = counted.count;
+  return CL_SUCCESS;
+}
 
 }  // namespace tulle::shim::opencl

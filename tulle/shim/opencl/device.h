@@ -1,5 +1,6 @@
 // A vGPU as an OpenCL device. It is connected to and described once, when its infos are first needed; from
-// then on every question about it is answered here.
+// then on every question about it is answered here. Or a part of one: a sub-device, which shares its
+// connection.
 #pragma once
 
 #include <atomic>
@@ -20,12 +21,31 @@ class Device final : public Object {
   Device(Process& process, const session::Target& target)
       : Object(&Dispatch(), ObjectType::kDevice), process_(process), target_(target) {}
 
+  // A part of `parent`, which the worker has by this name; Open() is still to be called.
+  Device(Device& parent, wire::Handle name)
+      : Object(&Dispatch(), ObjectType::kDevice),
+        process_(parent.process_),
+        target_(parent.target_),
+        parent_(&parent),
+        name_(name) {}
+  // Ends a sub-device; others live as long as the process.
+  static void Dispose(Device* device);
+
   // Connects and describes on the first call; true when that went well and the device can be shown.
   bool Open();
 
   // The rest needs Open() to have been true.
   Process& process() const { return process_; }
-  Connection& connection() const { return *connection_; }
+  Connection& connection() const { return *root().connection_; }
+  // The vGPU that this is, or is a part of.
+  const Device& root() const { return parent_ ? parent_->root() : *this; }
+  Device& root() { return parent_ ? parent_->root() : *this; }
+  bool is_part() const { return static_cast<bool>(parent_); }
+  wire::OptRef<wire::ObjectKind::kDevice> wire() const { return {name_}; }
+  // Whether CL_DEVICE_PARTITION_PROPERTIES has this one.
+  bool Divides(cl_device_partition_property property) const;
+  // Can be divided, or at least asked to.
+  bool has_parts() const { return Agreed(wire::Capability::kSubDevices); }
   cl_int GetInfo(cl_device_info name, const InfoOut& out) const;
   // The value of an info that is a T; `otherwise` when the device did not give one.
   template <typename T>
@@ -75,6 +95,7 @@ class Device final : public Object {
   Status Describe();
   void Adapt();
   void AdaptImages();
+  void AdaptPartition();
   void AdaptIl();
   void AdaptSubGroups();
   bool Agreed(wire::Capability capability) const;
@@ -88,6 +109,8 @@ class Device final : public Object {
 
   Process& process_;
   const session::Target target_;
+  const Ref<Device> parent_;
+  const wire::Handle name_;
   std::mutex opening_;
   enum class State { kUnopened, kOpen, kFailed };
   std::atomic<State> state_{State::kUnopened};

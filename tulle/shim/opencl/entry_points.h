@@ -8,7 +8,7 @@
 #define TULLE_ENTRY_POINTS(X)                                                                                 \
   X(GetPlatformIDs) X(GetPlatformInfo) X(GetExtensionFunctionAddress) X(GetExtensionFunctionAddressForPlatform) \
   X(UnloadCompiler) X(UnloadPlatformCompiler)                                                                 \
-  X(GetDeviceIDs) X(GetDeviceInfo) X(RetainDevice) X(ReleaseDevice)                                           \
+  X(GetDeviceIDs) X(GetDeviceInfo) X(RetainDevice) X(ReleaseDevice) X(CreateSubDevices)                       \
   X(CreateContext) X(CreateContextFromType) X(RetainContext) X(ReleaseContext) X(GetContextInfo)              \
   X(SetContextDestructorCallback)                                                                             \
   X(CreateBuffer) X(CreateBufferWithProperties) X(RetainMemObject) X(ReleaseMemObject) X(GetMemObjectInfo)    \

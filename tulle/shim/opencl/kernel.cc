@@ -155,6 +155,12 @@ cl_int EnqueueKernel(cl_command_type command, cl_command_queue queue, cl_kernel 
   return enqueue.Submit(message);
 }
 
+// Null stands for the one that there is.
+bool IsDeviceOf(const Kernel& kernel, cl_device_id device) {
+  const Program& program = kernel.program();
+  return device == nullptr ? program.devices().size() == 1 : program.Has(FromHandle<Device>(device));
+}
+
 }  // namespace
 
 Kernel::Kernel(Program& program, wire::Handle name, std::shared_ptr<KernelDefinition> definition)
@@ -386,8 +392,7 @@ cl_int GetKernelWorkGroupInfo(cl_kernel handle, cl_device_id device, cl_kernel_w
                               std::size_t size, void* value, std::size_t* size_ret) {
   Kernel* kernel = FromHandle<Kernel>(handle);
   if (kernel == nullptr) return CL_INVALID_KERNEL;
-  if (device != nullptr && FromHandle<Device>(device) != &kernel->program().context().device())
-    return CL_INVALID_DEVICE;
+  if (!IsDeviceOf(*kernel, device)) return CL_INVALID_DEVICE;
   const InfoOut out(size, value, size_ret);
   const KernelDefinition& definition = kernel->definition();
   switch (name) {
@@ -434,7 +439,7 @@ cl_int GetKernelSubGroupInfo(cl_kernel handle, cl_device_id device, cl_kernel_su
   const Kernel* kernel = FromHandle<Kernel>(handle);
   if (kernel == nullptr) return CL_INVALID_KERNEL;
   const Device& own_device = kernel->program().context().device();
-  if (device != nullptr && FromHandle<Device>(device) != &own_device) return CL_INVALID_DEVICE;
+  if (!IsDeviceOf(*kernel, device)) return CL_INVALID_DEVICE;
   if (!own_device.has_sub_groups()) return CL_INVALID_OPERATION;
   const InfoOut out(size, value, size_ret);
   wire::opencl::GetKernelSubGroups message;

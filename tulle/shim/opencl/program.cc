@@ -198,7 +198,7 @@ cl_int StartBuild(Program& program, cl_uint num_devices, const cl_device_id* dev
   if ((num_devices == 0) != (devices == nullptr) || (notify == nullptr && user_data != nullptr))
     return CL_INVALID_VALUE;
   for (cl_uint i = 0; i < num_devices; ++i) {
-    if (FromHandle<Device>(devices[i]) != &program.context().device()) return CL_INVALID_DEVICE;
+    if (!program.Has(FromHandle<Device>(devices[i]))) return CL_INVALID_DEVICE;
   }
   const std::string_view text = options == nullptr ? std::string_view() : options;
   const bool compiles = type == CL_PROGRAM_BINARY_TYPE_COMPILED_OBJECT;
@@ -251,21 +251,32 @@ std::size_t BinarySize(Program& program, const Program::Build& build) {
   return program.origin() == Program::Origin::kBinary ? program.text().size() : 0;
 }
 
+// One binary for each of the devices that the program wants one of.
 cl_int PutBinaries(Program& program, const InfoOut& out) {
+  const std::size_t count = program.devices().size();
   auto* const* targets = static_cast<unsigned char* const*>(out.value());
-  unsigned char* target = targets != nullptr && out.size() >= sizeof target ? targets[0] : nullptr;
-  if (target != nullptr) {
-    const auto build = program.build();
-    const MutableByteView room(reinterpret_cast<std::byte*>(target), BinarySize(program, *build));
-    if (!build->object.empty()) {
-      std::memcpy(room.data(), build->object.data(), room.size());
+  if (targets == nullptr || out.size() < count * sizeof *targets)
+    return out.Array(std::span<unsigned char* const>(targets, count));
+  const auto build = program.build();
+  const std::size_t size = BinarySize(program, *build);
+  const std::byte* first = nullptr;  // of those put already
+  for (std::size_t i = 0; i < count; ++i) {
+    if (targets[i] == nullptr || size == 0) continue;
+    const MutableByteView room(reinterpret_cast<std::byte*>(targets[i]), size);
+    if (first != nullptr) {
+      std::memcpy(room.data(), first, size);
+    } else if (!build->object.empty()) {
+      std::memcpy(room.data(), build->object.data(), size);
     } else if (build->binary_bytes != 0) {
       if (const cl_int status = build->unit->ReadBinary(room); status != CL_SUCCESS) return status;
-    } else if (!room.empty()) {
-      std::memcpy(room.data(), program.text().data(), room.size());
+    } else {
+      std::memcpy(room.data(), program.text().data(), size);
     }
+    first = room.data();
   }
-  return out.Value(target);  // the array is the caller's own: putting the pointer back changes nothing
+  // The array is the caller's own: putting the pointers back changes nothing.
+  const std::vector<unsigned char*> same(targets, targets + count);
+  return out.Array(std::span<unsigned char* const>(same));
 }
 
 std::string KernelNames(const Program::Build& build) {
@@ -275,6 +286,11 @@ std::string KernelNames(const Program::Build& build) {
 }
 
 }  // namespace
+
+bool Program::Has(const Device* device) const {
+  return std::any_of(devices_.begin(), devices_.end(),
+                     [device](const Ref<Device>& each) { return each.get() == device; });
+}
 
 std::size_t ArgDefinition::ValueSize() const {
   struct Base {
@@ -421,13 +437,26 @@ cl_program CreateProgramWithBinary(cl_context handle, cl_uint num_devices, const
   if (num_devices == 0 || devices == nullptr || lengths == nullptr || binaries == nullptr) {
     return Fail(error, CL_INVALID_VALUE);
   }
-  if (num_devices != 1 || FromHandle<Device>(devices[0]) != &context->device())
-    return Fail(error, CL_INVALID_DEVICE);
-  if (lengths[0] == 0 || binaries[0] == nullptr) {
-    if (binary_status != nullptr) *binary_status = CL_INVALID_VALUE;
-    return Fail(error, CL_INVALID_VALUE);
+  std::vector<Ref<Device>> targets;
+  const std::string_view first = lengths[0] == 0 || binaries[0] == nullptr
+                                     ? std::string_view()
+                                     : AsText({reinterpret_cast<const std::byte*>(binaries[0]), lengths[0]});
+  cl_int wrong = CL_SUCCESS;
+  for (cl_uint i = 0; i < num_devices; ++i) {
+    Device* device = FromHandle<Device>(devices[i]);
+    if (!context->Has(device)) return Fail(error, CL_INVALID_DEVICE);
+    targets.emplace_back(device);
+    cl_int status = CL_SUCCESS;
+    if (lengths[i] == 0 || binaries[i] == nullptr) {
+      status = CL_INVALID_VALUE;
+    } else if (AsText({reinterpret_cast<const std::byte*>(binaries[i]), lengths[i]}) != first) {
+      status = CL_INVALID_BINARY;  // parts of one device take the same
+    }
+    if (binary_status != nullptr) binary_status[i] = status;
+    if (wrong == CL_SUCCESS) wrong = status;
   }
-  std::string text(reinterpret_cast<const char*>(binaries[0]), lengths[0]);
+  if (wrong != CL_SUCCESS) return Fail(error, wrong);
+  std::string text(first);
   if (text.size() > wire::kMaxProgramBytes) return Fail(error, CL_OUT_OF_HOST_MEMORY);
   auto build = std::make_shared<Program::Build>();
   cl_int status = CL_SUCCESS;
@@ -441,10 +470,10 @@ cl_program CreateProgramWithBinary(cl_context handle, cl_uint num_devices, const
     if (build->unit == nullptr || !build->unit->SendText(text, &status))
       return Fail(error, CL_OUT_OF_RESOURCES);
   }
-  if (binary_status != nullptr) *binary_status = status;
+  if (binary_status != nullptr) std::fill_n(binary_status, num_devices, status);
   if (status != CL_SUCCESS) return Fail(error, status);
-  Ref<Program> program =
-      Ref<Program>::Adopt(new Program(*context, Program::Origin::kBinary, std::move(text)));
+  Ref<Program> program = Ref<Program>::Adopt(
+      new Program(*context, std::move(targets), Program::Origin::kBinary, std::move(text)));
   program->set_build(std::move(build));
   return Made(error, std::move(program));
 }
@@ -507,7 +536,7 @@ cl_program LinkProgram(cl_context context_handle, cl_uint num_devices, const cl_
     return Fail(error, CL_INVALID_VALUE);
   }
   for (cl_uint i = 0; i < num_devices; ++i) {
-    if (FromHandle<Device>(devices[i]) != &context->device()) return Fail(error, CL_INVALID_DEVICE);
+    if (!context->Has(FromHandle<Device>(devices[i]))) return Fail(error, CL_INVALID_DEVICE);
   }
   auto build = std::make_shared<Program::Build>();
   build->options = options == nullptr ? "" : options;
@@ -563,11 +592,15 @@ cl_int GetProgramInfo(cl_program handle, cl_program_info name, std::size_t size,
   switch (name) {
     case CL_PROGRAM_REFERENCE_COUNT: return out.Value<cl_uint>(program->handles());
     case CL_PROGRAM_CONTEXT: return out.Value<cl_context>(ToHandle(&program->context()));
-    case CL_PROGRAM_NUM_DEVICES: return out.Value<cl_uint>(1);
-    case CL_PROGRAM_DEVICES: return out.Value<cl_device_id>(ToHandle(&program->context().device()));
+    case CL_PROGRAM_NUM_DEVICES: return out.Value<cl_uint>(static_cast<cl_uint>(program->devices().size()));
+    case CL_PROGRAM_DEVICES: return PutDevices(out, program->devices());
     case CL_PROGRAM_SOURCE:
       return out.Text(program->origin() == Program::Origin::kSource ? program->text() : std::string_view());
-    case CL_PROGRAM_BINARY_SIZES: return out.Value<std::size_t>(BinarySize(*program, *program->build()));
+    case CL_PROGRAM_BINARY_SIZES: {
+      const std::vector<std::size_t> sizes(program->devices().size(),
+                                           BinarySize(*program, *program->build()));
+      return out.Array(std::span<const std::size_t>(sizes));
+    }
     case CL_PROGRAM_BINARIES: return PutBinaries(*program, out);
     case CL_PROGRAM_NUM_KERNELS:
     case CL_PROGRAM_KERNEL_NAMES: {
@@ -590,7 +623,7 @@ cl_int GetProgramBuildInfo(cl_program handle, cl_device_id device, cl_program_bu
                            std::size_t size, void* value, std::size_t* size_ret) {
   Program* program = FromHandle<Program>(handle);
   if (program == nullptr) return CL_INVALID_PROGRAM;
-  if (FromHandle<Device>(device) != &program->context().device()) return CL_INVALID_DEVICE;
+  if (!program->Has(FromHandle<Device>(device))) return CL_INVALID_DEVICE;
   const InfoOut out(size, value, size_ret);
   const cl_build_status status = program->build_status();
   const auto build = program->build();

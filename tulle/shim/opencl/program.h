@@ -73,14 +73,21 @@ class Unit {
 class Program final : public Object {
  public:
   enum class Origin { kSource, kBinary, kIl, kLinked };
+  // For all devices of the context, ...
   Program(Context& context, Origin origin, std::string text)
+      : Program(context, context.devices(), origin, std::move(text)) {}
+  // ... or some.
+  Program(Context& context, std::vector<Ref<Device>> devices, Origin origin, std::string text)
       : Object(&Dispatch(), ObjectType::kProgram),
         context_(&context),
+        devices_(std::move(devices)),
         origin_(origin),
         text_(std::move(text)) {}
   static void Dispose(Program* program);
 
   Context& context() const { return *context_; }
+  const std::vector<Ref<Device>>& devices() const { return devices_; }
+  bool Has(const Device* device) const;
   Connection& connection() const { return context_->connection(); }
   Origin origin() const { return origin_; }
   // The source, binary or IL that it was made from; empty when it was linked.
@@ -121,6 +128,7 @@ class Program final : public Object {
   ~Program() = default;
 
   const Ref<Context> context_;
+  const std::vector<Ref<Device>> devices_;
   const Origin origin_;
   const std::string text_;
   std::atomic<cl_build_status> build_status_{CL_BUILD_NONE};

@@ -14,23 +14,28 @@ cl_command_queue MakeQueue(cl_context context_handle, cl_device_id device_handle
                            cl_int* error) {
   Context* context = FromHandle<Context>(context_handle);
   if (context == nullptr) return Fail(error, CL_INVALID_CONTEXT);
-  const Device* device = FromHandle<Device>(device_handle);
-  if (device != &context->device()) return Fail(error, CL_INVALID_DEVICE);
+  Device* device = FromHandle<Device>(device_handle);
+  if (device == nullptr || !context->Has(device)) return Fail(error, CL_INVALID_DEVICE);
   const auto offered =
       device->Info<cl_command_queue_properties>(CL_DEVICE_QUEUE_ON_HOST_PROPERTIES, kHostFlags);
   if ((flags & ~(kHostFlags & offered)) != 0) return Fail(error, CL_INVALID_QUEUE_PROPERTIES);
   Connection& connection = context->connection();
   const wire::Handle name = connection.NewHandle();
   if (name.null()) return Fail(error, CL_OUT_OF_RESOURCES);
-  Ref<Queue> queue = Ref<Queue>::Adopt(new Queue(*context, name, flags, std::move(properties)));
-  wire::opencl::CreateQueue message;
+  Ref<Queue> queue = Ref<Queue>::Adopt(new Queue(*context, *device, name, flags, std::move(properties)));
+  wire::opencl::CreateQueueOn message;
   message.context = context->wire();
   message.queue = {name};
+  message.device = device->wire();
   using wire::opencl::QueueFlag;
   if (!queue->in_order()) message.flags.bits |= static_cast<std::uint64_t>(QueueFlag::kOutOfOrder);
   if ((flags & CL_QUEUE_PROFILING_ENABLE) != 0)
     message.flags.bits |= static_cast<std::uint64_t>(QueueFlag::kProfiling);
-  if (!connection.Submit(message)) return Fail(error, CL_OUT_OF_RESOURCES);
+  const bool sent =
+      device->is_part()
+          ? connection.Submit(message)
+          : connection.Submit(wire::opencl::CreateQueue{message.context, message.queue, message.flags});
+  if (!sent) return Fail(error, CL_OUT_OF_RESOURCES);
   context->AddQueue(queue.get());
   for (const Ref<Queue>& other : context->Queues()) other->AwaitUnawaited();
   return Made(error, std::move(queue));
@@ -177,7 +182,7 @@ cl_int GetCommandQueueInfo(cl_command_queue handle, cl_command_queue_info name, 
   const InfoOut out(size, value, size_ret);
   switch (name) {
     case CL_QUEUE_CONTEXT: return out.Value<cl_context>(ToHandle(&queue->context()));
-    case CL_QUEUE_DEVICE: return out.Value<cl_device_id>(ToHandle(&queue->context().device()));
+    case CL_QUEUE_DEVICE: return out.Value<cl_device_id>(ToHandle(&queue->device()));
     case CL_QUEUE_REFERENCE_COUNT: return out.Value<cl_uint>(queue->handles());
     case CL_QUEUE_PROPERTIES: return out.Value(queue->flags());
     case CL_QUEUE_PROPERTIES_ARRAY: return out.Array(std::span(queue->properties()));

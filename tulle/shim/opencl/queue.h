@@ -12,16 +12,18 @@ namespace tulle::shim::opencl {
 
 class Queue final : public Object {
  public:
-  Queue(Context& context, wire::Handle name, cl_command_queue_properties flags,
+  Queue(Context& context, Device& device, wire::Handle name, cl_command_queue_properties flags,
         std::vector<cl_queue_properties> properties)
       : Object(&Dispatch(), ObjectType::kQueue),
         context_(&context),
+        device_(&device),
         name_(name),
         flags_(flags),
         properties_(std::move(properties)) {}
   static void Dispose(Queue* queue);
 
   Context& context() const { return *context_; }
+  Device& device() const { return *device_; }  // one of the context's
   Connection& connection() const { return context_->connection(); }
   wire::Ref<wire::ObjectKind::kQueue> wire() const { return {name_}; }
   wire::Handle name() const { return name_; }
@@ -49,6 +51,7 @@ class Queue final : public Object {
   ~Queue() = default;
 
   const Ref<Context> context_;
+  const Ref<Device> device_;
   const wire::Handle name_;
   const cl_command_queue_properties flags_;
   const std::vector<cl_queue_properties> properties_;

@@ -13,10 +13,9 @@
   X(GetDeviceAndHostTimer, CL_INVALID_OPERATION, "the platform has no timer common to host and device") \
   X(GetHostTimer, CL_INVALID_OPERATION, "the platform has no timer common to host and device") \
   X(EnqueueNativeKernel, CL_INVALID_OPERATION, "a remote device cannot call a function of this process") \
-  X(CreateSubDevices, CL_DEVICE_PARTITION_FAILED, "a vGPU cannot be partitioned; claim several instead") \
-  X(CreateSubDevicesEXT, CL_DEVICE_PARTITION_FAILED, "a vGPU cannot be partitioned; claim several instead") \
-  X(RetainDeviceEXT, CL_INVALID_DEVICE, "there are no sub-devices")                        \
-  X(ReleaseDeviceEXT, CL_INVALID_DEVICE, "there are no sub-devices")
+  X(CreateSubDevicesEXT, CL_DEVICE_PARTITION_FAILED, "cl_ext_device_fission is not offered") \
+  X(RetainDeviceEXT, CL_INVALID_DEVICE, "cl_ext_device_fission is not offered")            \
+  X(ReleaseDeviceEXT, CL_INVALID_DEVICE, "cl_ext_device_fission is not offered")
 
 // Not remoted yet.
 #define TULLE_UNSUPPORTED_YET(X)                                                           \
