@@ -57,6 +57,43 @@ TEST_F(Kernels, ArgumentsOfOneLaunchDoNotLeakIntoTheNext) {
   EXPECT_EQ(Read<cl_uint>(buffer, 256), Count(256, 5050));
 }
 
+TEST_F(Kernels, ClonesLackWhatIsGone) {
+  if (!OnVGpu()) GTEST_SKIP() << "what a clone of such a kernel does is up to the platform";
+  cl_mem gone = Buffer(64);
+  const cl_uint value = 5;
+  EXPECT_EQ(clSetKernelArg(add, 0, sizeof gone, &gone), CL_SUCCESS);
+  EXPECT_EQ(clSetKernelArg(add, 1, sizeof value, &value), CL_SUCCESS);
+  EXPECT_EQ(clReleaseMemObject(gone), CL_SUCCESS);
+  cl_int error = -1;
+  cl_kernel clone = clCloneKernel(add, &error);
+  ASSERT_EQ(error, CL_SUCCESS);
+  const size_t global = 16;
+  EXPECT_EQ(clEnqueueNDRangeKernel(queue, clone, 1, nullptr, &global, nullptr, 0, nullptr, nullptr),
+            CL_INVALID_KERNEL_ARGS);
+  // The rest was copied, and the session goes on.
+  EXPECT_EQ(clSetKernelArg(clone, 0, sizeof buffer, &buffer), CL_SUCCESS);
+  EXPECT_EQ(clEnqueueNDRangeKernel(queue, clone, 1, nullptr, &global, nullptr, 0, nullptr, nullptr),
+            CL_SUCCESS);
+  EXPECT_EQ(Read<cl_uint>(buffer, 16), Count(16, 5));
+  clReleaseKernel(clone);
+}
+
+// One thread releases what another is about to send again.
+TEST_F(Kernels, ClonesAreMadeWhileArgumentsGo) {
+  if (!OnVGpu()) GTEST_SKIP() << "what a clone of such a kernel does is up to the platform";
+  for (int round = 0; round < 200; ++round) {
+    cl_mem gone = Buffer(64);
+    EXPECT_EQ(clSetKernelArg(add, 0, sizeof gone, &gone), CL_SUCCESS);
+    std::thread releases([gone] { clReleaseMemObject(gone); });
+    cl_int error = -1;
+    cl_kernel clone = clCloneKernel(add, &error);
+    EXPECT_EQ(error, CL_SUCCESS);
+    releases.join();
+    clReleaseKernel(clone);
+  }
+  EXPECT_EQ(Read<cl_uint>(buffer, 256), Count(256));
+}
+
 TEST_F(Kernels, SizesAreChecked) {
   SetArgs(1);
   EXPECT_EQ(Launch(0, {16}), CL_INVALID_WORK_DIMENSION);

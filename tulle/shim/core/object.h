@@ -58,7 +58,8 @@ class Object {
   std::uint32_t handles() const { return handles_.load(std::memory_order_relaxed); }
 
   void AddRef() { references_.fetch_add(1, std::memory_order_relaxed); }
-  // Unless the object is already dead. Only for memory that never goes away (pools).
+  // Unless the object is already dead. Only where its memory cannot go away meanwhile (pools, and lists that
+  // an object leaves, under their lock, before it goes).
   bool TryAddRef() {
     std::uint32_t references = references_.load(std::memory_order_relaxed);
     do {

@@ -96,13 +96,15 @@ void Context::OnDeviceLost(const Error& error) {
       }));
 }
 
-void Context::AddArgument(const Object* object) {
+void Context::AddArgument(Object* object, wire::Handle name) {
   const std::lock_guard lock(arguments_mutex_);
   arguments_.insert(object);
+  arguments_by_name_[name] = object;
 }
-void Context::RemoveArgument(const Object* object) {
+void Context::RemoveArgument(Object* object, wire::Handle name) {
   const std::lock_guard lock(arguments_mutex_);
   arguments_.erase(object);
+  arguments_by_name_.erase(name);
 }
 bool Context::HasArgument(const void* address) {
   const std::lock_guard lock(arguments_mutex_);

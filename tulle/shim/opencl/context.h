@@ -1,6 +1,7 @@
 // Contexts: of one vGPU in this version, and of any parts of it.
 #pragma once
 
+#include <map>
 #include <mutex>
 #include <unordered_set>
 #include <vector>
@@ -39,9 +40,18 @@ class Context final : public Object {
 
   // The memory objects and samplers that are alive, to tell eight bytes that are one from eight bytes that
   // are a number.
-  void AddArgument(const Object* object);
-  void RemoveArgument(const Object* object);
+  void AddArgument(Object* object, wire::Handle name);
+  void RemoveArgument(Object* object, wire::Handle name);
   bool HasArgument(const void* address);
+  // The one of this name, which is a T, kept alive; empty when it is gone.
+  template <typename T>
+  Ref<T> Argument(wire::Handle name) {
+    const std::lock_guard lock(arguments_mutex_);
+    const auto found = arguments_by_name_.find(name);
+    // One that is dying takes itself out before its memory goes.
+    if (found == arguments_by_name_.end() || !found->second->TryAddRef()) return {};
+    return Ref<T>::Adopt(static_cast<T*>(found->second));
+  }
 
   // The queues that are alive; see Queue::NoteUnawaited.
   void AddQueue(Queue* queue);
@@ -59,7 +69,8 @@ class Context final : public Object {
   void* const user_data_;
   DestructorCallbacks<cl_context> destructor_callbacks_;
   std::mutex arguments_mutex_;
-  std::unordered_set<const void*> arguments_;  // guarded by arguments_mutex_
+  std::unordered_set<const void*> arguments_;          // guarded by arguments_mutex_
+  std::map<wire::Handle, Object*> arguments_by_name_;  // the same; guarded by arguments_mutex_
   std::atomic<std::size_t> queue_count_{0};
   std::mutex queues_mutex_;
   std::unordered_set<Queue*> queues_;  // guarded by queues_mutex_

@@ -271,8 +271,13 @@ cl_int Kernel::CopyArgs(Kernel& other) {
     const std::lock_guard lock(other.mutex_);
     args = other.args_;
   }
+  Context& context = program_->context();
   for (cl_uint i = 0; i < args.size(); ++i) {
     if (!args[i].set) continue;
+    // Alive until the argument is sent, whatever other threads release.
+    const Ref<Memory> memory = context.Argument<Memory>(args[i].memory);
+    const Ref<Sampler> sampler = context.Argument<Sampler>(args[i].sampler);
+    if ((!args[i].memory.null() && !memory) || (!args[i].sampler.null() && !sampler)) continue;
     const cl_int status = !args[i].sampler.null() ? SetSampler(i, args[i].sampler)
                           : args[i].is_pointer
                               ? SetPointer(i, args[i].memory, args[i].offset_bytes)

@@ -40,7 +40,7 @@ class Kernel final : public Object {
   cl_int SetPointer(cl_uint index, wire::Handle memory, std::uint64_t offset_bytes);
   // Local memory that arguments ask for.
   std::uint64_t local_arg_bytes();
-  // Sets all that `other` (of the same definition) has set.
+  // Sets all that `other` (of the same definition) has set, but objects that are gone.
   cl_int CopyArgs(Kernel& other);
 
  private:

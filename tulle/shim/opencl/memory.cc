@@ -123,7 +123,7 @@ Memory::Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::siz
       charged_bytes_(wire::opencl::ChargedBytes(size)),
       host_pointer_(host_pointer),
       properties_(std::move(properties)) {
-  context_->AddArgument(this);
+  context_->AddArgument(this, name_);
 }
 
 Memory::Memory(Memory& parent, wire::Handle name, cl_mem_flags flags, std::size_t origin, std::size_t size)
@@ -137,7 +137,7 @@ Memory::Memory(Memory& parent, wire::Handle name, cl_mem_flags flags, std::size_
       host_pointer_(parent.host_pointer_ == nullptr
                         ? nullptr
                         : static_cast<std::byte*>(parent.host_pointer_) + origin) {
-  context_->AddArgument(this);
+  context_->AddArgument(this, name_);
 }
 
 Memory::Memory(const SvmPlace& svm, wire::Handle name, cl_mem_flags flags, std::size_t size,
@@ -151,7 +151,7 @@ Memory::Memory(const SvmPlace& svm, wire::Handle name, cl_mem_flags flags, std::
       size_(size),
       host_pointer_(host_pointer),
       properties_(std::move(properties)) {
-  context_->AddArgument(this);
+  context_->AddArgument(this, name_);
 }
 
 Memory::Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::size_t size, std::byte* pages)
@@ -163,7 +163,7 @@ Memory::Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::siz
       charged_bytes_(wire::opencl::ChargedBytes(size)),
       host_pointer_(nullptr),
       mirror_(pages) {
-  context_->AddArgument(this);
+  context_->AddArgument(this, name_);
 }
 
 Memory::Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::unique_ptr<const Image> image,
@@ -179,7 +179,7 @@ Memory::Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::uni
       charged_bytes_(charged_bytes),
       host_pointer_(buffer == nullptr ? host_pointer : buffer->host_pointer_),
       properties_(std::move(properties)) {
-  context_->AddArgument(this);
+  context_->AddArgument(this, name_);
 }
 
 Memory::~Memory() {
@@ -188,7 +188,7 @@ Memory::~Memory() {
 
 void Memory::Dispose(Memory* memory) {
   memory->MarkDead();
-  memory->context_->RemoveArgument(memory);
+  memory->context_->RemoveArgument(memory, memory->name_);
   memory->context_->connection().Retire(wire::ObjectKind::kMemory, memory->name_, memory->charged_bytes_);
   memory->destructor_callbacks_.Run(memory->context_->callbacks(), ToHandle(memory));
   delete memory;

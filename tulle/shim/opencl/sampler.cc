@@ -41,12 +41,12 @@ Sampler::Sampler(Context& context, wire::Handle name, const Properties& properti
       name_(name),
       properties_(properties),
       list_(std::move(list)) {
-  context_->AddArgument(this);
+  context_->AddArgument(this, name_);
 }
 
 void Sampler::Dispose(Sampler* sampler) {
   sampler->MarkDead();
-  sampler->context_->RemoveArgument(sampler);
+  sampler->context_->RemoveArgument(sampler, sampler->name_);
   sampler->context_->connection().Retire(wire::ObjectKind::kSampler, sampler->name_);
   delete sampler;
 }
