@@ -375,6 +375,21 @@ TEST_F(Programs, CompileWithAHeaderThenLink) {
   clReleaseProgram(linked);
 }
 
+TEST_F(Programs, PragmaOnceHoldsInHeaders) {
+  const char* header_text = "#pragma once\ntypedef struct { uint step; } Step;\n";
+  const char* source =
+      "#include \"given/step.h\"\n#include \"given/step.h\"\n"
+      "kernel void null_add(global uint* data, uint value) { Step s = {value}; data[get_global_id(0)] += "
+      "s.step; }\n";
+  cl_int error = -1;
+  cl_program header = clCreateProgramWithSource(context, 1, &header_text, nullptr, &error);
+  cl_program compiled = clCreateProgramWithSource(context, 1, &source, nullptr, &error);
+  const char* name = "given/step.h";
+  EXPECT_EQ(clCompileProgram(compiled, 1, &device, "", 1, &header, &name, nullptr, nullptr), CL_SUCCESS);
+  clReleaseProgram(compiled);
+  clReleaseProgram(header);
+}
+
 TEST_F(Programs, ThreadsBuildAtOnce) {
   std::vector<std::thread> threads;
   std::atomic<int> good{0};

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <optional>
 
 namespace tulle::shim::opencl {
@@ -147,7 +149,8 @@ class Inliner {
   }
 
   Result<std::string> Run(std::string_view source) {
-    TULLE_RETURN_IF_ERROR(Add(source, ""));
+    std::string guard;
+    TULLE_RETURN_IF_ERROR(Add(source, "", &guard));
     return std::move(out_);
   }
 
@@ -158,7 +161,8 @@ class Inliner {
   };
 
   // Appends the text, file by file. Comments and strings are stepped over, so that nothing in them counts.
-  Status Add(std::string_view text, const std::string& path) {
+  // `once` becomes the name of the macro that says that the file was there, if there must be one.
+  Status Add(std::string_view text, const std::string& path, std::string* once) {
     bool in_comment = false;
     for (std::size_t at = 0, line = 1; at < text.size();) {
       // A line of the source, with those that backslashes join to it.
@@ -181,21 +185,50 @@ class Inliner {
       at += raw.size();
       line += lines;
       const std::string code = StripComments(raw, &in_comment);
+      if (IsPragmaOnce(code) && !path.empty()) {
+        // Where it stands, since the compiler may skip it.
+        *once = OnceName(path);
+        out_ += "#define " + *once + std::string(lines, '\n');
+        continue;
+      }
       const std::optional<File> file = Directive(code, path);
       if (!file) {
         out_ += raw;
         continue;
       }
       if (std::find(stack_.begin(), stack_.end(), file->path) == stack_.end()) {
+        const std::size_t begin = out_.size();
+        std::string guard;
         out_ += "#line 1 \"" + file->path + "\"\n";
         stack_.push_back(file->path);
-        TULLE_RETURN_IF_ERROR(Add(file->text, file->path));
+        TULLE_RETURN_IF_ERROR(Add(file->text, file->path, &guard));
         stack_.pop_back();
         if (!out_.ends_with('\n')) out_ += '\n';
+        if (!guard.empty()) {
+          out_.insert(begin, "#ifndef " + guard + "\n");
+          out_ += "#endif\n";
+        }
       }
       out_ += "#line " + std::to_string(line) + " \"" + (path.empty() ? "program.cl" : path) + "\"\n";
     }
     return OkStatus();
+  }
+
+  static bool IsPragmaOnce(std::string_view code) {
+    for (const std::string_view word : {"#", "pragma", "once"}) {
+      code = Trim(code);
+      if (!code.starts_with(word)) return false;
+      code.remove_prefix(word.size());
+    }
+    return Trim(code).empty();
+  }
+
+  // However the file is named, as far as that can be told.
+  std::string OnceName(const std::string& path) {
+    const std::unique_ptr<char, decltype(&std::free)> real(realpath(path.c_str(), nullptr), &std::free);
+    const bool given = headers_.contains(path);
+    const auto number = once_.try_emplace(given || !real ? path : real.get(), once_.size()).first->second;
+    return "TULLE_ONCE_" + std::to_string(number);
   }
 
   static std::string FormatBytes(std::size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
@@ -297,6 +330,7 @@ class Inliner {
   std::string out_;
   std::vector<std::string> stack_;                            // files that are being inlined
   std::map<std::string, std::optional<std::string>> loaded_;  // what was read of them
+  std::map<std::string, std::size_t> once_;                   // those with #pragma once, numbered
 };
 
 }  // namespace

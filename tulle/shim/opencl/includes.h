@@ -3,7 +3,8 @@
 //
 // Every #include whose file is found is replaced by the file's text, with #line around it, wherever it
 // stands: whether the compiler will skip it is for the compiler to say. Names may be macros (of the options,
-// or defined in the text). What is not found stays, and is the compiler's to report.
+// or defined in the text). What is not found stays, and is the compiler's to report. What a file says with
+// #pragma once, which means nothing in the middle of a text, it says with #ifndef and #define then.
 #pragma once
 
 #include <map>

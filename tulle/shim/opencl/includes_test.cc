@@ -76,6 +76,27 @@ TEST_F(Includes, CirclesEnd) {
   EXPECT_NE(text.find("int b;"), std::string::npos);
 }
 
+TEST_F(Includes, PragmaOnceHoldsForWhatIsIncluded) {
+  File("a.h", "/* twice */\n #\tpragma  once // is enough\nint a;\n");
+  const std::string guarded = "/* twice */\n#define TULLE_ONCE_0\nint a;\n#endif\n";
+  EXPECT_EQ(Inline("#include \"a.h\"\n#include \"../" + std::filesystem::path(folder_).filename().string() +
+                       "/a.h\"\n",
+                   "-I " + folder_),
+            "#ifndef TULLE_ONCE_0\n#line 1 \"" + folder_ + "/a.h\"\n" + guarded +
+                "#line 2 \"program.cl\"\n#ifndef TULLE_ONCE_0\n#line 1 \"" + folder_ + "/../" +
+                std::filesystem::path(folder_).filename().string() + "/a.h\"\n" + guarded +
+                "#line 3 \"program.cl\"\n");
+  // Lines count on, and two files are two.
+  const std::string two = Inline("#include <x>\n#include <y>\n#pragma once\n", "",
+                                 {{"x", "#pragma \\\nonce\nint x;"}, {"y", "#pragma once\n"}});
+  EXPECT_EQ(two,
+            "#ifndef TULLE_ONCE_0\n#line 1 \"x\"\n#define TULLE_ONCE_0\n\nint x;\n#endif\n#line 2 "
+            "\"program.cl\"\n#ifndef TULLE_ONCE_1\n#line 1 \"y\"\n#define TULLE_ONCE_1\n#endif\n#line 3 "
+            "\"program.cl\"\n#pragma once\n");
+  EXPECT_EQ(Inline("#include <x>\n", "", {{"x", "#pragma once upon\n// #pragma once\n"}}).find("TULLE"),
+            std::string::npos);
+}
+
 TEST_F(Includes, GivenHeadersComeFirst) {
   EXPECT_NE(Inline("#include \"virtual/h.h\"\n", "", {{"virtual/h.h", "int given;\n"}}).find("int given;"),
             std::string::npos);
