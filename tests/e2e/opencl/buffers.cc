@@ -139,6 +139,42 @@ TEST_F(Buffers, TransfersAreCheckedBeforeTheyLeave) {
   clReleaseMemObject(buffer);
 }
 
+TEST_F(Buffers, NoBytesCanBeMoved) {
+  if (!OnVGpu()) GTEST_SKIP() << "PoCL 3.1 refuses some";
+  cl_mem buffer = Buffer(64), other = Buffer(64);
+  Write(buffer, Count(16));
+  cl_uint data = 77;
+  std::vector<cl_event> events(6);
+  const auto enqueue = [&](cl_bool blocking, cl_event* event) {
+    EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, blocking, 64, 0, &data, 0, nullptr, event), CL_SUCCESS);
+    EXPECT_EQ(clEnqueueWriteBuffer(queue, buffer, blocking, 0, 0, &data, 0, nullptr, event + 1), CL_SUCCESS);
+    EXPECT_EQ(clEnqueueCopyBuffer(queue, buffer, other, 8, 64, 0, 0, nullptr, event + 2), CL_SUCCESS);
+    EXPECT_EQ(clEnqueueCopyBuffer(queue, buffer, buffer, 8, 8, 0, 0, nullptr, nullptr), CL_SUCCESS);
+    EXPECT_EQ(clEnqueueFillBuffer(queue, buffer, &data, 4, 4, 0, 0, nullptr, nullptr), CL_SUCCESS);
+  };
+  enqueue(CL_FALSE, events.data());
+  enqueue(CL_TRUE, events.data() + 3);
+  EXPECT_EQ(StatusOf(events[4]), CL_COMPLETE);
+  EXPECT_EQ(clWaitForEvents(6, events.data()), CL_SUCCESS);
+  cl_command_type type = 0;
+  EXPECT_EQ(clGetEventInfo(events[0], CL_EVENT_COMMAND_TYPE, sizeof type, &type, nullptr), CL_SUCCESS);
+  EXPECT_EQ(type, cl_command_type{CL_COMMAND_READ_BUFFER});
+  for (cl_event event : events) clReleaseEvent(event);
+  EXPECT_EQ(data, 77u);
+  EXPECT_EQ(Read<cl_uint>(buffer, 16), Count(16));
+  // All else is checked as ever, and a map must be of something.
+  EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 65, 0, &data, 0, nullptr, nullptr), CL_INVALID_VALUE);
+  EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, 0, nullptr, 0, nullptr, nullptr),
+            CL_INVALID_VALUE);
+  EXPECT_EQ(clEnqueueFillBuffer(queue, buffer, &data, 4, 2, 0, 0, nullptr, nullptr), CL_INVALID_VALUE);
+  cl_int error = -1;
+  EXPECT_EQ(clEnqueueMapBuffer(queue, buffer, CL_TRUE, CL_MAP_READ, 0, 0, 0, nullptr, nullptr, &error),
+            nullptr);
+  EXPECT_EQ(error, CL_INVALID_VALUE);
+  clReleaseMemObject(other);
+  clReleaseMemObject(buffer);
+}
+
 TEST_F(Buffers, MapWhatTheProgramMayOnlyWrite) {
   auto data = Count(16);
   cl_mem hidden = Buffer(64, CL_MEM_HOST_WRITE_ONLY | CL_MEM_COPY_HOST_PTR, data.data()), copy = Buffer(64);

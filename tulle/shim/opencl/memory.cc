@@ -106,7 +106,19 @@ cl_mem MakeBuffer(cl_context context_handle, std::vector<cl_mem_properties> prop
 cl_int CheckTransfer(const Enqueue& enqueue, const Memory* memory, std::size_t offset, std::size_t size) {
   const cl_int status = CheckMemory(enqueue, memory);
   if (status != CL_SUCCESS) return status;
-  return size != 0 && memory->Contains(offset, size) ? CL_SUCCESS : CL_INVALID_VALUE;
+  return memory->Contains(offset, size) ? CL_SUCCESS : CL_INVALID_VALUE;
+}
+
+// Of a transfer of no bytes only its place in the queue is left.
+cl_int MoveNothing(Enqueue& enqueue, cl_bool blocking = CL_FALSE) {
+  wire::opencl::EnqueueSync message;
+  message.kind = {wire::opencl::SyncKind::kMarker};
+  if (blocking == CL_FALSE) return enqueue.Submit(message);
+  if (enqueue.MakeEvent(true) == nullptr || !enqueue.SubmitPiece(message, true)) return CL_OUT_OF_RESOURCES;
+  const Event& done = *enqueue.event();
+  if (!enqueue.connection().AwaitUntil([&] { return done.final(); })) return CL_OUT_OF_RESOURCES;
+  const cl_int status = EndBlocking(enqueue, done.sequence(), done.status());
+  return status == CL_SUCCESS ? enqueue.Commit() : status;
 }
 
 std::size_t PageRound(std::size_t size) { return (size + 4095) & ~std::size_t{4095}; }
@@ -350,6 +362,7 @@ cl_int EnqueueReadBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking
   if (const cl_int status = CheckTransfer(enqueue, memory, offset, size); status != CL_SUCCESS) return status;
   if (pointer == nullptr) return CL_INVALID_VALUE;
   if (!memory->HostMayRead()) return CL_INVALID_OPERATION;
+  if (size == 0) return MoveNothing(enqueue, blocking);
   if (event != nullptr && enqueue.MakeEvent() == nullptr) return CL_OUT_OF_RESOURCES;
   return EndRead(enqueue, blocking,
                  Download::Start(enqueue, *memory, offset, {static_cast<std::byte*>(pointer), size}, {}));
@@ -364,6 +377,7 @@ cl_int EnqueueWriteBuffer(cl_command_queue queue, cl_mem handle, cl_bool blockin
   if (const cl_int status = CheckTransfer(enqueue, memory, offset, size); status != CL_SUCCESS) return status;
   if (pointer == nullptr) return CL_INVALID_VALUE;
   if (!memory->HostMayWrite()) return CL_INVALID_OPERATION;
+  if (size == 0) return MoveNothing(enqueue, blocking);
   if (!BeginWrite(enqueue, blocking)) return CL_OUT_OF_RESOURCES;
   const cl_int status = Upload(enqueue, *memory, offset, {static_cast<const std::byte*>(pointer), size});
   return status == CL_SUCCESS ? EndWrite(enqueue, blocking) : status;
@@ -382,6 +396,7 @@ cl_int EnqueueCopyBuffer(cl_command_queue queue, cl_mem source_handle, cl_mem de
       status != CL_SUCCESS) {
     return status;
   }
+  if (size == 0) return MoveNothing(enqueue);
   const std::size_t from = source->root_origin() + source_offset;
   const std::size_t to = destination->root_origin() + destination_offset;
   if (&source->root() == &destination->root() && from < to + size && to < from + size)
@@ -406,6 +421,7 @@ cl_int EnqueueFillBuffer(cl_command_queue queue, cl_mem handle, const void* patt
       (pattern_size & (pattern_size - 1)) != 0 || offset % pattern_size != 0 || size % pattern_size != 0) {
     return CL_INVALID_VALUE;
   }
+  if (size == 0) return MoveNothing(enqueue);
   wire::opencl::EnqueueFill message;
   message.memory = memory->wire();
   message.offset_bytes = offset;
@@ -422,6 +438,7 @@ void* EnqueueMapBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, 
   Memory* memory = BufferFromHandle(handle);
   if (const cl_int status = CheckTransfer(enqueue, memory, offset, size); status != CL_SUCCESS)
     return Fail(error, status);
+  if (size == 0) return Fail(error, CL_INVALID_VALUE);
   Memory::Mapping mapping;
   if (const cl_int status = CheckMap(*memory, flags, &mapping.writes); status != CL_SUCCESS)
     return Fail(error, status);
@@ -465,9 +482,7 @@ cl_int EnqueueMigrateMemObjects(cl_command_queue queue, cl_uint num_objects, con
     const cl_int status = CheckMemory(enqueue, FromHandle<Memory>(objects[i]));
     if (status != CL_SUCCESS) return status;
   }
-  wire::opencl::EnqueueSync message;
-  message.kind = {wire::opencl::SyncKind::kMarker};
-  return enqueue.Submit(message);
+  return MoveNothing(enqueue);
 }
 
 }  // namespace tulle::shim::opencl
