@@ -82,6 +82,10 @@ class OpenCl : public testing::Test {
     return value;
   }
   bool OnVGpu() const { return PlatformText(CL_PLATFORM_NAME) == "tulle"; }
+  // Its OpenCL is at least this one ("2.1").
+  bool HasVersion(const std::string& version) const {
+    return DeviceText(CL_DEVICE_VERSION) >= "OpenCL " + version;
+  }
   // The device that is only memory: kernels other than kSource's do nothing there.
   bool HasCompiler() const { return DeviceText(CL_DEVICE_NAME) != "tulle null device"; }
 

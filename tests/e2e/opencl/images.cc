@@ -863,9 +863,12 @@ TEST_F(Images, ArgumentsMustBeOfTheKernelsKind) {
   cl_mem image = Image2D(4, 4);
   cl_sampler sampler = Sampler(CL_TRUE, CL_ADDRESS_CLAMP, CL_FILTER_NEAREST);
   EXPECT_EQ(clSetKernelArg(invert, 0, 4, &image), CL_INVALID_ARG_SIZE);
-  EXPECT_EQ(clSetKernelArg(invert, 0, sizeof image, nullptr), CL_INVALID_ARG_VALUE);
+  // PoCL 3.1 has codes of its own.
+  EXPECT_EQ(clSetKernelArg(invert, 0, sizeof image, nullptr),
+            OnVGpu() ? CL_INVALID_MEM_OBJECT : CL_INVALID_ARG_VALUE);
   EXPECT_EQ(clSetKernelArg(sample, 1, 4, &sampler), CL_INVALID_ARG_SIZE);
-  EXPECT_EQ(clSetKernelArg(sample, 1, sizeof sampler, nullptr), CL_INVALID_ARG_VALUE);
+  EXPECT_EQ(clSetKernelArg(sample, 1, sizeof sampler, nullptr),
+            OnVGpu() ? CL_INVALID_SAMPLER : CL_INVALID_ARG_VALUE);
   cl_kernel clone = nullptr;
   if (OnVGpu()) {  // PoCL takes anything
     cl_int error = -1;
@@ -873,8 +876,8 @@ TEST_F(Images, ArgumentsMustBeOfTheKernelsKind) {
     cl_mem write_only = Image2D(4, 4, kBytes4, CL_MEM_WRITE_ONLY);
     cl_mem read_only = Image2D(4, 4, kBytes4, CL_MEM_READ_ONLY);
     cl_mem none = nullptr;
-    EXPECT_EQ(clSetKernelArg(invert, 0, sizeof buffer, &buffer), CL_INVALID_ARG_VALUE);
-    EXPECT_EQ(clSetKernelArg(invert, 0, sizeof volume, &volume), CL_INVALID_ARG_VALUE);
+    EXPECT_EQ(clSetKernelArg(invert, 0, sizeof buffer, &buffer), CL_INVALID_MEM_OBJECT);
+    EXPECT_EQ(clSetKernelArg(invert, 0, sizeof volume, &volume), CL_INVALID_MEM_OBJECT);
     EXPECT_EQ(clSetKernelArg(invert, 0, sizeof write_only, &write_only), CL_INVALID_ARG_VALUE);
     EXPECT_EQ(clSetKernelArg(invert, 1, sizeof read_only, &read_only), CL_INVALID_ARG_VALUE);
     EXPECT_EQ(clSetKernelArg(invert, 0, sizeof none, &none), CL_INVALID_MEM_OBJECT);

@@ -110,10 +110,111 @@ TEST_F(Kernels, SizesAreChecked) {
     EXPECT_EQ(Launch(1, {15}, {4}), CL_INVALID_WORK_GROUP_SIZE);
   }
   if (OnVGpu()) {  // PoCL 3.1 takes these, and runs somewhere
-    EXPECT_EQ(Launch(1, {}), CL_INVALID_GLOBAL_WORK_SIZE);
     EXPECT_EQ(Launch(1, {256}, {0}), CL_INVALID_WORK_GROUP_SIZE);
     EXPECT_EQ(Launch(1, {16}, {}, {~size_t{0} - 4}), CL_INVALID_GLOBAL_OFFSET);
   }
+}
+
+TEST_F(Kernels, NoWorkIsFineSinceOpenCl21) {
+  if (!OnVGpu()) GTEST_SKIP() << "PoCL 3.1 takes a null size, and runs somewhere";
+  SetArgs(1);
+  const cl_int expected = HasVersion("2.1") ? CL_SUCCESS : CL_INVALID_GLOBAL_WORK_SIZE;
+  EXPECT_EQ(Launch(1, {}), expected);
+  EXPECT_EQ(Launch(1, {}, {4}), expected);
+  EXPECT_EQ(Launch(2, {16, 0}), expected);
+  EXPECT_EQ(Read<cl_uint>(buffer, 256), Count(256));
+}
+
+TEST_F(Kernels, LocalMemoryIsLimited) {
+  if (!HasCompiler()) GTEST_SKIP() << "needs a compiler";
+  if (!OnVGpu()) GTEST_SKIP() << "PoCL 3.1 allocates what it says that it has not";
+  const auto most = DeviceInfo<cl_ulong>(CL_DEVICE_LOCAL_MEM_SIZE);
+  cl_program with_local = Program(
+      "kernel void k(global int* x, local int* a, local int* b) { local int own[64];\n"
+      "  own[get_local_id(0)] = a[0] = b[0] = 1; x[get_global_id(0)] = own[get_local_id(0)]; }");
+  cl_kernel kernel = Kernel(with_local, "k");
+  const size_t global = 16;
+  const auto launch = [&](size_t a, size_t b) {
+    EXPECT_EQ(clSetKernelArg(kernel, 1, a, nullptr), CL_SUCCESS);
+    EXPECT_EQ(clSetKernelArg(kernel, 2, b, nullptr), CL_SUCCESS);
+    return clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, &global, 0, nullptr, nullptr);
+  };
+  EXPECT_EQ(clSetKernelArg(kernel, 0, sizeof buffer, &buffer), CL_SUCCESS);
+  EXPECT_EQ(launch(16, most / 2 + 16), CL_SUCCESS);
+  EXPECT_EQ(launch(most / 2, most / 2 + 16), CL_OUT_OF_RESOURCES);
+  cl_ulong used = 0;  // its own and the arguments'; drivers that compile late do not know of its own yet
+  EXPECT_EQ(launch(16, 16), CL_SUCCESS);
+  EXPECT_EQ(clGetKernelWorkGroupInfo(kernel, device, CL_KERNEL_LOCAL_MEM_SIZE, sizeof used, &used, nullptr),
+            CL_SUCCESS);
+  const cl_ulong own = used - 32;
+  EXPECT_EQ(launch(16, most - 16 - own / 2), own / 2 == 0 ? CL_SUCCESS : CL_OUT_OF_RESOURCES);
+  EXPECT_EQ(clSetKernelArg(kernel, 1, most + 1, nullptr), CL_OUT_OF_RESOURCES);
+  EXPECT_EQ(launch(16, 16), CL_SUCCESS);
+  EXPECT_EQ(clFinish(queue), CL_SUCCESS);
+  clReleaseKernel(kernel);
+  clReleaseProgram(with_local);
+}
+
+TEST_F(Kernels, RequiredDimensionsMustBeGiven) {
+  if (!HasCompiler()) GTEST_SKIP() << "needs a compiler";
+  if (!OnVGpu()) GTEST_SKIP() << "PoCL 3.1 does not look";
+  cl_program fixed = Program(
+      "kernel __attribute__((reqd_work_group_size(4, 2, 1))) void k(global int* x) { x[get_global_id(0)] = "
+      "1; }");
+  cl_kernel kernel = Kernel(fixed, "k");
+  EXPECT_EQ(clSetKernelArg(kernel, 0, sizeof buffer, &buffer), CL_SUCCESS);
+  const size_t global[2] = {16, 2}, local[2] = {4, 2};
+  for (const size_t* given : {local, static_cast<const size_t*>(nullptr)}) {
+    EXPECT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, global, given, 0, nullptr, nullptr),
+              CL_INVALID_WORK_GROUP_SIZE);
+    EXPECT_EQ(clEnqueueNDRangeKernel(queue, kernel, 2, nullptr, global, given, 0, nullptr, nullptr),
+              CL_SUCCESS);
+  }
+  EXPECT_EQ(clFinish(queue), CL_SUCCESS);
+  clReleaseKernel(kernel);
+  clReleaseProgram(fixed);
+}
+
+TEST_F(Kernels, ObjectsOfAnotherKindOrContextAreRefused) {
+  if (!OnVGpu()) GTEST_SKIP() << "PoCL 3.1 looks at less";
+  cl_int error = -1;
+  cl_context other = clCreateContext(nullptr, 1, &device, nullptr, nullptr, &error);
+  cl_mem stranger = clCreateBuffer(other, CL_MEM_READ_WRITE, 64, nullptr, &error);
+  EXPECT_EQ(clSetKernelArg(add, 0, sizeof stranger, &stranger), CL_INVALID_CONTEXT);
+  EXPECT_EQ(clSetKernelArg(add, 0, sizeof program, &program), CL_INVALID_MEM_OBJECT);
+  EXPECT_EQ(clSetKernelArg(add, 0, sizeof buffer, &buffer), CL_SUCCESS);
+  if (HasCompiler() && DeviceInfo<cl_bool>(CL_DEVICE_IMAGE_SUPPORT) == CL_TRUE) {
+    cl_program with_image = Program(
+        "kernel void k(read_only image2d_t from, sampler_t sampler, global float4* to) {\n"
+        "  to[0] = read_imagef(from, sampler, (float2)(0.5f, 0.5f)); }");
+    cl_kernel kernel = Kernel(with_image, "k");
+    const cl_image_format format = {CL_RGBA, CL_FLOAT};
+    cl_image_desc desc{};
+    desc.image_type = CL_MEM_OBJECT_IMAGE2D;
+    desc.image_width = desc.image_height = 4;
+    cl_mem image = clCreateImage(context, CL_MEM_READ_WRITE, &format, &desc, nullptr, &error);
+    cl_mem other_image = clCreateImage(other, CL_MEM_READ_WRITE, &format, &desc, nullptr, &error);
+    desc.image_type = CL_MEM_OBJECT_IMAGE1D;
+    cl_mem line = clCreateImage(context, CL_MEM_READ_WRITE, &format, &desc, nullptr, &error);
+    cl_sampler other_sampler = clCreateSampler(other, CL_TRUE, CL_ADDRESS_CLAMP, CL_FILTER_NEAREST, &error);
+    const cl_mem none = nullptr;
+    EXPECT_EQ(clSetKernelArg(kernel, 0, sizeof none, nullptr), CL_INVALID_MEM_OBJECT);
+    EXPECT_EQ(clSetKernelArg(kernel, 0, sizeof none, &none), CL_INVALID_MEM_OBJECT);
+    EXPECT_EQ(clSetKernelArg(kernel, 0, sizeof buffer, &buffer), CL_INVALID_MEM_OBJECT);
+    EXPECT_EQ(clSetKernelArg(kernel, 0, sizeof line, &line), CL_INVALID_MEM_OBJECT);
+    EXPECT_EQ(clSetKernelArg(kernel, 0, sizeof other_image, &other_image), CL_INVALID_CONTEXT);
+    EXPECT_EQ(clSetKernelArg(kernel, 0, sizeof image, &image), CL_SUCCESS);
+    EXPECT_EQ(clSetKernelArg(kernel, 1, sizeof none, nullptr), CL_INVALID_SAMPLER);
+    EXPECT_EQ(clSetKernelArg(kernel, 1, sizeof none, &none), CL_INVALID_SAMPLER);
+    EXPECT_EQ(clSetKernelArg(kernel, 1, sizeof other_sampler, &other_sampler), CL_INVALID_CONTEXT);
+    EXPECT_EQ(clSetKernelArg(kernel, 2, sizeof image, &image), CL_INVALID_MEM_OBJECT);
+    clReleaseSampler(other_sampler);
+    for (cl_mem memory : {image, other_image, line}) clReleaseMemObject(memory);
+    clReleaseKernel(kernel);
+    clReleaseProgram(with_image);
+  }
+  clReleaseMemObject(stranger);
+  clReleaseContext(other);
 }
 
 TEST_F(Kernels, OffsetsAndLocalSizesAreKept) {

@@ -218,6 +218,8 @@ void Device::Adapt() {
     std::memcpy(limits_.max_work_item_sizes.data(), sizes.data(),
                 std::min(sizes.size(), sizeof limits_.max_work_item_sizes));
   }
+  limits_.local_memory_bytes = Info<cl_ulong>(CL_DEVICE_LOCAL_MEM_SIZE);
+  limits_.empty_ranges = AsText(infos_[CL_DEVICE_VERSION]) >= "OpenCL 2.1";
   limits_.non_uniform_work_groups = Info<cl_bool>(CL_DEVICE_NON_UNIFORM_WORK_GROUP_SUPPORT) != CL_FALSE;
 }
 

@@ -63,6 +63,8 @@ class Device final : public Object {
     std::size_t max_work_group_size = 0;
     std::array<std::size_t, 3> max_work_item_sizes{};
     bool non_uniform_work_groups = false;
+    bool empty_ranges = false;             // kernels may be enqueued for no work-items: since OpenCL 2.1
+    std::uint64_t local_memory_bytes = 0;  // of a work-group; 0: the device does not say
     wire::opencl::ImageLimits images;
   };
   const Limits& limits() const { return limits_; }

@@ -31,24 +31,24 @@ cl_int ReadMemoryArg(Kernel& kernel, const void* value, wire::Handle* name) {
   if (value != nullptr) std::memcpy(&handle, value, sizeof handle);
   if (handle == nullptr) return CL_SUCCESS;
   const Memory* memory = BufferFromHandle(handle);
-  if (memory == nullptr || &memory->context() != &kernel.program().context()) return CL_INVALID_MEM_OBJECT;
+  if (memory == nullptr) return CL_INVALID_MEM_OBJECT;
+  if (&memory->context() != &kernel.program().context()) return CL_INVALID_CONTEXT;
   *name = memory->wire().handle;
   return CL_SUCCESS;
 }
 
 // The same for an image, which must be of the type and for the access that the kernel declares.
 cl_int ReadImageArg(Kernel& kernel, const ArgDefinition& arg, const void* value, wire::Handle* name) {
-  if (value == nullptr) return CL_INVALID_ARG_VALUE;
   cl_mem handle = nullptr;
-  std::memcpy(&handle, value, sizeof handle);
+  if (value != nullptr) std::memcpy(&handle, value, sizeof handle);
   const Memory* memory = FromHandle<Memory>(handle);
-  if (memory == nullptr || &memory->context() != &kernel.program().context()) return CL_INVALID_MEM_OBJECT;
-  if (memory->image() == nullptr) return CL_INVALID_ARG_VALUE;
+  if (memory == nullptr || memory->image() == nullptr) return CL_INVALID_MEM_OBJECT;
+  if (&memory->context() != &kernel.program().context()) return CL_INVALID_CONTEXT;
   const auto type = wire::opencl::ImageTypeNamed(arg.type_name);
   const bool reads = arg.access_qualifier != CL_KERNEL_ARG_ACCESS_WRITE_ONLY;
   const bool writes = arg.access_qualifier != CL_KERNEL_ARG_ACCESS_READ_ONLY;
-  if (type.value_or(memory->image()->type) != memory->image()->type ||
-      (reads && (memory->flags() & CL_MEM_WRITE_ONLY) != 0) ||
+  if (type.value_or(memory->image()->type) != memory->image()->type) return CL_INVALID_MEM_OBJECT;
+  if ((reads && (memory->flags() & CL_MEM_WRITE_ONLY) != 0) ||
       (writes && (memory->flags() & CL_MEM_READ_ONLY) != 0)) {
     return CL_INVALID_ARG_VALUE;
   }
@@ -58,11 +58,11 @@ cl_int ReadImageArg(Kernel& kernel, const ArgDefinition& arg, const void* value,
 
 cl_int SetSamplerArg(Kernel& kernel, cl_uint index, std::size_t size, const void* value) {
   if (size != sizeof(cl_sampler)) return CL_INVALID_ARG_SIZE;
-  if (value == nullptr) return CL_INVALID_ARG_VALUE;
   cl_sampler handle = nullptr;
-  std::memcpy(&handle, value, sizeof handle);
+  if (value != nullptr) std::memcpy(&handle, value, sizeof handle);
   const Sampler* sampler = FromHandle<Sampler>(handle);
-  if (sampler == nullptr || &sampler->context() != &kernel.program().context()) return CL_INVALID_SAMPLER;
+  if (sampler == nullptr) return CL_INVALID_SAMPLER;
+  if (&sampler->context() != &kernel.program().context()) return CL_INVALID_CONTEXT;
   return kernel.SetSampler(index, sampler->wire().handle);
 }
 
@@ -97,20 +97,24 @@ cl_int CheckWorkSizes(const Device& device, const KernelDefinition& kernel, cl_u
   for (cl_uint i = 0; i < dimensions; ++i) {
     if (message.global_offset[i] > UINT64_MAX - message.global_size[i]) return CL_INVALID_GLOBAL_OFFSET;
   }
+  const Device::Limits& limits = device.limits();
   const wire::Vec3& required = kernel.compile_work_group_size;
   const bool requires_size = required[0] != 0;
+  for (cl_uint i = dimensions; i < 3; ++i) {
+    if (requires_size && required[i] > 1) return CL_INVALID_WORK_GROUP_SIZE;
+  }
   if (message.local_size[0] == 0) return CL_SUCCESS;
   std::uint64_t items = 1;
   for (cl_uint i = 0; i < dimensions; ++i) {
     const std::uint64_t local = message.local_size[i];
     if (local == 0) return CL_INVALID_WORK_GROUP_SIZE;
-    if (local > device.limits().max_work_item_sizes[i]) return CL_INVALID_WORK_ITEM_SIZE;
+    if (local > limits.max_work_item_sizes[i]) return CL_INVALID_WORK_ITEM_SIZE;
     if (requires_size && local != required[i]) return CL_INVALID_WORK_GROUP_SIZE;
-    if (message.global_size[i] % local != 0 && (requires_size || !device.limits().non_uniform_work_groups)) {
+    if (message.global_size[i] % local != 0 && (requires_size || !limits.non_uniform_work_groups)) {
       return CL_INVALID_WORK_GROUP_SIZE;
     }
     items *= local;  // each is at most max_work_item_sizes, so three of them do not overflow in practice
-    if (items > device.limits().max_work_group_size) return CL_INVALID_WORK_GROUP_SIZE;
+    if (items > limits.max_work_group_size) return CL_INVALID_WORK_GROUP_SIZE;
   }
   return kernel.work_group_size != 0 && items > kernel.work_group_size ? CL_INVALID_WORK_GROUP_SIZE
                                                                        : CL_SUCCESS;
@@ -128,30 +132,36 @@ cl_int EnqueueKernel(cl_command_type command, cl_command_queue queue, cl_kernel 
   if (&kernel->program().context() != &context) return CL_INVALID_CONTEXT;
   if (dimensions < 1 || dimensions > 3) return CL_INVALID_WORK_DIMENSION;
   if (!kernel->all_args_set()) return CL_INVALID_KERNEL_ARGS;
-  if (global_size == nullptr) return CL_INVALID_GLOBAL_WORK_SIZE;
+  const Device::Limits& limits = context.device().limits();
 
   wire::opencl::EnqueueKernel message;
   message.kernel = kernel->wire();
   message.work_dim = dimensions;
-  bool empty = false;
+  bool empty = global_size == nullptr;
   for (cl_uint i = 0; i < 3; ++i) {
     const bool used = i < dimensions;
     message.global_offset[i] = used && global_offset != nullptr ? global_offset[i] : 0;
-    message.global_size[i] = used ? global_size[i] : 1;
+    message.global_size[i] = empty ? 0 : used ? global_size[i] : 1;
     message.local_size[i] = local_size == nullptr ? 0 : used ? local_size[i] : 1;
     empty = empty || message.global_size[i] == 0;
   }
   if (local_size != nullptr && local_size[0] == 0) return CL_INVALID_WORK_GROUP_SIZE;
   if (empty) {
-    // Since OpenCL 2.1 no work is fine: only the command's place in the queue counts.
+    if (!limits.empty_ranges) return CL_INVALID_GLOBAL_WORK_SIZE;
+    // Only the command's place in the queue counts.
     wire::opencl::EnqueueSync marker;
     marker.kind = {wire::opencl::SyncKind::kMarker};
     return enqueue.Submit(marker);
   }
+  // Where the program leaves it to the device, a size that the kernel requires is the only one.
+  const wire::Vec3& required = kernel->definition().compile_work_group_size;
+  if (local_size == nullptr && required[0] != 0) message.local_size = required;
   if (const cl_int status = CheckWorkSizes(context.device(), kernel->definition(), dimensions, message);
       status != CL_SUCCESS) {
     return status;
   }
+  if (limits.local_memory_bytes != 0 && kernel->local_bytes() > limits.local_memory_bytes)
+    return CL_OUT_OF_RESOURCES;
   return enqueue.Submit(message);
 }
 
@@ -192,6 +202,9 @@ cl_int Kernel::SetArg(cl_uint index, ArgKind kind, wire::Handle memory, std::uin
   const std::lock_guard lock(mutex_);
   ArgValue& arg = args_[index];
   if (Same(arg, kind, memory, local_bytes, value)) return CL_SUCCESS;
+  // More than there is would fit no launch, and the device would refuse it when nobody waits for its answer.
+  const std::uint64_t local_limit = program_->context().device().limits().local_memory_bytes;
+  if (local_limit != 0 && local_bytes > local_limit) return CL_OUT_OF_RESOURCES;
 
   wire::opencl::SetKernelArg message;
   message.kernel = wire();
@@ -207,15 +220,19 @@ cl_int Kernel::SetArg(cl_uint index, ArgKind kind, wire::Handle memory, std::uin
   const bool fits = definition.address_qualifier != 0 &&
                     (kind != ArgKind::kValue || definition.ValueSize() == value.size());
   if (const cl_int status = Send(message, definition, fits, form); status != CL_SUCCESS) return status;
-  arg.kind = kind;
-  arg.memory = memory;
-  arg.is_pointer = false;
-  arg.sampler = {};
-  arg.local_bytes = local_bytes;
-  arg.value.assign(value.begin(), value.end());
-  if (!arg.set) unset_args_.fetch_sub(1, std::memory_order_release);
-  arg.set = true;
+  Store(arg, {.set = true,
+              .kind = kind,
+              .memory = memory,
+              .local_bytes = local_bytes,
+              .value = ByteVector(value.begin(), value.end())});
   return CL_SUCCESS;
+}
+
+void Kernel::Store(ArgValue& arg, ArgValue value) {
+  if (value.local_bytes != arg.local_bytes)
+    local_arg_bytes_.fetch_add(value.local_bytes - arg.local_bytes, std::memory_order_release);
+  if (!arg.set) unset_args_.fetch_sub(1, std::memory_order_release);
+  arg = std::move(value);
 }
 
 template <wire::Message M>
@@ -239,8 +256,7 @@ cl_int Kernel::SetSampler(cl_uint index, wire::Handle sampler) {
       status != CL_SUCCESS) {
     return status;
   }
-  if (!arg.set) unset_args_.fetch_sub(1, std::memory_order_release);
-  arg = {.set = true, .sampler = sampler};
+  Store(arg, {.set = true, .sampler = sampler});
   return CL_SUCCESS;
 }
 
@@ -256,12 +272,11 @@ cl_int Kernel::SetPointer(cl_uint index, wire::Handle memory, std::uint64_t offs
       status != CL_SUCCESS) {
     return status;
   }
-  if (!arg.set) unset_args_.fetch_sub(1, std::memory_order_release);
-  arg = {.set = true,
-         .kind = ArgKind::kMemory,
-         .memory = memory,
-         .is_pointer = true,
-         .offset_bytes = offset_bytes};
+  Store(arg, {.set = true,
+              .kind = ArgKind::kMemory,
+              .memory = memory,
+              .is_pointer = true,
+              .offset_bytes = offset_bytes});
   return CL_SUCCESS;
 }
 
@@ -285,13 +300,6 @@ cl_int Kernel::CopyArgs(Kernel& other) {
     if (status != CL_SUCCESS) return status;
   }
   return CL_SUCCESS;
-}
-
-std::uint64_t Kernel::local_arg_bytes() {
-  const std::lock_guard lock(mutex_);
-  std::uint64_t bytes = 0;
-  for (const ArgValue& arg : args_) bytes += arg.local_bytes;
-  return bytes;
 }
 
 cl_kernel CreateKernel(cl_program handle, const char* name, cl_int* error) {
@@ -406,8 +414,7 @@ cl_int GetKernelWorkGroupInfo(cl_kernel handle, cl_device_id device, cl_kernel_w
       const wire::Vec3& from = definition.compile_work_group_size;
       return out.Value(std::array<std::size_t, 3>{from[0], from[1], from[2]});
     }
-    case CL_KERNEL_LOCAL_MEM_SIZE:
-      return out.Value<cl_ulong>(definition.local_mem_bytes + kernel->local_arg_bytes());
+    case CL_KERNEL_LOCAL_MEM_SIZE: return out.Value<cl_ulong>(kernel->local_bytes());
     case CL_KERNEL_PREFERRED_WORK_GROUP_SIZE_MULTIPLE:
       return out.Value<std::size_t>(definition.preferred_work_group_multiple);
     case CL_KERNEL_PRIVATE_MEM_SIZE: return out.Value<cl_ulong>(definition.private_mem_bytes);

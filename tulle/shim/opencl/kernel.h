@@ -38,8 +38,10 @@ class Kernel final : public Object {
   cl_int SetSampler(cl_uint index, wire::Handle sampler);
   // A pointer into shared virtual memory; null: the null pointer.
   cl_int SetPointer(cl_uint index, wire::Handle memory, std::uint64_t offset_bytes);
-  // Local memory that arguments ask for.
-  std::uint64_t local_arg_bytes();
+  // Local memory of each work-group: its own and what arguments ask for.
+  std::uint64_t local_bytes() const {
+    return definition_->local_mem_bytes + local_arg_bytes_.load(std::memory_order_acquire);
+  }
   // Sets all that `other` (of the same definition) has set, but objects that are gone.
   cl_int CopyArgs(Kernel& other);
 
@@ -49,6 +51,8 @@ class Kernel final : public Object {
   // one of this form before.
   template <wire::Message M>
   cl_int Send(const M& message, ArgDefinition& definition, bool fits, std::uint64_t form);
+  // Remembers what was sent.
+  void Store(ArgValue& arg, ArgValue value);
   bool Same(const ArgValue& arg, wire::opencl::ArgKind kind, wire::Handle memory, std::uint64_t local_bytes,
             ByteView value) const;
 
@@ -56,6 +60,7 @@ class Kernel final : public Object {
   const wire::Handle name_;
   const std::shared_ptr<KernelDefinition> definition_;
   std::atomic<std::uint32_t> unset_args_;
+  std::atomic<std::uint64_t> local_arg_bytes_{0};
   std::mutex mutex_;            // held while an argument is sent, so that args_ is what the worker has
   std::vector<ArgValue> args_;  // guarded by mutex_
 };
