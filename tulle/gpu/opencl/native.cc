@@ -62,11 +62,13 @@ std::vector<NativeDevice> ListDevices() {
       const bool is_cpu = (type & CL_DEVICE_TYPE_CPU) != 0;
       // A CPU's driver that has any of it passes pointers on as they are.
       const auto svm = DeviceValue<cl_device_svm_capabilities>(device, CL_DEVICE_SVM_CAPABILITIES);
+      const bool is_pocl = name == "Portable Computing Language";
       devices.push_back({.platform = platform,
                          .device = device,
                          .host_memory = is_cpu,
                          .svm = is_cpu && svm != 0 && CanMapSvm(),
-                         .fails_silently = name == "Portable Computing Language"});
+                         .fails_silently = is_pocl,
+                         .markers_wait_for_all = is_pocl});
     }
   }
   return devices;

@@ -55,6 +55,9 @@ struct NativeDevice {
   // returns, but nobody is called back for them; a command that waits for one of those never ends; and other
   // commands still refer to their events, so that those must not be deleted.
   bool fails_silently = false;
+  // PoCL (3.1): a marker in an out-of-order queue waits for everything before it, whatever its wait list
+  // says.
+  bool markers_wait_for_all = false;
 };
 
 // Every device of every platform but tulle's own, in an order that depends only on what is installed.

@@ -31,6 +31,7 @@ struct NativeContext {
   // One for each combination of properties that was asked for: drivers (PoCL 3.1) read a sampler when the
   // kernel runs, which may be after the program's was released.
   std::map<std::array<std::uint32_t, 3>, OwnedSampler> samplers;
+  OwnedMemory placeholder;  // of commands that need some buffer, and leave it alone
 };
 
 struct Object {

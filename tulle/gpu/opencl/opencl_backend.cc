@@ -26,29 +26,6 @@ void OpenClBackend::Run(const wire::DestroyObject& message, const Command& comma
   ReportDone(completions_, command);
 }
 
-std::int32_t OpenClBackend::MakePart(const Buffer& parent, Buffer& part) {
-  const cl_buffer_region region = {part.origin_bytes, part.size_bytes};
-  cl_int status = CL_SUCCESS;
-  part.native.reset(clCreateSubBuffer(parent.native.get(), part.flags.bits & kDeviceAccess,
-                                      CL_BUFFER_CREATE_TYPE_REGION, &region, &status));
-  return status;
-}
-
-// A part that may begin anywhere: a buffer of its own on the same memory, which it keeps as long as a command
-// uses it.
-std::int32_t OpenClBackend::MakePartOfSvm(const Buffer& parent, Buffer& part) {
-  cl_int status = CL_SUCCESS;
-  part.native.reset(clCreateBuffer(part.context->context.get(),
-                                   (part.flags.bits & kDeviceAccess) | CL_MEM_USE_HOST_PTR, part.size_bytes,
-                                   part.bytes.data(), &status));
-  if (status != CL_SUCCESS) return status;
-  const auto release = [](cl_mem, void* memory) { clReleaseMemObject(static_cast<cl_mem>(memory)); };
-  clRetainMemObject(parent.native.get());
-  status = clSetMemObjectDestructorCallback(part.native.get(), release, parent.native.get());
-  if (status != CL_SUCCESS) clReleaseMemObject(parent.native.get());
-  return status;
-}
-
 // True when the answer comes later, from the end of the memory.
 bool OpenClBackend::DestroyBuffer(Handle handle, const Command& command) {
   const std::unique_ptr<Buffer> buffer = table_.Take<Buffer>(handle);
@@ -131,7 +108,9 @@ void OpenClBackend::Run(const wire::opencl::CreateSubBuffer& message, const Comm
   buffer->root = message.parent.handle;
   buffer->origin_bytes = message.offset_bytes;
   if (!parent->bytes.empty()) buffer->bytes = parent->bytes.subspan(message.offset_bytes, message.size_bytes);
-  status = parent->is_svm ? MakePartOfSvm(*parent, *buffer) : MakePart(*parent, *buffer);
+  const cl_buffer_region region = {message.offset_bytes, message.size_bytes};
+  buffer->native.reset(clCreateSubBuffer(parent->native.get(), message.flags.bits & kDeviceAccess,
+                                         CL_BUFFER_CREATE_TYPE_REGION, &region, &status));
   if (status == CL_SUCCESS) {
     clRetainMemObject(parent->native.get());
     buffer->parent.reset(parent->native.get());
@@ -314,13 +293,26 @@ void OpenClBackend::Run(const wire::opencl::EnqueueKernel& message, const Comman
 }
 
 void OpenClBackend::Run(const wire::opencl::EnqueueSync& message, const Command& command) {
+  const bool is_barrier = message.kind.value == wire::opencl::SyncKind::kBarrier;
+  Queue* const queue = table_.Find<Queue>(message.queue.handle);
+  // A marker that waits for some events, and must not wait for more.
+  const bool migrates = !is_barrier && device_.markers_wait_for_all && !message.waits.items.empty() &&
+                        queue != nullptr && !queue->in_order;
   Enqueue(
-      message, command, Duty::kNone, [] { return CL_SUCCESS; },
-      [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
-        return message.kind.value == wire::opencl::SyncKind::kBarrier
-                   ? clEnqueueBarrierWithWaitList(queue, wait_count, waits, event)
-                   : clEnqueueMarkerWithWaitList(queue, wait_count, waits, event);
+      message, command, Duty::kNone, [&] { return migrates ? MakePlaceholder(*queue->context) : CL_SUCCESS; },
+      [&](cl_command_queue native, cl_uint wait_count, const cl_event* waits, cl_event* event) {
+        if (is_barrier) return clEnqueueBarrierWithWaitList(native, wait_count, waits, event);
+        if (!migrates) return clEnqueueMarkerWithWaitList(native, wait_count, waits, event);
+        const cl_mem memory = queue->context->placeholder.get();
+        return clEnqueueMigrateMemObjects(native, 1, &memory, 0, wait_count, waits, event);
       });
+}
+
+std::int32_t OpenClBackend::MakePlaceholder(NativeContext& context) {
+  cl_int status = CL_SUCCESS;
+  if (!context.placeholder)
+    context.placeholder.reset(clCreateBuffer(context.context.get(), CL_MEM_READ_WRITE, 1, nullptr, &status));
+  return status;
 }
 
 void OpenClBackend::Run(const wire::opencl::CreateUserEvent& message, const Command& command) {

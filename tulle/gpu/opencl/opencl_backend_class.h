@@ -289,6 +289,7 @@ class OpenClBackend final : public Backend {
   }
 
   cl_device_id FindDevice(Handle handle) const;
+  static std::int32_t MakePlaceholder(NativeContext& context);
   std::int32_t MakeContextOn(Handle handle, const std::vector<cl_device_id>& devices);
   std::int32_t MakeBuffer(const Command& command, Handle context, Handle handle,
                           wire::Flags<wire::opencl::MemFlag> flags, std::uint64_t size,
@@ -298,8 +299,6 @@ class OpenClBackend final : public Backend {
                             std::uint64_t address, Buffer& buffer, const Create& create, const Clear& clear);
   template <typename Start>
   std::int32_t EnqueueService(NativeContext& context, const Command* data, const Start& start);
-  std::int32_t MakePart(const Buffer& parent, Buffer& part);
-  std::int32_t MakePartOfSvm(const Buffer& parent, Buffer& part);
   std::int32_t CheckArg(const KernelDescription::Arg& arg, const Kernel& kernel, const Buffer* memory) const;
   std::int32_t SetArg(const wire::opencl::SetKernelArg& message);
   std::int32_t SetArg(const wire::opencl::SetSamplerArg& message);
