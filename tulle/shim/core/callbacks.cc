@@ -47,11 +47,12 @@ void CallbackThread::Run(std::shared_ptr<State> state) {
   for (;;) {
     state->due.wait(lock, [&] { return state->first != nullptr || state->stopping; });
     if (state->first == nullptr) return;
-    const std::unique_ptr<Task> task(state->first);
+    std::unique_ptr<Task> task(state->first);
     state->first = task->next_;
     if (state->first == nullptr) state->last = &state->first;
     lock.unlock();
     task->Run();
+    task.reset();  // the last of an object may go with it, which sends, and posts callbacks of its own
     lock.lock();
   }
 }

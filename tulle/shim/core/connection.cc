@@ -158,6 +158,14 @@ std::int32_t Connection::TakeFailure(wire::Handle queue) {
   return status;
 }
 
+void Connection::ForgetFailure(wire::Handle queue) {
+  if (!has_failures_.load(std::memory_order_acquire)) return;
+  const std::lock_guard lock(failures_mutex_);
+  const auto found = failures_.find(queue.slot);
+  if (found != failures_.end() && found->second.first == queue) failures_.erase(found);
+  has_failures_ = !failures_.empty();
+}
+
 void Connection::Leave(Duration limit) {
   if (lost()) return;
   leaving_ = true;
@@ -237,6 +245,7 @@ Status Connection::OnCommandFailed(ByteView body) {
   wire::Arena arena;
   wire::CommandFailed notice;
   TULLE_RETURN_IF_ERROR(DecodeReply(body, 0, arena, &notice));
+  if (notice.status == options_.waits_failed_status) return OkStatus();
   const Blame& blame = blames_[notice.sequence % kBlames];
   wire::Handle queue;
   if (blame.sequence.load(std::memory_order_acquire) == notice.sequence) {

@@ -41,6 +41,8 @@ class Connection final : private session::ClientHandler {
     std::string program;
     Random* random = nullptr;      // must outlive the connection
     std::int32_t lost_status = 0;  // what pending events end with when the session is lost
+    // How a command fails of which an event that it waited for has failed: that is told by events alone.
+    std::int32_t waits_failed_status = 0;
     void (*on_lost)(void* argument, const Error& error) = nullptr;  // once, from any thread; must not wait
     void* on_lost_argument = nullptr;
   };
@@ -112,6 +114,8 @@ class Connection final : private session::ClientHandler {
   // The first failure, since the last call, of a command of this queue that had already returned success;
   // 0 when there was none.
   std::int32_t TakeFailure(wire::Handle queue);
+  // The queue is gone, and its failure with it.
+  void ForgetFailure(wire::Handle queue);
 
   // Tells the worker that the process ends; gives up after `limit`. Threads that still use the connection
   // find it lost.

@@ -40,4 +40,31 @@ std::vector<BoxPiece> CutBox(const wire::Vec3& region, std::size_t unit) {
   return pieces;
 }
 
+void HostSpans::Add(const HostBox& box) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(box.bytes);
+  const std::lock_guard lock(mutex_);
+  spans_.emplace(begin, begin + box.span_size());
+  count_.store(spans_.size(), std::memory_order_release);
+}
+
+void HostSpans::Remove(const HostBox& box) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(box.bytes);
+  const std::lock_guard lock(mutex_);
+  for (auto [it, end] = spans_.equal_range(begin); it != end; ++it) {
+    if (it->second != begin + box.span_size()) continue;
+    spans_.erase(it);
+    break;
+  }
+  count_.store(spans_.size(), std::memory_order_release);
+}
+
+bool HostSpans::Touches(const HostBox& box) {
+  if (count_.load(std::memory_order_acquire) == 0) return false;
+  const auto begin = reinterpret_cast<std::uintptr_t>(box.bytes);
+  const std::uintptr_t end = begin + box.span_size();
+  const std::lock_guard lock(mutex_);
+  return std::any_of(spans_.begin(), spans_.lower_bound(end),
+                     [begin](const auto& span) { return span.second > begin; });
+}
+
 }  // namespace tulle::shim::opencl

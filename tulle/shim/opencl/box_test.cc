@@ -35,6 +35,26 @@ void ExpectWhole(const wire::Vec3& region, std::size_t unit, std::size_t count) 
   }
 }
 
+TEST(HostSpans, KnowWhatTheyTouch) {
+  std::byte memory[100] = {};
+  HostSpans spans;
+  const HostBox strided{memory + 10, {2, 3, 2}, 4, 20};  // bytes 10 to 39, with gaps
+  const HostBox same{memory + 10, {2, 1, 1}, 2, 2};
+  EXPECT_FALSE(spans.Touches(strided));
+  spans.Add(strided);
+  spans.Add(same);
+  EXPECT_EQ(strided.span_size(), 30u);
+  EXPECT_FALSE(spans.Touches({memory, {10, 1, 1}, 10, 10}));
+  EXPECT_TRUE(spans.Touches({memory, {11, 1, 1}, 11, 11}));
+  EXPECT_TRUE(spans.Touches({memory + 39, {1, 1, 1}, 1, 1}));
+  EXPECT_FALSE(spans.Touches({memory + 40, {1, 1, 1}, 1, 1}));
+  spans.Remove(strided);
+  EXPECT_FALSE(spans.Touches({memory + 39, {1, 1, 1}, 1, 1}));
+  EXPECT_TRUE(spans.Touches({memory + 11, {1, 1, 1}, 1, 1}));
+  spans.Remove(same);
+  EXPECT_FALSE(spans.Touches(strided));
+}
+
 TEST(Box, IsCutAtSlicesThenRowsThenBytes) {
   ExpectWhole({1, 1, 1}, 1, 1);
   ExpectWhole({kMost, 1, 1}, 1, 1);

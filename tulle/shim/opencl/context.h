@@ -6,6 +6,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "tulle/shim/opencl/box.h"
 #include "tulle/shim/opencl/destructor_callbacks.h"
 #include "tulle/shim/opencl/device.h"
 
@@ -53,6 +54,9 @@ class Context final : public Object {
     return Ref<T>::Adopt(static_cast<T*>(found->second));
   }
 
+  // The program's memory that commands are still to fill.
+  HostSpans& incoming() { return incoming_; }
+
   // The queues that are alive; see Queue::NoteUnawaited.
   void AddQueue(Queue* queue);
   void RemoveQueue(Queue* queue);
@@ -71,6 +75,7 @@ class Context final : public Object {
   std::mutex arguments_mutex_;
   std::unordered_set<const void*> arguments_;          // guarded by arguments_mutex_
   std::map<wire::Handle, Object*> arguments_by_name_;  // the same; guarded by arguments_mutex_
+  HostSpans incoming_;
   std::atomic<std::size_t> queue_count_{0};
   std::mutex queues_mutex_;
   std::unordered_set<Queue*> queues_;  // guarded by queues_mutex_

@@ -123,6 +123,7 @@ Status Device::Describe() {
   options.program = process_.program;
   options.random = &process_.random;
   options.lost_status = CL_OUT_OF_RESOURCES;
+  options.waits_failed_status = CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST;
   options.on_lost = [](void* self, const Error& error) { static_cast<Device*>(self)->OnLost(error); };
   options.on_lost_argument = this;
   if (!is_part()) {

@@ -227,14 +227,14 @@ cl_int CheckRegion(const Enqueue& enqueue, const Memory* memory, const std::size
 
 // A read or write with its arguments checked, in pieces.
 struct Transfer {
-  const Memory* memory = nullptr;
+  Memory* memory = nullptr;
   wire::Vec3 origin{};
   wire::Vec3 region{};
   HostBox host;  // in bytes
   std::vector<BoxPiece> pieces;
 
   Transfer() = default;
-  Transfer(const Memory& of, const wire::Vec3& at, const wire::Vec3& pixels, const HostBox& box)
+  Transfer(Memory& of, const wire::Vec3& at, const wire::Vec3& pixels, const HostBox& box)
       : memory(&of), origin(at), region(pixels), host(box) {
     pieces = CutPixels(region, of.image()->pixel_bytes);
   }
@@ -256,7 +256,7 @@ struct Transfer {
 cl_int MakeTransfer(const Enqueue& enqueue, cl_mem handle, const std::size_t* origin,
                     const std::size_t* region, std::size_t row_pitch, std::size_t slice_pitch,
                     const void* pointer, Transfer* transfer) {
-  const Memory* memory = ImageFromHandle(handle);
+  Memory* memory = ImageFromHandle(handle);
   wire::Vec3 at{}, pixels{};
   if (const cl_int status = CheckRegion(enqueue, memory, origin, region, &at, &pixels); status != CL_SUCCESS)
     return status;
@@ -289,11 +289,11 @@ Memory* ImageFromHandle(cl_mem handle) {
   return memory == nullptr || memory->image() == nullptr ? nullptr : memory;
 }
 
-cl_int UploadMapping(Enqueue& enqueue, const Memory& memory, const Memory::Mapping& mapping) {
+cl_int UploadMapping(Enqueue& enqueue, Memory& memory, const Memory::Mapping& mapping) {
   const Image& image = *memory.image();
   const Transfer transfer(memory, mapping.origin, mapping.region,
                           image.BoxAt(mapping.address, mapping.region, image.row_pitch, image.slice_pitch));
-  return Upload<wire::opencl::EnqueueWriteImage>(enqueue, transfer.pieces.size(), transfer);
+  return Upload<wire::opencl::EnqueueWriteImage>(enqueue, memory, transfer.pieces.size(), transfer);
 }
 
 cl_mem CreateImage(cl_context context, cl_mem_flags flags, const cl_image_format* format,
@@ -414,7 +414,8 @@ cl_int EnqueueWriteImage(cl_command_queue queue, cl_mem handle, cl_bool blocking
   }
   if (!transfer.memory->HostMayWrite()) return CL_INVALID_OPERATION;
   if (!BeginWrite(enqueue, blocking)) return CL_OUT_OF_RESOURCES;
-  const cl_int status = Upload<wire::opencl::EnqueueWriteImage>(enqueue, transfer.pieces.size(), transfer);
+  const cl_int status =
+      Upload<wire::opencl::EnqueueWriteImage>(enqueue, *transfer.memory, transfer.pieces.size(), transfer);
   return status == CL_SUCCESS ? EndWrite(enqueue, blocking) : status;
 }
 
@@ -537,17 +538,13 @@ void* EnqueueMapImage(cl_command_queue queue, cl_mem handle, cl_bool blocking, c
   if (mirror == nullptr) return Fail(error, CL_MAP_FAILURE);
   const HostBox box = image.BoxIn(mirror, mapping.origin, mapping.region);
   mapping.address = box.bytes;
-  if (!memory->TryAddMapping(mapping)) return Fail(error, CL_INVALID_OPERATION);
-  const cl_int status = FetchMapping(enqueue, blocking, flags, [&](bool all) {
-    const wire::Vec3 fetched = all ? mapping.region : wire::Vec3{1, 1, 1};
-    const Transfer transfer(*memory, mapping.origin, fetched, box);
+  const cl_int status = FetchMapping(enqueue, blocking, flags, [&] {
+    const Transfer transfer(*memory, mapping.origin, mapping.region, box);
     return Download::Start<wire::opencl::EnqueueReadImage>(enqueue, transfer.pieces.size(),
                                                            Ref<Memory>(memory), transfer);
   });
-  if (status != CL_SUCCESS) {
-    memory->DropMapping(mapping);
-    return Fail(error, status);
-  }
+  if (status != CL_SUCCESS) return Fail(error, status);
+  memory->AddMapping(mapping);
   *row_pitch = image.row_pitch;
   if (slice_pitch != nullptr) *slice_pitch = image.slice_pitch;
   if (error != nullptr) *error = CL_SUCCESS;

@@ -42,6 +42,6 @@ struct Image {
 Memory* ImageFromHandle(cl_mem handle);
 
 // The unmap of an image that was mapped for writing.
-cl_int UploadMapping(Enqueue& enqueue, const Memory& memory, const Memory::Mapping& mapping);
+cl_int UploadMapping(Enqueue& enqueue, Memory& memory, const Memory::Mapping& mapping);
 
 }  // namespace tulle::shim::opencl

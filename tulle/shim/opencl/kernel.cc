@@ -148,10 +148,7 @@ cl_int EnqueueKernel(cl_command_type command, cl_command_queue queue, cl_kernel 
   if (local_size != nullptr && local_size[0] == 0) return CL_INVALID_WORK_GROUP_SIZE;
   if (empty) {
     if (!limits.empty_ranges) return CL_INVALID_GLOBAL_WORK_SIZE;
-    // Only the command's place in the queue counts.
-    wire::opencl::EnqueueSync marker;
-    marker.kind = {wire::opencl::SyncKind::kMarker};
-    return enqueue.Submit(marker);
+    return enqueue.SubmitNothing();  // only the command's place in the queue counts
   }
   // Where the program leaves it to the device, a size that the kernel requires is the only one.
   const wire::Vec3& required = kernel->definition().compile_work_group_size;

@@ -49,7 +49,10 @@ bool IsAlignedPart(const Device& device, std::size_t origin) {
 cl_mem MakeBufferInSvm(const SvmPlace& svm, std::vector<cl_mem_properties> properties, cl_mem_flags flags,
                        std::size_t size, void* host_pointer, cl_int* error) {
   if (!svm.memory->Contains(svm.offset, size)) return Fail(error, CL_INVALID_BUFFER_SIZE);
-  const wire::Handle name = svm.memory->context().connection().NewHandle();
+  // On the device it is a part, which may not begin anywhere.
+  Context& context = svm.memory->context();
+  if (!IsAlignedPart(context.device(), svm.offset)) return Fail(error, CL_INVALID_HOST_PTR);
+  const wire::Handle name = context.connection().NewHandle();
   if (name.null()) return Fail(error, CL_OUT_OF_RESOURCES);
   Ref<Memory> memory =
       Ref<Memory>::Adopt(new Memory(svm, name, flags, size, host_pointer, std::move(properties)));
@@ -108,26 +111,12 @@ cl_int CheckTransfer(const Enqueue& enqueue, const Memory* memory, std::size_t o
 
 // Of a transfer of no bytes only its place in the queue is left.
 cl_int MoveNothing(Enqueue& enqueue, cl_bool blocking = CL_FALSE) {
-  wire::opencl::EnqueueSync message;
-  message.kind = {wire::opencl::SyncKind::kMarker};
-  if (blocking == CL_FALSE) return enqueue.Submit(message);
-  if (enqueue.MakeEvent(true) == nullptr || !enqueue.SubmitPiece(message, true)) return CL_OUT_OF_RESOURCES;
+  if (blocking == CL_FALSE) return enqueue.SubmitNothing();
+  if (enqueue.MakeEvent(true) == nullptr || !enqueue.PlaceNothing()) return CL_OUT_OF_RESOURCES;
   const Event& done = *enqueue.event();
   if (!enqueue.connection().AwaitUntil([&] { return done.final(); })) return CL_OUT_OF_RESOURCES;
   const cl_int status = EndBlocking(enqueue, done.sequence(), done.status());
   return status == CL_SUCCESS ? enqueue.Commit() : status;
-}
-
-bool Overlap(std::size_t a, std::size_t a_size, std::size_t b, std::size_t b_size) {
-  return a < b + b_size && b < a + a_size;
-}
-// Of one object.
-bool Overlap(const Memory::Mapping& a, const Memory::Mapping& b) {
-  if (a.size != 0) return Overlap(a.offset, a.size, b.offset, b.size);
-  for (std::size_t i = 0; i < a.origin.size(); ++i) {
-    if (!Overlap(a.origin[i], a.region[i], b.origin[i], b.region[i])) return false;
-  }
-  return true;
 }
 
 std::size_t PageRound(std::size_t size) { return (size + 4095) & ~std::size_t{4095}; }
@@ -228,22 +217,6 @@ std::byte* Memory::Mirror() {
     if (pages != MAP_FAILED) mirror_ = static_cast<std::byte*>(pages);
   }
   return mirror_;
-}
-
-bool Memory::TryAddMapping(const Mapping& mapping) {
-  const std::lock_guard lock(mutex_);
-  if (mapping.writes && std::any_of(mappings_.begin(), mappings_.end(), [&](const Mapping& other) {
-        return other.writes && Overlap(mapping, other);
-      })) {
-    return false;
-  }
-  mappings_.push_back(mapping);
-  return true;
-}
-
-void Memory::DropMapping(const Mapping& mapping) {
-  const std::lock_guard lock(mutex_);
-  mappings_.erase(std::find(mappings_.begin(), mappings_.end(), mapping));
 }
 
 void Memory::AddMapping(const Mapping& mapping) {
@@ -424,7 +397,8 @@ cl_int EnqueueCopyBuffer(cl_command_queue queue, cl_mem source_handle, cl_mem de
   if (size == 0) return MoveNothing(enqueue);
   const std::size_t from = source->root_origin() + source_offset;
   const std::size_t to = destination->root_origin() + destination_offset;
-  if (&source->root() == &destination->root() && Overlap(from, size, to, size)) return CL_MEM_COPY_OVERLAP;
+  if (&source->root() == &destination->root() && from < to + size && to < from + size)
+    return CL_MEM_COPY_OVERLAP;
   wire::opencl::EnqueueCopy message;
   message.source = source->wire();
   message.destination = destination->wire();
@@ -471,14 +445,11 @@ void* EnqueueMapBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, 
   mapping.address = mirror + offset;
   mapping.offset = offset;
   mapping.size = size;
-  if (!memory->TryAddMapping(mapping)) return Fail(error, CL_INVALID_OPERATION);
-  const cl_int status = FetchMapping(enqueue, blocking, flags, [&](bool all) {
-    return Download::Start(enqueue, *memory, offset, {mapping.address, all ? size : 1}, Ref<Memory>(memory));
+  const cl_int status = FetchMapping(enqueue, blocking, flags, [&] {
+    return Download::Start(enqueue, *memory, offset, {mapping.address, size}, Ref<Memory>(memory));
   });
-  if (status != CL_SUCCESS) {
-    memory->DropMapping(mapping);
-    return Fail(error, status);
-  }
+  if (status != CL_SUCCESS) return Fail(error, status);
+  memory->AddMapping(mapping);
   if (error != nullptr) *error = CL_SUCCESS;
   enqueue.Commit();
   return mapping.address;
@@ -509,7 +480,7 @@ cl_int EnqueueMigrateMemObjects(cl_command_queue queue, cl_uint num_objects, con
     const cl_int status = CheckMemory(enqueue, FromHandle<Memory>(objects[i]));
     if (status != CL_SUCCESS) return status;
   }
-  return MoveNothing(enqueue);
+  return enqueue.SubmitNothing();
 }
 
 }  // namespace tulle::shim::opencl

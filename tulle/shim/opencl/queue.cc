@@ -9,6 +9,20 @@ namespace {
 constexpr cl_command_queue_properties kHostFlags =
     CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE | CL_QUEUE_PROFILING_ENABLE;
 
+// Sends what creates the queue. False: the session is lost.
+bool SendQueue(const Queue& queue) {
+  using wire::opencl::QueueFlag;
+  wire::opencl::CreateQueueOn message;
+  message.context = queue.context().wire();
+  message.queue = {queue.name()};
+  message.device = queue.device().wire();
+  if (!queue.in_order()) message.flags.bits |= static_cast<std::uint64_t>(QueueFlag::kOutOfOrder);
+  if ((queue.flags() & CL_QUEUE_PROFILING_ENABLE) != 0)
+    message.flags.bits |= static_cast<std::uint64_t>(QueueFlag::kProfiling);
+  if (queue.device().is_part()) return queue.connection().Submit(message);
+  return queue.connection().Submit(wire::opencl::CreateQueue{message.context, message.queue, message.flags});
+}
+
 cl_command_queue MakeQueue(cl_context context_handle, cl_device_id device_handle,
                            cl_command_queue_properties flags, std::vector<cl_queue_properties> properties,
                            cl_int* error) {
@@ -23,19 +37,7 @@ cl_command_queue MakeQueue(cl_context context_handle, cl_device_id device_handle
   const wire::Handle name = connection.NewHandle();
   if (name.null()) return Fail(error, CL_OUT_OF_RESOURCES);
   Ref<Queue> queue = Ref<Queue>::Adopt(new Queue(*context, *device, name, flags, std::move(properties)));
-  wire::opencl::CreateQueueOn message;
-  message.context = context->wire();
-  message.queue = {name};
-  message.device = device->wire();
-  using wire::opencl::QueueFlag;
-  if (!queue->in_order()) message.flags.bits |= static_cast<std::uint64_t>(QueueFlag::kOutOfOrder);
-  if ((flags & CL_QUEUE_PROFILING_ENABLE) != 0)
-    message.flags.bits |= static_cast<std::uint64_t>(QueueFlag::kProfiling);
-  const bool sent =
-      device->is_part()
-          ? connection.Submit(message)
-          : connection.Submit(wire::opencl::CreateQueue{message.context, message.queue, message.flags});
-  if (!sent) return Fail(error, CL_OUT_OF_RESOURCES);
+  if (!SendQueue(*queue)) return Fail(error, CL_OUT_OF_RESOURCES);
   context->AddQueue(queue.get());
   for (const Ref<Queue>& other : context->Queues()) other->AwaitUnawaited();
   return Made(error, std::move(queue));
@@ -58,8 +60,15 @@ void Queue::Dispose(Queue* queue) {
   queue->context().RemoveQueue(queue);
   Connection& connection = queue->connection();
   connection.Retire(wire::ObjectKind::kQueue, queue->name_);
-  connection.TakeFailure(queue->name_);
+  connection.ForgetFailure(queue->name_);
   delete queue;
+}
+
+Ref<Queue> Queue::MakeAside(Context& context) {
+  const wire::Handle name = context.connection().NewHandle();
+  if (name.null()) return {};
+  Ref<Queue> queue = Ref<Queue>::Adopt(new Queue(context, context.device(), name, 0, {}));
+  return SendQueue(*queue) ? queue : Ref<Queue>();
 }
 
 EventOwner Queue::event_owner() {
@@ -80,14 +89,19 @@ bool Queue::AwaitNotices(std::uint64_t sequence) {
 }
 
 void Queue::AwaitUnawaited() {
-  if (unawaited_.exchange(false))
-    connection().CallForStatus(wire::opencl::Finish{wire()}, CL_OUT_OF_RESOURCES);
+  const std::lock_guard lock(awaiting_);  // whoever comes second waits, too
+  const std::uint32_t noted = noted_.load();
+  if (awaited_.load() == noted) return;
+  StatusWait wait;
+  connection().Call(wire::opencl::Finish{wire()}, wait);
+  awaited_.store(noted);
 }
 
 cl_int Queue::Finish() {
   StatusWait wait;
-  unawaited_.store(false);
+  const std::uint32_t noted = noted_.load();
   if (!connection().Call(wire::opencl::Finish{wire()}, wait)) return CL_OUT_OF_RESOURCES;
+  awaited_.store(noted);
   if (!AwaitNotices(wait.sequence())) return CL_OUT_OF_RESOURCES;
   const cl_int failure = connection().TakeFailure(name_);
   return failure != CL_SUCCESS ? failure : wait.status;
@@ -128,10 +142,72 @@ Enqueue::Enqueue(cl_command_queue queue, cl_command_type command, cl_uint num_wa
   wait_view_ = names.first(num_waits);
 }
 
+Enqueue::Enqueue(Queue& queue, cl_command_type command,
+                 std::span<const wire::Ref<wire::ObjectKind::kEvent>> waits, cl_event* event)
+    : queue_(&queue), status_(CL_SUCCESS), command_(command), event_out_(event), wait_view_(waits) {}
+
 Event* Enqueue::MakeEvent(bool always) {
   if (event_ || !(always || wants_event())) return event_.get();
   event_ = Ref<Event>::Adopt(connection().events().Create(&Dispatch(), queue_->event_owner(), command_));
   return event_.get();
+}
+
+bool Enqueue::PlaceNothing() {
+  wire::opencl::EnqueueSync message;
+  message.kind = {wire::opencl::SyncKind::kMarker};
+  if (queue_->in_order() || has_waits()) return SubmitPiece(message, true);
+  // A marker that waits for nothing waits for everything before it, which in this queue it must not: so it
+  // waits for something that happens at once. (Not for what has happened: to PoCL 3.1 that is nothing.)
+  cl_event now = CreateUserEvent(ToHandle(&queue_->context()), nullptr);
+  if (now == nullptr) return false;
+  WaitFor(*FromHandle<Event>(now));
+  const bool sent = SubmitPiece(message, true);
+  SetUserEventStatus(now, CL_COMPLETE);
+  ReleaseEvent(now);
+  return sent;
+}
+
+cl_int Enqueue::SubmitNothing() {
+  if (wants_event() && MakeEvent() == nullptr) return CL_OUT_OF_RESOURCES;
+  return PlaceNothing() ? Commit() : CL_OUT_OF_RESOURCES;
+}
+
+cl_int Enqueue::PlaceHere(std::function<void(const Done& done)> work) {
+  CallbackThread& thread = queue_->context().callbacks();
+  if (!thread.Start().ok()) return CL_OUT_OF_HOST_MEMORY;
+  cl_event gate = CreateUserEvent(ToHandle(&queue_->context()), nullptr);
+  if (gate == nullptr) return CL_OUT_OF_RESOURCES;
+  const auto done = [gate](cl_int status) {
+    SetUserEventStatus(gate, status);
+    ReleaseEvent(gate);
+  };
+  // Between two commands: the one ends when the turn comes, the other when the work is done.
+  Enqueue turn(*queue_, CL_COMMAND_MARKER, wait_view_);
+  const Ref<Event> event(turn.MakeEvent(true));
+  bool sent = event && turn.PlaceNothing();
+  if (sent) {
+    WaitFor(*FromHandle<Event>(gate));
+    sent = PlaceNothing();
+  }
+  if (!sent) {
+    done(CL_OUT_OF_RESOURCES);
+    return CL_OUT_OF_RESOURCES;
+  }
+  event->Observe(thread, MakeTask([event, done, work = std::move(work)] {
+                   const std::int32_t status = event->status();
+                   if (status == CL_COMPLETE) {
+                     work(done);
+                   } else {
+                     done(status);
+                   }
+                 }));
+  connection().Flush();
+  return CL_SUCCESS;
+}
+
+void Enqueue::WaitFor(const Event& event) {
+  inline_waits_[0] = event.wire();
+  wait_view_ = std::span(inline_waits_).first(1);
 }
 
 cl_int Enqueue::Commit() {

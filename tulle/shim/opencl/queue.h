@@ -3,6 +3,8 @@
 
 #include <array>
 #include <atomic>
+#include <functional>
+#include <mutex>
 #include <vector>
 
 #include "tulle/shim/opencl/context.h"
@@ -21,6 +23,9 @@ class Queue final : public Object {
         flags_(flags),
         properties_(std::move(properties)) {}
   static void Dispose(Queue* queue);
+  // An in-order one of our own, which the program's do not wait for. Null: too many objects, or the session
+  // is lost.
+  static Ref<Queue> MakeAside(Context& context);
 
   Context& context() const { return *context_; }
   Device& device() const { return *device_; }  // one of the context's
@@ -38,9 +43,18 @@ class Queue final : public Object {
   // the program sees them complete too. False: the session is lost.
   bool AwaitNotices(std::uint64_t sequence);
 
+  // Whether the program could not tell that the commands so far have not completed: none has an event, and
+  // none brings anything into its memory.
+  bool unseen() const {
+    return pending_events_.load(std::memory_order_acquire) == 0 &&
+           downloads_.load(std::memory_order_acquire) == 0;
+  }
+  // Counts what is on its way into the program's memory.
+  std::atomic<std::uint32_t>& downloads() { return downloads_; }
+
   // A blocking write has returned to the program before it was carried out. Nobody can tell while this is the
-  // context's only queue and in order; before that changes, AwaitUnawaited makes it true.
-  void NoteUnawaited() { unawaited_.store(true); }
+  // context's only queue, in order, and unseen(); before that changes, AwaitUnawaited makes it true.
+  void NoteUnawaited() { noted_.fetch_add(1); }
   void AwaitUnawaited();
 
   // Waits until all commands so far have completed, and the program sees them complete. The first failure
@@ -56,7 +70,10 @@ class Queue final : public Object {
   const cl_command_queue_properties flags_;
   const std::vector<cl_queue_properties> properties_;
   std::atomic<std::uint32_t> pending_events_{0};
-  std::atomic<bool> unawaited_{false};
+  std::atomic<std::uint32_t> downloads_{0};
+  std::atomic<std::uint32_t> noted_{0};  // by NoteUnawaited
+  std::mutex awaiting_;
+  std::atomic<std::uint32_t> awaited_{0};  // of these, at least
 };
 TULLE_API_OBJECT(Queue, cl_command_queue, ObjectType::kQueue, CL_INVALID_COMMAND_QUEUE);
 TULLE_API_OBJECT(Event, cl_event, ObjectType::kEvent, CL_INVALID_EVENT);
@@ -71,6 +88,10 @@ class Enqueue {
  public:
   Enqueue(cl_command_queue queue, cl_command_type command, cl_uint num_waits, const cl_event* waits,
           cl_event* event);
+
+  // The same for a command of our own. The waits must outlive it.
+  Enqueue(Queue& queue, cl_command_type command, std::span<const wire::Ref<wire::ObjectKind::kEvent>> waits,
+          cl_event* event = nullptr);
 
   cl_int status() const { return status_; }
 
@@ -102,10 +123,23 @@ class Enqueue {
     attached.event = last ? event_.get() : nullptr;
     return connection().Submit(message, attached);
   }
+  // For commands that do nothing but take their place in the queue: the one message, as SubmitPiece ...
+  bool PlaceNothing();
+  // ... or Submit.
+  cl_int SubmitNothing();
+  // For commands that this process carries out when their turn comes: `work` runs on the callback thread when
+  // what is before it in the queue has ended, and what is behind it waits until `done(status)` is called,
+  // from any thread. It does not run, and the command fails, when something that it waits for has failed. The
+  // event, if it is to have one, is made before; Commit is left to the caller.
+  using Done = std::function<void(cl_int status)>;
+  cl_int PlaceHere(std::function<void(const Done& done)> work);
   // Gives the event to the program.
   cl_int Commit();
 
  private:
+  // For just this event, instead of what it waited for.
+  void WaitFor(const Event& event);
+
   Queue* queue_ = nullptr;
   cl_int status_;
   cl_command_type command_;

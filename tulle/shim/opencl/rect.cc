@@ -34,7 +34,7 @@ bool Contains(const Memory& memory, const Rect& rect, const wire::Vec3& region) 
 
 // A read or write with its arguments checked.
 struct Transfer {
-  const Memory* memory = nullptr;
+  Memory* memory = nullptr;
   Rect rect;
   HostBox host;
   std::vector<BoxPiece> pieces;
@@ -113,7 +113,8 @@ cl_int EnqueueWriteBufferRect(cl_command_queue queue, cl_mem handle, cl_bool blo
   }
   if (!transfer.memory->HostMayWrite()) return CL_INVALID_OPERATION;
   if (!BeginWrite(enqueue, blocking)) return CL_OUT_OF_RESOURCES;
-  const cl_int status = Upload<wire::opencl::EnqueueWriteRect>(enqueue, transfer.pieces.size(), transfer);
+  const cl_int status =
+      Upload<wire::opencl::EnqueueWriteRect>(enqueue, *transfer.memory, transfer.pieces.size(), transfer);
   return status == CL_SUCCESS ? EndWrite(enqueue, blocking) : status;
 }
 

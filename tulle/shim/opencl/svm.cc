@@ -2,7 +2,6 @@
 // and unmaps bring one up to the other, as they do for buffers.
 #include <algorithm>
 #include <bit>
-#include <functional>
 
 #include "tulle/shim/opencl/entry_points.h"
 #include "tulle/shim/opencl/event.h"
@@ -25,60 +24,6 @@ SvmPlace FindIn(const Context& context, const void* address) {
 cl_int CheckQueue(const Enqueue& enqueue) {
   if (enqueue.status() != CL_SUCCESS) return enqueue.status();
   return enqueue.queue().context().device().has_svm() ? CL_SUCCESS : CL_INVALID_OPERATION;
-}
-
-cl_int SubmitMarker(Enqueue& enqueue) {
-  wire::opencl::EnqueueSync message;
-  message.kind = {wire::opencl::SyncKind::kMarker};
-  return enqueue.Submit(message);
-}
-
-// Does `work` in this process when the command's turn comes: what is enqueued before it has ended by then,
-// and what is enqueued behind it waits. It is skipped, and the command fails, when something that it waits
-// for has failed. `first` is the command so far; `event` gets the event of the whole.
-cl_int EnqueueHere(Enqueue& first, cl_command_type command, std::function<void()> work, cl_event* event) {
-  Queue& queue = first.queue();
-  CallbackThread& thread = queue.context().callbacks();
-  if (!thread.Start().ok() || first.MakeEvent(true) == nullptr) return CL_OUT_OF_RESOURCES;
-  cl_int status = CL_SUCCESS;
-  cl_event done = CreateUserEvent(ToHandle(&queue.context()), &status);
-  if (status != CL_SUCCESS) return status;
-  const Ref<Event> turn(first.event());
-  status = SubmitMarker(first);
-  if (status == CL_SUCCESS) {
-    Enqueue second(ToHandle(&queue), command, 1, &done, event);
-    status = second.status() == CL_SUCCESS ? SubmitMarker(second) : second.status();
-  }
-  if (status != CL_SUCCESS) {
-    SetUserEventStatus(done, status);
-    ReleaseEvent(done);
-    return status;
-  }
-  turn->Observe(thread, MakeTask([turn, done, work = std::move(work)] {
-                  const std::int32_t reached = turn->status();
-                  if (reached == CL_COMPLETE) work();
-                  SetUserEventStatus(done, reached);
-                  ReleaseEvent(done);
-                }));
-  queue.connection().Flush();
-  return CL_SUCCESS;
-}
-
-// Both sides are this process's own.
-cl_int CopyHere(Enqueue& enqueue, cl_bool blocking, void* target, const void* source, std::size_t size,
-                cl_event* event) {
-  cl_event done = nullptr;
-  cl_int status = EnqueueHere(
-      enqueue, CL_COMMAND_SVM_MEMCPY, [target, source, size] { std::memcpy(target, source, size); },
-      event != nullptr || blocking != CL_FALSE ? &done : nullptr);
-  if (status != CL_SUCCESS || done == nullptr) return status;
-  if (blocking != CL_FALSE) status = WaitForEvents(1, &done);
-  if (event != nullptr && status == CL_SUCCESS) {
-    *event = done;
-  } else {
-    ReleaseEvent(done);
-  }
-  return status;
 }
 
 }  // namespace
@@ -124,18 +69,21 @@ void SVMFree(cl_context context_handle, void* address) {
 
 cl_int EnqueueSVMFree(cl_command_queue queue, cl_uint count, void* addresses[], FreeNotify notify,
                       void* user_data, cl_uint num_waits, const cl_event* waits, cl_event* event) {
-  Enqueue enqueue(queue, CL_COMMAND_MARKER, num_waits, waits, nullptr);
+  Enqueue enqueue(queue, CL_COMMAND_SVM_FREE, num_waits, waits, event);
   if (const cl_int status = CheckQueue(enqueue); status != CL_SUCCESS) return status;
-  if (count == 0 || addresses == nullptr) return CL_INVALID_VALUE;
+  if ((count == 0) != (addresses == nullptr)) return CL_INVALID_VALUE;
+  if (event != nullptr && enqueue.MakeEvent() == nullptr) return CL_OUT_OF_RESOURCES;
   auto free = [queue, notify, user_data, list = std::vector<void*>(addresses, addresses + count),
-               context = Ref<Context>(&enqueue.queue().context())]() mutable {
+               context = Ref<Context>(&enqueue.queue().context())](const Enqueue::Done& done) mutable {
     if (notify != nullptr) {
       notify(queue, static_cast<cl_uint>(list.size()), list.data(), user_data);
     } else {
       for (void* address : list) SVMFree(ToHandle(context.get()), address);
     }
+    done(CL_COMPLETE);
   };
-  return EnqueueHere(enqueue, CL_COMMAND_SVM_FREE, std::move(free), event);
+  const cl_int status = enqueue.PlaceHere(std::move(free));
+  return status == CL_SUCCESS ? enqueue.Commit() : status;
 }
 
 cl_int EnqueueSVMMemcpy(cl_command_queue queue, cl_bool blocking, void* target, const void* source,
@@ -146,7 +94,7 @@ cl_int EnqueueSVMMemcpy(cl_command_queue queue, cl_bool blocking, void* target, 
   const auto from = reinterpret_cast<std::uintptr_t>(source);
   const auto to = reinterpret_cast<std::uintptr_t>(target);
   if (from < to + size && to < from + size) return CL_MEM_COPY_OVERLAP;
-  if (size == 0) return SubmitMarker(enqueue);
+  if (size == 0) return enqueue.SubmitNothing();
 
   const Context& context = enqueue.queue().context();
   const SvmPlace source_place = FindIn(context, source);
@@ -176,8 +124,21 @@ cl_int EnqueueSVMMemcpy(cl_command_queue queue, cl_bool blocking, void* target, 
                                  {static_cast<const std::byte*>(source), size});
     return status == CL_SUCCESS ? EndWrite(enqueue, blocking) : status;
   }
-  Enqueue turn(queue, CL_COMMAND_MARKER, num_waits, waits, nullptr);
-  return turn.status() == CL_SUCCESS ? CopyHere(turn, blocking, target, source, size, event) : turn.status();
+  // Both are this process's own.
+  if (enqueue.MakeEvent(blocking != CL_FALSE) == nullptr && (event != nullptr || blocking != CL_FALSE))
+    return CL_OUT_OF_RESOURCES;
+  const cl_int status = enqueue.PlaceHere([target, source, size](const Enqueue::Done& done) {
+    std::memcpy(target, source, size);
+    done(CL_COMPLETE);
+  });
+  if (status != CL_SUCCESS) return status;
+  if (blocking != CL_FALSE) {
+    const Event& done = *enqueue.event();
+    if (!enqueue.connection().AwaitUntil([&] { return done.final(); })) return CL_OUT_OF_RESOURCES;
+    if (const cl_int end = EndBlocking(enqueue, done.sequence(), done.status()); end != CL_SUCCESS)
+      return end;
+  }
+  return enqueue.Commit();
 }
 
 cl_int EnqueueSVMMemFill(cl_command_queue queue, void* address, const void* pattern, std::size_t pattern_size,
@@ -191,7 +152,7 @@ cl_int EnqueueSVMMemFill(cl_command_queue queue, void* address, const void* patt
   }
   const SvmPlace place = FindIn(enqueue.queue().context(), address);
   if (!place || !place.memory->Contains(place.offset, size)) return CL_INVALID_VALUE;
-  if (size == 0) return SubmitMarker(enqueue);
+  if (size == 0) return enqueue.SubmitNothing();
   wire::opencl::EnqueueFill message;
   message.memory = place.memory->wire();
   message.offset_bytes = place.offset;
@@ -212,9 +173,8 @@ cl_int EnqueueSVMMap(cl_command_queue queue, cl_bool blocking, cl_map_flags flag
   mapping.address = static_cast<std::byte*>(address);
   mapping.offset = place.offset;
   mapping.size = size;
-  const cl_int status = FetchMapping(enqueue, blocking, flags, [&](bool all) {
-    return Download::Start(enqueue, *place.memory, place.offset, {mapping.address, all ? size : 1},
-                           place.memory);
+  const cl_int status = FetchMapping(enqueue, blocking, flags, [&] {
+    return Download::Start(enqueue, *place.memory, place.offset, {mapping.address, size}, place.memory);
   });
   if (status != CL_SUCCESS) return status;
   place.memory->AddMapping(mapping);
@@ -246,7 +206,7 @@ cl_int EnqueueSVMMigrateMem(cl_command_queue queue, cl_uint count, const void** 
     if (!place || !place.memory->Contains(place.offset, sizes == nullptr ? 0 : sizes[i]))
       return CL_INVALID_VALUE;
   }
-  return SubmitMarker(enqueue);
+  return enqueue.SubmitNothing();
 }
 
 cl_int SetKernelArgSVMPointer(cl_kernel handle, cl_uint index, const void* address) {
@@ -271,10 +231,10 @@ cl_int SetKernelExecInfo(cl_kernel handle, cl_kernel_exec_info name, std::size_t
   if (kernel == nullptr) return CL_INVALID_KERNEL;
   const Context& context = kernel->program().context();
   if (!context.device().has_svm()) return CL_INVALID_OPERATION;
-  if (value == nullptr) return CL_INVALID_VALUE;
   switch (name) {
     case CL_KERNEL_EXEC_INFO_SVM_PTRS: {
-      if (size == 0 || size % sizeof(void*) != 0) return CL_INVALID_VALUE;
+      // Nothing at no address is the empty set.
+      if ((size == 0) != (value == nullptr) || size % sizeof(void*) != 0) return CL_INVALID_VALUE;
       const auto* const addresses = static_cast<void* const*>(value);
       const bool all = std::all_of(addresses, addresses + size / sizeof(void*), [&](const void* address) {
         return static_cast<bool>(FindIn(context, address));
@@ -282,7 +242,7 @@ cl_int SetKernelExecInfo(cl_kernel handle, cl_kernel_exec_info name, std::size_t
       return all ? CL_SUCCESS : CL_INVALID_VALUE;
     }
     case CL_KERNEL_EXEC_INFO_SVM_FINE_GRAIN_SYSTEM: {
-      if (size != sizeof(cl_bool)) return CL_INVALID_VALUE;
+      if (value == nullptr || size != sizeof(cl_bool)) return CL_INVALID_VALUE;
       cl_bool wanted = CL_FALSE;
       std::memcpy(&wanted, value, sizeof wanted);
       return wanted == CL_FALSE ? CL_SUCCESS : CL_INVALID_OPERATION;

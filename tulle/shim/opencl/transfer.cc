@@ -62,12 +62,14 @@ Status Download::Piece::OnReply(ByteView body, ByteView payload) {
   }
   packed_ = {};
   Ref<Download> download = Ref<Download>::Adopt(download_);  // the piece's reference ends here
+  download->queue_->context().incoming().Remove(target_);
   download->PieceDone(status.ok() ? std::min(reply.status, CL_SUCCESS) : CL_OUT_OF_RESOURCES);
   return status;
 }
 
 void Download::Piece::OnLost() {
   Ref<Download> download = Ref<Download>::Adopt(download_);
+  download->queue_->context().incoming().Remove(target_);
   download->PieceDone(CL_OUT_OF_RESOURCES);
 }
 
@@ -76,7 +78,9 @@ void Download::PieceDone(cl_int status, std::size_t pieces) {
     cl_int none = CL_SUCCESS;
     status_.compare_exchange_strong(none, status);
   }
-  if (open_.fetch_sub(pieces, std::memory_order_acq_rel) == pieces && event_) event_->Arrive(status_.load());
+  if (open_.fetch_sub(pieces, std::memory_order_acq_rel) != pieces) return;
+  queue_->downloads().fetch_sub(1, std::memory_order_acq_rel);
+  if (event_) event_->Arrive(status_.load());
 }
 
 cl_int Download::Await(Connection& connection) {
@@ -88,8 +92,26 @@ cl_int Download::Await(Connection& connection) {
 cl_int Upload(Enqueue& enqueue, Memory& memory, std::size_t offset, ByteView data) {
   // A box is of bytes that may be written; these are not.
   return Upload<wire::opencl::EnqueueWrite>(
-      enqueue, PieceCount(data.size()),
+      enqueue, memory, PieceCount(data.size()),
       Linear<wire::opencl::EnqueueWrite>(memory, offset, const_cast<std::byte*>(data.data()), data.size()));
+}
+
+// On a queue of its own, since the command's waits for it.
+cl_int UploadLater(Enqueue& enqueue, Memory& memory, std::function<cl_int(Enqueue& enqueue)> upload) {
+  // The command has an event, so that a blocking call knows that it must wait.
+  const Ref<Event> whole(enqueue.MakeEvent(true));
+  if (!whole) return CL_OUT_OF_RESOURCES;
+  return enqueue.PlaceHere(
+      [whole, memory = Ref<Memory>(&memory), upload = std::move(upload)](const Enqueue::Done& done) {
+        const Ref<Queue> aside = Queue::MakeAside(memory->context());
+        if (!aside) return done(CL_OUT_OF_RESOURCES);
+        Enqueue later(*aside, CL_COMMAND_WRITE_BUFFER, {});
+        const Ref<Event> event(later.MakeEvent(true));
+        const cl_int status = event ? upload(later) : CL_OUT_OF_RESOURCES;
+        if (status != CL_SUCCESS) return done(status);
+        event->Observe(memory->context().callbacks(), MakeTask([event, done] { done(event->status()); }));
+        aside->connection().Flush();
+      });
 }
 
 cl_int CheckMemory(const Enqueue& enqueue, const Memory* memory) {
@@ -119,22 +141,24 @@ cl_int EndRead(Enqueue& enqueue, cl_bool blocking, const Ref<Download>& download
 }
 
 cl_int FetchMapping(Enqueue& enqueue, cl_bool blocking, cl_map_flags flags,
-                    const std::function<Ref<Download>(bool all)>& start) {
+                    const std::function<Ref<Download>()>& start) {
   if (enqueue.wants_event() && enqueue.MakeEvent() == nullptr) return CL_OUT_OF_RESOURCES;
   // A region that is to be overwritten whole need not be fetched. The command still has its place in the
-  // queue: a marker's, which in an out-of-order queue with nothing to wait for would wait for too much.
+  // queue.
   const bool invalidates = (flags & CL_MAP_WRITE_INVALIDATE_REGION) != 0;
-  if (!invalidates || !(enqueue.queue().in_order() || enqueue.has_waits())) {
-    const Ref<Download> download = start(!invalidates);
+  if (!invalidates) {
+    const Ref<Download> download = start();
     if (!download) return CL_OUT_OF_RESOURCES;
     if (blocking == CL_FALSE) return CL_SUCCESS;
     return EndBlocking(enqueue, download->last_sequence(), download->Await(enqueue.connection()));
   }
-  if (!enqueue.wants_event() && !enqueue.has_waits()) return CL_SUCCESS;
-  wire::opencl::EnqueueSync message;
-  message.kind = {wire::opencl::SyncKind::kMarker};
+  const bool in_order = enqueue.queue().in_order();
+  if (!enqueue.wants_event() && !enqueue.has_waits() &&
+      (!in_order || blocking == CL_FALSE || enqueue.queue().unseen())) {
+    return CL_SUCCESS;
+  }
   if (blocking != CL_FALSE && enqueue.MakeEvent(true) == nullptr) return CL_OUT_OF_RESOURCES;
-  if (!enqueue.SubmitPiece(message, true)) return CL_OUT_OF_RESOURCES;
+  if (!enqueue.PlaceNothing()) return CL_OUT_OF_RESOURCES;
   if (blocking == CL_FALSE) return CL_SUCCESS;
   const Event& done = *enqueue.event();
   if (!enqueue.connection().AwaitUntil([&] { return done.final(); })) return CL_OUT_OF_RESOURCES;
@@ -150,9 +174,7 @@ cl_int EndMapping(Enqueue& enqueue, Memory& memory, const Memory::Mapping& mappi
     return status == CL_SUCCESS ? enqueue.Commit() : status;
   }
   if (!enqueue.wants_event() && !enqueue.has_waits()) return CL_SUCCESS;  // nothing to move, nobody to tell
-  wire::opencl::EnqueueSync message;
-  message.kind = {wire::opencl::SyncKind::kMarker};
-  return enqueue.Submit(message);
+  return enqueue.SubmitNothing();
 }
 
 bool BeginWrite(Enqueue& enqueue, cl_bool blocking) {
@@ -169,7 +191,7 @@ cl_int EndWrite(Enqueue& enqueue, cl_bool blocking) {
       return end;
   } else if (blocking != CL_FALSE) {
     queue.NoteUnawaited();
-    if (!queue.context().has_one_queue()) return queue.Finish();
+    if (!queue.context().has_one_queue() || !queue.unseen()) return queue.Finish();
     enqueue.connection().Flush();
     if (const cl_int failure = enqueue.connection().TakeFailure(queue.name()); failure != CL_SUCCESS)
       return failure;

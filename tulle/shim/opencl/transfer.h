@@ -46,24 +46,27 @@ class Download {
     ByteVector packed_;  // what has arrived, where the target is not packed
   };
 
-  Download(std::size_t pieces, Event* event, Ref<Memory> keep)
-      : open_(pieces), event_(event), keep_(std::move(keep)) {
+  Download(Queue& queue, std::size_t pieces, Event* event, Ref<Memory> keep)
+      : open_(pieces), queue_(&queue), event_(event), keep_(std::move(keep)) {
     pieces_.reserve(pieces);
+    queue.downloads().fetch_add(1, std::memory_order_acq_rel);
   }
   void PieceDone(cl_int status, std::size_t pieces = 1);
 
   std::atomic<std::uint32_t> references_{1};
   std::atomic<std::size_t> open_;
   std::atomic<cl_int> status_{CL_SUCCESS};
+  const Ref<Queue> queue_;
   const Ref<Event> event_;
   const Ref<Memory> keep_;
   std::vector<Piece> pieces_;  // one reference each while it is open
 };
 
-// Enqueues a write in `count` pieces: `fill(i, &message, &box)` sets where piece i, an M, goes to on the
-// device and what is in it. All has been copied when this returns. The event, if any, is made before.
+// Enqueues a write to `memory` in `count` pieces: `fill(i, &message, &box)` sets where piece i, an M, goes to
+// on the device and what is in it. All has been copied when this returns, but for bytes that a download still
+// has to bring: then it is when the command's turn comes. The event, if any, is made before.
 template <wire::Message M, typename Fill>
-cl_int Upload(Enqueue& enqueue, std::size_t count, const Fill& fill);
+cl_int Upload(Enqueue& enqueue, Memory& memory, std::size_t count, const Fill& fill);
 // Bytes of a buffer.
 cl_int Upload(Enqueue& enqueue, Memory& memory, std::size_t offset, ByteView data);
 
@@ -74,11 +77,10 @@ cl_int CheckMemory(const Enqueue& enqueue, const Memory* memory);
 cl_int EndBlocking(Enqueue& enqueue, std::uint64_t sequence, cl_int status);
 // Ends a call that reads: waits if it is blocking. A null download is a session that is lost.
 cl_int EndRead(Enqueue& enqueue, cl_bool blocking, const Ref<Download>& download);
-// What a map must do before its region may be touched, if it is blocking: fetches it by `start(true)`, or,
-// when the region is to be overwritten, takes the command's place in the queue, perhaps by `start(false)`,
-// which fetches as little as can be. Makes the call's event.
+// What a map must do before its region may be touched, if it is blocking: fetches it by `start()`, or, when
+// the region is to be overwritten, only takes the command's place in the queue. Makes the call's event.
 cl_int FetchMapping(Enqueue& enqueue, cl_bool blocking, cl_map_flags flags,
-                    const std::function<Ref<Download>(bool all)>& start);
+                    const std::function<Ref<Download>()>& start);
 // What an unmap does: writes back what the mapping may have changed. Makes the call's event.
 cl_int EndMapping(Enqueue& enqueue, Memory& memory, const Memory::Mapping& mapping);
 // Around the Upload of a call that writes: makes its event if one is needed (false: that failed) ...
@@ -91,7 +93,8 @@ cl_int EndWrite(Enqueue& enqueue, cl_bool blocking);
 template <wire::Message M, typename Fill>
 Ref<Download> Download::Start(Enqueue& enqueue, std::size_t count, Ref<Memory> keep, const Fill& fill) {
   if (enqueue.event() != nullptr) enqueue.event()->ExpectPart();
-  Ref<Download> download = Ref<Download>::Adopt(new Download(count, enqueue.event(), std::move(keep)));
+  Ref<Download> download =
+      Ref<Download>::Adopt(new Download(enqueue.queue(), count, enqueue.event(), std::move(keep)));
   const std::uint64_t transfer = count > 1 ? enqueue.connection().NextTransfer() : 0;
   for (std::size_t i = 0; i < count; ++i) {
     M message;
@@ -102,9 +105,11 @@ Ref<Download> Download::Start(Enqueue& enqueue, std::size_t count, Ref<Memory> k
     message.more = i + 1 < count;
     Attached attached;
     attached.reply = &download->pieces_.emplace_back(Piece(download.get(), box));
+    enqueue.queue().context().incoming().Add(box);
     download->AddRef();
     if (!enqueue.SubmitPiece(message, i + 1 == count, attached)) {
       if (download->DropRef()) Dispose(download.release());
+      enqueue.queue().context().incoming().Remove(box);
       // Pieces that were sent are told of the loss; these were not.
       if (download) download->PieceDone(CL_OUT_OF_RESOURCES, count - i);
       return {};
@@ -113,8 +118,11 @@ Ref<Download> Download::Start(Enqueue& enqueue, std::size_t count, Ref<Memory> k
   return download;
 }
 
+// Uploads by `upload` when the command's turn comes.
+cl_int UploadLater(Enqueue& enqueue, Memory& memory, std::function<cl_int(Enqueue& enqueue)> upload);
+
 template <wire::Message M, typename Fill>
-cl_int Upload(Enqueue& enqueue, std::size_t count, const Fill& fill) {
+cl_int UploadNow(Enqueue& enqueue, std::size_t count, const Fill& fill) {
   const std::uint64_t transfer = count > 1 ? enqueue.connection().NextTransfer() : 0;
   ByteVector packed;
   for (std::size_t i = 0; i < count; ++i) {
@@ -135,6 +143,19 @@ cl_int Upload(Enqueue& enqueue, std::size_t count, const Fill& fill) {
     if (!enqueue.SubmitPiece(message, i + 1 == count, attached)) return CL_OUT_OF_RESOURCES;
   }
   return CL_SUCCESS;
+}
+
+template <wire::Message M, typename Fill>
+cl_int Upload(Enqueue& enqueue, Memory& memory, std::size_t count, const Fill& fill) {
+  for (std::size_t i = 0; i < count; ++i) {
+    M message;
+    HostBox box;
+    fill(i, &message, &box);
+    if (!enqueue.queue().context().incoming().Touches(box)) continue;
+    return UploadLater(enqueue, memory,
+                       [count, fill](Enqueue& later) { return UploadNow<M>(later, count, fill); });
+  }
+  return UploadNow<M>(enqueue, count, fill);
 }
 
 }  // namespace tulle::shim::opencl

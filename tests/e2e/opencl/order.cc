@@ -1,0 +1,238 @@
+// What has happened when: commands that hand data to each other through the program's memory, calls that
+// wait, and commands that must not.
+#include <atomic>
+#include <map>
+
+#include "tests/e2e/opencl/battery.h"
+
+namespace battery {
+namespace {
+
+constexpr size_t kCount = 2'000'000;  // more than one piece of a transfer
+constexpr size_t kBytes = kCount * sizeof(cl_uint);
+
+class Order : public OpenCl {
+ protected:
+  cl_event UserEvent(cl_context of) const {
+    cl_int error = -1;
+    cl_event event = clCreateUserEvent(of, &error);
+    EXPECT_EQ(error, CL_SUCCESS);
+    return event;
+  }
+  cl_command_queue OutOfOrder() const {
+    cl_int error = -1;
+    cl_command_queue made =
+        clCreateCommandQueue(context, device, CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE, &error);
+    EXPECT_EQ(error, CL_SUCCESS);
+    return made;
+  }
+  void Fill(cl_mem buffer, cl_uint value, size_t size = kBytes) const {
+    ASSERT_EQ(clEnqueueFillBuffer(queue, buffer, &value, sizeof value, 0, size, 0, nullptr, nullptr),
+              CL_SUCCESS);
+  }
+  void Release(std::vector<cl_mem> buffers) const {
+    for (cl_mem buffer : buffers) EXPECT_EQ(clReleaseMemObject(buffer), CL_SUCCESS);
+  }
+};
+
+TEST_F(Order, WritesCarryWhatReadsBroughtBefore) {
+  cl_mem from = Buffer(kBytes), to = Buffer(kBytes);
+  std::vector<cl_uint> host(kCount);
+  for (const bool by_event : {false, true}) {
+    Fill(from, by_event ? 8 : 7);
+    std::fill(host.begin(), host.end(), 0);
+    cl_event read = nullptr;
+    ASSERT_EQ(clEnqueueReadBuffer(queue, from, CL_FALSE, 0, kBytes, host.data(), 0, nullptr, &read),
+              CL_SUCCESS);
+    ASSERT_EQ(clEnqueueWriteBuffer(queue, to, CL_FALSE, 0, kBytes, host.data(), by_event ? 1 : 0,
+                                   by_event ? &read : nullptr, nullptr),
+              CL_SUCCESS);
+    EXPECT_EQ(Read<cl_uint>(to, kCount), std::vector<cl_uint>(kCount, by_event ? 8 : 7));
+    EXPECT_EQ(clReleaseEvent(read), CL_SUCCESS);
+  }
+
+  // The same with a write that blocks, and one of a part.
+  Fill(from, 9);
+  ASSERT_EQ(clEnqueueReadBuffer(queue, from, CL_FALSE, 0, kBytes, host.data(), 0, nullptr, nullptr),
+            CL_SUCCESS);
+  ASSERT_EQ(clEnqueueWriteBuffer(queue, to, CL_TRUE, 0, 400, host.data() + kCount - 100, 0, nullptr, nullptr),
+            CL_SUCCESS);
+  EXPECT_EQ(host[kCount - 1], 9u);
+  EXPECT_EQ(Read<cl_uint>(to, 101), [] {
+    std::vector<cl_uint> words(101, 9);
+    words[100] = 8;
+    return words;
+  }());
+  Release({from, to});
+}
+
+TEST_F(Order, AWriteThatFollowsAFailedReadFails) {
+  if (!OnVGpu()) GTEST_SKIP() << "PoCL (3.1) runs the write";
+  cl_mem from = Buffer(4'096), to = Buffer(4'096);
+  Fill(from, 1, 4'096);
+  Fill(to, 2, 4'096);
+  std::vector<cl_uint> host(1'024);
+  cl_event gate = UserEvent(context);
+  cl_event read = nullptr, written = nullptr;
+  ASSERT_EQ(clEnqueueReadBuffer(queue, from, CL_FALSE, 0, 4'096, host.data(), 1, &gate, &read), CL_SUCCESS);
+  ASSERT_EQ(clEnqueueWriteBuffer(queue, to, CL_FALSE, 0, 4'096, host.data(), 1, &read, &written), CL_SUCCESS);
+  ASSERT_EQ(clFlush(queue), CL_SUCCESS);
+  ASSERT_EQ(clSetUserEventStatus(gate, -7), CL_SUCCESS);
+  EXPECT_EQ(clWaitForEvents(1, &written), CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST);
+  EXPECT_LT(StatusOf(written), 0);
+  EXPECT_EQ(Read<cl_uint>(to, 1'024), std::vector<cl_uint>(1'024, 2));
+  for (cl_event event : {gate, read, written}) EXPECT_EQ(clReleaseEvent(event), CL_SUCCESS);
+  Release({from, to});
+}
+
+TEST_F(Order, AnUnmapRightBehindItsMapChangesNothing) {
+  cl_mem buffer = Buffer(kBytes);
+  const std::vector<cl_uint> data = Count(kCount, 3);
+  Write(buffer, data);
+  cl_int error = -1;
+  void* mapped = clEnqueueMapBuffer(queue, buffer, CL_FALSE, CL_MAP_READ | CL_MAP_WRITE, 0, kBytes, 0,
+                                    nullptr, nullptr, &error);
+  ASSERT_EQ(error, CL_SUCCESS);
+  ASSERT_EQ(clEnqueueUnmapMemObject(queue, buffer, mapped, 0, nullptr, nullptr), CL_SUCCESS);
+  EXPECT_EQ(Read<cl_uint>(buffer, kCount), data);
+  Release({buffer});
+}
+
+TEST_F(Order, BlockingWritesAndMapsCompleteWhatCameBefore) {
+  cl_mem from = Buffer(kBytes), to = Buffer(kBytes);
+  for (const bool maps : {false, true}) {
+    const cl_uint value = maps ? 5 : 4;
+    Fill(from, value);
+    std::vector<cl_uint> host(kCount);
+    cl_event marker = nullptr;
+    ASSERT_EQ(clEnqueueReadBuffer(queue, from, CL_FALSE, 0, kBytes, host.data(), 0, nullptr, nullptr),
+              CL_SUCCESS);
+    ASSERT_EQ(clEnqueueMarkerWithWaitList(queue, 0, nullptr, &marker), CL_SUCCESS);
+    if (maps) {
+      cl_int error = -1;
+      void* mapped = clEnqueueMapBuffer(queue, to, CL_TRUE, CL_MAP_WRITE_INVALIDATE_REGION, 0, 4, 0, nullptr,
+                                        nullptr, &error);
+      ASSERT_EQ(error, CL_SUCCESS);
+      EXPECT_EQ(StatusOf(marker), CL_COMPLETE);
+      ASSERT_EQ(clEnqueueUnmapMemObject(queue, to, mapped, 0, nullptr, nullptr), CL_SUCCESS);
+    } else {
+      ASSERT_EQ(clEnqueueWriteBuffer(queue, to, CL_TRUE, 0, 4, &value, 0, nullptr, nullptr), CL_SUCCESS);
+      EXPECT_EQ(StatusOf(marker), CL_COMPLETE);
+    }
+    EXPECT_EQ(host, std::vector<cl_uint>(kCount, value));
+    EXPECT_EQ(clReleaseEvent(marker), CL_SUCCESS);
+  }
+  Release({from, to});
+}
+
+TEST_F(Order, CommandsOutOfOrderWaitForNobody) {
+  cl_command_queue free = OutOfOrder();
+  cl_mem held = Buffer(64), buffer = Buffer(64);
+  cl_event gate = UserEvent(context);
+  const cl_uint zero = 0;
+  cl_event filled = nullptr;
+  ASSERT_EQ(clEnqueueFillBuffer(free, held, &zero, sizeof zero, 0, 64, 1, &gate, &filled), CL_SUCCESS);
+  cl_int error = -1;
+  std::vector<cl_event> events(3);
+  void* mapped = clEnqueueMapBuffer(free, buffer, CL_TRUE, CL_MAP_READ, 0, 64, 0, nullptr, nullptr, &error);
+  ASSERT_EQ(error, CL_SUCCESS);
+  ASSERT_EQ(clEnqueueUnmapMemObject(free, buffer, mapped, 0, nullptr, &events[0]), CL_SUCCESS);
+  ASSERT_EQ(clEnqueueMigrateMemObjects(free, 1, &buffer, 0, 0, nullptr, &events[1]), CL_SUCCESS);
+  mapped = clEnqueueMapBuffer(free, buffer, CL_FALSE, CL_MAP_WRITE_INVALIDATE_REGION, 0, 64, 0, nullptr,
+                              &events[2], &error);
+  ASSERT_EQ(error, CL_SUCCESS);
+  for (cl_event event : events) {
+    ASSERT_EQ(clWaitForEvents(1, &event), CL_SUCCESS);
+    EXPECT_EQ(clReleaseEvent(event), CL_SUCCESS);
+  }
+  EXPECT_EQ(StatusOf(filled) == CL_COMPLETE, false);
+  ASSERT_EQ(clEnqueueUnmapMemObject(free, buffer, mapped, 0, nullptr, nullptr), CL_SUCCESS);
+  ASSERT_EQ(clSetUserEventStatus(gate, CL_COMPLETE), CL_SUCCESS);
+  ASSERT_EQ(clFinish(free), CL_SUCCESS);
+  EXPECT_EQ(clReleaseEvent(filled), CL_SUCCESS);
+  EXPECT_EQ(clReleaseEvent(gate), CL_SUCCESS);
+  EXPECT_EQ(clReleaseCommandQueue(free), CL_SUCCESS);
+  Release({held, buffer});
+}
+
+TEST_F(Order, AFailureThatAnEventTellsIsNobodyElses) {
+  cl_mem buffer = Buffer(64);
+  cl_event gate = UserEvent(context);
+  ASSERT_EQ(clSetUserEventStatus(gate, -1), CL_SUCCESS);
+  const cl_uint zero = 0;
+  cl_event failed = nullptr;
+  if (clEnqueueFillBuffer(queue, buffer, &zero, sizeof zero, 0, 64, 1, &gate, &failed) == CL_SUCCESS) {
+    EXPECT_EQ(clWaitForEvents(1, &failed), CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST);
+    EXPECT_EQ(clReleaseEvent(failed), CL_SUCCESS);
+  }
+  cl_uint word = 1;
+  EXPECT_EQ(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, sizeof word, &word, 0, nullptr, nullptr),
+            CL_SUCCESS);
+  EXPECT_EQ(clFinish(queue), CL_SUCCESS);
+  EXPECT_EQ(clReleaseEvent(gate), CL_SUCCESS);
+  Release({buffer});
+}
+
+// A callback's end may be the end of an object whose own callbacks are then due.
+TEST_F(Order, CallbacksMayEndWhatHasCallbacks) {
+  cl_int error = -1;
+  cl_context other = clCreateContext(nullptr, 1, &device, nullptr, nullptr, &error);
+  ASSERT_EQ(error, CL_SUCCESS);
+  struct State {
+    std::atomic<bool> go{false};
+    std::atomic<int> calls{0};
+    cl_event last = nullptr;
+  } state;
+  state.last = UserEvent(context);
+  ASSERT_EQ(clSetEventCallback(
+                state.last, CL_COMPLETE,
+                [](cl_event, cl_int, void* data) { ++static_cast<State*>(data)->calls; }, &state),
+            CL_SUCCESS);
+  ASSERT_EQ(
+      clSetContextDestructorCallback(
+          other,
+          [](cl_context, void* data) { clSetUserEventStatus(static_cast<State*>(data)->last, CL_COMPLETE); },
+          &state),
+      CL_SUCCESS);
+  cl_event first = UserEvent(other);
+  ASSERT_EQ(clSetEventCallback(
+                first, CL_COMPLETE,
+                [](cl_event, cl_int, void* data) {
+                  State& shared = *static_cast<State*>(data);
+                  Eventually([&shared] { return shared.go.load(); });
+                },
+                &state),
+            CL_SUCCESS);
+  ASSERT_EQ(clSetUserEventStatus(first, CL_COMPLETE), CL_SUCCESS);
+  EXPECT_EQ(clReleaseEvent(first), CL_SUCCESS);
+  EXPECT_EQ(clReleaseContext(other), CL_SUCCESS);
+  state.go = true;  // the callback that is running holds the last of the context
+  EXPECT_TRUE(Eventually([&state] { return state.calls.load() == 1; }));
+  EXPECT_EQ(clReleaseEvent(state.last), CL_SUCCESS);
+}
+
+TEST_F(Order, QueuesOfOtherThreadsComeAfterWhatWasWritten) {
+  cl_mem buffer = Buffer(4'096);
+  for (cl_uint round = 1; round <= 20; ++round) {
+    const std::vector<cl_uint> data(1'024, round);
+    Write(buffer, data);
+    std::vector<std::thread> threads;
+    std::vector<std::vector<cl_uint>> seen(3, std::vector<cl_uint>(1'024));
+    for (auto& words : seen) {
+      threads.emplace_back([&] {
+        cl_int error = -1;
+        cl_command_queue own = clCreateCommandQueue(context, device, 0, &error);
+        EXPECT_EQ(error, CL_SUCCESS);
+        EXPECT_EQ(clEnqueueReadBuffer(own, buffer, CL_TRUE, 0, 4'096, words.data(), 0, nullptr, nullptr),
+                  CL_SUCCESS);
+        EXPECT_EQ(clReleaseCommandQueue(own), CL_SUCCESS);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const auto& words : seen) ASSERT_EQ(words, data);
+  }
+  Release({buffer});
+}
+
+}  // namespace
+}  // namespace battery
