@@ -167,6 +167,17 @@ TEST_F(Programs, BinariesGoRound) {
   EXPECT_EQ(error, CL_INVALID_VALUE);
 }
 
+TEST_F(Programs, WhatIsNoBinaryIsRefused) {
+  std::vector<unsigned char> binary(64);
+  for (size_t i = 0; i < binary.size(); ++i) binary[i] = static_cast<unsigned char>(i * 37 + 11);
+  const unsigned char* from = binary.data();
+  const size_t size = binary.size();
+  cl_int status = CL_SUCCESS, error = CL_SUCCESS;
+  EXPECT_EQ(clCreateProgramWithBinary(context, 1, &device, &size, &from, &status, &error), nullptr);
+  EXPECT_EQ(error, CL_INVALID_BINARY);
+  EXPECT_EQ(status, CL_INVALID_BINARY);
+}
+
 TEST_F(Programs, BinariesKeepWhatIsKnownOfKernels) {
   if (!HasCompiler()) GTEST_SKIP() << "needs a compiler";
   for (const char* options : {"", "-cl-kernel-arg-info"}) {

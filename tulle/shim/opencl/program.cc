@@ -224,6 +224,16 @@ cl_int StartBuild(Program& program, cl_uint num_devices, const cl_device_id* dev
                    std::move(under_way), notify == nullptr);
 }
 
+// Whether the device takes a binary that did not come from a vGPU. Drivers' binaries look like nothing in
+// particular: only a build can tell.
+cl_int TryForeignBinary(const Unit& unit) {
+  cl_int status = CL_SUCCESS;
+  auto take = [&](const wire::opencl::BuildProgramReply& reply) { status = reply.status; };
+  WaitFor<wire::opencl::BuildProgramReply, decltype(take)> wait(take);
+  if (!unit.connection().Call(wire::opencl::BuildProgram{unit.wire(), {}}, wait)) return CL_OUT_OF_RESOURCES;
+  return status == CL_INVALID_BINARY ? status : CL_SUCCESS;  // any other answer a build will give again
+}
+
 // Receives a piece of a binary straight into the program's memory.
 class BinaryPiece final : public Wait {
  public:
@@ -469,6 +479,8 @@ cl_program CreateProgramWithBinary(cl_context handle, cl_uint num_devices, const
     build->unit = Unit::Create(*context, Unit::Kind::kBinary);
     if (build->unit == nullptr || !build->unit->SendText(text, &status))
       return Fail(error, CL_OUT_OF_RESOURCES);
+    if (status == CL_SUCCESS && !wire::opencl::ParseBinaryFile(text).has_value())
+      status = TryForeignBinary(*build->unit);
   }
   if (binary_status != nullptr) std::fill_n(binary_status, num_devices, status);
   if (status != CL_SUCCESS) return Fail(error, status);
