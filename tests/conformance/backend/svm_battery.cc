@@ -43,6 +43,34 @@ TEST_P(BackendBattery, SvmIsABufferToTransfersAndKernels) {
   Destroy(ObjectKind::kMemory, memory);
 }
 
+TEST_P(BackendBattery, PartsOfSvmBeginAnywhere) {
+  if (!HasSvm()) GTEST_SKIP() << "the device has no shared virtual memory";
+  const Handle queue = Queue();
+  const Handle memory = Svm(kSvmBase, 3'000);
+  ByteVector bytes = WordBytes(std::vector<std::uint32_t>(750, 40));
+  Write(queue, memory, 0, bytes);
+  const Handle part = NewHandle();
+  ASSERT_EQ(Try(wire::opencl::CreateSubBuffer{{memory}, {part}, {1}, 12, 100}), 0);
+  EXPECT_EQ(Wait(Read(queue, part, 96, 5)).status, status::kInvalidValue);
+  const Handle kernel = Kernel("null_add");
+  ASSERT_EQ(SetMemory(kernel, 0, part), 0);
+  ASSERT_EQ(SetUint(kernel, 1, 2), 0);
+  Run(queue, kernel, 25);
+  EXPECT_EQ(Wait(Finish(queue)).status, 0);
+  std::vector<std::uint32_t> words(750, 40);
+  std::fill(words.begin() + 3, words.begin() + 28, 42);
+  EXPECT_EQ(Words(memory, 750), words);
+  // It keeps the memory, also while only a command has it.
+  const std::uint64_t gone = Send(wire::DestroyObject{{ObjectKind::kMemory, memory}}, {.status = true});
+  Run(queue, kernel, 25);
+  EXPECT_EQ(Words(part, 25), std::vector<std::uint32_t>(25, 44));
+  EXPECT_FALSE(Answered(gone));
+  Run(queue, kernel, 25);
+  Destroy(ObjectKind::kMemory, part);
+  EXPECT_EQ(Wait(gone).status, 0);
+  EXPECT_EQ(Wait(Finish(queue)).status, 0);
+}
+
 TEST_P(BackendBattery, KernelsFollowPointersThatLieInSvm) {
   if (!HasSvm() || !GetParam().checks_programs) GTEST_SKIP() << "no kernel of the device follows pointers";
   const Handle queue = Queue();

@@ -267,6 +267,28 @@ TEST_F(Svm, BuffersMayLieInIt) {
   EXPECT_EQ(clReleaseMemObject(buffer), CL_SUCCESS);
 }
 
+TEST_F(Svm, BuffersMayBeginAnywhereInIt) {
+  cl_uint* words = Alloc(1'000);
+  Fill(words, Count(1'000));
+  cl_int error = -1;
+  cl_mem buffer = clCreateBuffer(context, CL_MEM_USE_HOST_PTR, 400, words + 3, &error);
+  ASSERT_EQ(error, CL_SUCCESS);
+  EXPECT_EQ(Read<cl_uint>(buffer, 100), Count(100, 3));
+  cl_program program = Program();
+  cl_kernel kernel = Kernel(program, "null_add");
+  const cl_uint value = 10;
+  const size_t global = 100;
+  EXPECT_EQ(clSetKernelArg(kernel, 0, sizeof buffer, &buffer), CL_SUCCESS);
+  EXPECT_EQ(clSetKernelArg(kernel, 1, sizeof value, &value), CL_SUCCESS);
+  EXPECT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 0, nullptr, nullptr),
+            CL_SUCCESS);
+  EXPECT_EQ(Words(words, 5), (std::vector<cl_uint>{0, 1, 2, 13, 14}));
+  EXPECT_EQ(Words(words + 101, 4), (std::vector<cl_uint>{111, 112, 103, 104}));
+  EXPECT_EQ(clReleaseMemObject(buffer), CL_SUCCESS);
+  EXPECT_EQ(clReleaseKernel(kernel), CL_SUCCESS);
+  EXPECT_EQ(clReleaseProgram(program), CL_SUCCESS);
+}
+
 TEST_F(Svm, AllocationsNeverOverlap) {
   const unsigned seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));

@@ -41,7 +41,8 @@ inline std::int32_t CheckInit(const BufferShape* buffer, const wire::opencl::Ini
   return buffer->Contains(message.offset_bytes, message.data.size_bytes) ? 0 : cl_status::kInvalidValue;
 }
 
-// A part lies in a buffer that is none itself. Which offsets are aligned is the driver's to know.
+// A part lies in a buffer that is none itself. Which offsets are aligned is the driver's to know;
+// in shared virtual memory a part may begin anywhere.
 inline std::int32_t CheckSubBuffer(const BufferShape* parent, const wire::opencl::CreateSubBuffer& message) {
   if (parent == nullptr || parent->root != message.parent.handle) return cl_status::kInvalidMemObject;
   if (message.size_bytes == 0) return cl_status::kInvalidBufferSize;

@@ -81,7 +81,7 @@ void NullBackend::Run(const wire::opencl::CreateSubBuffer& message, const Comman
   const auto parent = FindMemory(message.parent.handle);
   if (const std::int32_t result = CheckSubBuffer(parent.get(), message); result != 0)
     return Report(command, result);
-  if (message.offset_bytes % kBaseAddressAlignBytes != 0)
+  if (!parent->is_svm && message.offset_bytes % kBaseAddressAlignBytes != 0)
     return Report(command, status::kMisalignedSubBufferOffset);
   auto memory = std::make_shared<Memory>();
   memory->parent = parent;

@@ -26,6 +26,29 @@ void OpenClBackend::Run(const wire::DestroyObject& message, const Command& comma
   ReportDone(completions_, command);
 }
 
+std::int32_t OpenClBackend::MakePart(const Buffer& parent, Buffer& part) {
+  const cl_buffer_region region = {part.origin_bytes, part.size_bytes};
+  cl_int status = CL_SUCCESS;
+  part.native.reset(clCreateSubBuffer(parent.native.get(), part.flags.bits & kDeviceAccess,
+                                      CL_BUFFER_CREATE_TYPE_REGION, &region, &status));
+  return status;
+}
+
+// A part that may begin anywhere: a buffer of its own on the same memory, which it keeps as long as a command
+// uses it.
+std::int32_t OpenClBackend::MakePartOfSvm(const Buffer& parent, Buffer& part) {
+  cl_int status = CL_SUCCESS;
+  part.native.reset(clCreateBuffer(part.context->context.get(),
+                                   (part.flags.bits & kDeviceAccess) | CL_MEM_USE_HOST_PTR, part.size_bytes,
+                                   part.bytes.data(), &status));
+  if (status != CL_SUCCESS) return status;
+  const auto release = [](cl_mem, void* memory) { clReleaseMemObject(static_cast<cl_mem>(memory)); };
+  clRetainMemObject(parent.native.get());
+  status = clSetMemObjectDestructorCallback(part.native.get(), release, parent.native.get());
+  if (status != CL_SUCCESS) clReleaseMemObject(parent.native.get());
+  return status;
+}
+
 // True when the answer comes later, from the end of the memory.
 bool OpenClBackend::DestroyBuffer(Handle handle, const Command& command) {
   const std::unique_ptr<Buffer> buffer = table_.Take<Buffer>(handle);
@@ -108,9 +131,7 @@ void OpenClBackend::Run(const wire::opencl::CreateSubBuffer& message, const Comm
   buffer->root = message.parent.handle;
   buffer->origin_bytes = message.offset_bytes;
   if (!parent->bytes.empty()) buffer->bytes = parent->bytes.subspan(message.offset_bytes, message.size_bytes);
-  const cl_buffer_region region = {message.offset_bytes, message.size_bytes};
-  buffer->native.reset(clCreateSubBuffer(parent->native.get(), message.flags.bits & kDeviceAccess,
-                                         CL_BUFFER_CREATE_TYPE_REGION, &region, &status));
+  status = parent->is_svm ? MakePartOfSvm(*parent, *buffer) : MakePart(*parent, *buffer);
   if (status == CL_SUCCESS) {
     clRetainMemObject(parent->native.get());
     buffer->parent.reset(parent->native.get());

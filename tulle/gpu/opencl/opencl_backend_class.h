@@ -299,6 +299,8 @@ class OpenClBackend final : public Backend {
                             std::uint64_t address, Buffer& buffer, const Create& create, const Clear& clear);
   template <typename Start>
   std::int32_t EnqueueService(NativeContext& context, const Command* data, const Start& start);
+  std::int32_t MakePart(const Buffer& parent, Buffer& part);
+  std::int32_t MakePartOfSvm(const Buffer& parent, Buffer& part);
   std::int32_t CheckArg(const KernelDescription::Arg& arg, const Kernel& kernel, const Buffer* memory) const;
   std::int32_t SetArg(const wire::opencl::SetKernelArg& message);
   std::int32_t SetArg(const wire::opencl::SetSamplerArg& message);

@@ -49,10 +49,7 @@ bool IsAlignedPart(const Device& device, std::size_t origin) {
 cl_mem MakeBufferInSvm(const SvmPlace& svm, std::vector<cl_mem_properties> properties, cl_mem_flags flags,
                        std::size_t size, void* host_pointer, cl_int* error) {
   if (!svm.memory->Contains(svm.offset, size)) return Fail(error, CL_INVALID_BUFFER_SIZE);
-  // On the device it is a part, which may not begin anywhere.
-  Context& context = svm.memory->context();
-  if (!IsAlignedPart(context.device(), svm.offset)) return Fail(error, CL_INVALID_HOST_PTR);
-  const wire::Handle name = context.connection().NewHandle();
+  const wire::Handle name = svm.memory->context().connection().NewHandle();
   if (name.null()) return Fail(error, CL_OUT_OF_RESOURCES);
   Ref<Memory> memory =
       Ref<Memory>::Adopt(new Memory(svm, name, flags, size, host_pointer, std::move(properties)));

@@ -42,7 +42,8 @@ struct InitBuffer {
   TULLE_MESSAGE(InitBuffer, buffer, offset_bytes, data)
 };
 
-// A part of a buffer that is no part itself. It has no memory of its own, so a lease is not charged for it.
+// A part of a buffer that is no part itself, or of shared virtual memory, where it may begin anywhere. It has
+// no memory of its own, so a lease is not charged for it.
 struct CreateSubBuffer {
   Ref<ObjectKind::kMemory> parent;
   New<ObjectKind::kMemory> buffer;
