@@ -260,6 +260,44 @@ TEST_F(Buffers, MapsReadWriteAndInvalidate) {
   clReleaseMemObject(buffer);
 }
 
+TEST_F(Buffers, MapsForWritingMustNotOverlap) {
+  if (!OnVGpu()) GTEST_SKIP() << "PoCL 3.1 does not look";
+  cl_mem buffer = Buffer(1024);
+  cl_int error = -1;
+  const auto map = [&](cl_map_flags flags, size_t offset, size_t size) {
+    return clEnqueueMapBuffer(queue, buffer, CL_TRUE, flags, offset, size, 0, nullptr, nullptr, &error);
+  };
+  void* first = map(CL_MAP_WRITE, 256, 256);
+  ASSERT_EQ(error, CL_SUCCESS);
+  EXPECT_EQ(map(CL_MAP_READ | CL_MAP_WRITE, 0, 257), nullptr);
+  EXPECT_EQ(error, CL_INVALID_OPERATION);
+  EXPECT_EQ(map(CL_MAP_WRITE_INVALIDATE_REGION, 511, 4), nullptr);
+  EXPECT_EQ(error, CL_INVALID_OPERATION);
+  void* before = map(CL_MAP_WRITE, 0, 256);
+  EXPECT_EQ(error, CL_SUCCESS);
+  void* after = map(CL_MAP_WRITE, 512, 256);
+  EXPECT_EQ(error, CL_SUCCESS);
+  void* read = map(CL_MAP_READ, 0, 1024);
+  EXPECT_EQ(error, CL_SUCCESS);
+  EXPECT_EQ(clEnqueueUnmapMemObject(queue, buffer, first, 0, nullptr, nullptr), CL_SUCCESS);
+  first = map(CL_MAP_WRITE, 300, 20);
+  EXPECT_EQ(error, CL_SUCCESS);
+  for (void* mapped : {first, before, after, read})
+    EXPECT_EQ(clEnqueueUnmapMemObject(queue, buffer, mapped, 0, nullptr, nullptr), CL_SUCCESS);
+
+  // A map that failed is none.
+  cl_event failed = clCreateUserEvent(context, &error);
+  EXPECT_EQ(clSetUserEventStatus(failed, -7), CL_SUCCESS);
+  EXPECT_EQ(clEnqueueMapBuffer(queue, buffer, CL_TRUE, CL_MAP_WRITE, 0, 1024, 1, &failed, nullptr, &error),
+            nullptr);
+  EXPECT_NE(error, CL_SUCCESS);
+  cl_uint count = 1;
+  EXPECT_EQ(clGetMemObjectInfo(buffer, CL_MEM_MAP_COUNT, sizeof count, &count, nullptr), CL_SUCCESS);
+  EXPECT_EQ(count, 0u);
+  clReleaseEvent(failed);
+  clReleaseMemObject(buffer);
+}
+
 TEST_F(Buffers, KernelsSeeWhatAMapWroteAndMapsWhatKernelsWrote) {
   cl_program program = Program();
   cl_kernel kernel = Kernel(program, "null_add");

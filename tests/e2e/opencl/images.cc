@@ -856,6 +856,29 @@ TEST_F(Images, CommandsAreCheckedBeforeTheyLeave) {
   for (cl_mem memory : {image, volume, other, buffer, hidden}) clReleaseMemObject(memory);
 }
 
+TEST_F(Images, MapsForWritingMustNotOverlap) {
+  if (!OnVGpu()) GTEST_SKIP() << "PoCL 3.1 does not look";
+  cl_mem image = Image2D(8, 8);
+  cl_int error = -1;
+  const auto map = [&](cl_map_flags flags, Extents origin, Extents region) {
+    size_t row = 0;
+    return clEnqueueMapImage(queue, image, CL_TRUE, flags, origin.data(), region.data(), &row, nullptr, 0,
+                             nullptr, nullptr, &error);
+  };
+  void* first = map(CL_MAP_WRITE, {0, 0, 0}, {4, 4, 1});
+  ASSERT_EQ(error, CL_SUCCESS);
+  EXPECT_EQ(map(CL_MAP_WRITE, {3, 3, 0}, {4, 4, 1}), nullptr);
+  EXPECT_EQ(error, CL_INVALID_OPERATION);
+  // Between its rows are pixels that are not mapped.
+  void* second = map(CL_MAP_WRITE, {4, 0, 0}, {4, 4, 1});
+  EXPECT_EQ(error, CL_SUCCESS);
+  void* read = map(CL_MAP_READ, {0, 0, 0}, {8, 8, 1});
+  EXPECT_EQ(error, CL_SUCCESS);
+  for (void* mapped : {first, second, read})
+    EXPECT_EQ(clEnqueueUnmapMemObject(queue, image, mapped, 0, nullptr, nullptr), CL_SUCCESS);
+  clReleaseMemObject(image);
+}
+
 TEST_F(Images, ArgumentsMustBeOfTheKernelsKind) {
   if (!HasCompiler()) GTEST_SKIP() << "needs a compiler";
   cl_program program = Program(kKernels);

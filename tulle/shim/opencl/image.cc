@@ -538,13 +538,16 @@ void* EnqueueMapImage(cl_command_queue queue, cl_mem handle, cl_bool blocking, c
   if (mirror == nullptr) return Fail(error, CL_MAP_FAILURE);
   const HostBox box = image.BoxIn(mirror, mapping.origin, mapping.region);
   mapping.address = box.bytes;
+  if (!memory->TryAddMapping(mapping)) return Fail(error, CL_INVALID_OPERATION);
   const cl_int status = FetchMapping(enqueue, blocking, flags, [&] {
     const Transfer transfer(*memory, mapping.origin, mapping.region, box);
     return Download::Start<wire::opencl::EnqueueReadImage>(enqueue, transfer.pieces.size(),
                                                            Ref<Memory>(memory), transfer);
   });
-  if (status != CL_SUCCESS) return Fail(error, status);
-  memory->AddMapping(mapping);
+  if (status != CL_SUCCESS) {
+    memory->DropMapping(mapping);
+    return Fail(error, status);
+  }
   *row_pitch = image.row_pitch;
   if (slice_pitch != nullptr) *slice_pitch = image.slice_pitch;
   if (error != nullptr) *error = CL_SUCCESS;

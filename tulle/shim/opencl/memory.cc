@@ -116,6 +116,18 @@ cl_int MoveNothing(Enqueue& enqueue, cl_bool blocking = CL_FALSE) {
   return status == CL_SUCCESS ? enqueue.Commit() : status;
 }
 
+bool Overlap(std::size_t a, std::size_t a_size, std::size_t b, std::size_t b_size) {
+  return a < b + b_size && b < a + a_size;
+}
+// Of one object.
+bool Overlap(const Memory::Mapping& a, const Memory::Mapping& b) {
+  if (a.size != 0) return Overlap(a.offset, a.size, b.offset, b.size);
+  for (std::size_t i = 0; i < a.origin.size(); ++i) {
+    if (!Overlap(a.origin[i], a.region[i], b.origin[i], b.region[i])) return false;
+  }
+  return true;
+}
+
 std::size_t PageRound(std::size_t size) { return (size + 4095) & ~std::size_t{4095}; }
 
 }  // namespace
@@ -214,6 +226,22 @@ std::byte* Memory::Mirror() {
     if (pages != MAP_FAILED) mirror_ = static_cast<std::byte*>(pages);
   }
   return mirror_;
+}
+
+bool Memory::TryAddMapping(const Mapping& mapping) {
+  const std::lock_guard lock(mutex_);
+  if (mapping.writes && std::any_of(mappings_.begin(), mappings_.end(), [&](const Mapping& other) {
+        return other.writes && Overlap(mapping, other);
+      })) {
+    return false;
+  }
+  mappings_.push_back(mapping);
+  return true;
+}
+
+void Memory::DropMapping(const Mapping& mapping) {
+  const std::lock_guard lock(mutex_);
+  mappings_.erase(std::find(mappings_.begin(), mappings_.end(), mapping));
 }
 
 void Memory::AddMapping(const Mapping& mapping) {
@@ -394,8 +422,7 @@ cl_int EnqueueCopyBuffer(cl_command_queue queue, cl_mem source_handle, cl_mem de
   if (size == 0) return MoveNothing(enqueue);
   const std::size_t from = source->root_origin() + source_offset;
   const std::size_t to = destination->root_origin() + destination_offset;
-  if (&source->root() == &destination->root() && from < to + size && to < from + size)
-    return CL_MEM_COPY_OVERLAP;
+  if (&source->root() == &destination->root() && Overlap(from, size, to, size)) return CL_MEM_COPY_OVERLAP;
   wire::opencl::EnqueueCopy message;
   message.source = source->wire();
   message.destination = destination->wire();
@@ -442,11 +469,14 @@ void* EnqueueMapBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, 
   mapping.address = mirror + offset;
   mapping.offset = offset;
   mapping.size = size;
+  if (!memory->TryAddMapping(mapping)) return Fail(error, CL_INVALID_OPERATION);
   const cl_int status = FetchMapping(enqueue, blocking, flags, [&] {
     return Download::Start(enqueue, *memory, offset, {mapping.address, size}, Ref<Memory>(memory));
   });
-  if (status != CL_SUCCESS) return Fail(error, status);
-  memory->AddMapping(mapping);
+  if (status != CL_SUCCESS) {
+    memory->DropMapping(mapping);
+    return Fail(error, status);
+  }
   if (error != nullptr) *error = CL_SUCCESS;
   enqueue.Commit();
   return mapping.address;

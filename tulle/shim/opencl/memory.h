@@ -74,7 +74,12 @@ class Memory final : public Object {
     std::size_t size = 0;
     bool writes = false;
     wire::Vec3 origin{}, region{};  // of an image, which has no offset and size
+    bool operator==(const Mapping&) const = default;
   };
+  // Adds one, unless both it and one that it overlaps are for writing: then returns false. Whoever cannot
+  // finish the map drops it again.
+  bool TryAddMapping(const Mapping& mapping);
+  void DropMapping(const Mapping& mapping);
   void AddMapping(const Mapping& mapping);
   // Ends one mapping at this address: one that writes, if there is one. False: there is none.
   bool TakeMapping(const void* address, Mapping* mapping);
