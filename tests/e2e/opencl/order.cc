@@ -126,6 +126,7 @@ TEST_F(Order, BlockingWritesAndMapsCompleteWhatCameBefore) {
 }
 
 TEST_F(Order, CommandsOutOfOrderWaitForNobody) {
+  if (!OnVGpu()) GTEST_SKIP() << "some of PoCL's (3.1) wait for all before them, now and then";
   cl_command_queue free = OutOfOrder();
   cl_mem held = Buffer(64), buffer = Buffer(64);
   cl_event gate = UserEvent(context);
@@ -156,6 +157,7 @@ TEST_F(Order, CommandsOutOfOrderWaitForNobody) {
 }
 
 TEST_F(Order, AFailureThatAnEventTellsIsNobodyElses) {
+  if (!OnVGpu()) GTEST_SKIP() << "PoCL (3.1) may never finish a queue behind such a command";
   cl_mem buffer = Buffer(64);
   cl_event gate = UserEvent(context);
   ASSERT_EQ(clSetUserEventStatus(gate, -1), CL_SUCCESS);
