@@ -73,6 +73,21 @@ TEST_P(BackendBattery, CommandsWaitForUserEvents) {
   EXPECT_EQ(SetUserEvent(written, 0), status::kInvalidOperation);
 }
 
+TEST_P(BackendBattery, WhatComesBeforeAWaitCompletes) {
+  const Handle queue = Queue();
+  const Handle buffer = Buffer(64);
+  const Handle before = NewHandle();
+  const Handle gate = UserEvent();
+  const Handle after = NewHandle();
+  Write(queue, buffer, 0, Pattern(64), {.event = before});
+  const std::uint64_t read = Read(queue, buffer, 0, 64, {.waits = {gate}, .event = after});
+  EXPECT_EQ(WaitEvent(before).status, 0);
+  EXPECT_FALSE(Answered(read));
+  EXPECT_EQ(SetUserEvent(gate, 0), 0);
+  EXPECT_EQ(WaitEvent(after).status, 0);
+  EXPECT_EQ(Wait(read).payload, Pattern(64));
+}
+
 TEST_P(BackendBattery, WaitListsCrossQueues) {
   const Handle queues[] = {Queue(), Queue(), Queue(kOutOfOrder)};
   const Handle buffer = Buffer(4);

@@ -211,12 +211,17 @@ class OpenClBackend final : public Backend {
   // last one's event stands for all.
   std::int32_t GatherWaits(const wire::WaitList& waits, const Pieces* pieces, const Queue& queue) {
     waits_.clear();
+    bool waits_for_others = false;
     for (const auto& wait : waits.items) {
       const Event* const event = table_.Find<Event>(wait.handle);
       if (event == nullptr) return CL_INVALID_EVENT_WAIT_LIST;
       if (event->has_failed()) return CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST;
+      waits_for_others |= event->tracked == nullptr || event->tracked->queue != &queue.progress;
       waits_.push_back(event->native());
     }
+    // What the others do may depend on what is in this queue by now. Mesa's rusticl completes together whatever
+    // was flushed together.
+    if (waits_for_others && queue.dirty) clFlush(queue.native.get());
     if (pieces != nullptr && pieces->last != nullptr && !queue.in_order)
       waits_.push_back(pieces->last->native.get());
     return CL_SUCCESS;
