@@ -99,6 +99,8 @@ inline constexpr auto kRowInfos = InfosOf(kCommands);
 
 template <Message M>
 inline constexpr U16 kOpcodeOf = OpcodeIn<M>(kCommands);
+template <Message M>
+inline constexpr Mode kModeOf = ModeIn<M>(kCommands);
 
 // Null when no row has this opcode.
 const RowInfo* FindRow(U16 opcode);

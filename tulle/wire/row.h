@@ -79,13 +79,21 @@ constexpr bool WellFormed(const Table& table) {
   return good;
 }
 
-// The opcode of message M in a table; a compile error when it is not there.
+// The opcode of message M in a table, and its mode; a compile error when it is not there.
 template <typename M, typename... Rows>
 constexpr U16 OpcodeIn(const std::tuple<Rows...>&) {
   static_assert((std::same_as<M, typename Rows::Command> || ...), "this message has no row in the table");
   U16 opcode = 0;
   ((std::same_as<M, typename Rows::Command> ? (opcode = Rows::kOpcode, 0) : 0), ...);
   return opcode;
+}
+template <typename M, typename... Rows>
+constexpr Mode ModeIn(const std::tuple<Rows...>& table) {
+  Mode mode = Mode::kOneWay;
+  ForEachRow(table, [&](const auto& row) {
+    if (std::same_as<M, typename std::remove_cvref_t<decltype(row)>::Command>) mode = row.mode;
+  });
+  return mode;
 }
 
 }  // namespace tulle::wire

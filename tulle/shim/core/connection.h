@@ -73,6 +73,7 @@ class Connection final : private session::ClientHandler {
   // The status of a command that is answered with one; `lost` when the session is lost.
   template <wire::Message M>
   std::int32_t CallForStatus(const M& message, std::int32_t lost, Attached attached = {}) {
+    static_assert(wire::kModeOf<M> == wire::Mode::kOneWay, "it is answered anyway: use Call");
     StatusWait wait;
     attached.wants_status = true;
     return Call(message, wait, attached) ? wait.status : lost;
