@@ -7,6 +7,7 @@
 namespace tulle::gpu {
 
 bool CanMapSvm() {
+  if (!wire::opencl::kSvmMayBe) return false;
   void* page = MapSvm(wire::opencl::kSvmBase, wire::opencl::kMemoryGranuleBytes, {});
   if (page != nullptr) ::munmap(page, wire::opencl::kMemoryGranuleBytes);
   return page != nullptr;

@@ -38,6 +38,7 @@ SvmSpace::SvmSpace() = default;
 SvmSpace::~SvmSpace() = default;
 
 bool SvmSpace::Available() {
+  if (!wire::opencl::kSvmMayBe) return false;
   constexpr std::size_t kPage = wire::opencl::kMemoryGranuleBytes;
   std::byte* page = MapAt(kEnd - kPage, kPage);
   if (page == nullptr) return errno == EEXIST;

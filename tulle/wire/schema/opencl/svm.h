@@ -10,6 +10,12 @@ namespace tulle::wire::opencl {
 // that no loader, heap or stack of a 64-bit Linux process comes near, and AddressSanitizer leaves alone.
 inline constexpr U64 kSvmBase = 0x2000'0000'0000;
 inline constexpr U64 kSvmBytes = 0x1000'0000'0000;
+// ThreadSanitizer maps nothing there; with it there is no shared virtual memory.
+#ifdef __SANITIZE_THREAD__
+inline constexpr bool kSvmMayBe = false;
+#else
+inline constexpr bool kSvmMayBe = true;
+#endif
 
 // Whether an allocation may be there. No sum is formed: a peer's numbers are as absurd as it likes.
 constexpr bool IsSvmRange(U64 address, U64 size_bytes) {
