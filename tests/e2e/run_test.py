@@ -5,6 +5,7 @@ import contextlib
 import os
 import pty
 import select
+import shutil
 import signal
 import termios
 import time
@@ -133,6 +134,25 @@ class Environment(MeshTest):
             path = variable.split("=")[1]
             self.assertIn(f"{path}:{path}:ro", mounts)
         self.assertIn("libtulle-opencl.so", " ".join(mounts))
+
+    def test_a_root_file_system_with_nothing_of_ours_is_enough(self):
+        """What container engines do, done by bubblewrap from the same arguments: the system's own files, one program,
+        and what `tulle env --docker` says; processes, users and the host's name are the container's own."""
+        program = shutil.which("vector_add", path=self.mesh.environment["PATH"])
+        inside = ["bwrap", "--unshare-all", "--share-net", "--die-with-parent", "--clearenv", "--ro-bind", "/usr", "/usr",
+                  "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64", "--symlink", "usr/bin", "/bin",
+                  "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--ro-bind", program, "/vector_add"]
+        # Files of a grant last as long as its `tulle run`, so the container is started within the same.
+        script = """
+            for word in $(tulle env --docker); do
+              case $word in
+                --env=*) rest=${word#--env=}; set -- "$@" --setenv "${rest%%=*}" "${rest#*=}" ;;
+                --volume=*) rest=${word#--volume=}; from=${rest%%:*}; rest=${rest#*:}; set -- "$@" --ro-bind "$from" "${rest%%:*}" ;;
+              esac
+            done
+            exec "$@" /vector_add 1000"""
+        done = self.assert_ok(self.mesh.run("sh", "-c", script, "sh", *inside))
+        self.assertEqual(done.stdout, self.assert_ok(self.mesh.native("vector_add", 1000)).stdout)
 
 
 class Terminal(MeshTest):
