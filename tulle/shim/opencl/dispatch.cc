@@ -82,7 +82,6 @@ cl_int CL_API_CALL RefuseUntyped() noexcept { return CL_INVALID_OPERATION; }
     static constexpr cl_int kCode = code;            \
   };
 TULLE_UNSUPPORTED_OPTIONAL(TULLE_REFUSAL_TAG)
-TULLE_UNSUPPORTED_YET(TULLE_REFUSAL_TAG)
 TULLE_UNSUPPORTED_INTEROP(TULLE_REFUSAL_TAG)
 
 cl_icd_dispatch MakeTable() {
@@ -92,7 +91,6 @@ cl_icd_dispatch MakeTable() {
   TULLE_ENTRY_POINTS(TULLE_SET_ENTRY_POINT)
 #define TULLE_SET_REFUSAL(name, code, reason) table.cl##name = &Refusal<name##Tag, cl_api_cl##name>::Call;
   TULLE_UNSUPPORTED_OPTIONAL(TULLE_SET_REFUSAL)
-  TULLE_UNSUPPORTED_YET(TULLE_SET_REFUSAL)
   TULLE_UNSUPPORTED_INTEROP(TULLE_SET_REFUSAL)
 #define TULLE_SET_UNTYPED(name) table.cl##name = reinterpret_cast<cl_api_cl##name>(&RefuseUntyped);
   TULLE_UNSUPPORTED_UNTYPED(TULLE_SET_UNTYPED)
