@@ -38,6 +38,13 @@ TEST_F(VGpu, MemoryHasALimitAndComesBack) {
   }
 }
 
+TEST_F(VGpu, TheLargestBufferIsNotAllThereIs) {
+  const auto limit = DeviceInfo<cl_ulong>(CL_DEVICE_GLOBAL_MEM_SIZE);
+  const auto most = DeviceInfo<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE);
+  EXPECT_GE(most, 1u << 20);
+  EXPECT_LE(most, limit - limit / 4);
+}
+
 TEST_F(VGpu, OffersOnlyWhatItCan) {
   constexpr cl_device_svm_capabilities kCoarse = CL_DEVICE_SVM_COARSE_GRAIN_BUFFER;
   EXPECT_EQ(DeviceInfo<cl_device_svm_capabilities>(CL_DEVICE_SVM_CAPABILITIES) & ~kCoarse, 0u);

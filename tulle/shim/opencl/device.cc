@@ -160,8 +160,9 @@ void Device::Adapt() {
   const cl_ulong memory = std::min<cl_ulong>(Info<cl_ulong>(CL_DEVICE_GLOBAL_MEM_SIZE, CL_ULONG_MAX),
                                              connection().limits().memory_limit_bytes);
   Set<cl_ulong>(CL_DEVICE_GLOBAL_MEM_SIZE, memory);
+  // Programs that take one buffer of that size need others beside it.
   Set<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE,
-                std::min(memory, Info<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE, memory)));
+                std::min(memory / 4 * 3, Info<cl_ulong>(CL_DEVICE_MAX_MEM_ALLOC_SIZE, memory)));
   Set<cl_bool>(CL_DEVICE_HOST_UNIFIED_MEMORY, CL_FALSE);  // a map is a transfer
 
   // What was compiled apart is linked where it is compiled.
