@@ -340,6 +340,50 @@ TEST_F(Buffers, DestructorCallbacksRunLatestFirst) {
   EXPECT_EQ(order, (std::vector<int>{2, 1}));
 }
 
+TEST_F(Buffers, DestructorCallbacksComeAfterTheLastUse) {
+  if (!OnVGpu()) GTEST_SKIP() << "PoCL (3.1) forgets that a fill uses a sub-buffer";
+  static std::atomic<int> ended;
+  const auto count = [](cl_mem, void*) { ++ended; };
+  for (const bool sub_buffer : {false, true}) {
+    ended = 0;
+    cl_int error = -1;
+    cl_event gate = clCreateUserEvent(context, &error);
+    ASSERT_EQ(error, CL_SUCCESS);
+    cl_mem parent = Buffer(4'096), used = parent;
+    ASSERT_EQ(clSetMemObjectDestructorCallback(parent, count, nullptr), CL_SUCCESS);
+    if (sub_buffer) {
+      const cl_buffer_region region = {0, 1'024};
+      used = clCreateSubBuffer(parent, 0, CL_BUFFER_CREATE_TYPE_REGION, &region, &error);
+      ASSERT_EQ(error, CL_SUCCESS);
+      ASSERT_EQ(clReleaseMemObject(parent), CL_SUCCESS);
+    }
+    cl_program program = Program();
+    cl_kernel kernel = Kernel(program, "null_add");
+    const cl_uint one = 1;
+    const size_t global = 256;
+    ASSERT_EQ(clSetKernelArg(kernel, 0, sizeof used, &used), CL_SUCCESS);
+    ASSERT_EQ(clSetKernelArg(kernel, 1, sizeof one, &one), CL_SUCCESS);
+    ASSERT_EQ(clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 1, &gate, nullptr),
+              CL_SUCCESS);
+    ASSERT_EQ(clReleaseKernel(kernel), CL_SUCCESS);
+    ASSERT_EQ(clReleaseProgram(program), CL_SUCCESS);
+    ASSERT_EQ(clReleaseMemObject(used), CL_SUCCESS);
+    // What has an answer was asked after the release, and the kernel waits still.
+    cl_mem other = Buffer(64);
+    cl_command_queue second = clCreateCommandQueue(context, device, 0, &error);
+    ASSERT_EQ(error, CL_SUCCESS);
+    ASSERT_EQ(clEnqueueFillBuffer(second, other, &one, sizeof one, 0, 64, 0, nullptr, nullptr), CL_SUCCESS);
+    ASSERT_EQ(clFinish(second), CL_SUCCESS);
+    EXPECT_EQ(ended, 0);
+    ASSERT_EQ(clSetUserEventStatus(gate, CL_COMPLETE), CL_SUCCESS);
+    ASSERT_EQ(clFinish(queue), CL_SUCCESS);
+    EXPECT_TRUE(Eventually([] { return ended == 1; }));
+    ASSERT_EQ(clReleaseEvent(gate), CL_SUCCESS);
+    ASSERT_EQ(clReleaseCommandQueue(second), CL_SUCCESS);
+    ASSERT_EQ(clReleaseMemObject(other), CL_SUCCESS);
+  }
+}
+
 TEST_F(Buffers, ManySmallOnesComeAndGo) {
   for (int round = 0; round < 20; ++round) {
     std::vector<cl_mem> buffers;

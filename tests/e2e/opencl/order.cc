@@ -236,5 +236,49 @@ TEST_F(Order, QueuesOfOtherThreadsComeAfterWhatWasWritten) {
   Release({buffer});
 }
 
+TEST_F(Order, WhatWaitsForTheProgramHoldsUpNoNewQueue) {
+  cl_mem buffer = Buffer(4'096);
+  Write(buffer, Count(1'024));
+  cl_event gate = UserEvent(context);
+  const cl_uint value = 5;
+  ASSERT_EQ(clEnqueueFillBuffer(queue, buffer, &value, sizeof value, 0, 4'096, 1, &gate, nullptr),
+            CL_SUCCESS);
+  cl_int error = -1;
+  cl_command_queue second = clCreateCommandQueue(context, device, 0, &error);
+  ASSERT_EQ(error, CL_SUCCESS);
+  ASSERT_EQ(clSetUserEventStatus(gate, CL_COMPLETE), CL_SUCCESS);
+  EXPECT_EQ(Read<cl_uint>(buffer, 1'024), std::vector<cl_uint>(1'024, value));
+  EXPECT_EQ(clReleaseEvent(gate), CL_SUCCESS);
+  EXPECT_EQ(clReleaseCommandQueue(second), CL_SUCCESS);
+  Release({buffer});
+}
+
+// A command of an in-order queue is done before the next one begins, whoever enqueued it.
+TEST_F(Order, TransfersOfSeveralThreadsDoNotMix) {
+  constexpr int kThreads = 3, kRounds = 6;
+  constexpr size_t kWords = 3'000'000;  // several pieces
+  cl_mem buffer = Buffer(kWords * sizeof(cl_uint));
+  Fill(buffer, 0, kWords * sizeof(cl_uint));
+  std::vector<std::thread> threads;
+  std::atomic<int> mixed = 0, failed = 0;
+  for (int thread = 0; thread < kThreads; ++thread) {
+    threads.emplace_back([&, thread] {
+      std::vector<cl_uint> sent(kWords), got(kWords);
+      for (int round = 0; round < kRounds; ++round) {
+        std::fill(sent.begin(), sent.end(), static_cast<cl_uint>(thread * kRounds + round + 1));
+        failed += clEnqueueWriteBuffer(queue, buffer, CL_FALSE, 0, kWords * sizeof(cl_uint), sent.data(), 0,
+                                       nullptr, nullptr) != CL_SUCCESS;
+        failed += clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, kWords * sizeof(cl_uint), got.data(), 0,
+                                      nullptr, nullptr) != CL_SUCCESS;
+        mixed += std::any_of(got.begin(), got.end(), [&](cl_uint word) { return word != got[0]; });
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(failed, 0);
+  EXPECT_EQ(mixed, 0);
+  Release({buffer});
+}
+
 }  // namespace
 }  // namespace battery

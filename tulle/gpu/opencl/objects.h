@@ -54,6 +54,7 @@ struct BufferMemory {
   std::shared_ptr<Reporter> reporter;
   void* mapping = nullptr;  // ours; null: lent with the command, or the device's
   std::size_t mapping_bytes = 0;
+  OwnedMemory parent;                  // what the driver does not know that it lies in
   std::uint64_t destroy_sequence = 0;  // the DestroyObject to answer; 0: none
 
   ~BufferMemory() {
@@ -70,7 +71,7 @@ struct Buffer final : Object, BufferShape {
   std::optional<ImageShape> image;
   OwnedMemory native;
   OwnedMemory parent;              // of a sub-buffer, or an image in a buffer
-  BufferMemory* memory = nullptr;  // valid as long as `native` is ours; null: it lies in its parent's
+  BufferMemory* memory = nullptr;  // valid as long as `native` is ours; null: an image in a buffer
   MutableByteView bytes;           // the contents, where this process can reach them
 
   cl_mem root_native() const { return parent ? parent.get() : native.get(); }

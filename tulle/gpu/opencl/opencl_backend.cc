@@ -31,7 +31,7 @@ std::int32_t OpenClBackend::MakePart(const Buffer& parent, Buffer& part) {
   cl_int status = CL_SUCCESS;
   part.native.reset(clCreateSubBuffer(parent.native.get(), part.flags.bits & kDeviceAccess,
                                       CL_BUFFER_CREATE_TYPE_REGION, &region, &status));
-  return status;
+  return status == CL_SUCCESS ? Watch(part, std::make_unique<BufferMemory>()) : status;
 }
 
 // A part that may begin anywhere: a buffer of its own on the same memory, which it keeps as long as a command
@@ -42,10 +42,22 @@ std::int32_t OpenClBackend::MakePartOfSvm(const Buffer& parent, Buffer& part) {
                                    (part.flags.bits & kDeviceAccess) | CL_MEM_USE_HOST_PTR, part.size_bytes,
                                    part.bytes.data(), &status));
   if (status != CL_SUCCESS) return status;
-  const auto release = [](cl_mem, void* memory) { clReleaseMemObject(static_cast<cl_mem>(memory)); };
+  auto memory = std::make_unique<BufferMemory>();
   clRetainMemObject(parent.native.get());
-  status = clSetMemObjectDestructorCallback(part.native.get(), release, parent.native.get());
-  if (status != CL_SUCCESS) clReleaseMemObject(parent.native.get());
+  memory->parent.reset(parent.native.get());
+  return Watch(part, std::move(memory));
+}
+
+// Keeps `memory` until the driver has deleted buffer.native, which is gone where this fails.
+std::int32_t OpenClBackend::Watch(Buffer& buffer, std::unique_ptr<BufferMemory> memory) {
+  memory->reporter = reporter_;
+  const cl_int status =
+      clSetMemObjectDestructorCallback(buffer.native.get(), &BufferMemory::OnDeleted, memory.get());
+  if (status == CL_SUCCESS) {
+    buffer.memory = memory.release();
+  } else {
+    buffer.native.reset();  // before its memory
+  }
   return status;
 }
 

@@ -219,8 +219,8 @@ class OpenClBackend final : public Backend {
       waits_for_others |= event->tracked == nullptr || event->tracked->queue != &queue.progress;
       waits_.push_back(event->native());
     }
-    // What the others do may depend on what is in this queue by now. Mesa's rusticl completes together whatever
-    // was flushed together.
+    // What the others do may depend on what is in this queue by now. Mesa's rusticl completes together
+    // whatever was flushed together.
     if (waits_for_others && queue.dirty) clFlush(queue.native.get());
     if (pieces != nullptr && pieces->last != nullptr && !queue.in_order)
       waits_.push_back(pieces->last->native.get());
@@ -304,6 +304,7 @@ class OpenClBackend final : public Backend {
                             std::uint64_t address, Buffer& buffer, const Create& create, const Clear& clear);
   template <typename Start>
   std::int32_t EnqueueService(NativeContext& context, const Command* data, const Start& start);
+  std::int32_t Watch(Buffer& buffer, std::unique_ptr<BufferMemory> memory);
   std::int32_t MakePart(const Buffer& parent, Buffer& part);
   std::int32_t MakePartOfSvm(const Buffer& parent, Buffer& part);
   std::int32_t CheckArg(const KernelDescription::Arg& arg, const Kernel& kernel, const Buffer* memory) const;
@@ -338,7 +339,6 @@ std::int32_t OpenClBackend::CreateNative(const Command& command, std::uint64_t s
                                          std::uint64_t address, Buffer& buffer, const Create& create,
                                          const Clear& clear) {
   auto memory = std::make_unique<BufferMemory>();
-  memory->reporter = reporter_;
   // What the host may do is checked here; a driver would refuse our own filling, too.
   cl_mem_flags flags = flag_bits & kDeviceAccess;
   if (device_.host_memory) {
@@ -366,13 +366,7 @@ std::int32_t OpenClBackend::CreateNative(const Command& command, std::uint64_t s
     });
     if (status != CL_SUCCESS) return status;
   }
-  status = clSetMemObjectDestructorCallback(buffer.native.get(), &BufferMemory::OnDeleted, memory.get());
-  if (status != CL_SUCCESS) {
-    buffer.native.reset();  // before its memory
-    return status;
-  }
-  buffer.memory = memory.release();
-  return CL_SUCCESS;
+  return Watch(buffer, std::move(memory));
 }
 
 // Something on the context's service queue, by `start(queue, &event)`; it uses the payload of `data`, if not

@@ -8,6 +8,7 @@
 #include <system_error>
 #include <thread>
 
+#include "tulle/base/check.h"
 #include "tulle/base/log.h"
 
 namespace tulle::shim {
@@ -100,14 +101,25 @@ void Connection::GiveMemory(std::uint64_t size) {
   if (unused != 0) Submit(wire::ReleaseMemory{unused});
 }
 
-void Connection::Retire(wire::ObjectKind kind, wire::Handle handle, std::uint64_t memory_bytes) {
+void Connection::Retire(wire::ObjectKind kind, wire::Handle handle, std::uint64_t memory_bytes,
+                        Reply* unused) {
   const Retired object{kind, handle, memory_bytes};
   if (!t_handling) {
+    Attached attached;
+    attached.reply = unused;
+    attached.wants_status = unused != nullptr;
     // The name is given back only after the worker has been told: whoever uses it next comes after.
-    Submit(wire::DestroyObject{{kind, handle}});
+    const bool sent = Submit(wire::DestroyObject{{kind, handle}}, attached);
     Recycle(object);
+    if (unused == nullptr) return;
+    if (sent) {
+      Flush();
+    } else {
+      unused->OnLost();
+    }
     return;
   }
+  TULLE_CHECK(unused == nullptr);
   if (lost()) return;  // names no longer matter
   const std::lock_guard lock(retired_mutex_);
   retired_.push_back(object);

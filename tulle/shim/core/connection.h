@@ -100,7 +100,10 @@ class Connection final : private session::ClientHandler {
   // A name for an object that the next message creates; null when there are too many.
   wire::Handle NewHandle() { return handles_.New(); }
   // The object is no longer used here: tells the worker, then the name (and its memory) may be used again.
-  void Retire(wire::ObjectKind kind, wire::Handle handle, std::uint64_t memory_bytes = 0);
+  // `unused`, which must not be given while a frame is handled, is told when no command uses the object any
+  // more, or the session is lost.
+  void Retire(wire::ObjectKind kind, wire::Handle handle, std::uint64_t memory_bytes = 0,
+              Reply* unused = nullptr);
 
   // Takes `size` bytes of the lease for an object, asking the worker when it is too short. On kFull nothing
   // was taken.

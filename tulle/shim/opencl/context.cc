@@ -75,8 +75,15 @@ void Context::Dispose(Context* context) {
   context->MarkDead();
   if (context->notify_ != nullptr) context->device().root().Unregister(context);
   context->connection().Retire(wire::ObjectKind::kContext, context->name_);
-  context->destructor_callbacks_.Run(context->callbacks(), ToHandle(context));
-  delete context;
+  const auto end = [context] {
+    context->destructor_callbacks_.Run(ToHandle(context));
+    delete context;
+  };
+  if (context->destructor_callbacks_.empty() || !HandlingFrame()) {
+    end();
+  } else {
+    context->callbacks().Post(MakeTask(end));
+  }
 }
 
 cl_int PutDevices(const InfoOut& out, const std::vector<Ref<Device>>& devices) {
@@ -118,8 +125,13 @@ void Context::AddQueue(Queue* queue) {
 }
 void Context::RemoveQueue(Queue* queue) {
   const std::lock_guard lock(queues_mutex_);
-  queues_.erase(queue);
+  if (queues_.erase(queue) != 0 && !queue->idle()) left_busy_ = true;
   queue_count_.store(queues_.size());
+}
+bool Context::idle() {
+  const std::vector<Ref<Queue>> queues = Queues();
+  return !left_busy_.load() &&
+         std::all_of(queues.begin(), queues.end(), [](const Ref<Queue>& queue) { return queue->idle(); });
 }
 std::vector<Ref<Queue>> Context::Queues() {
   std::vector<Ref<Queue>> queues;

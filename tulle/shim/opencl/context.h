@@ -62,6 +62,8 @@ class Context final : public Object {
   void RemoveQueue(Queue* queue);
   bool has_one_queue() const { return queue_count_.load() == 1; }
   std::vector<Ref<Queue>> Queues();
+  // Whether all commands so far are known to have completed.
+  bool idle();
 
  private:
   ~Context() = default;
@@ -78,7 +80,8 @@ class Context final : public Object {
   HostSpans incoming_;
   std::atomic<std::size_t> queue_count_{0};
   std::mutex queues_mutex_;
-  std::unordered_set<Queue*> queues_;  // guarded by queues_mutex_
+  std::unordered_set<Queue*> queues_;   // guarded by queues_mutex_
+  std::atomic<bool> left_busy_{false};  // a queue is gone whose commands may run still
 };
 // The answer to a question for devices.
 cl_int PutDevices(const InfoOut& out, const std::vector<Ref<Device>>& devices);

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "tulle/shim/core/callbacks.h"
-#include "tulle/shim/core/connection.h"
 #include "tulle/shim/opencl/api.h"
 
 namespace tulle::shim::opencl {
@@ -25,17 +24,10 @@ class DestructorCallbacks {
     return true;
   }
 
-  // In this thread if it is the program's own, else in the callback thread.
-  void Run(CallbackThread& thread, Handle handle) {
-    if (callbacks_.empty()) return;
-    auto run = [handle, callbacks = std::move(callbacks_)] {
-      for (auto it = callbacks.rbegin(); it != callbacks.rend(); ++it) it->first(handle, it->second);
-    };
-    if (HandlingFrame()) {
-      thread.Post(MakeTask(std::move(run)));
-    } else {
-      run();
-    }
+  // The rest is for the one who ends the object.
+  bool empty() const { return callbacks_.empty(); }
+  void Run(Handle handle) const {
+    for (auto it = callbacks_.rbegin(); it != callbacks_.rend(); ++it) it->first(handle, it->second);
   }
 
  private:

@@ -205,12 +205,43 @@ Memory::~Memory() {
   if (mirror_ != nullptr) munmap(mirror_, PageRound(size_));
 }
 
+// Ends a memory object that has destructor callbacks once no command uses it any more.
+class Memory::Ending final : public Reply {
+ public:
+  explicit Ending(Memory* memory) : memory_(memory) {}
+
+ private:
+  Status OnReply(ByteView, ByteView) override {
+    OnLost();
+    return OkStatus();
+  }
+  void OnLost() override {
+    memory_->context_->callbacks().Post(MakeTask([memory = memory_] { memory->End(); }));
+    delete this;
+  }
+  Memory* const memory_;
+};
+
 void Memory::Dispose(Memory* memory) {
   memory->MarkDead();
-  memory->context_->RemoveArgument(memory, memory->name_);
-  memory->context_->connection().Retire(wire::ObjectKind::kMemory, memory->name_, memory->charged_bytes_);
-  memory->destructor_callbacks_.Run(memory->context_->callbacks(), ToHandle(memory));
-  delete memory;
+  Context& context = *memory->context_;
+  context.RemoveArgument(memory, memory->name_);
+  const auto retire = [memory, &context](Reply* unused) {
+    context.connection().Retire(wire::ObjectKind::kMemory, memory->name_, memory->charged_bytes_, unused);
+  };
+  if (memory->destructor_callbacks_.empty() || (!HandlingFrame() && context.idle())) {
+    retire(nullptr);
+    memory->End();
+  } else if (HandlingFrame()) {
+    context.callbacks().Post(MakeTask([memory, retire] { retire(new Ending(memory)); }));
+  } else {
+    retire(new Ending(memory));
+  }
+}
+
+void Memory::End() {
+  destructor_callbacks_.Run(ToHandle(this));
+  delete this;
 }
 
 std::byte* Memory::Mirror() {

@@ -86,7 +86,9 @@ class Memory final : public Object {
   std::size_t mapping_count();
 
  private:
+  class Ending;
   ~Memory();
+  void End();
 
   const Ref<Context> context_;
   const Ref<Memory> parent_;

@@ -92,16 +92,36 @@ void Queue::AwaitUnawaited() {
   const std::lock_guard lock(awaiting_);  // whoever comes second waits, too
   const std::uint32_t noted = noted_.load();
   if (awaited_.load() == noted) return;
+  const std::uint64_t sent = commands();
   StatusWait wait;
-  connection().Call(wire::opencl::Finish{wire()}, wait);
+  if (connection().Call(wire::opencl::Finish{wire()}, wait)) NoteCompleted(sent);
   awaited_.store(noted);
+}
+
+std::unique_lock<std::mutex> Queue::TakeTurn(std::uint64_t* number) {
+  std::unique_lock lock(turn_);
+  *number = ++commands_;
+  return lock;
+}
+
+void Queue::NoteCompleted(std::uint64_t number) {
+  std::uint64_t known = completed_.load();
+  while (known < number && !completed_.compare_exchange_weak(known, number)) {
+  }
+}
+
+std::uint64_t Queue::commands() {
+  const std::lock_guard lock(turn_);
+  return commands_;
 }
 
 cl_int Queue::Finish() {
   StatusWait wait;
   const std::uint32_t noted = noted_.load();
+  const std::uint64_t sent = commands();
   if (!connection().Call(wire::opencl::Finish{wire()}, wait)) return CL_OUT_OF_RESOURCES;
   awaited_.store(noted);
+  NoteCompleted(sent);
   if (!AwaitNotices(wait.sequence())) return CL_OUT_OF_RESOURCES;
   const cl_int failure = connection().TakeFailure(name_);
   return failure != CL_SUCCESS ? failure : wait.status;
@@ -138,6 +158,7 @@ Enqueue::Enqueue(cl_command_queue queue, cl_command_type command, cl_uint num_wa
       return;
     }
     names[i] = wait->wire();
+    waits_for_program_ |= QueueOf(*wait) == nullptr;
   }
   wait_view_ = names.first(num_waits);
 }
@@ -150,6 +171,13 @@ Event* Enqueue::MakeEvent(bool always) {
   if (event_ || !(always || wants_event())) return event_.get();
   event_ = Ref<Event>::Adopt(connection().events().Create(&Dispatch(), queue_->event_owner(), command_));
   return event_.get();
+}
+
+void Enqueue::TakeTurn() {
+  if (turn_.owns_lock() || within_another_) return;
+  // Whoever awaits the end of what is unawaited later would wait for the program, too.
+  if (waits_for_program_) queue_->AwaitUnawaited();
+  turn_ = queue_->TakeTurn(&number_);
 }
 
 bool Enqueue::PlaceNothing() {
@@ -182,7 +210,9 @@ cl_int Enqueue::PlaceHere(std::function<void(const Done& done)> work) {
     ReleaseEvent(gate);
   };
   // Between two commands: the one ends when the turn comes, the other when the work is done.
+  TakeTurn();
   Enqueue turn(*queue_, CL_COMMAND_MARKER, wait_view_);
+  turn.within_another_ = true;
   const Ref<Event> event(turn.MakeEvent(true));
   bool sent = event && turn.PlaceNothing();
   if (sent) {

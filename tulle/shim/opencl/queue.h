@@ -57,12 +57,21 @@ class Queue final : public Object {
   void NoteUnawaited() { noted_.fetch_add(1); }
   void AwaitUnawaited();
 
+  // Held by whoever sends a command, from its first message to its last, so that no other thread's comes in
+  // between. Says which command of the queue it is.
+  std::unique_lock<std::mutex> TakeTurn(std::uint64_t* number);
+  // All commands up to this one have completed.
+  void NoteCompleted(std::uint64_t number);
+  // Whether all commands so far are known to have completed.
+  bool idle() { return completed_.load() == commands(); }
+
   // Waits until all commands so far have completed, and the program sees them complete. The first failure
   // among them, or CL_OUT_OF_RESOURCES when the session is lost.
   cl_int Finish();
 
  private:
   ~Queue() = default;
+  std::uint64_t commands();  // that were sent whole
 
   const Ref<Context> context_;
   const Ref<Device> device_;
@@ -74,6 +83,9 @@ class Queue final : public Object {
   std::atomic<std::uint32_t> noted_{0};  // by NoteUnawaited
   std::mutex awaiting_;
   std::atomic<std::uint32_t> awaited_{0};  // of these, at least
+  std::mutex turn_;
+  std::uint64_t commands_ = 0;  // guarded by turn_
+  std::atomic<std::uint64_t> completed_{0};
 };
 TULLE_API_OBJECT(Queue, cl_command_queue, ObjectType::kQueue, CL_INVALID_COMMAND_QUEUE);
 TULLE_API_OBJECT(Event, cl_event, ObjectType::kEvent, CL_INVALID_EVENT);
@@ -116,12 +128,15 @@ class Enqueue {
   // One message of a command; the event belongs to the last.
   template <wire::Message M>
   bool SubmitPiece(M& message, bool last, Attached attached = {}) {
+    TakeTurn();
     message.queue = queue_->wire();
     message.waits = waits();
     message.event = {last && event_ ? event_->handle() : wire::Handle{}};
     attached.queue = queue_->name();
     attached.event = last ? event_.get() : nullptr;
-    return connection().Submit(message, attached);
+    const bool sent = connection().Submit(message, attached);
+    if (last) turn_ = {};
+    return sent;
   }
   // For commands that do nothing but take their place in the queue: the one message, as SubmitPiece ...
   bool PlaceNothing();
@@ -135,8 +150,12 @@ class Enqueue {
   cl_int PlaceHere(std::function<void(const Done& done)> work);
   // Gives the event to the program.
   cl_int Commit();
+  // Which command of the queue it was; 0: not sent.
+  std::uint64_t number() const { return number_; }
 
  private:
+  // Until its last message is sent, or it ends.
+  void TakeTurn();
   // For just this event, instead of what it waited for.
   void WaitFor(const Event& event);
 
@@ -149,6 +168,10 @@ class Enqueue {
   std::array<wire::Ref<wire::ObjectKind::kEvent>, kInlineWaits> inline_waits_;
   std::vector<wire::Ref<wire::ObjectKind::kEvent>> more_waits_;
   std::span<const wire::Ref<wire::ObjectKind::kEvent>> wait_view_;
+  bool waits_for_program_ = false;  // for a user event
+  bool within_another_ = false;     // whose turn it is
+  std::unique_lock<std::mutex> turn_;
+  std::uint64_t number_ = 0;
 };
 
 }  // namespace tulle::shim::opencl

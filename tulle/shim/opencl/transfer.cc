@@ -122,7 +122,10 @@ cl_int CheckMemory(const Enqueue& enqueue, const Memory* memory) {
 cl_int EndBlocking(Enqueue& enqueue, std::uint64_t sequence, cl_int status) {
   Queue& queue = enqueue.queue();
   // In an in-order queue everything before has completed too, and the program may look at its events.
-  if (queue.in_order() && !queue.AwaitNotices(sequence)) return CL_OUT_OF_RESOURCES;
+  if (queue.in_order()) {
+    queue.NoteCompleted(enqueue.number());
+    if (!queue.AwaitNotices(sequence)) return CL_OUT_OF_RESOURCES;
+  }
   if (const Event* event = enqueue.event(); event != nullptr && !event->final()) {
     enqueue.connection().AwaitUntil([event] { return event->final(); });
   }
