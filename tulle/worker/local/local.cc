@@ -3,7 +3,9 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
+#include <cstdlib>
 #include <deque>
+#include <memory>
 #include <unordered_map>
 #include <vector>
 
@@ -54,10 +56,21 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
   std::optional<exec::Room> AllocateRoom(std::uint64_t size_bytes) override {
     if (size_bytes > options_.staging_bytes - staging_used_bytes_) return std::nullopt;
     staging_used_bytes_ += size_bytes;
-    return Adopt(ByteVector(size_bytes));
+    std::uint32_t id = static_cast<std::uint32_t>(rooms_.size());
+    if (free_ids_.empty()) {
+      rooms_.emplace_back();
+    } else {
+      id = free_ids_.back();
+      free_ids_.pop_back();
+    }
+    RoomBytes& room = rooms_[id];
+    room.bytes.reset(static_cast<std::byte*>(std::calloc(1, size_bytes)));
+    TULLE_CHECK(room.bytes != nullptr);
+    room.size = size_bytes;
+    return exec::Room(this, id, room.view());
   }
   void FreeRoom(std::uint32_t id) override {
-    staging_used_bytes_ -= rooms_[id].size();
+    staging_used_bytes_ -= rooms_[id].size;
     rooms_[id] = {};
     free_ids_.push_back(id);
   }
@@ -147,22 +160,11 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
     return replies;
   }
 
-  exec::Room Adopt(ByteVector bytes) {
-    std::uint32_t id = static_cast<std::uint32_t>(rooms_.size());
-    if (free_ids_.empty()) {
-      rooms_.push_back(std::move(bytes));
-    } else {
-      id = free_ids_.back();
-      free_ids_.pop_back();
-      rooms_[id] = std::move(bytes);
-    }
-    return exec::Room(this, id, rooms_[id]);
-  }
   exec::Room Shrink(exec::Room room, std::uint64_t size_bytes) {
     const std::uint32_t id = room.id();
-    TULLE_CHECK(size_bytes <= rooms_[id].size());
+    TULLE_CHECK(size_bytes <= rooms_[id].size);
     room.Forget();
-    return exec::Room(this, id, MutableByteView(rooms_[id]).first(size_bytes));
+    return exec::Room(this, id, rooms_[id].view().first(size_bytes));
   }
 
   void Push(Item item) {
@@ -187,7 +189,13 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
   const UniqueFd wake_;
   std::unordered_map<std::uint64_t, std::uint64_t> ranges_;  // address -> size
   std::uint64_t memory_used_bytes_ = 0;
-  std::vector<ByteVector> rooms_;
+  // Zeros, which cost nothing where nobody looks.
+  struct RoomBytes {
+    std::unique_ptr<std::byte, decltype(&std::free)> bytes{nullptr, &std::free};
+    std::size_t size = 0;
+    MutableByteView view() const { return {bytes.get(), size}; }
+  };
+  std::vector<RoomBytes> rooms_;
   std::vector<std::uint32_t> free_ids_;
   std::uint64_t staging_used_bytes_ = 0;
   std::unordered_map<std::uint64_t, UnderWay> under_way_;  // by sequence; bounded by in_flight
