@@ -10,7 +10,7 @@
 #include <unordered_map>
 
 #include "fuzz/target.h"
-#include "tests/wire/random_message.h"
+#include "fuzz/worker/made_up_program.h"
 #include "tulle/gpu/null/driver.h"
 #include "tulle/worker/exec/session.h"
 #include "tulle/worker/local/local.h"
@@ -19,7 +19,6 @@ namespace {
 
 using namespace tulle;
 
-constexpr std::size_t kHeadBytes = 7;
 constexpr std::uint64_t kQuotaBytes = 1u << 20;
 
 class FuzzClient final : public session::ServerSession {
@@ -41,14 +40,14 @@ class FuzzClient final : public session::ServerSession {
 
   Result<bool> Pump(session::FrameHandler& handler) override {
     fuzz::Require(!paused_, "read while paused");
-    if (input_.size() < kHeadBytes) return Error{Code::kCancelled, "goodbye"};
+    if (input_.size() < fuzz::kHeadBytes) return Error{Code::kCancelled, "goodbye"};
     wire::FrameHeader header;
     std::uint16_t body_bytes = 0, payload_bytes = 0;
     std::memcpy(&header.opcode, input_.data(), 2);
     header.flags = static_cast<std::uint16_t>(std::to_integer<unsigned>(input_[2]) & wire::kKnownFrameFlags);
     std::memcpy(&body_bytes, input_.data() + 3, 2);
     std::memcpy(&payload_bytes, input_.data() + 5, 2);
-    input_ = input_.subspan(kHeadBytes);
+    input_ = input_.subspan(fuzz::kHeadBytes);
     // A private copy of exactly this size, as the session makes one.
     const ByteVector body = Take(body_bytes);
     const ByteVector payload = Take(payload_bytes);
@@ -121,64 +120,6 @@ class FuzzClient final : public session::ServerSession {
   wire::Arena arena_;
 };
 
-// Appends one frame to the input.
-class Script {
- public:
-  Script(std::uint8_t* data, std::size_t max_size) : data_(data), max_size_(max_size) {}
-  template <wire::Message M>
-  void Add(const M& message, std::uint8_t flags, Random& random) {
-    const std::size_t body = wire::EncodedSize(message);
-    const std::size_t payload = std::min<std::size_t>(wire::AnnouncedPayload(message), 0xffff);
-    if (body > 0xffff || size_ + kHeadBytes + body + payload > max_size_) return;
-    const std::uint16_t opcode = wire::kOpcodeOf<M>;
-    const std::uint16_t sizes[] = {static_cast<std::uint16_t>(body), static_cast<std::uint16_t>(payload)};
-    std::memcpy(data_ + size_, &opcode, 2);
-    data_[size_ + 2] = flags;
-    std::memcpy(data_ + size_ + 3, sizes, 4);
-    wire::Encode(message, std::as_writable_bytes(std::span(data_ + size_ + kHeadBytes, body)));
-    random.Fill(std::as_writable_bytes(std::span(data_ + size_ + kHeadBytes + body, payload)));
-    size_ += kHeadBytes + body + payload;
-  }
-  std::size_t size() const { return size_; }
-
- private:
-  std::uint8_t* data_;
-  std::size_t max_size_;
-  std::size_t size_ = 0;
-};
-
-// Makes a random message one that a program might send: names that were made before, sizes that fit.
-template <wire::Message M>
-void Tame(M& message, Random& random, std::unordered_map<int, std::uint32_t>& last,
-          std::uint32_t& next_slot) {
-  M::ForEachField(message, [&](std::string_view name, auto& field) {
-    using T = std::remove_cvref_t<decltype(field)>;
-    if constexpr (wire::internal::IsHandle<T>::value) {
-      constexpr bool is_new = T::kUse == wire::Use::kNew || T::kUse == wire::Use::kOptNew;
-      if (field.handle.null()) return;
-      if (is_new) last[static_cast<int>(T::kKind)] = next_slot++;
-      field.handle = {std::max(1u, last[static_cast<int>(T::kKind)]), 1};
-    } else if constexpr (std::same_as<T, wire::Drop>) {
-      field.handle = {std::max(1u, last[static_cast<int>(field.kind)]), 1};
-    } else if constexpr (wire::internal::IsPayload<T>::value || wire::internal::IsWanted<T>::value) {
-      field.size_bytes = random.Below(256);
-    } else if constexpr (std::same_as<T, wire::U64>) {
-      if (random.Below(8) != 0) field = random.Below(name == "size_bytes" ? 8192 : 64);
-    } else if constexpr (std::same_as<T, wire::Vec3>) {
-      if (random.Below(8) == 0) return;
-      for (std::uint64_t& number : field) number = (name == "extents" || name == "region") + random.Below(4);
-    } else if constexpr (std::same_as<T, wire::opencl::ImageFormat>) {
-      if (random.Below(8) != 0) field = {wire::opencl::kOrderRgba, wire::opencl::kUnsignedInt8};
-    } else if constexpr (std::same_as<T, wire::WaitList>) {
-      field.items = {};
-    }
-  });
-  if constexpr (requires { message.image, message.region, message.data; }) {
-    if (random.Below(4) != 0)
-      message.data.size_bytes = wire::opencl::BoxBytes(4, message.region).value_or(0) % 4096;
-  }
-}
-
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -212,32 +153,8 @@ extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t s
                                                unsigned seed) {
   SeededRandom random(seed);
   if (size != 0 && random.Below(3) == 0) return LLVMFuzzerMutate(data, size, max_size);
-  Script script(data, max_size);
-  wire::testing::MessageMaker maker(random);
-  std::unordered_map<int, std::uint32_t> last;
-  std::uint32_t next_slot = 1;
-  const std::uint64_t wild = random.Below(8);  // of 64 messages, how many may be anything
-  const auto add = [&](std::uint16_t opcode) {
-    wire::WithRow(wire::kCommands, opcode, [&](const auto& row) {
-      using M = typename std::remove_cvref_t<decltype(row)>::Command;
-      M message = maker.Make<M>();
-      if (random.Below(64) >= wild) Tame(message, random, last, next_slot);
-      script.Add(message, static_cast<std::uint8_t>(random.Below(2)), random);
-    });
-  };
-  // Something to work with, then anything.
-  wire::AcquireMemory acquire{.size_bytes = kQuotaBytes / 2};
-  script.Add(acquire, 0, random);
-  add(wire::kOpcodeOf<wire::opencl::CreateContext>);
-  add(wire::kOpcodeOf<wire::opencl::CreateQueue>);
-  add(wire::kOpcodeOf<wire::opencl::CreateBuffer>);
-  add(wire::kOpcodeOf<wire::opencl::CreateImage>);
-  add(wire::kOpcodeOf<wire::opencl::CreateSvm>);
-  add(wire::kOpcodeOf<wire::opencl::CreateProgram>);
-  add(wire::kOpcodeOf<wire::opencl::ProgramText>);
-  add(wire::kOpcodeOf<wire::opencl::BuildProgram>);
-  add(wire::kOpcodeOf<wire::opencl::CreateKernel>);
-  for (std::uint64_t i = random.Below(40); i > 0; --i)
-    add(wire::kRowInfos[random.Below(wire::kRowInfos.size())].opcode);
-  return script.size();
+  fuzz::MadeUpProgram program(data, max_size, random, random.Below(2) * random.Below(4));
+  program.Begin(kQuotaBytes / 2);
+  for (std::uint64_t i = random.Below(60); i > 0; --i) program.AddAny();
+  return program.size();
 }
