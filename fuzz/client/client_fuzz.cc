@@ -29,6 +29,9 @@
 #include "tulle/shim/opencl/api.h"
 #include "tulle/wire/command_table.h"
 
+// There where coverage is measured, which _exit would lose.
+extern "C" [[gnu::weak]] void __gcov_dump();
+
 namespace {
 
 using namespace tulle;
@@ -305,6 +308,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     setenv(session::kAttachEnv, listening.attach_path.c_str(), 1);
     RunProgram();
+    if (__gcov_dump != nullptr) __gcov_dump();
     _exit(0);
   }
   pollfd incoming{listening.socket.get(), POLLIN, 0};
