@@ -20,8 +20,10 @@
 #include <string>
 #include <vector>
 
+#include "fuzz/client/program.h"
 #include "fuzz/target.h"
 #include "tests/wire/random_message.h"
+#include "tulle/gpu/null/null_device.h"
 #include "tulle/net/tcp/socket.h"
 #include "tulle/session/attach.h"
 #include "tulle/session/frame_io.h"
@@ -40,98 +42,6 @@ constexpr Duration kHandshakeLimit = std::chrono::seconds(5);
 constexpr Duration kWorkerLife =
     std::chrono::milliseconds(100);      // then it hangs up: a program may be waiting for ever
 constexpr int kProgramLimitMs = 20'000;  // no program of this size may take longer
-constexpr std::size_t kGuardBytes = 64;  // around what the program reads into
-constexpr std::byte kGuard{0xa5};
-
-// --- the program ---
-
-// Memory that the worker's answers may fill, with guards that they may not touch.
-class GuardedBytes {
- public:
-  explicit GuardedBytes(std::size_t size) : bytes_(size + 2 * kGuardBytes, kGuard), size_(size) {}
-  void* data() { return bytes_.data() + kGuardBytes; }
-  std::size_t size() const { return size_; }
-  void Check() const {
-    for (std::size_t i = 0; i < kGuardBytes; ++i) {
-      fuzz::Require(bytes_[i] == kGuard && bytes_[kGuardBytes + size_ + i] == kGuard,
-                    "written outside the program's memory");
-    }
-  }
-
- private:
-  ByteVector bytes_;
-  std::size_t size_;
-};
-
-// A bit of everything, as far as the answers let it come. Errors are what this program expects.
-void RunProgram() {
-  const cl_icd_dispatch& cl = shim::opencl::Dispatch();
-  cl_platform_id platform = nullptr;
-  cl_uint count = 0;
-  if (cl.clGetPlatformIDs(1, &platform, &count) != CL_SUCCESS || count == 0) return;
-  cl_device_id device = nullptr;
-  if (cl.clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 1, &device, &count) != CL_SUCCESS) return;
-  for (const cl_device_info name : {CL_DEVICE_NAME, CL_DEVICE_EXTENSIONS, CL_DEVICE_MAX_WORK_ITEM_SIZES,
-                                    CL_DEVICE_TYPE, CL_DEVICE_GLOBAL_MEM_SIZE, CL_DEVICE_VERSION}) {
-    std::size_t size = 0;
-    if (cl.clGetDeviceInfo(device, name, 0, nullptr, &size) != CL_SUCCESS || size > (1u << 20)) continue;
-    GuardedBytes value(size);
-    cl.clGetDeviceInfo(device, name, size, value.data(), nullptr);
-    value.Check();
-  }
-  cl_int status = 0;
-  cl_context context = cl.clCreateContext(nullptr, 1, &device, nullptr, nullptr, &status);
-  if (context == nullptr) return;
-  cl_command_queue queue = cl.clCreateCommandQueue(context, device, CL_QUEUE_PROFILING_ENABLE, &status);
-  std::vector<int> initial(1000, 7);
-  cl_mem buffer =
-      cl.clCreateBuffer(context, CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR, 4000, initial.data(), &status);
-  if (queue == nullptr || buffer == nullptr) return;
-  const char* source = "kernel void k(global int* p, int v) { p[get_global_id(0)] += v; }";
-  cl_program program = cl.clCreateProgramWithSource(context, 1, &source, nullptr, &status);
-  GuardedBytes landed(4000), late(4000);
-  cl_event read = nullptr, ran = nullptr;
-  cl.clEnqueueReadBuffer(queue, buffer, CL_FALSE, 0, late.size(), late.data(), 0, nullptr, &read);
-  if (program != nullptr && cl.clBuildProgram(program, 0, nullptr, "", nullptr, nullptr) == CL_SUCCESS) {
-    std::size_t size = 0;
-    if (cl.clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, nullptr) == CL_SUCCESS &&
-        size < (1u << 22)) {
-      GuardedBytes binary(size);
-      void* pointer = binary.data();
-      cl.clGetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof pointer, &pointer, nullptr);
-      binary.Check();
-    }
-    if (cl_kernel kernel = cl.clCreateKernel(program, "k", &status)) {
-      const int value = 3;
-      const std::size_t global = 1000;
-      std::array<char, 256> text;
-      cl.clGetKernelArgInfo(kernel, 0, CL_KERNEL_ARG_NAME, text.size(), text.data(), nullptr);
-      cl.clSetKernelArg(kernel, 0, sizeof buffer, &buffer);
-      cl.clSetKernelArg(kernel, 1, sizeof value, &value);
-      cl.clEnqueueNDRangeKernel(queue, kernel, 1, nullptr, &global, nullptr, 0, nullptr, &ran);
-      cl.clReleaseKernel(kernel);
-    }
-  }
-  cl.clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, landed.size(), landed.data(), 0, nullptr, nullptr);
-  void* mapped = cl.clEnqueueMapBuffer(queue, buffer, CL_TRUE, CL_MAP_READ | CL_MAP_WRITE, 0, 4000, 0,
-                                       nullptr, nullptr, &status);
-  if (mapped != nullptr) cl.clEnqueueUnmapMemObject(queue, buffer, mapped, 0, nullptr, nullptr);
-  if (ran != nullptr) {
-    cl_ulong started = 0;
-    cl.clWaitForEvents(1, &ran);
-    cl.clGetEventProfilingInfo(ran, CL_PROFILING_COMMAND_START, sizeof started, &started, nullptr);
-    cl.clReleaseEvent(ran);
-  }
-  cl.clFinish(queue);
-  // What is still under way may land until the session is over; its memory must stay.
-  if (read != nullptr) cl.clWaitForEvents(1, &read);
-  landed.Check();
-  late.Check();
-  if (program != nullptr) cl.clReleaseProgram(program);
-  cl.clReleaseMemObject(buffer);
-  cl.clReleaseCommandQueue(queue);
-  cl.clReleaseContext(context);
-}
 
 // --- the worker ---
 
@@ -186,6 +96,10 @@ class HostileWorker final : public session::FrameSink {
       if (Evil(4)) reply = maker_.Make<wire::HelloReply>();
       return Send(header.opcode, header.sequence, reply);
     }
+    if constexpr (std::same_as<M, wire::opencl::DescribeDevice>) {
+      // What the program then uses is what the device says that it has.
+      if (!Evil(6)) return Send(header.opcode, header.sequence, DescribeNullDevice());
+    }
     wire::Arena arena;
     M command{};
     if (wire::Decode(body, header.payload_bytes, arena, &command) != wire::WireResult::kOk) return;
@@ -214,6 +128,18 @@ class HostileWorker final : public session::FrameSink {
     });
   }
 
+  static const wire::opencl::DescribeDeviceReply& DescribeNullDevice() {
+    static const ByteVector body = gpu::null::EncodeDeviceInfos({});
+    static wire::Arena arena;
+    static const auto reply = [] {
+      wire::opencl::DescribeDeviceReply decoded;
+      fuzz::Require(wire::Decode(body, 0, arena, &decoded) == wire::WireResult::kOk,
+                    "the infos do not decode");
+      return decoded;
+    }();
+    return reply;
+  }
+
   // What lets the program go on.
   template <wire::Message M>
   void Tame(M& reply, std::uint64_t wanted) {
@@ -226,6 +152,11 @@ class HostileWorker final : public session::FrameSink {
         if (name == "binary_bytes") field %= 1u << 16;
       }
       if constexpr (wire::internal::IsList<T>::value) {
+        if constexpr (std::same_as<typename T::Element, wire::opencl::ImageFormat>) {
+          static constexpr std::array kFormats = {
+              wire::opencl::ImageFormat{wire::opencl::kOrderRgba, wire::opencl::kUnsignedInt8}};
+          field.items = kFormats;
+        }
         if constexpr (std::same_as<typename T::Element, wire::opencl::KernelInfo>) {
           kernel_ = {};
           kernel_.name = {"k"};
@@ -307,7 +238,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (program == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     setenv(session::kAttachEnv, listening.attach_path.c_str(), 1);
-    RunProgram();
+    SeededRandom random(seed ^ 1);
+    fuzz::RunProgram(random);
     if (__gcov_dump != nullptr) __gcov_dump();
     _exit(0);
   }
