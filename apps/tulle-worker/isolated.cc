@@ -3,7 +3,7 @@
 #include <utility>
 
 #include "tulle/base/log.h"
-#include "tulle/gpu/isolated/build_process.h"
+#include "tulle/gpu/isolated/build_server.h"
 #include "tulle/gpu/isolated/executor_process.h"
 
 namespace tulle::app {
@@ -15,8 +15,8 @@ namespace isolated = gpu::isolated;
 // still use overlaps with that of new ones, and holes between them must not fail a creation. Costs no memory.
 constexpr std::uint64_t kArenaFactor = 2;
 
-std::vector<std::string> Arguments(const char* role, const ChildArguments& children) {
-  std::vector<std::string> arguments = {"tulle-worker", std::string("--role=") + role};
+std::vector<std::string> Arguments(const char* program, const char* role, const ChildArguments& children) {
+  std::vector<std::string> arguments = {program, std::string("--role=") + role};
   arguments.insert(arguments.end(), children.arguments.begin(), children.arguments.end());
   return arguments;
 }
@@ -146,18 +146,15 @@ class IsolatedBuild final : public worker::build::Build {
 
 class IsolatedBuilder final : public worker::build::Builder {
  public:
-  IsolatedBuilder(sandbox::Launcher* launcher, isolated::BuildOptions options)
-      : launcher_(*launcher), options_(std::move(options)) {}
+  explicit IsolatedBuilder(isolated::BuildOptions options) : server_(std::move(options)) {}
   Result<std::unique_ptr<worker::build::Build>> Start(wire::opencl::ProgramKind kind, ByteView text,
                                                       std::string_view options) override {
-    TULLE_ASSIGN_OR_RETURN(auto process,
-                           isolated::BuildProcess::Start(launcher_, options_, {kind, text, options}));
+    TULLE_ASSIGN_OR_RETURN(auto process, server_.Start({kind, text, options}));
     return std::unique_ptr<worker::build::Build>(std::make_unique<IsolatedBuild>(std::move(process)));
   }
 
  private:
-  sandbox::Launcher& launcher_;
-  const isolated::BuildOptions options_;
+  isolated::BuildServer server_;
 };
 
 }  // namespace
@@ -165,14 +162,15 @@ class IsolatedBuilder final : public worker::build::Builder {
 worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, const wire::node::AssignVGpu& assignment,
                                   const ChildArguments& children) {
   isolated::ExecutorOptions executor;
-  executor.argv = Arguments("executor", children);
+  executor.argv = Arguments("tulle-worker", "executor", children);
   executor.device_index = assignment.device_index;
   executor.arena_bytes = assignment.memory_bytes * kArenaFactor;
   isolated::BuildOptions builder;
-  builder.argv = Arguments("builder", children);
+  builder.argv = Arguments("/proc/self/exe", "build-server", children);
   builder.device_index = assignment.device_index;
+  builder.best_effort = launcher->best_effort();
   return {std::make_unique<IsolatedExecutors>(launcher, std::move(executor)),
-          std::make_unique<IsolatedBuilder>(launcher, std::move(builder))};
+          std::make_unique<IsolatedBuilder>(std::move(builder))};
 }
 
 }  // namespace tulle::app

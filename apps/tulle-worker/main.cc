@@ -93,8 +93,8 @@ int main(int argc, char** argv) {
                "tulle-worker");
   app.add_option(
          "--role", settings.role,
-         "worker: serves one vGPU; executor, builder: started by a worker, run and compile its programs")
-      ->check(CLI::IsMember({"worker", "executor", "builder"}))
+         "worker: serves one vGPU; executor, build-server: started by a worker, run and compile its programs")
+      ->check(CLI::IsMember({"worker", "executor", "build-server"}))
       ->capture_default_str();
   app.add_flag("--probe", settings.probe, "Print this host's devices, one JSON object a line, and exit");
   app.add_flag("--measure", settings.measure, "With --probe: measure their memory bandwidth (some seconds)");
@@ -131,7 +131,8 @@ int main(int argc, char** argv) {
   if (settings.probe) return Probe(settings);
   if (settings.role == "executor")
     return tulle::gpu::isolated::RunExecutor(*tulle::gpu::opencl::OpenDriver());
-  if (settings.role == "builder") return tulle::gpu::isolated::RunBuilder(*tulle::gpu::opencl::OpenDriver());
+  if (settings.role == "build-server")
+    return tulle::gpu::isolated::RunBuildServer(*tulle::gpu::opencl::OpenDriver(), argv);
   if (settings.control_fd < 0) {
     std::fprintf(stderr,
                  "tulle-worker: --control-fd is needed: a node starts workers (see tulle-worker --help)\n");

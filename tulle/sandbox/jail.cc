@@ -252,9 +252,9 @@ Failure Plan::TryEnter(unsigned id, int go_fd, int* report_fd) const {
   const int count = static_cast<int>(spec_.fds.size());
   const int above = std::max(count + 3, 64);
   const int report = fcntl(*report_fd, F_DUPFD_CLOEXEC, above);
-  const int binary = fcntl(binary_fd_, F_DUPFD_CLOEXEC, above);
+  const int binary = spec_.entry ? -1 : fcntl(binary_fd_, F_DUPFD_CLOEXEC, above);
   const int go = fcntl(go_fd, F_DUPFD_CLOEXEC, above);
-  if (binary < 0 || report < 0 || go < 0) return fail(Step::kDescriptors);
+  if ((binary < 0 && !spec_.entry) || report < 0 || go < 0) return fail(Step::kDescriptors);
   *report_fd = report;
   int moved[kMaxFds];
   for (int i = 0; i < count; ++i) {
@@ -269,8 +269,8 @@ Failure Plan::TryEnter(unsigned id, int go_fd, int* report_fd) const {
   }
   if (dup3(report, count, O_CLOEXEC) < 0) return fail(Step::kDescriptors);
   *report_fd = count;
-  if (dup3(binary, count + 1, O_CLOEXEC) < 0 || dup3(go, count + 2, O_CLOEXEC) < 0 ||
-      close_range(static_cast<unsigned>(count) + 3, ~0u, 0) != 0) {
+  if (dup3(go, count + 1, O_CLOEXEC) < 0 || (!spec_.entry && dup3(binary, count + 2, O_CLOEXEC) < 0) ||
+      close_range(static_cast<unsigned>(count) + (spec_.entry ? 2 : 3), ~0u, 0) != 0) {
     return fail(Step::kDescriptors);
   }
 
@@ -286,10 +286,14 @@ Failure Plan::TryEnter(unsigned id, int go_fd, int* report_fd) const {
 
   // A change of user id clears it, so not earlier; the parent may be gone by now.
   if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return fail(Step::kParentDied);
-  struct pollfd parent = {count + 2, 0, 0};
+  struct pollfd parent = {count + 1, 0, 0};
   if (poll(&parent, 1, 0) != 0) return fail(Step::kParentDied);
 
-  execveat(count + 1, "", argv_.data(), environment_.data(), AT_EMPTY_PATH);
+  if (spec_.entry) {
+    close_range(static_cast<unsigned>(count), ~0u, 0);
+    _exit(spec_.entry());
+  }
+  execveat(count + 2, "", argv_.data(), environment_.data(), AT_EMPTY_PATH);
   return fail(Step::kExec);
 }
 

@@ -1,5 +1,5 @@
-// How one child is started: cloned into new namespaces, and what it does from there to exec to put itself
-// into a jail. Internal to the sandbox.
+// How one child is started: cloned into new namespaces, and what it does from there to put itself into a
+// jail. Internal to the sandbox.
 #pragma once
 
 #include <memory>
@@ -47,12 +47,13 @@ struct JailMode {
 // Everything as the child needs it, since it may not allocate: it is a copy of one thread of many.
 class Plan {
  public:
-  Plan(const ChildSpec& spec, const JailMode& mode, int binary_fd);
+  Plan(const ChildSpec& spec, const JailMode& mode, int binary_fd);  // -1: spec.entry
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
-  // In the child, after its ids were mapped: becomes `id`, enters the jail and runs the binary. Only system
-  // calls, no memory. `go_fd` hangs up when the parent has died; what fails is written to `report_fd`.
+  // In the child, after its ids were mapped: becomes `id`, enters the jail and runs the binary or the entry.
+  // Up to there only system calls, no memory. `go_fd` hangs up when the parent has died; what fails is
+  // written to `report_fd`.
   [[noreturn]] void Enter(unsigned id, int go_fd, int report_fd) const;
 
  private:

@@ -112,8 +112,11 @@ StartResult StartChild(const ChildSpec& spec, const JailMode& mode) {
     result.failure = {step, error_number};
     return std::move(result);
   };
-  const UniqueFd binary(open(spec.binary.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!binary.valid()) return fail(Step::kExec, errno);
+  UniqueFd binary;
+  if (!spec.entry) {
+    binary.reset(open(spec.binary.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!binary.valid()) return fail(Step::kExec, errno);
+  }
   const Plan plan(spec, mode, binary.get());
 
   int pipe_fds[2];
@@ -122,8 +125,9 @@ StartResult StartChild(const ChildSpec& spec, const JailMode& mode) {
   if (pipe2(pipe_fds, O_CLOEXEC) != 0) return fail(Step::kDescriptors, errno);
   UniqueFd report_read(pipe_fds[0]), report_write(pipe_fds[1]);
 
-  // A plain clone, as fork does it, without running the library's fork handlers: the child only makes system
-  // calls. (Not clone3: container runtimes refuse it, since they cannot look into its arguments.)
+  // A plain clone, as fork does it, without running the library's fork handlers: on its way into the jail the
+  // child only makes system calls. (Not clone3: container runtimes refuse it, since they cannot look into its
+  // arguments.)
   int pidfd = -1;
   const unsigned long flags = (mode.namespaces ? kNamespaces : 0) | CLONE_PIDFD | SIGCHLD;
   const pid_t pid = static_cast<pid_t>(syscall(SYS_clone, flags, nullptr, &pidfd, nullptr, nullptr));
@@ -146,14 +150,14 @@ StartResult StartChild(const ChildSpec& spec, const JailMode& mode) {
   const char go = 1;
   [[maybe_unused]] const ssize_t written = write(go_write.get(), &go, 1);
 
-  // The report's end closes with exec, or brings what failed before.
+  // The report's end closes with exec or before the entry, or brings what failed before.
   Failure failure;
   ssize_t got;
   do {
     got = read(report_read.get(), &failure, sizeof failure);
   } while (got < 0 && errno == EINTR);
   if (got == 0) {
-    // Closed by exec, or because the child was killed on its way.
+    // Closed on purpose, or because the child was killed on its way.
     return result;
   }
   result.child.reset();
@@ -235,9 +239,9 @@ Result<std::unique_ptr<Child>> Launcher::Start(const ChildSpec& spec) {
   StartResult result;
   impl_->Run([&] { result = StartChild(spec, impl_->mode_); });
   if (result.child != nullptr) return std::move(result.child);
-  Error error =
-      ErrnoError(std::string(StepText(result.failure.step)) + " for a child process (" + spec.binary + ")",
-                 result.failure.error_number);
+  Error error = ErrnoError(std::string(StepText(result.failure.step)) + " for a child process (" +
+                               (spec.entry ? "a copy of this one" : spec.binary) + ")",
+                           result.failure.error_number);
   error.code = Code::kUnavailable;
   return error;
 }

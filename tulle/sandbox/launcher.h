@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,6 +26,11 @@ namespace tulle::sandbox {
 struct ChildSpec {
   std::string binary =
       "/proc/self/exe";  // as the parent sees it; run by descriptor, so it need not be in the jail
+  // Instead of a binary: the child stays a copy of this process, and ends with what this returns as its exit
+  // code (without exit handlers). Of its threads only the launcher's is there, on which this runs: all others
+  // must be idle when Start() is called, so that no lock is held for ever. What memory holds is in the child,
+  // too: nothing that its tenant may not see.
+  std::function<int()> entry;
   std::vector<std::string> argv;
   std::vector<std::string> environment;  // "NAME=value"; the whole of it
   std::vector<int> fds;  // fds[i] becomes descriptor i of the child; -1: /dev/null. Borrowed; at most 32.
@@ -84,7 +90,7 @@ class Launcher {
   Launcher(const Launcher&) = delete;
   Launcher& operator=(const Launcher&) = delete;
 
-  // Returns when the child runs its binary, or the step that failed (a few milliseconds).
+  // Returns when the child runs its binary or entry, or the step that failed (a few milliseconds).
   Result<std::unique_ptr<Child>> Start(const ChildSpec& spec);
 
   const std::vector<Layer>& layers() const;

@@ -8,7 +8,7 @@
 
 #include "tests/conformance/backend/battery.h"
 #include "tulle/gpu/api/outcome.h"
-#include "tulle/gpu/isolated/build_process.h"
+#include "tulle/gpu/isolated/build_server.h"
 #include "tulle/gpu/isolated/executor_main.h"
 #include "tulle/gpu/isolated/executor_process.h"
 #include "tulle/gpu/null/driver.h"
@@ -17,7 +17,6 @@
 namespace tulle::gpu::conformance {
 namespace {
 
-using isolated::BuildProcess;
 using isolated::ExecutorProcess;
 using isolated::Received;
 
@@ -134,12 +133,9 @@ class IsolatedSubject final : public Subject {
   std::map<std::uint64_t, isolated::Range> freed_;
 };
 
-CompileOutput Compile(sandbox::Launcher& launcher, const std::string& driver, wire::opencl::ProgramKind kind,
-                      const std::string& text, const std::string& options) {
-  isolated::BuildOptions build_options;
-  build_options.argv = {"isolated_conformance", "--role=builder", driver};
-  auto build =
-      BuildProcess::Start(launcher, build_options, {.kind = kind, .text = AsBytes(text), .options = options});
+CompileOutput Compile(isolated::BuildServer& server, wire::opencl::ProgramKind kind, const std::string& text,
+                      const std::string& options) {
+  auto build = server.Start({.kind = kind, .text = AsBytes(text), .options = options});
   TULLE_CHECK(build.ok());
   while (true) {
     if (auto output = (*build)->TryFinish(); output.has_value()) return std::move(*output);
@@ -160,10 +156,11 @@ std::vector<SubjectFactory> IsolatedFactories() {
     SubjectFactory factory;
     factory.name = "isolated_" + driver;
     factory.open = [launcher, driver] { return std::make_unique<IsolatedSubject>(*launcher, driver); };
-    factory.compile = [launcher, driver](wire::opencl::ProgramKind kind, const std::string& text,
-                                         const std::string& options) {
-      return Compile(*launcher, driver, kind, text, options);
-    };
+    isolated::BuildOptions build_options;
+    build_options.argv = {"/proc/self/exe", "--role=build-server", driver};
+    const auto server = std::make_shared<isolated::BuildServer>(build_options);
+    factory.compile = [server](wire::opencl::ProgramKind kind, const std::string& text,
+                               const std::string& options) { return Compile(*server, kind, text, options); };
     factory.checks_programs = driver == "opencl";
     factories.push_back(factory);
   }
@@ -179,9 +176,10 @@ INSTANTIATE_TEST_SUITE_P(Isolated, BackendBattery, testing::ValuesIn(IsolatedFac
 int main(int argc, char** argv) {
   using namespace tulle::gpu;
   const std::string role = argc > 2 ? argv[1] : "";
-  if (role == "--role=executor" || role == "--role=builder") {
+  if (role == "--role=executor" || role == "--role=build-server") {
     const auto driver = std::string(argv[2]) == "null" ? null::OpenDriver() : opencl::OpenDriver();
-    return role == "--role=executor" ? isolated::RunExecutor(*driver) : isolated::RunBuilder(*driver);
+    return role == "--role=executor" ? isolated::RunExecutor(*driver)
+                                     : isolated::RunBuildServer(*driver, argv);
   }
   testing::InitGoogleTest(&argc, argv);
   return RUN_ALL_TESTS();

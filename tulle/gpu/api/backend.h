@@ -111,6 +111,10 @@ class Compiler {
   virtual ~Compiler() = default;
   virtual CompileOutput Compile(wire::opencl::ProgramKind kind, ByteView text,
                                 const std::string& options) = 0;
+  // Whether a copy of this process, made while nothing compiles, can go on with this compiler (as fork makes
+  // one: with no other thread). Drivers of devices that are not in the CPU cannot: both would hold the
+  // device.
+  virtual bool SurvivesCopies() const { return false; }
 };
 
 // A vendor's driver, loaded into this process: what an executor, a builder and a probe open. The factory

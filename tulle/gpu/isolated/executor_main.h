@@ -1,5 +1,5 @@
-// The executor's half: what `tulle-worker --role=executor` runs. Its descriptors and settings come from
-// ExecutorProcess (protocol.h), so it needs no argument but the driver.
+// What `tulle-worker --role=executor` and `--role=build-server` run. Descriptors and settings come from
+// ExecutorProcess and BuildServer (protocol.h), so they need no argument but the driver.
 #pragma once
 
 #include "tulle/gpu/api/backend.h"
@@ -10,8 +10,8 @@ namespace tulle::gpu::isolated {
 // Returns the process's exit code when it could not start; the reason has gone to the worker then.
 int RunExecutor(Driver& driver);
 
-// Compiles the one program that was handed in (build_process.h), inside the locked sandbox of a builder, and
-// ends the process. Returns the process's exit code when nothing was handed in.
-int RunBuilder(Driver& driver);
+// A build server (build_server.h): takes orders and starts a builder for each, until the worker is gone.
+// `argv` is this process's, to run it anew when it has been idle. Returns the process's exit code.
+int RunBuildServer(Driver& driver, char** argv);
 
 }  // namespace tulle::gpu::isolated

@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <new>
 #include <thread>
@@ -18,7 +20,7 @@
 #include "tulle/gpu/api/dispatch.h"
 #include "tulle/gpu/api/opencl_status.h"
 #include "tulle/gpu/api/outcome.h"
-#include "tulle/gpu/isolated/build_process.h"
+#include "tulle/gpu/isolated/build_server.h"
 #include "tulle/gpu/isolated/executor_main.h"
 #include "tulle/gpu/isolated/executor_process.h"
 #include "tulle/gpu/isolated/protocol.h"
@@ -138,8 +140,25 @@ class ScriptedBackend final : public Backend {
 
 class ScriptedCompiler final : public Compiler {
  public:
+  ScriptedCompiler(bool survives_copies, bool crashes)
+      : survives_copies_(survives_copies), crashes_(crashes) {}
   CompileOutput Compile(wire::opencl::ProgramKind, ByteView text, const std::string& options) override {
     const std::string order(AsText(text).substr(0, AsText(text).find('\n')));
+    ++compiled_;
+    if (crashes_) Misbehave("crash");
+    if (order == "folder") return {0, getenv("TMPDIR"), {}};
+    if (order == "leave a trace") {
+      const bool found = open("/tmp/trace", O_RDONLY | O_CLOEXEC) >= 0;
+      if (found || open("/tmp/trace", O_WRONLY | O_CREAT | O_CLOEXEC, 0600) < 0)
+        return {cl_status::kBuildProgramFailure, found ? "a trace was there" : "no trace can be left", {}};
+      return {0,
+              "the " +
+                  std::string(compiled_ == 1   ? "first"
+                              : compiled_ == 2 ? "second"
+                                               : "umpteenth") +
+                  " program here",
+              {}};
+    }
     if (order == "tool fails") {
       Misbehave("tool");
       return {cl_status::kBuildProgramFailure, "the linker failed", {}};
@@ -149,6 +168,11 @@ class ScriptedCompiler final : public Compiler {
     if (!problem.empty()) return {cl_status::kBuildProgramFailure, problem, {}};
     return {0, "built with " + options, {text.begin(), text.end()}};
   }
+  bool SurvivesCopies() const override { return survives_copies_; }
+
+ private:
+  const bool survives_copies_, crashes_;
+  int compiled_ = 0;
 };
 
 class ScriptedDriver final : public Driver {
@@ -160,8 +184,12 @@ class ScriptedDriver final : public Driver {
   }
   Result<std::unique_ptr<Compiler>> OpenCompiler(std::uint32_t index) override {
     if (index != 0) return Error{Code::kNotFound, "there is no device " + std::to_string(index)};
-    return std::unique_ptr<Compiler>(std::make_unique<ScriptedCompiler>());
+    return std::unique_ptr<Compiler>(
+        std::make_unique<ScriptedCompiler>(compiler_survives_copies, compiler_crashes));
   }
+
+  bool compiler_survives_copies = false;
+  bool compiler_crashes = false;
 };
 
 // --- what runs in the jail: an executor that was taken over ---
@@ -661,17 +689,22 @@ TEST_P(TakenOver, IsNoticedAndEnded) {
 INSTANTIATE_TEST_SUITE_P(Lie, TakenOver, testing::Range(0, 19));
 INSTANTIATE_TEST_SUITE_P(Random, TakenOver, testing::Range(100, 140));
 
-class Builder : public Isolated {
+// The parameter: whether the compiler survives copies of its process.
+class Builder : public testing::TestWithParam<bool> {
  protected:
   BuildOptions Options() {
     BuildOptions options;
-    options.argv = {"isolated_test", "--role=builder"};
+    options.argv = {"/proc/self/exe", "--role=build-server", GetParam() ? "survives" : "does not"};
     options.environment = kSanitizers;
     return options;
   }
   CompileOutput Build(std::string_view text) { return Build(text, Options()); }
   CompileOutput Build(std::string_view text, const BuildOptions& options) {
-    auto build = BuildProcess::Start(*launcher_, options, {.text = AsBytes(text), .options = "-cl-fast"});
+    BuildServer server(options);
+    return Build(server, text);
+  }
+  CompileOutput Build(BuildServer& server, std::string_view text) {
+    auto build = server.Start({.text = AsBytes(text), .options = "-cl-fast"});
     if (!build.ok()) return {-999, build.error().message, {}};
     const auto end = std::chrono::steady_clock::now() + 30s;
     while (std::chrono::steady_clock::now() < end) {
@@ -686,26 +719,26 @@ class Builder : public Isolated {
   }
 };
 
-TEST_F(Builder, Builds) {
+TEST_P(Builder, Builds) {
   const CompileOutput output = Build("source\n of a program");
   EXPECT_EQ(output.status, 0);
   EXPECT_EQ(output.log, "built with -cl-fast");
   EXPECT_EQ(AsText(output.binary), "source\n of a program");
 }
 
-TEST_F(Builder, TakesTheLargestProgram) {
+TEST_P(Builder, TakesTheLargestProgram) {
   const std::string text = "large\n" + std::string(wire::kMaxProgramBytes - 6, 'y');
   EXPECT_TRUE(AsText(Build(text).binary) == text);
 }
 
-TEST_F(Builder, MayStartTools) {
+TEST_P(Builder, MayStartTools) {
   EXPECT_EQ(Build("tool").status, 0);
   const CompileOutput output = Build("tool fails");
   EXPECT_EQ(output.status, cl_status::kBuildProgramFailure);
   EXPECT_EQ(output.log, "the linker failed\na tool's words");
 }
 
-TEST_F(Builder, CrashesAreFailedBuilds) {
+TEST_P(Builder, CrashesAreFailedBuilds) {
   for (const std::string_view order : {"crash", "abort", "exit"}) {
     const CompileOutput output = Build(order);
     EXPECT_EQ(output.status, cl_status::kBuildProgramFailure);
@@ -714,7 +747,7 @@ TEST_F(Builder, CrashesAreFailedBuilds) {
   }
 }
 
-TEST_F(Builder, LateIsAFailedBuild) {
+TEST_P(Builder, LateIsAFailedBuild) {
   auto options = Options();
   options.deadline = 1s;
   const CompileOutput output = Build("hang", options);
@@ -722,7 +755,7 @@ TEST_F(Builder, LateIsAFailedBuild) {
   EXPECT_NE(output.log.find("longer than 1 s"), std::string::npos) << output.log;
 }
 
-TEST_F(Builder, LimitsHold) {
+TEST_P(Builder, LimitsHold) {
   auto options = Options();
   options.cpu_seconds = 1;
   EXPECT_NE(Build("hang", options).log.find("the compiler crashed"), std::string::npos);
@@ -732,11 +765,102 @@ TEST_F(Builder, LimitsHold) {
   EXPECT_EQ(Build("x", options).log, "there is no device 5");
 }
 
-TEST_F(Builder, OneThatIsNoLongerWantedDies) {
-  auto build = BuildProcess::Start(*launcher_, Options(), {.text = AsBytes("hang")});
+TEST_P(Builder, OneThatIsNoLongerWantedDies) {
+  int fds[2];
+  ASSERT_EQ(pipe2(fds, O_CLOEXEC), 0);
+  const UniqueFd read_end(fds[0]);
+  BuildServer server(Options());
+  auto build = server.Start({.text = AsBytes("hang")});
   ASSERT_TRUE(build.ok());
   EXPECT_FALSE((*build)->TryFinish().has_value());
-  build->reset();  // returns, so it is dead
+  build->reset();
+  EXPECT_EQ(Build(server, "x").status, 0);
+  close(fds[1]);
+  char byte;
+  EXPECT_EQ(read(read_end.get(), &byte, 1), 0);  // nobody holds what the test had opened
+}
+
+// Of each other they see nothing: neither what was compiled, nor what was written.
+TEST_P(Builder, BuildersOfOneServerAreStrangers) {
+  BuildServer server(Options());
+  std::vector<std::unique_ptr<BuildProcess>> hanging;
+  for (int i = 0; i < 3; ++i) {
+    auto build = server.Start({.text = AsBytes("hang")});
+    ASSERT_TRUE(build.ok());
+    hanging.push_back(std::move(*build));
+    EXPECT_EQ(Build(server, "crash").status, cl_status::kBuildProgramFailure);
+    const CompileOutput output = Build(server, "leave a trace");
+    EXPECT_EQ(output.status, 0) << output.log;
+    EXPECT_EQ(output.log, GetParam() ? "the second program here" : "the first program here");
+  }
+  for (const auto& build : hanging) EXPECT_FALSE(build->TryFinish().has_value());
+}
+
+TEST_P(Builder, AnIdleServerBeginsAnew) {
+  auto options = Options();
+  options.idle = 0s;
+  BuildServer server(options);
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(Build(server, "x").status, 0);
+}
+
+TEST_P(Builder, EndWithTheirServer) {
+  std::optional<BuildServer> server(Options());
+  auto build = server->Start({.text = AsBytes("hang")});
+  ASSERT_TRUE(build.ok());
+  server.reset();
+  pollfd ready = {(*build)->fd(), POLLIN, 0};
+  EXPECT_EQ(poll(&ready, 1, 30'000), 1);
+  std::optional<CompileOutput> output;
+  while (!(output = (*build)->TryFinish()).has_value()) {
+  }
+  EXPECT_EQ(output->status, cl_status::kBuildProgramFailure);
+  EXPECT_NE(output->log.find("the build server ended"), std::string::npos) << output->log;
+}
+
+std::string SurvivesText(const testing::TestParamInfo<bool>& survives) {
+  return survives.param ? "Copied" : "Anew";
+}
+INSTANTIATE_TEST_SUITE_P(Compiler, Builder, testing::Bool(), SurvivesText);
+
+// What drivers write outside of builders goes with the server, also when that was killed.
+TEST_P(Builder, LeaveNoFolderBehind) {
+  for (const bool killed : {false, true}) {
+    std::optional<BuildServer> server(Options());
+    const std::string folder = Build(*server, "folder").log;
+    EXPECT_TRUE(folder.starts_with("/tmp/tulle-builds-") && std::filesystem::is_directory(folder)) << folder;
+    pid_t pid = 0;
+    std::ifstream("/proc/thread-self/children") >> pid;
+    ASSERT_GT(pid, 0);
+    if (killed) kill(pid, SIGKILL);
+    server.reset();
+    EXPECT_FALSE(std::filesystem::exists(folder));
+  }
+}
+
+// A driver that crashes as soon as it is used: each build fails and says so, and another server is tried.
+TEST(BuildServer, MayCrash) {
+  BuildOptions options;
+  options.argv = {"/proc/self/exe", "--role=build-server", "crashes"};
+  options.environment = kSanitizers;
+  BuildServer server(options);
+  for (int i = 0; i < 3; ++i) {
+    auto build = server.Start({.text = AsBytes("x")});
+    ASSERT_TRUE(build.ok());
+    std::optional<CompileOutput> output;
+    while (!(output = (*build)->TryFinish()).has_value()) {
+      pollfd ready = {(*build)->fd(), POLLIN, 0};
+      EXPECT_EQ(poll(&ready, 1, 30'000), 1);
+    }
+    EXPECT_NE(output->log.find("the build server ended"), std::string::npos) << output->log;
+  }
+}
+
+TEST(BuildServer, ThatIsNoProgramIsAnError) {
+  BuildOptions options;
+  options.argv = {"/nonexistent"};
+  auto build = BuildServer(options).Start({.text = AsBytes("x")});
+  ASSERT_FALSE(build.ok());
+  EXPECT_NE(build.error().message.find("/nonexistent"), std::string::npos) << build.error().message;
 }
 
 }  // namespace
@@ -747,7 +871,11 @@ int main(int argc, char** argv) {
   const std::string role = argc > 1 ? argv[1] : "";
   ScriptedDriver driver;
   if (role == "--role=executor") return RunExecutor(driver);
-  if (role == "--role=builder") return RunBuilder(driver);
+  if (role == "--role=build-server") {
+    driver.compiler_survives_copies = argv[2] != std::string("does not");
+    driver.compiler_crashes = argv[2] == std::string("crashes");
+    return RunBuildServer(driver, argv);
+  }
   if (role == "--role=hostile") return RunTakenOver(std::stoi(argv[2]));
   if (role.rfind("--role=", 0) == 0) return 9;
   testing::InitGoogleTest(&argc, argv);

@@ -18,6 +18,27 @@ inline constexpr int kArenaFd = 4;     // the device's memory
 inline constexpr int kStagingFd = 5;   // payloads
 inline constexpr int kDoorbellFd = 6;  // a pipe: one byte wakes the worker
 
+// A build server has a packet socket, on which orders come; nothing is sent back there.
+inline constexpr int kOrdersFd = 3;
+inline constexpr char kFolderVariable[] = "TMPDIR";  // names the server's own folder
+struct BuildOrder {  // with four descriptors: the builder's kRequestFd, kResultFd, its output, a socket for
+                     // states
+  std::uint32_t device_index = 0;
+  std::uint32_t best_effort = 0;
+  std::int64_t idle_seconds = 0;
+  std::uint64_t address_space_bytes = 0;
+  std::uint64_t cpu_seconds = 0;
+  std::uint64_t tmp_bytes = 0;
+};
+// What comes back on the socket for states, which the worker closes to end the build.
+struct BuildState {
+  enum class Kind : std::uint32_t { kStarted, kNotStarted, kEnded };
+  Kind kind = Kind::kStarted;
+  std::int32_t exit_code = -1;  // kEnded: as sandbox::ExitStatus
+  std::int32_t signal = 0;
+  char reason[244] = {};  // kNotStarted: text, cut to what fits
+};
+
 // Descriptors of a builder; 1 and 2 are kept for the build log.
 inline constexpr int kRequestFd = 3;  // a memfd: FrameHeader, exec::Compile, text
 inline constexpr int kResultFd = 4;   // a memfd, empty: FrameHeader, exec::CompileReply, binary

@@ -12,6 +12,7 @@ class NullCompiler final : public Compiler {
   CompileOutput Compile(wire::opencl::ProgramKind kind, ByteView text, const std::string&) override {
     return CompileNull(kind, text);
   }
+  bool SurvivesCopies() const override { return true; }
 };
 
 class NullDriver final : public Driver {

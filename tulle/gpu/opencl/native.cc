@@ -67,6 +67,7 @@ std::vector<NativeDevice> ListDevices() {
                          .device = device,
                          .host_memory = is_cpu,
                          .svm = is_cpu && svm != 0 && CanMapSvm(),
+                         .compiler_survives_copies = is_cpu && is_pocl,
                          .fails_silently = is_pocl,
                          .markers_wait_for_all = is_pocl});
     }

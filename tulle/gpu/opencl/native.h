@@ -51,6 +51,9 @@ struct NativeDevice {
   bool host_memory = false;
   // Pointers of the program can be had, and kernels follow them: shared virtual memory.
   bool svm = false;
+  // PoCL (3.1): builds happen in the thread that asks for them, and its other threads sleep meanwhile, so
+  // that a copy of the process can compile on. Of other drivers it is not known.
+  bool compiler_survives_copies = false;
   // PoCL (3.1): when a user event is set to an error, the commands that wait for it fail before that call
   // returns, but nobody is called back for them; a command that waits for one of those never ends; and other
   // commands still refer to their events, so that those must not be deleted.

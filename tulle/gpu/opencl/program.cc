@@ -139,19 +139,19 @@ class OpenClCompiler final : public Compiler {
     CompileOutput output;
     std::optional<wire::opencl::BinaryFile> given;  // of a binary that is one of ours
     cl_int status = CL_SUCCESS;
-    const OwnedContext context = MakeContext(device_, &status);
-    if (!context) return Failed(status);
+    if (!context_) context_ = MakeContext(device_, &status);
+    if (!context_) return Failed(status);
     OwnedProgram program;
     switch (kind) {
       case ProgramKind::kObject:
-        program = CompileObject(context.get(), {options, AsText(text)}, &output);
+        program = CompileObject(context_.get(), {options, AsText(text)}, &output);
         return output;
-      case ProgramKind::kLink: program = Link(context.get(), AsText(text), options, &output); break;
-      case ProgramKind::kSource: program = WithSource(context.get(), AsText(text), &status); break;
-      case ProgramKind::kIl: program = WithIl(context.get(), AsText(text), &status); break;
+      case ProgramKind::kLink: program = Link(context_.get(), AsText(text), options, &output); break;
+      case ProgramKind::kSource: program = WithSource(context_.get(), AsText(text), &status); break;
+      case ProgramKind::kIl: program = WithIl(context_.get(), AsText(text), &status); break;
       case ProgramKind::kBinary: {
         given = wire::opencl::ParseBinaryFile(AsText(text));
-        program = WithBinary(context.get(), {device_.device},
+        program = WithBinary(context_.get(), {device_.device},
                              given.has_value() ? given->native : AsText(text), &status);
         break;
       }
@@ -178,6 +178,8 @@ class OpenClCompiler final : public Compiler {
     output.binary.assign(AsBytes(file).begin(), AsBytes(file).end());
     return output;
   }
+
+  bool SurvivesCopies() const override { return device_.compiler_survives_copies; }
 
  private:
   static std::string WithArgInfo(std::string_view options) {
@@ -247,6 +249,7 @@ class OpenClCompiler final : public Compiler {
   }
 
   const NativeDevice device_;
+  OwnedContext context_;  // kept: PoCL loads what its compiler needs once for each context
 };
 
 }  // namespace
