@@ -18,6 +18,7 @@ namespace tulle::fuzz {
 
 // A frame is {u16 opcode, u8 flags, u16 body bytes, u16 payload bytes, body, payload}.
 inline constexpr std::size_t kHeadBytes = 7;
+inline constexpr std::uint16_t kLieOpcode = 0xffff;  // of no command
 
 class MadeUpProgram {
  public:
@@ -26,6 +27,15 @@ class MadeUpProgram {
       : data_(data), max_size_(max_size), random_(random), maker_(random), wild_(wild) {}
 
   std::size_t size() const { return size_; }
+
+  // From here on the executor lies.
+  void AddLies() {
+    const std::uint64_t seed = random_.Next();
+    if (size_ + kHeadBytes + sizeof seed > max_size_) return;
+    WriteHead(kLieOpcode, 0, sizeof seed, 0);
+    std::memcpy(data_ + size_ + kHeadBytes, &seed, sizeof seed);
+    size_ += kHeadBytes + sizeof seed;
+  }
 
   // Something to work with.
   void Begin(std::uint64_t memory_bytes) {
@@ -124,18 +134,21 @@ class MadeUpProgram {
     if (random_.Below(2) == 0) AddOne<wire::opencl::EnqueueKernel>();
   }
 
+  void WriteHead(std::uint16_t opcode, std::uint8_t flags, std::size_t body, std::size_t payload_bytes) {
+    const std::uint16_t sizes[] = {static_cast<std::uint16_t>(body),
+                                   static_cast<std::uint16_t>(payload_bytes)};
+    std::memcpy(data_ + size_, &opcode, 2);
+    data_[size_ + 2] = flags;
+    std::memcpy(data_ + size_ + 3, sizes, 4);
+  }
+
   // Appends the frame, with this payload or a random one. False: there is no room for it.
   template <wire::Message M>
   bool Add(const M& message, ByteView payload) {
     const std::size_t body = wire::EncodedSize(message);
     const std::size_t payload_bytes = std::min<std::size_t>(wire::AnnouncedPayload(message), 0xffff);
     if (body > 0xffff || size_ + kHeadBytes + body + payload_bytes > max_size_) return false;
-    const std::uint16_t opcode = wire::kOpcodeOf<M>;
-    const std::uint16_t sizes[] = {static_cast<std::uint16_t>(body),
-                                   static_cast<std::uint16_t>(payload_bytes)};
-    std::memcpy(data_ + size_, &opcode, 2);
-    data_[size_ + 2] = static_cast<std::uint8_t>(random_.Below(2));
-    std::memcpy(data_ + size_ + 3, sizes, 4);
+    WriteHead(wire::kOpcodeOf<M>, static_cast<std::uint8_t>(random_.Below(2)), body, payload_bytes);
     wire::Encode(message, std::as_writable_bytes(std::span(data_ + size_ + kHeadBytes, body)));
     const auto room = std::as_writable_bytes(std::span(data_ + size_ + kHeadBytes + body, payload_bytes));
     random_.Fill(room);

@@ -3,6 +3,7 @@
 //
 // Input: frames of {u16 opcode, u8 flags, u16 body bytes, u16 payload bytes, body, payload}. Sizes beyond
 // what is left of the input are cut, so that most inputs are whole. The framing itself has its own target.
+// A frame of kLieOpcode is not the client's: from there on the executor lies, with the body as seed.
 #include <sys/eventfd.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <unordered_map>
 
 #include "fuzz/target.h"
+#include "fuzz/worker/lying_executor.h"
 #include "fuzz/worker/made_up_program.h"
 #include "tulle/gpu/null/driver.h"
 #include "tulle/worker/exec/session.h"
@@ -23,7 +25,7 @@ constexpr std::uint64_t kQuotaBytes = 1u << 20;
 
 class FuzzClient final : public session::ServerSession {
  public:
-  explicit FuzzClient(ByteView input) : input_(input) {}
+  FuzzClient(ByteView input, fuzz::LyingExecutor& executor) : input_(input), executor_(executor) {}
 
   const session::Peer& peer() const override { return peer_; }
   int fd() const override { return always_readable_.get(); }
@@ -51,6 +53,11 @@ class FuzzClient final : public session::ServerSession {
     // A private copy of exactly this size, as the session makes one.
     const ByteVector body = Take(body_bytes);
     const ByteVector payload = Take(payload_bytes);
+    if (header.opcode == fuzz::kLieOpcode) {
+      std::uint64_t seed = 0;
+      std::copy_n(body.begin(), std::min(body.size(), sizeof seed), reinterpret_cast<std::byte*>(&seed));
+      executor_.LieFrom(seed);
+    }
     header.body_bytes = static_cast<std::uint32_t>(body.size());
     header.payload_bytes = payload.size();
 
@@ -112,6 +119,7 @@ class FuzzClient final : public session::ServerSession {
   }
 
   ByteView input_;
+  fuzz::LyingExecutor& executor_;
   session::Peer peer_;
   UniqueFd always_readable_{eventfd(1, EFD_CLOEXEC)};
   std::unordered_map<std::uint64_t, std::uint16_t> awaited_;
@@ -139,10 +147,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   exec::EndRequest end;
   exec::SessionCounters counters;
   {
-    FuzzClient client(std::as_bytes(std::span(data, size)));
-    auto executor = executors->Start();
-    fuzz::Require(executor.ok(), "the null device did not open");
-    exec::Session session(&client, *std::move(executor), shared, limits, &end, &counters);
+    auto honest = executors->Start();
+    fuzz::Require(honest.ok(), "the null device did not open");
+    auto executor = std::make_unique<fuzz::LyingExecutor>(*std::move(honest));
+    FuzzClient client(std::as_bytes(std::span(data, size)), *executor);
+    exec::Session session(&client, std::move(executor), shared, limits, &end, &counters);
     session.Run();
   }
   fuzz::Require(quota.used_bytes() == 0, "memory was not given back");
@@ -155,6 +164,10 @@ extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t s
   if (size != 0 && random.Below(3) == 0) return LLVMFuzzerMutate(data, size, max_size);
   fuzz::MadeUpProgram program(data, max_size, random, random.Below(2) * random.Below(4));
   program.Begin(kQuotaBytes / 2);
-  for (std::uint64_t i = random.Below(60); i > 0; --i) program.AddAny();
+  const std::uint64_t lies_from = random.Below(240);
+  for (std::uint64_t i = random.Below(60); i > 0; --i) {
+    if (i == lies_from) program.AddLies();
+    program.AddAny();
+  }
   return program.size();
 }
