@@ -85,17 +85,21 @@ class WorkerProcessTest : public ::testing::Test {
   std::optional<ExitState> WaitExit() { return process_->Wait(kSoon); }
 
   // The worker's children: its executors and builders.
-  std::set<pid_t> Children() {
-    std::set<pid_t> children;
+  std::set<pid_t> Executors() {
+    std::set<pid_t> executors;
     const std::string tasks = "/proc/" + std::to_string(process_->pid()) + "/task";
     DIR* folder = opendir(tasks.c_str());
-    if (folder == nullptr) return children;
+    if (folder == nullptr) return executors;
     while (const dirent* entry = readdir(folder)) {
       std::ifstream list(tasks + "/" + entry->d_name + "/children");
-      for (pid_t pid = 0; list >> pid;) children.insert(pid);
+      for (pid_t pid = 0; list >> pid;) {
+        std::ifstream file("/proc/" + std::to_string(pid) + "/cmdline");
+        const std::string words{std::istreambuf_iterator<char>(file), {}};
+        if (words.find("--role=executor") != std::string::npos) executors.insert(pid);
+      }
     }
     closedir(folder);
-    return children;
+    return executors;
   }
 
  public:
@@ -133,7 +137,7 @@ TEST_F(WorkerProcessTest, AKilledExecutorEndsItsSessionOnly) {
   Program victim, other;
   ASSERT_TRUE(Attach(victim).ok());
   victim.ExpectVectorAdd(1);
-  const std::set<pid_t> executors = Children();
+  const std::set<pid_t> executors = Executors();
   ASSERT_EQ(executors.size(), 1u);
   ASSERT_TRUE(Attach(other).ok());
   other.ExpectVectorAdd(2);

@@ -162,6 +162,12 @@ class HostileWorker final : public session::FrameSink {
           kernel_.name = {"k"};
           kernel_.arg_count = 2;
           kernel_.work_group_size = 64;
+          for (auto& arg : args_) {
+            arg = {.address_qualifier =
+                       static_cast<wire::U32>(0x119b + random_.Below(4))};  // CL_KERNEL_ARG_ADDRESS_...
+            arg.type_name = {random_.Below(4) == 0 ? "sampler_t" : "int"};
+          }
+          if (random_.Below(2) == 0) kernel_.args.items = args_;
           if (random_.Below(4) != 0) field.items = {&kernel_, 1};
         }
       }
@@ -195,6 +201,7 @@ class HostileWorker final : public session::FrameSink {
   const std::uint64_t malice_;
   std::uint64_t sequence_ = 0;
   wire::opencl::KernelInfo kernel_;
+  std::array<wire::opencl::KernelArgInfo, 2> args_;
   bool done_ = false;
 };
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <deque>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -55,7 +56,8 @@ class Program {
       cl_.clReleaseEvent(event);
     }
     for (const GuardedBytes& bytes : landing_) bytes.Check();
-    if (cl_program program = program_; program != nullptr) cl_.clReleaseProgram(program);
+    if (kernel_ != nullptr) cl_.clReleaseKernel(kernel_);
+    if (program_ != nullptr) cl_.clReleaseProgram(program_);
     cl_.clReleaseMemObject(buffer_);
     cl_.clReleaseCommandQueue(queue_);
     cl_.clReleaseContext(context_);
@@ -66,22 +68,28 @@ class Program {
     cl_uint count = 0;
     if (cl_.clGetPlatformIDs(1, &platform_, &count) != CL_SUCCESS || count == 0) return false;
     if (cl_.clGetDeviceIDs(platform_, CL_DEVICE_TYPE_ALL, 1, &device_, &count) != CL_SUCCESS) return false;
-    for (const cl_device_info name : {CL_DEVICE_NAME, CL_DEVICE_EXTENSIONS, CL_DEVICE_MAX_WORK_ITEM_SIZES,
-                                      CL_DEVICE_TYPE, CL_DEVICE_GLOBAL_MEM_SIZE, CL_DEVICE_VERSION,
-                                      CL_DEVICE_PARTITION_PROPERTIES, CL_DEVICE_OPENCL_C_FEATURES}) {
-      Info([&](std::size_t size, void* value, std::size_t* needed) {
-        return cl_.clGetDeviceInfo(device_, name, size, value, needed);
-      });
-    }
-    context_ = cl_.clCreateContext(nullptr, 1, &device_, nullptr, nullptr, &status_);
+    Infos(CL_PLATFORM_PROFILE, CL_PLATFORM_NUMERIC_VERSION, cl_.clGetPlatformInfo, platform_);
+    Infos(CL_DEVICE_TYPE, CL_DEVICE_LATEST_CONFORMANCE_VERSION_PASSED, cl_.clGetDeviceInfo, device_);
+    const auto ignore = [](const char*, const void*, std::size_t, void*) {};
+    const cl_context_properties properties[] = {CL_CONTEXT_PLATFORM,
+                                                reinterpret_cast<cl_context_properties>(platform_), 0};
+    context_ = random_.Below(2) == 0
+                   ? cl_.clCreateContext(properties, 1, &device_, ignore, nullptr, &status_)
+                   : cl_.clCreateContextFromType(nullptr, CL_DEVICE_TYPE_ALL, nullptr, nullptr, &status_);
     if (context_ == nullptr) return false;
+    Infos(CL_CONTEXT_REFERENCE_COUNT, CL_CONTEXT_NUM_DEVICES, cl_.clGetContextInfo, context_);
+    cl_.clSetContextDestructorCallback(
+        context_, [](cl_context, void*) {}, nullptr);
     const cl_command_queue_properties out_of_order =
         random_.Below(4) == 0 ? CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE : 0;
     queue_ = cl_.clCreateCommandQueue(context_, device_, CL_QUEUE_PROFILING_ENABLE | out_of_order, &status_);
     std::vector<std::byte> initial(kBytes, std::byte{7});
     buffer_ = cl_.clCreateBuffer(context_, CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR, kBytes, initial.data(),
                                  &status_);
-    return queue_ != nullptr && buffer_ != nullptr;
+    if (queue_ == nullptr || buffer_ == nullptr) return false;
+    Infos(CL_QUEUE_CONTEXT, CL_QUEUE_PROPERTIES_ARRAY, cl_.clGetCommandQueueInfo, queue_);
+    Infos(CL_MEM_TYPE, CL_MEM_PROPERTIES, cl_.clGetMemObjectInfo, buffer_);
+    return true;
   }
 
   // Asks for a size, then for so much.
@@ -92,6 +100,16 @@ class Program {
     GuardedBytes value(size);
     get(size, value.data(), nullptr);
     value.Check();
+  }
+
+  // All of a range of names; those between that are none are refused.
+  template <typename Get, typename... Of>
+  void Infos(cl_uint first, cl_uint last, const Get& get, const Of&... of) {
+    for (cl_uint name = first; name <= last; ++name) {
+      Info([&](std::size_t size, void* value, std::size_t* needed) {
+        return get(of..., name, size, value, needed);
+      });
+    }
   }
 
   void* Landing(std::size_t size) { return landing_.emplace_back(size).data(); }
@@ -148,10 +166,26 @@ class Program {
     std::vector<std::byte> pixels(4 * 16 * 16);
     cl_mem image = cl_.clCreateImage(context_, CL_MEM_READ_WRITE | CL_MEM_COPY_HOST_PTR, &format,
                                      &description, pixels.data(), &status_);
-    if (cl_sampler sampler =
-            cl_.clCreateSampler(context_, CL_FALSE, CL_ADDRESS_CLAMP, CL_FILTER_NEAREST, &status_))
+    const cl_sampler_properties mirrored[] = {CL_SAMPLER_ADDRESSING_MODE, CL_ADDRESS_MIRRORED_REPEAT, 0};
+    if (cl_sampler sampler = cl_.clCreateSamplerWithProperties(context_, mirrored, &status_)) {
+      Infos(CL_SAMPLER_REFERENCE_COUNT, CL_SAMPLER_PROPERTIES, cl_.clGetSamplerInfo, sampler);
       cl_.clReleaseSampler(sampler);
+    }
     if (image == nullptr) return;
+    Infos(CL_IMAGE_FORMAT, CL_IMAGE_NUM_SAMPLES, cl_.clGetImageInfo, image);
+    cl_image_desc other_description = {};
+    constexpr std::array kTypes = {CL_MEM_OBJECT_IMAGE1D,        CL_MEM_OBJECT_IMAGE1D_ARRAY,
+                                   CL_MEM_OBJECT_IMAGE1D_BUFFER, CL_MEM_OBJECT_IMAGE2D_ARRAY,
+                                   CL_MEM_OBJECT_IMAGE3D,        CL_MEM_OBJECT_IMAGE2D};
+    other_description.image_type = kTypes[random_.Below(kTypes.size())];
+    other_description.image_width = 8;
+    other_description.image_height = other_description.image_depth = other_description.image_array_size = 4;
+    if (other_description.image_type == CL_MEM_OBJECT_IMAGE1D_BUFFER) other_description.buffer = buffer_;
+    if (cl_mem made =
+            cl_.clCreateImage(context_, CL_MEM_READ_ONLY, &format, &other_description, nullptr, &status_)) {
+      Infos(CL_IMAGE_FORMAT, CL_IMAGE_NUM_SAMPLES, cl_.clGetImageInfo, made);
+      cl_.clReleaseMemObject(made);
+    }
     const std::array<std::size_t, 3> origin = {0, 0, 0}, other = {8, 0, 0}, region = {8, 10, 1};
     cl_.clEnqueueReadImage(queue_, image, Blocking(), origin.data(), region.data(), 40, 0, Landing(400), 0,
                            nullptr, Event());
@@ -181,6 +215,16 @@ class Program {
         CL_SUCCESS)
       cl_.clEnqueueSVMUnmap(queue_, shared, 0, nullptr, Event());
     cl_.clEnqueueSVMMemcpy(queue_, Blocking(), Landing(400), shared, 400, 0, nullptr, Event());
+    const void* inside = static_cast<const std::byte*>(shared) + 8;
+    const std::size_t size = 16;
+    cl_.clEnqueueSVMMigrateMem(queue_, 1, &inside, &size, 0, 0, nullptr, Event());
+    if (cl_mem around = cl_.clCreateBuffer(context_, CL_MEM_USE_HOST_PTR, kBytes, shared, &status_))
+      cl_.clReleaseMemObject(around);
+    if (kernel_ != nullptr) {
+      cl_.clSetKernelArgSVMPointer(kernel_, 0, inside);
+      cl_.clSetKernelExecInfo(kernel_, CL_KERNEL_EXEC_INFO_SVM_PTRS, sizeof shared, &shared);
+      Launch(kernel_);
+    }
     if (random_.Below(2) == 0) {
       cl_.clEnqueueSVMFree(queue_, 1, &shared, nullptr, nullptr, 0, nullptr, Event());
     } else {
@@ -205,8 +249,7 @@ class Program {
         cl_ulong time = 0;
         cl_.clGetEventProfilingInfo(marker, name, sizeof time, &time, nullptr);
       }
-      cl_int state = 0;
-      cl_.clGetEventInfo(marker, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof state, &state, nullptr);
+      Infos(CL_EVENT_COMMAND_QUEUE, CL_EVENT_CONTEXT, cl_.clGetEventInfo, marker);
       cl_.clReleaseEvent(marker);
     }
     cl_.clReleaseEvent(gate);
@@ -222,34 +265,53 @@ class Program {
         cl_.clBuildProgram(program_, 0, nullptr, "-cl-kernel-arg-info", nullptr, nullptr) != CL_SUCCESS) {
       return;
     }
-    Info([&](std::size_t size, void* value, std::size_t* needed) {
-      return cl_.clGetProgramBuildInfo(program_, device_, CL_PROGRAM_BUILD_LOG, size, value, needed);
-    });
-    cl_kernel kernel = cl_.clCreateKernel(program_, "k", &status_);
-    if (kernel == nullptr) return;
-    for (const cl_kernel_info name : {CL_KERNEL_FUNCTION_NAME, CL_KERNEL_ATTRIBUTES, CL_KERNEL_NUM_ARGS}) {
+    Infos(CL_PROGRAM_REFERENCE_COUNT, CL_PROGRAM_BINARY_SIZES, cl_.clGetProgramInfo, program_);
+    Infos(CL_PROGRAM_NUM_KERNELS, CL_PROGRAM_SCOPE_GLOBAL_DTORS_PRESENT, cl_.clGetProgramInfo, program_);
+    Infos(CL_PROGRAM_BUILD_STATUS, CL_PROGRAM_BUILD_GLOBAL_VARIABLE_TOTAL_SIZE, cl_.clGetProgramBuildInfo,
+          program_, device_);
+    std::array<cl_kernel, 8> kernels{};
+    cl_uint count = 0;
+    if (cl_.clCreateKernelsInProgram(program_, kernels.size(), kernels.data(), &count) == CL_SUCCESS) {
+      for (cl_kernel kernel : std::span(kernels).first(std::min<std::size_t>(count, kernels.size())))
+        cl_.clReleaseKernel(kernel);
+    }
+    kernel_ = cl_.clCreateKernel(program_, "k", &status_);
+    if (kernel_ == nullptr) return;
+    Infos(CL_KERNEL_FUNCTION_NAME, CL_KERNEL_ATTRIBUTES, cl_.clGetKernelInfo, kernel_);
+    Infos(CL_KERNEL_WORK_GROUP_SIZE, CL_KERNEL_GLOBAL_WORK_SIZE, cl_.clGetKernelWorkGroupInfo, kernel_,
+          device_);
+    for (cl_uint arg = 0; arg < 3; ++arg) {
+      Infos(CL_KERNEL_ARG_ADDRESS_QUALIFIER, CL_KERNEL_ARG_NAME, cl_.clGetKernelArgInfo, kernel_, arg);
+    }
+    const std::array<std::size_t, 3> range = {8, 4, 2};
+    for (const cl_kernel_sub_group_info name :
+         {CL_KERNEL_MAX_SUB_GROUP_SIZE_FOR_NDRANGE, CL_KERNEL_SUB_GROUP_COUNT_FOR_NDRANGE,
+          CL_KERNEL_LOCAL_SIZE_FOR_SUB_GROUP_COUNT, CL_KERNEL_MAX_NUM_SUB_GROUPS}) {
+      const std::size_t input =
+          name == CL_KERNEL_LOCAL_SIZE_FOR_SUB_GROUP_COUNT ? sizeof range[0] : sizeof range;
       Info([&](std::size_t size, void* value, std::size_t* needed) {
-        return cl_.clGetKernelInfo(kernel, name, size, value, needed);
+        return cl_.clGetKernelSubGroupInfo(kernel_, device_, name, input, range.data(), size, value, needed);
       });
     }
-    for (const cl_kernel_arg_info name : {CL_KERNEL_ARG_NAME, CL_KERNEL_ARG_TYPE_NAME}) {
-      Info([&](std::size_t size, void* value, std::size_t* needed) {
-        return cl_.clGetKernelArgInfo(kernel, 0, name, size, value, needed);
-      });
-    }
-    std::size_t work_group = 0;
-    cl_.clGetKernelWorkGroupInfo(kernel, device_, CL_KERNEL_WORK_GROUP_SIZE, sizeof work_group, &work_group,
-                                 nullptr);
-    const int value = 3;
-    const std::size_t global = 1000;
-    cl_.clSetKernelArg(kernel, 0, sizeof buffer_, &buffer_);
-    cl_.clSetKernelArg(kernel, 1, sizeof value, &value);
-    cl_.clEnqueueNDRangeKernel(queue_, kernel, 1, nullptr, &global, nullptr, 0, nullptr, Event());
-    if (cl_kernel clone = cl_.clCloneKernel(kernel, &status_)) {
+    cl_.clSetKernelArg(kernel_, 0, sizeof buffer_, &buffer_);
+    Launch(kernel_);
+    if (cl_kernel clone = cl_.clCloneKernel(kernel_, &status_)) {
       cl_.clEnqueueTask(queue_, clone, 0, nullptr, Event());
       cl_.clReleaseKernel(clone);
     }
-    cl_.clReleaseKernel(kernel);
+    if (cl_sampler sampler =
+            cl_.clCreateSampler(context_, CL_FALSE, CL_ADDRESS_CLAMP, CL_FILTER_NEAREST, &status_)) {
+      cl_.clSetKernelArg(kernel_, 1, sizeof sampler, &sampler);
+      cl_.clSetKernelArg(kernel_, 0, 64, nullptr);
+      if (cl_kernel clone = cl_.clCloneKernel(kernel_, &status_)) cl_.clReleaseKernel(clone);
+      cl_.clReleaseSampler(sampler);
+    }
+  }
+  void Launch(cl_kernel kernel) {
+    const int value = 3;
+    const std::size_t global = 1000;
+    cl_.clSetKernelArg(kernel, 1, sizeof value, &value);
+    cl_.clEnqueueNDRangeKernel(queue_, kernel, 1, nullptr, &global, nullptr, 0, nullptr, Event());
   }
 
   void Programs() {
@@ -265,6 +327,7 @@ class Program {
       }
       cl_.clReleaseProgram(object);
     }
+    Headers();
     const std::string module = wire::opencl::testing::AddConstantModule();
     if (cl_program il = cl_.clCreateProgramWithIL(context_, module.data(), module.size(), &status_)) {
       const cl_uint value = 9;
@@ -272,6 +335,23 @@ class Program {
       cl_.clBuildProgram(il, 0, nullptr, "", nullptr, nullptr);
       cl_.clReleaseProgram(il);
     }
+  }
+  // Compiled with headers that are given, and with files of this program's machine.
+  void Headers() {
+    const char* text = "#ifndef N\n#define N 1\n#include \"other.h\"\n#endif\nconstant int in_header = N;";
+    const char* source =
+        "#include \"header.h\"\n#if 1 /* text */\n#include <stdio.h>\n#include \"nowhere.h\" // "
+        "text\n#endif\n"
+        "kernel void k(global int* p, int v) { p[0] = in_header; }\n";
+    const char* name = "header.h";
+    cl_program header = cl_.clCreateProgramWithSource(context_, 1, &text, nullptr, &status_);
+    cl_program program = cl_.clCreateProgramWithSource(context_, 1, &source, nullptr, &status_);
+    if (header != nullptr && program != nullptr) {
+      cl_.clCompileProgram(program, 0, nullptr, "-D N=2", 1, &header, &name, nullptr, nullptr);
+      cl_.clBuildProgram(program, 0, nullptr, "-I \"/usr/include\" -I /nonexistent -DN=3", nullptr, nullptr);
+    }
+    if (program != nullptr) cl_.clReleaseProgram(program);
+    if (header != nullptr) cl_.clReleaseProgram(header);
   }
   // From its binary.
   void Reload(cl_program program) {
@@ -309,6 +389,7 @@ class Program {
   cl_command_queue queue_ = nullptr;
   cl_mem buffer_ = nullptr;
   cl_program program_ = nullptr;
+  cl_kernel kernel_ = nullptr;
   cl_int status_ = 0;
   std::deque<GuardedBytes> landing_;
   std::vector<cl_event> events_ = [] {

@@ -63,7 +63,7 @@ TEST_P(BackendBattery, PartsOfSvmBeginAnywhere) {
   // It keeps the memory, also while only a command has it.
   const std::uint64_t gone = Send(wire::DestroyObject{{ObjectKind::kMemory, memory}}, {.status = true});
   Run(queue, kernel, 25);
-  EXPECT_EQ(Words(part, 25), std::vector<std::uint32_t>(25, 44));
+  EXPECT_EQ(Wait(Read(queue, part, 0, 100)).payload, WordBytes(std::vector<std::uint32_t>(25, 44)));
   EXPECT_FALSE(Answered(gone));
   Run(queue, kernel, 25);
   Destroy(ObjectKind::kMemory, part);
