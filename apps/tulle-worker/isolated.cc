@@ -5,6 +5,7 @@
 #include "tulle/base/log.h"
 #include "tulle/gpu/isolated/build_server.h"
 #include "tulle/gpu/isolated/executor_process.h"
+#include "tulle/worker/build/cache.h"
 
 namespace tulle::app {
 namespace {
@@ -14,6 +15,9 @@ namespace isolated = gpu::isolated;
 // Address space for buffers, as a multiple of the vGPU's memory: memory of destroyed buffers that commands
 // still use overlaps with that of new ones, and holes between them must not fail a creation. Costs no memory.
 constexpr std::uint64_t kArenaFactor = 2;
+
+// Of programs that were built before: some hundreds to thousands of them.
+constexpr std::size_t kBuildCacheBytes = 64u << 20;
 
 std::vector<std::string> Arguments(const char* program, const char* role, const ChildArguments& children) {
   std::vector<std::string> arguments = {program, std::string("--role=") + role};
@@ -170,7 +174,8 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, const wire::node:
   builder.device_index = assignment.device_index;
   builder.best_effort = launcher->best_effort();
   return {std::make_unique<IsolatedExecutors>(launcher, std::move(executor)),
-          std::make_unique<IsolatedBuilder>(std::move(builder))};
+          std::make_unique<worker::build::CachingBuilder>(
+              std::make_unique<IsolatedBuilder>(std::move(builder)), kBuildCacheBytes)};
 }
 
 }  // namespace tulle::app

@@ -100,7 +100,7 @@ struct DeviceInfo {
   bool protects_memory = false;                    // kernels cannot reach the host process's memory
 };
 
-// Compiles away from running programs. Used once per process.
+// Compiles away from running programs. One thread uses it.
 struct CompileOutput {
   std::int32_t status = 0;  // of clBuildProgram
   std::string log;
