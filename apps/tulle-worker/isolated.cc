@@ -19,8 +19,8 @@ constexpr std::uint64_t kArenaFactor = 2;
 // Of programs that were built before: some hundreds to thousands of them.
 constexpr std::size_t kBuildCacheBytes = 64u << 20;
 
-std::vector<std::string> Arguments(const char* program, const char* role, const ChildArguments& children) {
-  std::vector<std::string> arguments = {program, std::string("--role=") + role};
+std::vector<std::string> Arguments(const char* role, const ChildArguments& children) {
+  std::vector<std::string> arguments = {"tulle-worker", std::string("--role=") + role};
   arguments.insert(arguments.end(), children.arguments.begin(), children.arguments.end());
   return arguments;
 }
@@ -166,11 +166,11 @@ class IsolatedBuilder final : public worker::build::Builder {
 worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, const wire::node::AssignVGpu& assignment,
                                   const ChildArguments& children) {
   isolated::ExecutorOptions executor;
-  executor.argv = Arguments("tulle-worker", "executor", children);
+  executor.argv = Arguments("executor", children);
   executor.device_index = assignment.device_index;
   executor.arena_bytes = assignment.memory_bytes * kArenaFactor;
   isolated::BuildOptions builder;
-  builder.argv = Arguments("/proc/self/exe", "build-server", children);
+  builder.argv = Arguments("build-server", children);
   builder.device_index = assignment.device_index;
   builder.best_effort = launcher->best_effort();
   return {std::make_unique<IsolatedExecutors>(launcher, std::move(executor)),

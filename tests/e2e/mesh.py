@@ -166,7 +166,7 @@ class Mesh:
         """Pids of workers, or of their executors."""
         def has_role(command):
             return "tulle-worker" in command and ("--role=executor" in command) == (role == "executor") and (
-                "--role=builder" not in command)
+                "--role=build-server" not in command)
         return [pid for pid, (_, command) in descendants(self.up.pid).items() if has_role(command)]
 
     def address(self, daemon, what):

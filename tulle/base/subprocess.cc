@@ -119,7 +119,8 @@ std::string ExitState::Text() const {
 
 Result<Subprocess> Subprocess::Start(const SubprocessSpec& spec) {
   TULLE_CHECK(!spec.argv.empty());
-  const std::vector<std::string> candidates = Candidates(spec.argv[0]);
+  const std::string& program = spec.program.has_value() ? *spec.program : spec.argv[0];
+  const std::vector<std::string> candidates = Candidates(program);
   const std::vector<char*> candidate_pointers = Pointers(candidates);
   const std::vector<char*> argv = Pointers(spec.argv);
   const std::vector<char*> environment =
@@ -149,7 +150,7 @@ Result<Subprocess> Subprocess::Start(const SubprocessSpec& spec) {
   if (pid == 0) RunChild(plan);
   const int fork_error = errno;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (pid < 0) return ErrnoError("cannot start " + spec.argv[0], fork_error);
+  if (pid < 0) return ErrnoError("cannot start " + program, fork_error);
 
   UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
   const int pidfd_error = errno;
@@ -164,7 +165,7 @@ Result<Subprocess> Subprocess::Start(const SubprocessSpec& spec) {
     while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
     }
     if (got == 0) return ErrnoError("pidfd_open (Linux 5.4 or newer is needed)", pidfd_error);
-    Error failure = ErrnoError("cannot run " + spec.argv[0], error);
+    Error failure = ErrnoError("cannot run " + program, error);
     failure.code = error == ENOENT   ? Code::kNotFound
                    : error == EACCES ? Code::kPermissionDenied
                                      : Code::kFailedPrecondition;

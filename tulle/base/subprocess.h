@@ -19,7 +19,8 @@
 namespace tulle {
 
 struct SubprocessSpec {
-  std::vector<std::string> argv;  // argv[0] is looked up in PATH when it has no '/'
+  std::vector<std::string> argv;
+  std::optional<std::string> program;  // default: argv[0]; looked up in PATH when it has no '/'
   std::optional<std::vector<std::string>>
       environment;  // "NAME=value", the whole of it; default: the parent's
   // {ours, the child's number}. Standard input, output and error are inherited unless named here; every other

@@ -92,6 +92,14 @@ TEST(Subprocess, SaysHowTheChildEnded) {
   EXPECT_EQ(exit->ShellCode(), 128 + SIGTERM);
 }
 
+TEST(Subprocess, MayHaveAnotherName) {
+  auto child =
+      Subprocess::Start({.argv = {"another name", "-c", "test \"$0\" = 'another name'"}, .program = "sh"});
+  ASSERT_TRUE(child.ok()) << ToString(child.error());
+  const auto exit = child->Wait(seconds(10));
+  EXPECT_TRUE(exit.has_value() && exit->ok());
+}
+
 TEST(Subprocess, AProgramThatIsNotThereIsAnError) {
   const auto missing = Subprocess::Start({.argv = {"no-such-program-anywhere"}});
   ASSERT_FALSE(missing.ok());

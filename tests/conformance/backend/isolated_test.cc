@@ -157,7 +157,7 @@ std::vector<SubjectFactory> IsolatedFactories() {
     factory.name = "isolated_" + driver;
     factory.open = [launcher, driver] { return std::make_unique<IsolatedSubject>(*launcher, driver); };
     isolated::BuildOptions build_options;
-    build_options.argv = {"/proc/self/exe", "--role=build-server", driver};
+    build_options.argv = {"isolated_conformance", "--role=build-server", driver};
     const auto server = std::make_shared<isolated::BuildServer>(build_options);
     factory.compile = [server](wire::opencl::ProgramKind kind, const std::string& text,
                                const std::string& options) { return Compile(*server, kind, text, options); };

@@ -173,6 +173,7 @@ class BuildServer::Impl {
     TULLE_ASSIGN_OR_RETURN(auto pair, MakeSeqPacketPair());
     SubprocessSpec spec;
     spec.argv = options_.argv;
+    spec.program = options_.binary;
     // In /tmp, because builders have one, too.
     std::string folder = "/tmp/tulle-builds-XXXXXX";
     if (mkdtemp(folder.data()) == nullptr) return ErrnoError("a folder for compilers in /tmp", errno);

@@ -31,7 +31,8 @@ inline constexpr std::uint64_t kBuilderAddressSpaceBytes = 8ull << 30;
 #endif
 
 struct BuildOptions {
-  std::vector<std::string> argv;  // {"/proc/self/exe", "--role=build-server"}: must end in RunBuildServer()
+  std::string binary = "/proc/self/exe";
+  std::vector<std::string> argv;  // {"tulle-worker", "--role=build-server"}: must end in RunBuildServer()
   std::vector<std::string> environment;  // added to what drivers need anyway
   std::uint32_t device_index = 0;
   bool best_effort = false;       // of the sandbox (LauncherOptions)

@@ -694,7 +694,7 @@ class Builder : public testing::TestWithParam<bool> {
  protected:
   BuildOptions Options() {
     BuildOptions options;
-    options.argv = {"/proc/self/exe", "--role=build-server", GetParam() ? "survives" : "does not"};
+    options.argv = {"isolated_test", "--role=build-server", GetParam() ? "survives" : "does not"};
     options.environment = kSanitizers;
     return options;
   }
@@ -840,7 +840,7 @@ TEST_P(Builder, LeaveNoFolderBehind) {
 // A driver that crashes as soon as it is used: each build fails and says so, and another server is tried.
 TEST(BuildServer, MayCrash) {
   BuildOptions options;
-  options.argv = {"/proc/self/exe", "--role=build-server", "crashes"};
+  options.argv = {"isolated_test", "--role=build-server", "crashes"};
   options.environment = kSanitizers;
   BuildServer server(options);
   for (int i = 0; i < 3; ++i) {
@@ -857,7 +857,8 @@ TEST(BuildServer, MayCrash) {
 
 TEST(BuildServer, ThatIsNoProgramIsAnError) {
   BuildOptions options;
-  options.argv = {"/nonexistent"};
+  options.argv = {"isolated_test"};
+  options.binary = "/nonexistent";
   auto build = BuildServer(options).Start({.text = AsBytes("x")});
   ASSERT_FALSE(build.ok());
   EXPECT_NE(build.error().message.find("/nonexistent"), std::string::npos) << build.error().message;
