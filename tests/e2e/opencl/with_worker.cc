@@ -165,6 +165,10 @@ int Main(int argc, char** argv) {
   std::string folder = std::filesystem::temp_directory_path() / "tulle-with-worker-XXXXXX";
   if (mkdtemp(folder.data()) == nullptr) Usage("cannot make a temporary folder");
   std::ofstream(folder + "/tulle.icd") << std::filesystem::absolute(arguments.icd).string() << '\n';
+  const std::string attach = folder + "/attach";
+  // For the command, and before there are threads that read it.
+  setenv(session::kAttachEnv, attach.c_str(), 1);
+  setenv("OCL_ICD_VENDORS", folder.c_str(), 1);
   SecureRandom random;
   std::list<VGpu> vgpus;
   std::vector<session::Target> targets;
@@ -175,11 +179,8 @@ int Main(int argc, char** argv) {
     random.Fill(target.key);
     targets.push_back(vgpus.emplace_back(driver.get(), arguments, target).target());
   }
-  const std::string attach = folder + "/attach";
   if (auto status = session::WriteAttachFile(attach, targets); !status.ok())
     Usage(status.error().message.c_str());
-  setenv(session::kAttachEnv, attach.c_str(), 1);
-  setenv("OCL_ICD_VENDORS", folder.c_str(), 1);
 
   pid_t child = 0;
   int status =

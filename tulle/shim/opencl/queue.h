@@ -63,7 +63,7 @@ class Queue final : public Object {
   // All commands up to this one have completed.
   void NoteCompleted(std::uint64_t number);
   // Whether all commands so far are known to have completed.
-  bool idle() { return completed_.load() == commands(); }
+  bool idle() const { return completed_.load() == commands_.load(); }
 
   // Waits until all commands so far have completed, and the program sees them complete. The first failure
   // among them, or CL_OUT_OF_RESOURCES when the session is lost.
@@ -84,7 +84,7 @@ class Queue final : public Object {
   std::mutex awaiting_;
   std::atomic<std::uint32_t> awaited_{0};  // of these, at least
   std::mutex turn_;
-  std::uint64_t commands_ = 0;  // guarded by turn_
+  std::atomic<std::uint64_t> commands_{0};  // begun; changed by who has the turn
   std::atomic<std::uint64_t> completed_{0};
 };
 TULLE_API_OBJECT(Queue, cl_command_queue, ObjectType::kQueue, CL_INVALID_COMMAND_QUEUE);
