@@ -766,18 +766,27 @@ TEST_P(Builder, LimitsHold) {
 }
 
 TEST_P(Builder, OneThatIsNoLongerWantedDies) {
-  int fds[2];
-  ASSERT_EQ(pipe2(fds, O_CLOEXEC), 0);
-  const UniqueFd read_end(fds[0]);
   BuildServer server(Options());
   auto build = server.Start({.text = AsBytes("hang")});
   ASSERT_TRUE(build.ok());
+  EXPECT_EQ(Build(server, "x").status, 0);  // orders are taken in turn: the first one runs by now
+  pid_t pid = 0;
+  std::ifstream("/proc/thread-self/children") >> pid;
+  ASSERT_GT(pid, 0);
+  const auto builders = [&] {
+    std::size_t count = 0;
+    for (const auto& task : std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/task")) {
+      std::ifstream list(task.path() / "children");
+      for (pid_t child = 0; list >> child;) ++count;
+    }
+    return count;
+  };
+  EXPECT_EQ(builders(), 1u);
   EXPECT_FALSE((*build)->TryFinish().has_value());
   build->reset();
-  EXPECT_EQ(Build(server, "x").status, 0);
-  close(fds[1]);
-  char byte;
-  EXPECT_EQ(read(read_end.get(), &byte, 1), 0);  // nobody holds what the test had opened
+  const auto end = std::chrono::steady_clock::now() + 30s;
+  while (builders() != 0 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  EXPECT_EQ(builders(), 0u);
 }
 
 // Of each other they see nothing: neither what was compiled, nor what was written.
@@ -800,7 +809,20 @@ TEST_P(Builder, AnIdleServerBeginsAnew) {
   auto options = Options();
   options.idle = 0s;
   BuildServer server(options);
-  for (int i = 0; i < 5; ++i) EXPECT_EQ(Build(server, "x").status, 0);
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(Build(server, "x").status, 0);
+    // Anew it has not even the thread that starts builders.
+    pid_t pid = 0;
+    std::ifstream("/proc/thread-self/children") >> pid;
+    ASSERT_GT(pid, 0);
+    const auto threads = [&] {
+      const std::filesystem::directory_iterator tasks("/proc/" + std::to_string(pid) + "/task");
+      return std::distance(begin(tasks), end(tasks));
+    };
+    const auto limit = std::chrono::steady_clock::now() + 30s;
+    while (threads() != 1 && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
+    EXPECT_EQ(threads(), 1);
+  }
 }
 
 TEST_P(Builder, EndWithTheirServer) {
