@@ -246,7 +246,7 @@ Status Connection::OnKernelOutput(ByteView body) {
     const ssize_t written = write(STDOUT_FILENO, rest.data(), rest.size());
     if (written > 0) {
       rest = rest.subspan(static_cast<std::size_t>(written));
-    } else if (errno != EINTR) {
+    } else if (written == 0 || errno != EINTR) {
       break;
     }
   }
