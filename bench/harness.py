@@ -21,7 +21,9 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
-Case = namedtuple("Case", "name unit yardsticks")
+# yardsticks: what to compare with, each a list of parts to add up; "native" is the native case of the same name, or of the
+# name given.
+Case = namedtuple("Case", "name unit yardsticks native", defaults=[None])
 
 MESH_START_S = 60
 ROUND_S = 300
@@ -117,13 +119,15 @@ def run(name, bench, bin, runs, other=None):
                 samples.rounds.append(bench.measure_mesh(running, bin))
     for case in bench.CASES:
         def yardstick(part):
-            return native.median(case.name) if part == "native" else bare.median(part)
+            return native.median(case.native or case.name) if part == "native" else bare.median(part)
 
         for parts in case.yardsticks:
             yield line(name, runs, case.name, case.unit, mesh, "+".join(parts), sum(map(yardstick, parts)))
+        if not case.yardsticks:
+            yield line(name, runs, case.name, case.unit, mesh)
         if other:
             yield line(name, runs, case.name, case.unit, mesh, other[0], other_mesh.median(case.name))
-    for case in bench.CASES if needs_mesh(bench) else []:
+    for case in (c for c in bench.CASES if needs_mesh(bench) and native.median(c.name) is not None):
         yield {**line(name, runs, case.name, case.unit, native), "case": f"native {case.name}"}
     for case, unit in bench.YARDSTICK_UNITS.items():
         yield line(name, runs, case, unit, bare)

@@ -7,6 +7,7 @@
 //   --backend opencl|null   the native device (default) or the device that is only memory
 //   --memory BYTES          of the vGPU (default 1GiB)
 //   --devices N             that many vGPUs, of the same device
+//   --plain                 plain TCP instead of TLS
 //   --kill-after N          ends each session as if the device were lost, once it has had N commands
 #include <spawn.h>
 #include <sys/socket.h>
@@ -42,13 +43,14 @@ struct Arguments {
   std::uint64_t memory_bytes = 1u << 30;
   std::uint64_t devices = 1;
   std::uint64_t kill_after = 0;
+  bool plain = false;
   std::vector<char*> command;
 };
 
 [[noreturn]] void Usage(const char* why) {
   std::fprintf(stderr,
                "with_worker: %s\nusage: with_worker --icd LIBRARY [--backend opencl|null] [--memory BYTES] "
-               "[--devices N] [--kill-after N] -- COMMAND...\n",
+               "[--devices N] [--plain] [--kill-after N] -- COMMAND...\n",
                why);
   std::exit(2);
 }
@@ -60,6 +62,10 @@ Arguments Parse(int argc, char** argv) {
     if (name == "--") {
       arguments.command.assign(argv + i + 1, argv + argc);
       break;
+    }
+    if (name == "--plain") {
+      arguments.plain = true;
+      continue;
     }
     if (++i == argc) Usage("a value is missing");
     const std::string value = argv[i];
@@ -119,6 +125,7 @@ class VGpu {
   void Serve(UniqueFd socket) {
     session::ServerLimits limits;
     limits.memory_limit_bytes = arguments_.memory_bytes;
+    limits.allow_plain_tcp = arguments_.plain;
     auto client = session::ServerSession::Accept(
         std::move(socket), limits,
         [this](const std::string& vgpu, const std::string& grant) -> Result<session::GrantKey> {
@@ -177,6 +184,7 @@ int Main(int argc, char** argv) {
     target.vgpu = "vgpu-" + std::to_string(i);
     target.grant = "grant-" + std::to_string(i);
     random.Fill(target.key);
+    target.tls = !arguments.plain;
     targets.push_back(vgpus.emplace_back(driver.get(), arguments, target).target());
   }
   if (auto status = session::WriteAttachFile(attach, targets); !status.ok())
