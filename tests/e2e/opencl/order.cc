@@ -1,5 +1,8 @@
 // What has happened when: commands that hand data to each other through the program's memory, calls that
 // wait, and commands that must not.
+#include <signal.h>
+#include <sys/time.h>
+
 #include <atomic>
 #include <map>
 
@@ -277,6 +280,41 @@ TEST_F(Order, TransfersOfSeveralThreadsDoNotMix) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(failed, 0);
   EXPECT_EQ(mixed, 0);
+  Release({buffer});
+}
+
+// A profiler's timer, say, interrupts whatever waits.
+TEST_F(Order, SignalsOfTheProgramDisturbNothing) {
+  static std::atomic<int> signals;
+  signals = 0;
+  struct sigaction handler {
+  }, before{};
+  handler.sa_handler = [](int) { ++signals; };  // without SA_RESTART
+  ASSERT_EQ(sigaction(SIGALRM, &handler, &before), 0);
+  const itimerval often{{0, 200}, {0, 200}}, never{};
+  ASSERT_EQ(setitimer(ITIMER_REAL, &often, nullptr), 0);
+
+  cl_program program = Program();
+  cl_kernel add = Kernel(program, "null_add");
+  cl_mem buffer = Buffer(kBytes);
+  EXPECT_EQ(clSetKernelArg(add, 0, sizeof buffer, &buffer), CL_SUCCESS);
+  for (cl_uint round = 0; round < 10; ++round) {
+    Write(buffer, Count(kCount, round));
+    EXPECT_EQ(clSetKernelArg(add, 1, sizeof round, &round), CL_SUCCESS);
+    cl_event done = nullptr;
+    EXPECT_EQ(clEnqueueNDRangeKernel(queue, add, 1, nullptr, &kCount, nullptr, 0, nullptr, &done),
+              CL_SUCCESS);
+    EXPECT_EQ(clWaitForEvents(1, &done), CL_SUCCESS);
+    EXPECT_EQ(clReleaseEvent(done), CL_SUCCESS);
+    EXPECT_EQ(Read<cl_uint>(buffer, kCount), Count(kCount, 2 * round));
+    EXPECT_EQ(clFinish(queue), CL_SUCCESS);
+  }
+
+  ASSERT_EQ(setitimer(ITIMER_REAL, &never, nullptr), 0);
+  ASSERT_EQ(sigaction(SIGALRM, &before, nullptr), 0);
+  EXPECT_GT(signals, 0);
+  EXPECT_EQ(clReleaseKernel(add), CL_SUCCESS);
+  EXPECT_EQ(clReleaseProgram(program), CL_SUCCESS);
   Release({buffer});
 }
 
