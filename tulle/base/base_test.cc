@@ -45,6 +45,10 @@ TEST(Bytes, SizesAsPeopleWriteThem) {
     EXPECT_FALSE(ParseSize(bad, &size)) << bad;
   EXPECT_EQ(FormatSize(3758096384), "3.5GiB");
   EXPECT_EQ(FormatSize(1023), "1023B");
+  EXPECT_EQ(FormatSize((std::uint64_t{3} << 30) - 4096), "2.9GiB");
+  EXPECT_EQ(FormatSize((1u << 20) - 1), "1023.9KiB");
+  ASSERT_TRUE(ParseSize("3.3GiB", &size));
+  EXPECT_EQ(FormatSize(size), "3.3GiB");
 }
 
 TEST(Random, SeededIsRepeatableAndBelowStaysBelow) {

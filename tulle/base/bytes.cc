@@ -87,7 +87,8 @@ std::string FormatSize(std::uint64_t size_bytes) {
     ++unit;
   }
   char text[32];
-  const double rounded = std::round(number * 10) / 10;
+  constexpr double kCutOff = 1e-6;  // what ParseSize leaves of 3.3GiB is 3.3GiB
+  const double rounded = std::floor(number * 10 + kCutOff) / 10;
   std::snprintf(text, sizeof text, rounded == std::floor(rounded) ? "%.0f%s" : "%.1f%s", rounded,
                 kNames[unit]);
   return text;
