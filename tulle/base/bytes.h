@@ -30,8 +30,7 @@ bool FromHex(std::string_view text, MutableByteView out);
 // False when the text is not one or does not fit in 64 bits.
 bool ParseSize(std::string_view text, std::uint64_t* size_bytes);
 
-// "3.5GiB": the largest binary unit that keeps the number at or above 1, at most one decimal. Rounded down,
-// so that what is said to be free can be had.
+// "3.5GiB": the largest binary unit that keeps the number at or above 1; at most one decimal, rounded down.
 std::string FormatSize(std::uint64_t size_bytes);
 
 }  // namespace tulle
