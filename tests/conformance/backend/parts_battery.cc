@@ -177,6 +177,13 @@ TEST_P(BackendBattery, RectanglesAreCopied) {
   ByteVector shifted = bytes;
   Unpack(Packed(bytes, {0, 100, 10'000}, {50, 100, 1}), {50, 100, 10'000}, {50, 100, 1}, &shifted);
   EXPECT_EQ(Wait(Read(queue, source, 0, 10'000)).payload, shifted);
+  // Side by side, through slices that both have a part of.
+  const Rect left = {641, 20, 200};
+  const Rect right = {231, 20, 200};
+  const wire::Vec3 box = {8, 6, 6};
+  EXPECT_EQ(Try(wire::opencl::EnqueueCopyRect{{queue}, {source}, {source}, left, right, box}), 0);
+  Unpack(Packed(shifted, left, box), right, box, &shifted);
+  EXPECT_EQ(Wait(Read(queue, source, 0, 10'000)).payload, shifted);
 }
 
 TEST_P(BackendBattery, ARectangleInPiecesHasOneEvent) {

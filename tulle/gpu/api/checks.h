@@ -110,18 +110,21 @@ inline std::int32_t CheckCopy(const BufferShape* source, const BufferShape* dest
   return 0;
 }
 
+// A box of a buffer as one of the buffer that it is a part of.
+inline wire::opencl::Rect InRoot(wire::opencl::Rect rect, const BufferShape& buffer) {
+  rect.offset_bytes += buffer.origin_bytes;
+  return rect;
+}
+
 inline std::int32_t CheckCopyRect(const BufferShape* source, const BufferShape* destination,
                                   const wire::opencl::EnqueueCopyRect& message) {
   if (source == nullptr || destination == nullptr) return cl_status::kInvalidMemObject;
   if (!source->Contains(message.from, message.region) || !destination->Contains(message.to, message.region))
     return cl_status::kInvalidValue;
-  wire::opencl::Rect from = message.from;
-  wire::opencl::Rect to = message.to;
-  from.offset_bytes += source->origin_bytes;
-  to.offset_bytes += destination->origin_bytes;
-  return source->root == destination->root && wire::opencl::Overlap(from, to, message.region)
-             ? cl_status::kMemCopyOverlap
-             : 0;
+  const bool overlap =
+      source->root == destination->root &&
+      wire::opencl::Overlap(InRoot(message.from, *source), InRoot(message.to, *destination), message.region);
+  return overlap ? cl_status::kMemCopyOverlap : 0;
 }
 
 inline std::int32_t CheckFill(const BufferShape* buffer, const wire::opencl::EnqueueFill& message) {

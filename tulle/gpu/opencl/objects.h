@@ -121,8 +121,12 @@ struct NativeRect {
   std::size_t row_pitch;
   std::size_t slice_pitch;
 
+  // By column, row and slice: drivers look at them to tell whether the boxes of a copy overlap. Precondition:
+  // the rect has a span.
   explicit NativeRect(const wire::opencl::Rect& rect)
-      : origin{rect.offset_bytes, 0, 0},
+      : origin{rect.offset_bytes % rect.row_pitch_bytes,
+               rect.offset_bytes % rect.slice_pitch_bytes / rect.row_pitch_bytes,
+               rect.offset_bytes / rect.slice_pitch_bytes},
         row_pitch(rect.row_pitch_bytes),
         slice_pitch(rect.slice_pitch_bytes) {}
   // Packed, as it travels.

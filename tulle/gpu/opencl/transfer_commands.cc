@@ -82,10 +82,8 @@ void OpenClBackend::Run(const wire::opencl::EnqueueCopyRect& message, const Comm
       message, command, Duty::kNone, [&] { return CheckCopyRect(source, destination, message); },
       [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
         // In the root buffers: PoCL 3.1 dies of rectangular copies between sub-buffers.
-        NativeRect from(message.from);
-        NativeRect to(message.to);
-        from.origin[0] += source->origin_bytes;
-        to.origin[0] += destination->origin_bytes;
+        const NativeRect from(InRoot(message.from, *source));
+        const NativeRect to(InRoot(message.to, *destination));
         return clEnqueueCopyBufferRect(queue, source->root_native(), destination->root_native(), from.origin,
                                        to.origin, message.region.data(), from.row_pitch, from.slice_pitch,
                                        to.row_pitch, to.slice_pitch, wait_count, waits, event);
