@@ -121,7 +121,14 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_flag("--allow-plain-tcp", settings.worker.allow_plain_tcp,
                "Serve sessions without TLS to clients that ask for it; the network must be trusted");
+  double resume_window_s = 60;
+  app.add_option("--resume-window", resume_window_s,
+                 "Seconds that a session whose connection was lost waits for its program to come back; 0: it "
+                 "ends with its connection")
+      ->check(CLI::Range(0.0, 86'400.0))
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
+  settings.worker.resume_window = tulle::Duration(static_cast<std::int64_t>(resume_window_s * 1e9));
 
   // No memory of a tenant, and no key, is ever written to a disk by the kernel.
   const rlimit no_core{0, 0};

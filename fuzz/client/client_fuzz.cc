@@ -30,6 +30,7 @@
 #include "tulle/net/wait.h"
 #include "tulle/session/attach.h"
 #include "tulle/session/frame_io.h"
+#include "tulle/session/link.h"
 #include "tulle/session/secure.h"
 #include "tulle/shim/opencl/api.h"
 #include "tulle/wire/command_table.h"
@@ -100,6 +101,7 @@ class HostileWorker final : public session::FrameSink {
       wire::HelloReply reply{{wire::HelloStatus::kAccepted}, wire::kWireVersion, wire::KnownCapabilities(),
                              wire::kMaxWindowBytes,          1u << 30,           {}};
       if (Evil(4)) reply = maker_.Make<wire::HelloReply>();
+      reply.resume_ms %= 100;  // for which the program looks for another connection
       return Send(header.opcode, header.sequence, reply);
     }
     if constexpr (std::same_as<M, wire::opencl::DescribeDevice>) {
@@ -264,6 +266,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (size < sizeof seed) return 0;
   std::memcpy(&seed, data, sizeof seed);
   const Listening& listening = Listener();
+  // What the program before has left: attempts at another connection.
+  while (UniqueFd(accept4(listening.socket.get(), nullptr, nullptr, SOCK_CLOEXEC)).valid()) {
+  }
 
   const pid_t program = fork();
   fuzz::Require(program >= 0, "cannot fork");
@@ -286,7 +291,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     has_succeeded = has_succeeded || peer.ok();
     fuzz::Require(has_succeeded, "the program did not finish the handshake");
     SeededRandom random(seed);
-    if (peer.ok()) HostileWorker(*peer->transport, random).Run();
+    if (peer.ok()) {
+      const auto link = session::Link::Make(std::move(peer->transport), /*from_client=*/true);
+      if (link.ok()) HostileWorker(**link, random).Run();
+    }
   }
   const bool hangs = !Ends(program);
   if (hangs) kill(program, SIGABRT);

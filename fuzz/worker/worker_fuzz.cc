@@ -31,6 +31,9 @@ class FuzzClient final : public session::ServerSession {
   int fd() const override { return always_readable_.get(); }
   short events() const override { return POLLIN; }
   bool has_buffered_input() const override { return !paused_; }
+  int wake_fd() const override { return -1; }
+  std::optional<Instant> next_look() const override { return std::nullopt; }
+  Status LookAfter() override { return OkStatus(); }
   std::size_t pending_bytes() const override { return 0; }
   void Pause(bool paused) override { paused_ = paused; }
   void Acknowledge(std::uint64_t sequence) override {

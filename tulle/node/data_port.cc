@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "tulle/base/log.h"
+#include "tulle/session/secure.h"
 
 namespace tulle::node {
 namespace {
@@ -116,7 +117,10 @@ void DataPort::Look(WaitingIt it, std::uint32_t events) {
 void DataPort::Hand(WaitingIt it) {
   const Status routed = route_(*it->identity, it->fd.get());
   if (!routed.ok() && routed.error().code == Code::kUnavailable) return ArmTimer();
-  if (!routed.ok()) return Close(it, &counters_.refused, routed.error().message);
+  if (!routed.ok()) {
+    session::RefuseUnread(it->fd.get());
+    return Close(it, &counters_.refused, routed.error().message);
+  }
   ++counters_.routed;
   waiting_.erase(it);
 }

@@ -19,11 +19,12 @@
 #include <optional>
 #include <utility>
 
-#include "tulle/net/tcp/socket.h"
 #include "tulle/net/wait.h"
+#include "tulle/session/client_hello.h"
+#include "tulle/session/dial.h"
 #include "tulle/session/frame_io.h"
 #include "tulle/session/ledger.h"
-#include "tulle/session/secure.h"
+#include "tulle/session/link.h"
 #include "tulle/session/spin.h"
 
 namespace tulle::session {
@@ -41,116 +42,42 @@ constexpr Duration kFarewell = std::chrono::seconds(1);
 constexpr Duration kBlockedPoll = std::chrono::milliseconds(5);
 constexpr std::size_t kPiecesPerWrite = 64;
 constexpr std::size_t kIoStackBytes = 512u << 10;
+// How often the worker's host is looked at while it owes an answer.
+constexpr Duration kLookInterval = std::chrono::seconds(2);
+// Of a lost connection: between two attempts at another, and for one of them.
+constexpr Duration kFirstPause = std::chrono::milliseconds(5);
+constexpr Duration kLongestPause = std::chrono::seconds(1);
+constexpr Duration kFirstPatience = std::chrono::seconds(2);
+constexpr Duration kLongestPatience = std::chrono::seconds(10);
 
 Error SessionError(Code code, std::string message, Retry retry = Retry::kNo) {
   return {code, std::move(message), Scope::kSession, retry};
 }
 
-Error EndedError(const wire::SessionEnded& ended) {
-  const auto error = [&](Code code, std::string what, Retry retry = Retry::kNo) {
-    what = "the worker ended the session: " + what;
-    if (!ended.message.text.empty()) what += ": " + std::string(ended.message.text);
-    return SessionError(code, std::move(what), retry);
-  };
-  switch (ended.reason.value) {
-    case wire::EndReason::kGoodbye: return error(Code::kCancelled, "goodbye");
-    case wire::EndReason::kGrantRevoked: return error(Code::kPermissionDenied, "the grant was revoked");
-    case wire::EndReason::kDeviceLost:
-      return error(Code::kAborted, "the device was lost", Retry::kUnknownOutcome);
-    case wire::EndReason::kProtocol:
-      return error(Code::kInternal, "this program's session broke the protocol");
-    case wire::EndReason::kShuttingDown:
-      return error(Code::kUnavailable, "the worker stops", Retry::kElsewhere);
-    case wire::EndReason::kResource: return error(Code::kResourceExhausted, "over a limit of the worker");
-  }
-  return error(Code::kUnknown, "no reason given");
-}
-
-// The worker's half of what FrameReader cannot know: direction and order.
-wire::WireResult CheckFromWorker(const wire::FrameHeader& header, std::uint64_t expected_sequence) {
-  const wire::RowInfo* row = wire::FindRow(header.opcode);
-  if (row == nullptr) return wire::WireResult::kUnknownOpcode;
-  if (header.flags != 0) return wire::WireResult::kBadEnum;
-  if (header.sequence != expected_sequence) return wire::WireResult::kBadSequence;
-  if ((row->mode == wire::Mode::kNotice) != (header.answers == 0)) return wire::WireResult::kWrongDirection;
-  return wire::WireResult::kOk;
-}
-
-// Takes the answer to Hello.
-class HelloSink final : public FrameSink {
- public:
-  explicit HelloSink(std::uint64_t offered) : offered_(offered) {}
-  bool WantsMore() const override { return !limits_ && !refusal_; }
-  Status OnHeader(const wire::FrameHeader& header) override {
-    TULLE_RETURN_IF_ERROR(CheckedOrBreach(CheckFromWorker(header, 1)));
-    if (header.payload_bytes != 0) return Breach(wire::WireResult::kBadPayload);
-    if (header.opcode == wire::kOpcodeOf<wire::SessionEnded>) return OkStatus();
-    if (header.opcode != wire::kOpcodeOf<wire::Hello> || header.answers != 1) {
-      return Breach(wire::WireResult::kBadSequence);
-    }
-    return OkStatus();
-  }
-  Result<MutableByteView> OnPayload(const wire::FrameHeader&, ByteView) override { return MutableByteView(); }
-  Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView) override {
-    wire::Arena arena;
-    if (header.opcode == wire::kOpcodeOf<wire::SessionEnded>) {
-      wire::SessionEnded ended;
-      TULLE_RETURN_IF_ERROR(CheckedOrBreach(wire::Decode(body, 0, arena, &ended)));
-      refusal_ = EndedError(ended);
-      return OkStatus();
-    }
-    wire::HelloReply reply;
-    TULLE_RETURN_IF_ERROR(CheckedOrBreach(wire::Decode(body, 0, arena, &reply)));
-    const std::string reason = reply.reason.text.empty() ? "" : ": " + std::string(reply.reason.text);
-    switch (reply.status.value) {
-      case wire::HelloStatus::kAccepted: break;
-      case wire::HelloStatus::kNoCommonVersion:
-      case wire::HelloStatus::kNoCommonCapability:
-        refusal_ = SessionError(Code::kFailedPrecondition, "the worker refused the session" + reason,
-                                Retry::kElsewhere);
-        return OkStatus();
-      case wire::HelloStatus::kBusy:
-        refusal_ = SessionError(Code::kResourceExhausted, "the worker is busy" + reason, Retry::kElsewhere);
-        return OkStatus();
-    }
-    if (reply.version < wire::kWireVersionMin || reply.version > wire::kWireVersion ||
-        (reply.capabilities & ~offered_) != 0) {
-      return Breach(wire::WireResult::kNotNegotiated);
-    }
-    limits_ = SessionLimits{reply.version, reply.capabilities,
-                            std::min(reply.window_bytes, wire::kMaxWindowBytes), reply.memory_limit_bytes};
-    return OkStatus();
-  }
-
-  std::optional<SessionLimits> limits_;
-  std::optional<Error> refusal_;
-
- private:
-  const std::uint64_t offered_;
-};
-
 class Session final : public ClientSession, private FrameSink {
  public:
-  Session(std::unique_ptr<net::Transport> transport, ClientHandler* handler)
-      : transport_(std::move(transport)), handler_(handler) {}
+  // `dialer`: null when a lost connection cannot be replaced.
+  Session(std::unique_ptr<Link> link, std::shared_ptr<const Dialer> dialer, ClientHandler* handler)
+      : link_(std::move(link)), dialer_(std::move(dialer)), handler_(handler) {}
 
   ~Session() override { Close(); }
 
   Status Start(const Options& options, Instant deadline) {
-    TULLE_RETURN_IF_ERROR(SayHello(options, deadline));
+    TULLE_ASSIGN_OR_RETURN(welcome_, SayHello(*link_, reader_, options.program, deadline));
+    link_->AllowResume(dialer_ != nullptr && welcome_.resume_window > Duration::zero());
     epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
     timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
-    epoll_event socket_event{EPOLLIN | EPOLLONESHOT, {.fd = transport_->fd()}};
+    epoll_event socket_event{EPOLLIN | EPOLLONESHOT, {.fd = link_->fd()}};
     epoll_event timer_event{EPOLLIN, {.fd = timer_.get()}};
     if (!epoll_.valid() || !timer_.valid() ||
-        epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, transport_->fd(), &socket_event) != 0 ||
+        epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, link_->fd(), &socket_event) != 0 ||
         epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, timer_.get(), &timer_event) != 0) {
       return ErrnoError("prepare the session's I/O thread", errno);
     }
     return StartIoThread();
   }
 
-  const SessionLimits& limits() const override { return limits_; }
+  const SessionLimits& limits() const override { return welcome_.limits; }
   bool lost() const override { return lost_.load(std::memory_order_acquire); }
 
   // --- sending ---
@@ -190,7 +117,7 @@ class Session final : public ClientSession, private FrameSink {
     if (InHandler() || lost()) return;
     {
       const std::lock_guard lock(receive_mutex_);
-      if (role_taken_ || loss_) return;
+      if (role_taken_ || loss_ || link_->down()) return;
       role_taken_ = true;
     }
     while (PumpOnce(/*holds_write=*/false)) {
@@ -206,14 +133,17 @@ class Session final : public ClientSession, private FrameSink {
     const Instant deadline = net::Now() + kFarewell;
     close_deadline_ns_.store(deadline.ns, std::memory_order_relaxed);
     if (!lost()) {
+      link_->SayFarewell();
       if (Send(wire::Goodbye{}).ok() && FlushUntil(deadline).ok()) {
         // The worker's last word, or its end of the connection, says that all of ours arrived.
         [[maybe_unused]] const Status farewell = ReadUntil([] { return false; }, deadline);
       }
     }
-    transport_->Shutdown();
+    link_->Shutdown();
     {
       std::unique_lock lock(receive_mutex_);
+      abandon_ = true;
+      abandoned_.notify_all();
       role_free_.wait(lock, [&] { return !role_taken_; });
       Lose(SessionError(Code::kCancelled, "the session was closed"));
     }
@@ -223,7 +153,7 @@ class Session final : public ClientSession, private FrameSink {
   }
 
   void AbandonAfterFork() override {
-    ::close(transport_->fd());
+    link_->AbandonAfterFork();
     ::close(epoll_.release());
     ::close(timer_.release());
   }
@@ -243,24 +173,6 @@ class Session final : public ClientSession, private FrameSink {
     return {Code::kFailedPrecondition, "a session's handler may neither send nor wait"};
   }
 
-  Status SayHello(const Options& options, Instant deadline) {
-    ByteQueue hello;
-    const std::uint64_t offered = wire::KnownCapabilities();
-    const std::string_view program = std::string_view(options.program).substr(0, wire::kMaxNameBytes);
-    AppendMessage(hello, wire::kOpcodeOf<wire::Hello>, 1, 0,
-                  wire::Hello{wire::kWireVersionMin,
-                              wire::kWireVersion,
-                              offered,
-                              {program},
-                              static_cast<std::uint32_t>(getpid())});
-    TULLE_RETURN_IF_ERROR(WriteAll(*transport_, hello.data(), deadline));
-    HelloSink sink(offered);
-    TULLE_RETURN_IF_ERROR(ReadUntilSatisfied(*transport_, reader_, sink, deadline));
-    if (sink.refusal_) return *sink.refusal_;
-    limits_ = *sink.limits_;
-    return OkStatus();
-  }
-
   // --- sending ---
 
   Result<std::uint64_t> SendChecked(const Outgoing& frame, std::uint64_t payload_bytes) {
@@ -268,7 +180,7 @@ class Session final : public ClientSession, private FrameSink {
     const bool farewell = frame.opcode == wire::kOpcodeOf<wire::Goodbye>;
     const std::uint64_t frame_bytes = wire::kFrameHeaderBytes + frame.body_bytes + payload_bytes;
     const auto has_credit = [&] {
-      return farewell || (ledger_.Allows(frame_bytes, limits_.window_bytes) &&
+      return farewell || (ledger_.Allows(frame_bytes, welcome_.limits.window_bytes) &&
                           pending_count_.load(std::memory_order_relaxed) < kMaxPendingReplies);
     };
     for (;;) {
@@ -414,7 +326,7 @@ class Session final : public ClientSession, private FrameSink {
       for (std::size_t i = 0; i < payload.size() && gather.count < kPiecesPerWrite; ++i) {
         gather.Add(i == 0 ? payload[0].subspan(offset) : payload[i]);
       }
-      Result<std::size_t> taken = transport_->Write(gather.get());
+      Result<std::size_t> taken = link_->Write(gather.get());
       if (!taken.ok()) return WriteFailed(taken.error());
       std::size_t left = *taken;
       const std::size_t from_queue = std::min(left, wire_.size());
@@ -440,16 +352,16 @@ class Session final : public ClientSession, private FrameSink {
     if (const auto deadline = CloseDeadline(); deadline && net::Now() >= *deadline) {
       return WriteFailed(FarewellTimeout());
     }
+    LookAtPeer(net::Now());
     if (TryTakeRole()) {
-      if (!PumpOnce(/*holds_write=*/true)) {
-        net::WaitFor(transport_->fd(), transport_->write_events() | transport_->read_events(),
-                     net::Now() + kBlockedPoll);
+      if (!PumpOnce(/*holds_write=*/true) && !link_->down()) {
+        net::WaitFor(link_->fd(), link_->write_events() | link_->read_events(), net::Now() + kBlockedPoll);
         PumpOnce(/*holds_write=*/true);
       }
       std::unique_lock lock(receive_mutex_);
       LeaveRole();
     } else {
-      net::WaitFor(transport_->fd(), transport_->write_events(), net::Now() + kBlockedPoll);
+      net::WaitFor(link_->fd(), link_->write_events(), net::Now() + kBlockedPoll);
     }
     return OkStatus();
   }
@@ -464,7 +376,7 @@ class Session final : public ClientSession, private FrameSink {
         while (!wire_.empty()) {
           Gather gather;
           gather.Add(wire_.data());
-          const Result<std::size_t> taken = transport_->Write(gather.get());
+          const Result<std::size_t> taken = link_->Write(gather.get());
           if (!taken.ok()) {
             [[maybe_unused]] const Error error = WriteFailed(taken.error());
             return;
@@ -474,8 +386,12 @@ class Session final : public ClientSession, private FrameSink {
         }
         if (!wire_.empty()) break;
       }
+      if (wire_.empty() && link_->wants_to_write()) {
+        [[maybe_unused]] const Result<std::size_t> nothing = link_->Write({});
+      }
     }
-    const bool leftover = !write.owns_lock() || !wire_.empty();
+    if (link_->down()) return;  // with the next connection
+    const bool leftover = !write.owns_lock() || !wire_.empty() || link_->wants_to_write();
     const std::lock_guard send(send_mutex_);
     if (leftover || !out_.empty()) ArmTimer();
   }
@@ -484,13 +400,13 @@ class Session final : public ClientSession, private FrameSink {
   // may still hold the worker's last word. write_mutex_ is held.
   Error WriteFailed(const Error& error) {
     write_error_ = error;
-    transport_->Shutdown();
+    link_->Shutdown();
     return error;
   }
 
   // The session's one reason. No lock is held.
   Error AwaitLoss(const Error& fallback = SessionError(Code::kUnavailable, "the session is lost")) {
-    transport_->Shutdown();
+    link_->Shutdown();
     const Status status = ReadUntil([] { return false; }, std::nullopt);
     return status.ok() ? fallback : status.error();
   }
@@ -519,7 +435,7 @@ class Session final : public ClientSession, private FrameSink {
 
   bool TryTakeRole() {
     const std::lock_guard lock(receive_mutex_);
-    if (role_taken_ || loss_) return false;
+    if (role_taken_ || loss_ || link_->down()) return false;
     TakeRole();
     return true;
   }
@@ -530,17 +446,20 @@ class Session final : public ClientSession, private FrameSink {
     if (std::exchange(armed_, false)) ArmSocket(0);
   }
 
-  // receive_mutex_ is held. Passes the role on: to a waiting thread, else to the I/O thread.
+  // receive_mutex_ is held. Passes the role on: to a waiting thread, else to the I/O thread. Without a
+  // connection there is nothing to read: the I/O thread then looks for another.
   void LeaveRole() {
     if (loss_) {
       while (waiters_ != nullptr) FinishFirstWaiter(Waiter::State::kFinished);
     }
-    if (waiters_ != nullptr) {
+    if (waiters_ != nullptr && !link_->down()) {
       FinishFirstWaiter(Waiter::State::kReader);
       return;
     }
     role_taken_ = false;
-    if (!loss_) {
+    if (link_->down()) {
+      if (!loss_) SetTimer(std::chrono::nanoseconds(1));
+    } else if (!loss_) {
       armed_ = true;
       ArmSocket(EPOLLIN);
     }
@@ -555,8 +474,11 @@ class Session final : public ClientSession, private FrameSink {
   }
 
   void ArmSocket(std::uint32_t events) {
-    epoll_event event{events | EPOLLONESHOT, {.fd = transport_->fd()}};
-    epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, transport_->fd(), &event);
+    epoll_event event{events | EPOLLONESHOT, {.fd = link_->fd()}};
+    // Another connection is another file, though its number is the same.
+    if (epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, link_->fd(), &event) != 0) {
+      epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, link_->fd(), &event);
+    }
   }
 
   Status ReadUntil(const std::function<bool()>& done, std::optional<Instant> deadline) {
@@ -564,47 +486,50 @@ class Session final : public ClientSession, private FrameSink {
     for (;;) {
       if (done()) return OkStatus();
       if (loss_) return *loss_;
-      if (!role_taken_) {
+      if (!role_taken_ && !link_->down()) {
         TakeRole();
-        break;
+      } else {
+        Waiter self(done);
+        self.next = std::exchange(waiters_, &self);
+        if (!Sleep(self, lock, deadline)) return FarewellTimeout();
+        if (self.state != Waiter::State::kReader) continue;
       }
-      Waiter self(done);
-      self.next = std::exchange(waiters_, &self);
-      if (!Sleep(self, lock, deadline)) return FarewellTimeout();
-      if (self.state == Waiter::State::kReader) break;
+      const bool timed_out = ReadAsWaiter(done, deadline, lock);
+      LeaveRole();
+      if (timed_out && !loss_ && !done()) return FarewellTimeout();
     }
-    // This thread reads, until it has what it waits for.
+  }
+
+  // This thread, which has the role, reads until it has what it waits for, or there is no connection. True:
+  // the deadline passed.
+  bool ReadAsWaiter(const std::function<bool()>& done, std::optional<Instant> deadline,
+                    std::unique_lock<std::mutex>& lock) {
     bool timed_out = false;
-    Instant started = net::Now();
-    bool spinning = spin_.Begin(started);
-    while (!loss_ && !done()) {
+    const auto goes_on = [&] { return !loss_ && !link_->down(); };
+    bool spinning = spin_.Begin(net::Now());
+    while (goes_on() && !done() && !timed_out) {
       lock.unlock();
-      bool progress = PumpOnce(/*holds_write=*/false);
-      if (!progress) {
+      if (!PumpOnce(/*holds_write=*/false) && !link_->down()) {
         const Instant now = net::Now();
         if (spinning) {
           spinning = spin_.Continue(now);
           if (spinning) sched_yield();
+        } else if (deadline && now >= *deadline) {
+          timed_out = true;
         } else {
-          timed_out = deadline && now >= *deadline;
           const Instant until = deadline.value_or(now + std::chrono::hours(1));
-          if (!timed_out) net::WaitFor(transport_->fd(), transport_->read_events(), until);
+          net::WaitFor(link_->fd(), link_->read_events(), std::min(until, LookAtPeer(now)));
         }
       }
       lock.lock();
-      if (timed_out) break;
     }
     spin_.End(net::Now());
-    while (!loss_ && transport_->has_buffered_input()) {
+    while (goes_on() && link_->has_buffered_input()) {
       lock.unlock();
       PumpOnce(/*holds_write=*/false);
       lock.lock();
     }
-    const bool satisfied = done();
-    LeaveRole();
-    if (satisfied) return OkStatus();
-    if (loss_) return *loss_;
-    return FarewellTimeout();
+    return timed_out;
   }
 
   // Waits as a follower. False: the deadline passed, and self is no longer listed.
@@ -624,7 +549,7 @@ class Session final : public ClientSession, private FrameSink {
 
   // Reads once and hands over what is complete; false when nothing had arrived. This thread has the role.
   bool PumpOnce(bool holds_write) {
-    const Result<std::size_t> got = reader_.Fill(*transport_);
+    const Result<std::size_t> got = reader_.Fill(*link_);
     if (got.ok() && *got == 0) return false;
     bool flush = false;
     {
@@ -639,11 +564,11 @@ class Session final : public ClientSession, private FrameSink {
         Lose(got.error());
       }
       WakeSatisfied();
-      flush = std::exchange(acknowledged_, false) && !loss_;
+      flush = (std::exchange(acknowledged_, false) || link_->wants_to_write()) && !loss_;
     }
     if (flush && !holds_write) {
-      bool queued = false;
-      {
+      bool queued = link_->wants_to_write();
+      if (!queued) {
         const std::lock_guard send(send_mutex_);
         queued = !out_.empty();
       }
@@ -666,13 +591,23 @@ class Session final : public ClientSession, private FrameSink {
     }
   }
 
+  // Whoever waits calls it now and then: a worker whose host is gone says nothing. When to look again.
+  Instant LookAtPeer(Instant now) {
+    if (!link_->awaits_peer()) return now + std::chrono::hours(1);
+    if (now.ns - looked_at_ns_.load(std::memory_order_relaxed) >= kLookInterval.count()) {
+      looked_at_ns_.store(now.ns, std::memory_order_relaxed);
+      link_->CheckPeer();
+    }
+    return now + kLookInterval;
+  }
+
   // receive_mutex_ is held, and nobody else has the role of reader.
   void Lose(Error error) {
     if (loss_) return;
     error.scope = Scope::kSession;
     loss_ = std::move(error);
     lost_.store(true, std::memory_order_release);
-    transport_->Shutdown();
+    link_->Shutdown();
     if (close_deadline_ns_.load(std::memory_order_relaxed) != 0) return;
     handler_thread_.store(pthread_self(), std::memory_order_relaxed);
     handler_->OnLost(*loss_);
@@ -745,11 +680,18 @@ class Session final : public ClientSession, private FrameSink {
     // What came along with the answer to Hello is not announced by the socket any more.
     bool readable = true;
     for (;;) {
-      if (readable) ReadAsIoThread();
+      if (link_->down()) {
+        Reconnect();
+      } else if (readable) {
+        ReadAsIoThread();
+      }
       std::array<epoll_event, 2> events;
-      const int count = epoll_wait(epoll_.get(), events.data(), events.size(), -1);
+      const int timeout_ms =
+          link_->awaits_peer() ? static_cast<int>(kLookInterval / std::chrono::milliseconds(1)) : -1;
+      const int count = epoll_wait(epoll_.get(), events.data(), events.size(), timeout_ms);
       if (stop_.load(std::memory_order_acquire)) return;
       readable = false;
+      if (count == 0) LookAtPeer(net::Now());
       for (int i = 0; i < count; ++i) {
         if (events[i].data.fd == timer_.get()) {
           OnTimer();
@@ -765,13 +707,59 @@ class Session final : public ClientSession, private FrameSink {
       const std::lock_guard lock(receive_mutex_);
       armed_ = false;
       // Whoever reads now arms the socket again when it leaves.
-      if (role_taken_ || loss_) return;
+      if (role_taken_ || loss_ || link_->down()) return;
       role_taken_ = true;
     }
     while (PumpOnce(/*holds_write=*/false)) {
     }
     const std::lock_guard lock(receive_mutex_);
     LeaveRole();
+  }
+
+  // Finds another connection, which may take as long as the worker waits; nobody reads meanwhile, and what is
+  // sent waits.
+  void Reconnect() {
+    {
+      const std::lock_guard lock(receive_mutex_);
+      if (role_taken_ || loss_ || !link_->down()) return;
+      role_taken_ = true;
+    }
+    const Status resumed = Resume();
+    {
+      const std::lock_guard lock(receive_mutex_);
+      if (!resumed.ok()) Lose(resumed.error());
+      LeaveRole();
+    }
+    if (resumed.ok()) FlushWithoutBlocking();
+  }
+
+  Status Resume() {
+    const Duration window = welcome_.resume_window;
+    const Instant deadline = net::Now() + window;
+    Duration pause = kFirstPause;
+    Duration patience = kFirstPatience;
+    for (;;) {
+      const wire::LinkResume request{++attempts_, welcome_.resume_token};
+      auto resumed =
+          dialer_->Resume(request, link_->received_bytes(), std::min(deadline, net::Now() + patience));
+      if (resumed.ok()) {
+        return link_->Adopt(std::move(resumed->connection), resumed->received_bytes, /*answer=*/false);
+      }
+      Error error = resumed.error();
+      if (Dialer::IsFinal(error)) return error.Within("the connection was lost");
+      std::unique_lock lock(receive_mutex_);
+      if (!abandon_ && net::Now() + pause >= deadline) {
+        return SessionError(Code::kUnavailable,
+                            "the connection was lost, and there was no other in " +
+                                std::to_string(window / std::chrono::seconds(1)) + " s: " + error.message,
+                            Retry::kUnknownOutcome);
+      }
+      if (abandoned_.wait_for(lock, pause, [&] { return abandon_; })) {
+        return SessionError(Code::kCancelled, "the session was closed");
+      }
+      pause = std::min(2 * pause, kLongestPause);
+      patience = std::min(2 * patience, kLongestPatience);
+    }
   }
 
   void OnTimer() {
@@ -784,9 +772,10 @@ class Session final : public ClientSession, private FrameSink {
     if (!lost()) FlushWithoutBlocking();
   }
 
-  const std::unique_ptr<net::Transport> transport_;
+  const std::unique_ptr<Link> link_;
+  const std::shared_ptr<const Dialer> dialer_;
   ClientHandler* const handler_;
-  SessionLimits limits_;  // set before the I/O thread starts
+  Welcome welcome_;  // set before the I/O thread starts
 
   // Locks are taken in this order: write, receive, send, pending.
   std::mutex write_mutex_;            // the right to write to the transport
@@ -798,6 +787,8 @@ class Session final : public ClientSession, private FrameSink {
   bool armed_ = true;          // the I/O thread waits for the socket
   Waiter* waiters_ = nullptr;  // threads that wait while another reads
   std::condition_variable role_free_;
+  bool abandon_ = false;  // no other connection is wanted
+  std::condition_variable abandoned_;
   std::optional<Error> loss_;
   bool acknowledged_ = false;            // an Ack has arrived since the last flush
   std::uint64_t received_sequence_ = 1;  // the answer to Hello was the first
@@ -808,8 +799,10 @@ class Session final : public ClientSession, private FrameSink {
   static constexpr pthread_t kNoThread = 0;
   std::atomic<pthread_t> handler_thread_{kNoThread};
 
-  FrameReader reader_;  // the reader's
-  SpinPolicy spin_;     // the reader's
+  FrameReader reader_;  // the reader's, as the next two
+  SpinPolicy spin_;
+  std::uint64_t attempts_ = 0;  // at another connection
+  std::atomic<std::int64_t> looked_at_ns_{0};
 
   std::mutex send_mutex_;
   ByteQueue out_;                    // guarded by send_mutex_, as everything down to timer_armed_
@@ -830,64 +823,37 @@ class Session final : public ClientSession, private FrameSink {
   std::atomic<std::int64_t> close_deadline_ns_{0};  // 0: not being closed
 };
 
-Result<std::unique_ptr<ClientSession>> StartOver(UniqueFd socket, const ClientSession::Options& options,
-                                                 ClientHandler* handler, Instant deadline) {
-  std::array<std::byte, kSessionIdBytes> id;
-  options.random->Fill(id);
-  const PskIdentity identity{options.target.vgpu, options.target.grant, ToHex(id), 0};
-  TULLE_ASSIGN_OR_RETURN(auto transport, SecureClient(std::move(socket), options.target.key, identity,
-                                                      options.target.tls, deadline));
-  auto session = std::make_unique<Session>(std::move(transport), handler);
-  TULLE_RETURN_IF_ERROR(session->Start(options, deadline));
-  return std::unique_ptr<ClientSession>(std::move(session));
-}
-
-// What a refusal means to the person who started the program.
-Error Explained(Error error, const Target& target) {
-  if (error.code == Code::kPermissionDenied) {
-    error.message = "the worker refused grant " + target.grant + " for vGPU " + target.vgpu +
-                    " (revoked, ended with its claim, or of another vGPU): " + error.message;
-  } else if (error.code == Code::kUnauthenticated) {
-    error.message = "the worker has another key for grant " + target.grant + ": " + error.message;
-  }
-  return error;
+// Makes the session over whatever connection the dialer finds. `again`: who finds the next one; null: nobody.
+Dialer::Greet StartOver(const ClientSession::Options& options, ClientHandler* handler,
+                        std::shared_ptr<const Dialer> again, std::unique_ptr<ClientSession>* started) {
+  return [=, &options](std::unique_ptr<net::Transport> connection, Instant deadline) -> Status {
+    TULLE_ASSIGN_OR_RETURN(auto link, Link::Make(std::move(connection), /*from_client=*/false));
+    auto session = std::make_unique<Session>(std::move(link), again, handler);
+    TULLE_RETURN_IF_ERROR(session->Start(options, deadline));
+    *started = std::move(session);
+    return OkStatus();
+  };
 }
 
 }  // namespace
 
 Result<std::unique_ptr<ClientSession>> ClientSession::ConnectOver(UniqueFd socket, const Options& options,
                                                                   ClientHandler* handler) {
-  auto session = StartOver(std::move(socket), options, handler, net::Now() + options.connect_timeout);
-  if (!session.ok()) return Explained(session.error(), options.target);
+  std::unique_ptr<ClientSession> session;
+  const Instant deadline = net::Now() + options.connect_timeout;
+  const Dialer dialer(options.target, options.random);
+  TULLE_RETURN_IF_ERROR(
+      dialer.DialOver(std::move(socket), deadline, StartOver(options, handler, nullptr, &session)));
   return session;
 }
 
 Result<std::unique_ptr<ClientSession>> ClientSession::Connect(const Options& options,
                                                               ClientHandler* handler) {
-  const Target& target = options.target;
+  std::unique_ptr<ClientSession> session;
   const Instant deadline = net::Now() + options.connect_timeout;
-  Error failure = SessionError(Code::kUnavailable, target.endpoints.empty() ? "no endpoint is given" : "");
-  for (std::size_t i = 0; i < target.endpoints.size(); ++i) {
-    const auto one = [&]() -> Result<std::unique_ptr<ClientSession>> {
-      TULLE_ASSIGN_OR_RETURN(const net::Endpoint endpoint, net::ParseEndpoint(target.endpoints[i]));
-      // An endpoint that never answers must not use up the time of those behind it.
-      const Instant now = net::Now();
-      const Instant until = now + (deadline - now) / static_cast<std::int64_t>(target.endpoints.size() - i);
-      TULLE_ASSIGN_OR_RETURN(UniqueFd socket, net::ConnectTcp(endpoint, until));
-      return StartOver(std::move(socket), options, handler, until);
-    };
-    auto session = one();
-    if (session.ok()) return session;
-    const Error error = Explained(session.error(), target);
-    if (!failure.message.empty()) failure.message += "; ";
-    failure.message += target.endpoints[i] + ": " + error.message;
-    // A worker's answer says more than that another endpoint is silent.
-    if (error.code != Code::kUnavailable && error.code != Code::kDeadlineExceeded) {
-      failure.code = error.code;
-      failure.retry = error.retry;
-    }
-  }
-  return failure.Within("vGPU " + target.vgpu + " cannot be reached");
+  const auto dialer = std::make_shared<const Dialer>(options.target, options.random);
+  TULLE_RETURN_IF_ERROR(dialer->Dial(deadline, StartOver(options, handler, dialer, &session)));
+  return session;
 }
 
 }  // namespace tulle::session

@@ -4,8 +4,11 @@
 // have gathered, when an acknowledgement arrives, when a caller waits, on Flush(), and at the latest a
 // millisecond after they were queued. Whoever waits for an answer reads the socket itself (leader/follower);
 // when nobody waits, the session's I/O thread does. Sends beyond the worker's window, or into a full socket,
-// block; who is blocked reads meanwhile. Loss of the connection is final in this version: every wait
-// returns, every later send fails, OnLost is called once.
+// block; who is blocked reads meanwhile.
+//
+// A lost connection is not the end: the I/O thread looks for another for as long as the worker waits, and
+// until then sends and waits just take longer. When none is found, or the worker does not have the session
+// any more, that is final: every wait returns, every later send fails, OnLost is called once.
 //
 // The handler's calls are made by whichever thread reads, one at a time, with the receive lock held. Inside
 // them no call of the session is allowed but limits() and lost(): what an arriving frame causes to be sent
@@ -51,7 +54,8 @@ class ClientSession {
   // Tries the endpoints in order. `handler` must outlive the session. The error says for each endpoint what
   // went wrong; kPermissionDenied and kUnauthenticated: a worker answered, and refused the grant.
   static Result<std::unique_ptr<ClientSession>> Connect(const Options& options, ClientHandler* handler);
-  // The same over a connected stream socket of which nothing was read; the target's endpoints are not used.
+  // The same over a connected stream socket of which nothing was read; the target's endpoints are not used,
+  // and the loss of this connection is final.
   static Result<std::unique_ptr<ClientSession>> ConnectOver(UniqueFd socket, const Options& options,
                                                             ClientHandler* handler);
   virtual ~ClientSession() = default;

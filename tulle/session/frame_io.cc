@@ -168,6 +168,17 @@ Status WriteAll(net::Transport& transport, ByteView bytes, Instant deadline) {
   return OkStatus();
 }
 
+Status ReadAll(net::Transport& transport, MutableByteView out, Instant deadline) {
+  while (!out.empty()) {
+    TULLE_ASSIGN_OR_RETURN(const std::size_t got, transport.Read(out));
+    out = out.subspan(got);
+    if (got == 0 && net::WaitFor(transport.fd(), transport.read_events(), deadline) == 0) {
+      return Error{Code::kDeadlineExceeded, "the peer did not finish the handshake in time", Scope::kSession};
+    }
+  }
+  return OkStatus();
+}
+
 Status ReadUntilSatisfied(net::Transport& transport, FrameReader& reader, FrameSink& sink, Instant deadline) {
   while (sink.WantsMore()) {
     TULLE_ASSIGN_OR_RETURN(const std::size_t got, reader.Fill(transport));

@@ -103,6 +103,8 @@ Status CheckedOrBreach(wire::WireResult result);
 
 // Writes everything, or fails by the deadline.
 Status WriteAll(net::Transport& transport, ByteView bytes, Instant deadline);
+// Reads all of it, or fails by the deadline.
+Status ReadAll(net::Transport& transport, MutableByteView out, Instant deadline);
 // Reads frames into `sink` until it wants no more, or fails by the deadline.
 Status ReadUntilSatisfied(net::Transport& transport, FrameReader& reader, FrameSink& sink, Instant deadline);
 

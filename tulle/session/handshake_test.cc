@@ -64,6 +64,22 @@ TEST(HandshakeTest, ABusyWorkerSaysSo) {
   EXPECT_NE(ends.client.error().message.find(limits.busy), std::string::npos);
 }
 
+TEST(HandshakeTest, WhoHoldsAConnectionForNobodyHereSaysSo) {
+  for (const bool tls : {true, false}) {
+    SocketPair sockets = MakeSocketPair();
+    std::thread node([&] {
+      net::WaitFor(sockets.server.get(), POLLIN, Soon());
+      RefuseUnread(sockets.server.get());
+      sockets.server.reset();
+    });
+    Client client;
+    const auto session = ClientSession::ConnectOver(std::move(sockets.client), ClientOptions(tls), &client);
+    node.join();
+    ASSERT_FALSE(session.ok());
+    EXPECT_EQ(session.error().code, Code::kPermissionDenied) << ToString(session.error());
+  }
+}
+
 TEST(HandshakeTest, NoCommonCapability) {
   Client client;
   ServerLimits limits;

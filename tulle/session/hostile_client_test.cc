@@ -42,7 +42,7 @@ class HostileClientTest : public testing::Test {
     const PskIdentity identity{TestTarget().vgpu, TestTarget().grant, std::string(32, 'a'), 0};
     auto transport = SecureClient(std::move(sockets.client), TestTarget().key, identity, true, Soon());
     EXPECT_TRUE(transport.ok());
-    client_.transport = std::move(*transport);
+    client_.Over(std::move(*transport), /*from_client=*/false);
     if (hello) {
       client_.Send(
           wire::kOpcodeOf<wire::Hello>, 0,
@@ -217,7 +217,7 @@ TEST_F(HostileClientTest, MoreThanTheWindowAllows) {
   const PskIdentity identity{TestTarget().vgpu, TestTarget().grant, std::string(32, 'a'), 0};
   auto transport = SecureClient(std::move(sockets.client), TestTarget().key, identity, true, Soon());
   ASSERT_TRUE(transport.ok());
-  client_.transport = std::move(*transport);
+  client_.Over(std::move(*transport), /*from_client=*/false);
   client_.Send(wire::kOpcodeOf<wire::Hello>, 0, wire::Hello{1, 1, 1, {"raw"}, 1});
   accepting.join();
   for (int i = 0; i < 3; ++i) {

@@ -20,7 +20,7 @@ class HostileWorkerTest : public testing::Test {
     std::thread working([&] {
       auto secured = SecureServer(std::move(sockets.server), false, TestKeys, Soon());
       ASSERT_TRUE(secured.ok());
-      worker.transport = std::move(secured->transport);
+      worker.Over(std::move(secured->transport), /*from_client=*/true);
       OneFrame hello;
       ASSERT_TRUE(ReadUntilSatisfied(*worker.transport, worker.reader, hello, Soon()).ok());
       answer(worker);

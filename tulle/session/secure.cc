@@ -32,21 +32,11 @@ Result<net::SecretKey> PlainProof(const net::Crypto& crypto, const net::SecretKe
   const ByteView pieces[] = {AsBytes(role), AsBytes(identity), server, client};
   return crypto.Hmac(key.bytes(), pieces);
 }
+constexpr std::byte kTlsHandshake{22};  // the first byte of a TLS connection
 constexpr std::string_view kClientRole = "tulle plain client\n";
 constexpr std::string_view kServerRole = "tulle plain server\n";
 
 Error Refused(Code code, std::string message) { return {code, std::move(message), Scope::kSession}; }
-
-Status ReadAll(net::Transport& transport, MutableByteView out, Instant deadline) {
-  while (!out.empty()) {
-    TULLE_ASSIGN_OR_RETURN(const std::size_t got, transport.Read(out));
-    out = out.subspan(got);
-    if (got == 0 && net::WaitFor(transport.fd(), transport.read_events(), deadline) == 0) {
-      return Refused(Code::kDeadlineExceeded, "the peer did not finish the handshake in time");
-    }
-  }
-  return OkStatus();
-}
 
 Status ReadAnswer(net::Transport& transport, Instant deadline) {
   std::byte answer{};
@@ -166,6 +156,21 @@ Result<std::unique_ptr<net::Transport>> SecureClient(UniqueFd socket, const Gran
   return net::ConnectTls(std::move(crypto), std::move(socket), name, stream_key, deadline);
 }
 
+void RefuseUnread(int socket) {
+  // What was not read would turn the end of the connection into a reset, which may overtake the answer.
+  std::array<std::byte, kMaxClientHelloBytes> hello;
+  const ssize_t got = recv(socket, hello.data(), hello.size(), MSG_DONTWAIT);
+  if (got <= 0) return;
+  // A fatal alert, unknown_psk_identity (RFC 8446, 6.2), in a record of its own.
+  constexpr std::array<unsigned char, 7> kAlert = {21, 3, 3, 0, 2, 2, 115};
+  const auto plain = static_cast<unsigned char>(PlainAnswer::kUnknownGrant);
+  if (hello[0] == kTlsHandshake) {
+    (void)send(socket, kAlert.data(), kAlert.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  } else {
+    (void)send(socket, &plain, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+  }
+}
+
 Result<SecuredPeer> SecureServer(
     UniqueFd socket, bool allow_plain,
     const std::function<Result<GrantKey>(const std::string&, const std::string&)>& keys, Instant deadline) {
@@ -184,7 +189,6 @@ Result<SecuredPeer> SecureServer(
     peer.identity = *std::move(identity);
     return stream_key;
   };
-  constexpr std::byte kTlsHandshake{22};
   if (first == kTlsHandshake) {
     TULLE_ASSIGN_OR_RETURN(peer.transport,
                            net::AcceptTls(std::move(crypto), std::move(socket), key_of, deadline));

@@ -34,4 +34,8 @@ Result<SecuredPeer> SecureServer(
     UniqueFd socket, bool allow_plain,
     const std::function<Result<GrantKey>(const std::string&, const std::string&)>& keys, Instant deadline);
 
+// For who holds a connection that asks for what is not here, and has read nothing of it: says so in the
+// clear, as the worker would whose grant it is not. The client then does not try again. Blocks never.
+void RefuseUnread(int socket);
+
 }  // namespace tulle::session

@@ -11,6 +11,7 @@
 #include "tulle/net/wait.h"
 #include "tulle/session/frame_io.h"
 #include "tulle/session/ledger.h"
+#include "tulle/session/link.h"
 #include "tulle/session/secure.h"
 
 namespace tulle::session {
@@ -26,6 +27,8 @@ constexpr std::size_t kMaxQueuedBytes = 64u << 20;
 // What End() gives the client.
 constexpr Duration kFarewell = std::chrono::seconds(1);
 constexpr std::size_t kLoggedTextBytes = 256;
+// How often the client's host is looked at while it owes an answer.
+constexpr Duration kLookInterval = std::chrono::seconds(2);
 constexpr std::uint64_t kMaxFrameBytes =
     wire::kFrameHeaderBytes + wire::kMaxBodyBytes + wire::kMaxPayloadBytes;
 
@@ -69,11 +72,11 @@ class HelloSink final : public FrameSink {
 
 class Session final : public ServerSession, private FrameSink {
  public:
-  Session(SecuredPeer secured, const ServerLimits& limits)
-      : transport_(std::move(secured.transport)), limits_(limits) {
-    peer_.vgpu = std::move(secured.identity.vgpu);
-    peer_.grant = std::move(secured.identity.grant);
-    peer_.session_id = std::move(secured.identity.session_id);
+  Session(std::unique_ptr<Link> link, const PskIdentity& identity, const ServerLimits& limits)
+      : link_(std::move(link)), limits_(limits), identity_(identity) {
+    peer_.vgpu = identity.vgpu;
+    peer_.grant = identity.grant;
+    peer_.session_id = identity.session_id;
   }
 
   ~Session() override {
@@ -81,9 +84,10 @@ class Session final : public ServerSession, private FrameSink {
   }
 
   // Takes Hello and answers it. On an error the client has been told why, as far as it followed the protocol.
-  Status Greet(Instant deadline) {
+  Status Greet(const wire::LinkHeader& first, Instant deadline) {
     HelloSink sink;
-    Status status = ReadUntilSatisfied(*transport_, reader_, sink, deadline);
+    Status status = link_->Begin(first);
+    if (status.ok()) status = ReadUntilSatisfied(*link_, reader_, sink, deadline);
     if (!status.ok()) {
       detail_ = status.error().message;
       failed_ = status.error().code == Code::kUnavailable;
@@ -115,8 +119,14 @@ class Session final : public ServerSession, private FrameSink {
              "the worker offers nothing that the program's tulle can use; install the same release on both");
     } else if (!limits_.busy.empty()) {
       refuse(wire::HelloStatus::kBusy, limits_.busy);
+    } else if (const Status place = TakePlace(); !place.ok()) {
+      refuse(wire::HelloStatus::kBusy, place.error().message);
     }
     if (reply.status.value == wire::HelloStatus::kAccepted) {
+      if (place_ != nullptr) {
+        reply.resume_ms = static_cast<std::uint32_t>(limits_.resume_window / std::chrono::milliseconds(1));
+        reply.resume_token = {place_->token()};
+      }
       reply.window_bytes = std::min(limits_.window_bytes, wire::kMaxWindowBytes);
       reply.memory_limit_bytes = limits_.memory_limit_bytes;
     }
@@ -124,10 +134,13 @@ class Session final : public ServerSession, private FrameSink {
     capabilities_ = reply.capabilities;
     version_ = reply.version;
     AppendMessage(output_, wire::kOpcodeOf<wire::Hello>, ++sent_sequence_, 1, reply);
-    TULLE_RETURN_IF_ERROR(WriteAll(*transport_, output_.data(), deadline));
+    TULLE_RETURN_IF_ERROR(WriteAll(*link_, output_.data(), deadline));
     bytes_sent_ += output_.size();
     output_.Consume(output_.size());
-    if (reply.status.value == wire::HelloStatus::kAccepted) return OkStatus();
+    if (reply.status.value == wire::HelloStatus::kAccepted) {
+      link_->AllowResume(place_ != nullptr);
+      return OkStatus();
+    }
     ended_ = true;
     AwaitClose(net::Now() + kFarewell);
     LogEnd("refused", reason);
@@ -135,15 +148,62 @@ class Session final : public ServerSession, private FrameSink {
   }
 
   const Peer& peer() const override { return peer_; }
-  int fd() const override { return transport_->fd(); }
+  int fd() const override { return link_->fd(); }
   short events() const override {
+    if (link_->down()) return 0;
     short events = 0;
-    if (!paused_ && !ended_) events |= transport_->read_events();
-    if (!output_.empty()) events |= transport_->write_events();
+    if (!paused_ && !ended_) events |= link_->read_events();
+    if (!output_.empty()) events |= link_->write_events();
+    if (link_->wants_to_write()) events |= POLLOUT;
     return events;
   }
   bool has_buffered_input() const override {
-    return !paused_ && !ended_ && (stopped_early_ || transport_->has_buffered_input());
+    return !paused_ && !ended_ && (stopped_early_ || link_->has_buffered_input());
+  }
+  int wake_fd() const override { return place_ == nullptr ? -1 : place_->fd(); }
+  std::optional<Instant> next_look() const override {
+    if (link_->down()) return lost_at_ ? *lost_at_ + limits_.resume_window : net::Now();
+    if (link_->awaits_peer()) return looked_at_ + kLookInterval;
+    return std::nullopt;
+  }
+
+  Status LookAfter() override {
+    if (ended_ || place_ == nullptr) return OkStatus();
+    const Instant now = net::Now();
+    while (auto offer = place_->Take()) {
+      link_->Drop();
+      const Status adopted =
+          link_->Adopt(std::move(offer->connection), offer->received_bytes, /*answer=*/true);
+      if (!adopted.ok()) {
+        failed_ = true;
+        return adopted;
+      }
+      lost_at_.reset();
+      Log(LogLevel::kInfo, "session", "the client is back",
+          {{"vgpu", peer_.vgpu}, {"session", peer_.session_id.substr(0, 8)}, {"pid", peer_.process_id}});
+    }
+    if (!link_->down()) {
+      if (!link_->awaits_peer()) {
+        looked_at_ = now;
+      } else if (now - looked_at_ >= kLookInterval) {
+        looked_at_ = now;
+        link_->CheckPeer();
+      }
+      // While nothing is read the end of the connection would not be noticed, nor a farewell before it.
+      if (paused_ && net::WaitFor(link_->fd(), POLLRDHUP, now) != 0) TULLE_RETURN_IF_ERROR(ReadAhead());
+    }
+    if (!link_->down()) return OkStatus();
+    if (!lost_at_) {
+      lost_at_ = now;
+      Log(LogLevel::kInfo, "session", "the client's connection was lost",
+          {{"vgpu", peer_.vgpu},
+           {"session", peer_.session_id.substr(0, 8)},
+           {"pid", peer_.process_id},
+           {"waits_s", static_cast<double>(limits_.resume_window.count()) / 1e9}});
+    }
+    if (now - *lost_at_ < limits_.resume_window) return OkStatus();
+    failed_ = true;
+    return SessionError(Code::kUnavailable, "the connection was lost, and the client did not come back");
   }
   std::size_t pending_bytes() const override { return output_.size(); }
   void Pause(bool paused) override { paused_ = paused; }
@@ -151,6 +211,7 @@ class Session final : public ServerSession, private FrameSink {
 
   Result<bool> Pump(FrameHandler& handler) override {
     if (ended_) return SessionError(Code::kCancelled, "the session has ended");
+    TULLE_RETURN_IF_ERROR(LookAfter());
     handler_ = &handler;
     const std::uint64_t first = received_sequence_;
     std::size_t budget = kPumpBytes;
@@ -158,7 +219,7 @@ class Session final : public ServerSession, private FrameSink {
     // Frames that a pause had held back come before new bytes.
     Status status = stopped_early_ ? Drain() : OkStatus();
     while (status.ok() && WantsMore() && budget != 0) {
-      const Result<std::size_t> got = reader_.Fill(*transport_);
+      const Result<std::size_t> got = reader_.Fill(*link_);
       if (!got.ok()) {
         failed_ = true;
         status = got.error();
@@ -243,15 +304,22 @@ class Session final : public ServerSession, private FrameSink {
       const ByteView queued = output_.data();
       const iovec piece{const_cast<std::byte*>(queued.data()), queued.size()};
       TULLE_ASSIGN_OR_RETURN(const std::size_t taken, Write({&piece, 1}));
-      if (taken == 0) return false;
-      output_.Consume(taken);
+      if (taken != 0) {
+        output_.Consume(taken);
+        continue;
+      }
+      if (!paused_ || !link_->blocked_on_peer()) return false;
+      TULLE_ASSIGN_OR_RETURN(const bool progress, ReadAhead());
+      if (!progress) return false;
     }
+    if (link_->wants_to_write()) TULLE_RETURN_IF_ERROR(Write({}));
     return true;
   }
 
   void End(wire::EndReason reason, const std::string& message) override {
     if (logged_) return;
-    if (!failed_) {
+    link_->AllowResume(false);
+    if (!failed_ && !link_->down()) {
       QueueEnd(reason, message);
       const Instant deadline = net::Now() + kFarewell;
       for (;;) {
@@ -261,23 +329,38 @@ class Session final : public ServerSession, private FrameSink {
           AwaitClose(deadline);
           break;
         }
-        net::WaitFor(transport_->fd(), transport_->write_events(), deadline);
+        net::WaitFor(link_->fd(), link_->write_events(), deadline);
       }
     }
     ended_ = true;
-    transport_->Shutdown();
+    place_.reset();
+    link_->Shutdown();
     LogEnd(failed_ ? "connection lost" : wire::EndReasonName(end_reason_.value_or(reason)), message);
   }
 
  private:
   Result<std::size_t> Write(std::span<const iovec> pieces) {
-    Result<std::size_t> taken = transport_->Write(pieces);
+    Result<std::size_t> taken = link_->Write(pieces);
     if (taken.ok()) {
       bytes_sent_ += *taken;
     } else {
       failed_ = true;
     }
     return taken;
+  }
+
+  // True: something had arrived.
+  Result<bool> ReadAhead() {
+    const Result<std::size_t> got = link_->ReadAhead();
+    if (got.ok()) return *got != 0;
+    failed_ = true;
+    return got.error();
+  }
+
+  Status TakePlace() {
+    if (limits_.resume_table == nullptr || limits_.resume_window <= Duration::zero()) return OkStatus();
+    TULLE_ASSIGN_OR_RETURN(place_, limits_.resume_table->Add(identity_));
+    return OkStatus();
   }
 
   Status Drain() {
@@ -307,9 +390,9 @@ class Session final : public ServerSession, private FrameSink {
   void AwaitClose(Instant deadline) {
     std::array<std::byte, 4096> dropped;
     while (net::Now() < deadline) {
-      const Result<std::size_t> got = transport_->Read(dropped);
+      const Result<std::size_t> got = link_->Read(dropped);
       if (!got.ok()) return;
-      if (*got == 0) net::WaitFor(transport_->fd(), transport_->read_events(), deadline);
+      if (*got == 0) net::WaitFor(link_->fd(), link_->read_events(), deadline);
     }
   }
 
@@ -400,8 +483,12 @@ class Session final : public ServerSession, private FrameSink {
          {"bytes_sent", bytes_sent_}});
   }
 
-  const std::unique_ptr<net::Transport> transport_;
+  const std::unique_ptr<Link> link_;
   const ServerLimits limits_;
+  const PskIdentity identity_;
+  std::unique_ptr<ResumeTable::Place> place_;  // null: a lost client does not come back
+  std::optional<Instant> lost_at_;             // there is no connection since then
+  Instant looked_at_ = net::Now();
   Peer peer_;
   std::uint16_t version_ = 0;
   std::uint64_t capabilities_ = 0;
@@ -434,6 +521,20 @@ class Session final : public ServerSession, private FrameSink {
   std::string detail_;  // what made Pump fail: for the log, never for the client
 };
 
+// Gives the connection of a client that is back to its session.
+Status Resume(std::unique_ptr<net::Transport>& connection, const PskIdentity& identity,
+              const wire::LinkHeader& header, const ServerLimits& limits, Instant deadline) {
+  wire::LinkResume request;
+  TULLE_RETURN_IF_ERROR(ReadAll(*connection, std::as_writable_bytes(std::span(&request, 1)), deadline));
+  ResumeTable::Offer offer{std::move(connection), header.received_bytes};
+  Status handed = Error{Code::kNotFound, "no session here is resumed", Scope::kSession};
+  if (limits.resume_table != nullptr) handed = limits.resume_table->Hand(identity, request, offer);
+  if (handed.ok()) return handed;
+  const wire::LinkHeader answer{0, wire::kLinkUnknown, 0};
+  TULLE_RETURN_IF_ERROR(WriteAll(*offer.connection, std::as_bytes(std::span(&answer, 1)), deadline));
+  return handed;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<ServerSession>> ServerSession::Accept(UniqueFd socket, const ServerLimits& limits,
@@ -444,8 +545,24 @@ Result<std::unique_ptr<ServerSession>> ServerSession::Accept(UniqueFd socket, co
     Log(LogLevel::kDebug, "session", "connection refused", {{"why", Printable(secured.error().message)}});
     return secured.error();
   }
-  auto session = std::make_unique<Session>(*std::move(secured), limits);
-  TULLE_RETURN_IF_ERROR(session->Greet(deadline));
+  std::unique_ptr<net::Transport>& connection = secured->transport;
+  const PskIdentity& identity = secured->identity;
+  const auto refused = [&](Error error) {
+    Log(LogLevel::kDebug, "session", "connection refused",
+        {{"why", Printable(error.message)}, {"vgpu", identity.vgpu}, {"grant", identity.grant}});
+    return error;
+  };
+  const Result<wire::LinkHeader> first = ReadLinkHeader(*connection, /*from_client=*/true, deadline);
+  if (!first.ok()) return refused(first.error());
+  if ((first->flags & wire::kLinkResume) != 0) {
+    const Status resumed = Resume(connection, identity, *first, limits, deadline);
+    if (!resumed.ok()) return refused(resumed.error());
+    return std::unique_ptr<ServerSession>();
+  }
+  auto link = Link::Make(std::move(connection), /*from_client=*/true);
+  if (!link.ok()) return refused(link.error());
+  auto session = std::make_unique<Session>(*std::move(link), identity, limits);
+  TULLE_RETURN_IF_ERROR(session->Greet(*first, deadline));
   return std::unique_ptr<ServerSession>(std::move(session));
 }
 

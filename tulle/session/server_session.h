@@ -1,14 +1,19 @@
-// The worker's end of a session. One thread owns it and drives it: poll fd(), Pump(), Flush().
+// The worker's end of a session. One thread owns it and drives it: poll fd() and wake_fd(), Pump(), Flush().
+//
+// A client whose connection was lost may come back within ServerLimits::resume_window: until then nothing
+// arrives, fd() is never ready, and what is sent waits.
 #pragma once
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "tulle/base/clock.h"
 #include "tulle/base/unique_fd.h"
 #include "tulle/session/attach.h"
 #include "tulle/session/frame_handler.h"
+#include "tulle/session/resume.h"
 #include "tulle/wire/command_table.h"
 
 namespace tulle::session {
@@ -19,6 +24,9 @@ struct ServerLimits {
   std::uint64_t memory_limit_bytes = 0;
   bool allow_plain_tcp = false;  // no TLS: only where the operator says so
   Duration handshake_timeout = std::chrono::seconds(10);
+  // How long a session waits for a client whose connection was lost, and where; zero or null: not at all.
+  Duration resume_window{};
+  ResumeTable* resume_table = nullptr;  // must outlive the session
   std::string
       busy;  // not empty: the handshake ends in HelloStatus::kBusy with this reason, and Accept in an error
 };
@@ -38,7 +46,8 @@ class ServerSession {
   using KeyLookup = std::function<Result<GrantKey>(const std::string& vgpu, const std::string& grant)>;
 
   // TLS (or, if allowed, plain) handshake and Hello on a connected socket of which nothing was read.
-  // Blocks up to the timeout. A refusal has been told to the client as far as it proved its key.
+  // Blocks up to the timeout. A refusal has been told to the client as far as it proved its key. Null: it
+  // was a client that came back, and its connection is its session's now.
   static Result<std::unique_ptr<ServerSession>> Accept(UniqueFd socket, const ServerLimits& limits,
                                                        const KeyLookup& keys);
   virtual ~ServerSession() = default;
@@ -48,6 +57,14 @@ class ServerSession {
   // poll() events that can make progress now (reading, and writing while output is pending).
   virtual short events() const = 0;
   virtual bool has_buffered_input() const = 0;
+  // Readable when a client that was lost is back: Pump, even while paused. -1: none comes back.
+  virtual int wake_fd() const = 0;
+  // When to call LookAfter() at the latest; none: nothing to look after.
+  virtual std::optional<Instant> next_look() const = 0;
+
+  // Takes a client that is back, notices one that has gone or whose host is silent; while paused, too. An
+  // error as of Pump: it did not come back in time, or never will.
+  virtual Status LookAfter() = 0;
 
   // Reads what has arrived and hands over each whole frame; at most ~256 KiB of bodies a call, so that
   // replies are not starved. False: nothing had arrived. An error ends the session: kCancelled when the
@@ -75,7 +92,8 @@ class ServerSession {
   // calls before it sleeps), not each time.
   virtual void Acknowledge(std::uint64_t sequence) = 0;
 
-  // Writes what it can; true when nothing is left. Blocks never.
+  // Writes what it can; true when nothing is left. Blocks never. While paused it also reads what is needed to
+  // learn that the client has taken something, without handing it over.
   virtual Result<bool> Flush() = 0;
   // Bytes queued and not yet written: the worker takes no more commands and replies while there are many, so
   // that a client which does not read cannot fill its memory.

@@ -22,6 +22,7 @@
 #include "tulle/net/tcp/socket.h"
 #include "tulle/net/wait.h"
 #include "tulle/session/frame_io.h"
+#include "tulle/session/link.h"
 #include "tulle/session/secure.h"
 #include "tulle/session/test_pair.h"
 
@@ -186,8 +187,15 @@ class EchoWorker final : public FrameHandler {
         return session_->End(wire::EndReason::kGoodbye, "");
       }
       if (*pumped || session_->has_buffered_input()) continue;
-      pollfd fds[] = {{session_->fd(), session_->events(), 0}, {woken_.get(), POLLIN, 0}};
-      poll(fds, 2, -1);
+      pollfd fds[] = {{session_->fd(), session_->events(), 0},
+                      {woken_.get(), POLLIN, 0},
+                      {session_->wake_fd(), POLLIN, 0}};
+      int timeout_ms = -1;
+      if (const auto look = session_->next_look()) {
+        timeout_ms =
+            static_cast<int>(std::max<std::int64_t>(0, (*look - net::Now()).count() / 1'000'000 + 1));
+      }
+      poll(fds, 3, timeout_ms);
       char bytes[64];
       if ((fds[1].revents & POLLIN) != 0) {
         [[maybe_unused]] const ssize_t got = recv(woken_.get(), bytes, sizeof bytes, MSG_DONTWAIT);
@@ -376,6 +384,9 @@ struct RawEnd {
   FrameReader reader;
   std::uint64_t sequence = 0;
 
+  void Over(std::unique_ptr<net::Transport> connection, bool from_client) {
+    transport = *Link::Make(std::move(connection), from_client);
+  }
   template <wire::Message M>
   void Send(std::uint16_t opcode, std::uint64_t answers, const M& message) {
     ByteQueue out;

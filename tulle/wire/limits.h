@@ -58,6 +58,9 @@ inline constexpr std::uint32_t kMaxEventsPerNotice = 256;
 
 inline constexpr std::uint32_t kMaxReasonBytes = 512;
 
+// What a client shows to go on with a session: 128 bits cannot be guessed.
+inline constexpr std::uint32_t kResumeTokenBytes = 16;
+
 // What one notice carries of what kernels print: what a pipe holds.
 inline constexpr std::uint32_t kMaxKernelOutputBytes = 64u << 10;
 

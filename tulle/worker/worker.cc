@@ -234,6 +234,8 @@ void Worker::Serve(Connection& connection, UniqueFd socket, bool busy) {
   limits.memory_limit_bytes = quota_->limit_bytes();
   limits.allow_plain_tcp = options_.allow_plain_tcp;
   limits.handshake_timeout = options_.handshake_timeout;
+  limits.resume_window = options_.resume_window;
+  limits.resume_table = &resume_table_;
   const std::string busy_text = "the vGPU serves " + std::to_string(options_.max_sessions) +
                                 " programs already, as many as it may; wait for one to end";
   if (busy) limits.busy = busy_text;
@@ -252,6 +254,7 @@ void Worker::Serve(Connection& connection, UniqueFd socket, bool busy) {
         {{"vgpu", vgpu_}, {"grant", grant}, {"error", ToString(accepted.error())}});
     return;
   }
+  if (*accepted == nullptr) return;  // the connection of a session that is served already
   session::ServerSession& client = **accepted;
   const Instant started = clock_.Now();
   const bool over_limit = sessions_.fetch_add(1) >= options_.max_sessions;

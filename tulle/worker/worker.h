@@ -48,6 +48,9 @@ struct Options {
   Duration shutdown_timeout = std::chrono::seconds(4);
   bool allow_plain_tcp = false;
   Duration handshake_timeout = std::chrono::seconds(10);
+  // How long a session whose connection was lost keeps what it has, for its client to come back; zero: it
+  // ends with its connection.
+  Duration resume_window = std::chrono::seconds(60);
   exec::SessionLimits session_limits;
 };
 
@@ -131,6 +134,7 @@ class Worker {
   std::optional<quota::MemoryQuota> quota_;
   build::Slots build_slots_;
   std::optional<Spares> spares_;
+  session::ResumeTable resume_table_;
 
   Guarded<State> state_;
   std::atomic<std::size_t> sessions_{0};

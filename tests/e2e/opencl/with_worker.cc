@@ -9,6 +9,9 @@
 //   --devices N             that many vGPUs, of the same device
 //   --plain                 plain TCP instead of TLS
 //   --kill-after N          ends each session as if the device were lost, once it has had N commands
+//   --cut-within BYTES      cuts each connection after its handshake and up to so many bytes
+//   --cuts N                fails unless connections were cut N times in all
+//   --seed N                of the cuts (default: drawn, and told)
 #include <spawn.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -28,6 +31,7 @@
 #include "tulle/gpu/null/driver.h"
 #include "tulle/gpu/opencl/driver.h"
 #include "tulle/net/tcp/socket.h"
+#include "tulle/net/testing/relay.h"
 #include "tulle/session/attach.h"
 #include "tulle/worker/exec/session.h"
 #include "tulle/worker/local/local.h"
@@ -43,15 +47,22 @@ struct Arguments {
   std::uint64_t memory_bytes = 1u << 30;
   std::uint64_t devices = 1;
   std::uint64_t kill_after = 0;
+  std::uint64_t cut_within_bytes = 0;
+  std::uint64_t least_cuts = 0;
+  std::uint64_t seed = SecureRandom().Below(1'000'000'000);
   bool plain = false;
   std::vector<char*> command;
 };
 
+// More than a handshake takes: a program is told when its first connection is lost before it was attached.
+constexpr std::uint64_t kHandshakeBytes = 4096;
+
 [[noreturn]] void Usage(const char* why) {
-  std::fprintf(stderr,
-               "with_worker: %s\nusage: with_worker --icd LIBRARY [--backend opencl|null] [--memory BYTES] "
-               "[--devices N] [--plain] [--kill-after N] -- COMMAND...\n",
-               why);
+  std::fprintf(
+      stderr,
+      "with_worker: %s\nusage: with_worker --icd LIBRARY [--backend opencl|null] [--memory BYTES] "
+      "[--devices N] [--plain] [--kill-after N] [--cut-within BYTES [--cuts N] [--seed N]] -- COMMAND...\n",
+      why);
   std::exit(2);
 }
 
@@ -79,6 +90,12 @@ Arguments Parse(int argc, char** argv) {
       arguments.devices = std::stoull(value);
     else if (name == "--kill-after")
       arguments.kill_after = std::stoull(value);
+    else if (name == "--cut-within")
+      arguments.cut_within_bytes = std::stoull(value);
+    else if (name == "--cuts")
+      arguments.least_cuts = std::stoull(value);
+    else if (name == "--seed")
+      arguments.seed = std::stoull(value);
     else
       Usage("unknown option");
   }
@@ -106,9 +123,18 @@ class VGpu {
     executors_ = worker::local::MakeExecutors(driver, options);
     builder_ = worker::local::MakeBuilder(driver, 0);
     listener_ = Must(net::ListenTcp("127.0.0.1", 0));
-    target_.endpoints = {"127.0.0.1:" + std::to_string(listener_.port)};
+    std::uint16_t port = listener_.port;
+    if (arguments.cut_within_bytes != 0) {
+      relay_ = Must(net::Relay::Start({.target = {"127.0.0.1", port},
+                                       .seed = arguments.seed,
+                                       .cut_within_bytes = arguments.cut_within_bytes,
+                                       .spared_bytes = kHandshakeBytes}));
+      port = relay_->port();
+    }
+    target_.endpoints = {"127.0.0.1:" + std::to_string(port)};
     std::thread([this] { Listen(); }).detach();
   }
+  std::uint64_t cuts() const { return relay_ == nullptr ? 0 : relay_->cuts(); }
   const session::Target& target() const { return target_; }
 
  private:
@@ -126,13 +152,15 @@ class VGpu {
     session::ServerLimits limits;
     limits.memory_limit_bytes = arguments_.memory_bytes;
     limits.allow_plain_tcp = arguments_.plain;
+    limits.resume_window = std::chrono::seconds(60);
+    limits.resume_table = &resume_table_;
     auto client = session::ServerSession::Accept(
         std::move(socket), limits,
         [this](const std::string& vgpu, const std::string& grant) -> Result<session::GrantKey> {
           if (vgpu == target_.vgpu && grant == target_.grant) return target_.key;
           return Error{Code::kNotFound, "unknown grant"};
         });
-    if (!client.ok()) return;
+    if (!client.ok() || *client == nullptr) return;
     worker::exec::EndRequest end;
     worker::exec::SessionCounters counters;
     const SystemClock clock;
@@ -159,6 +187,8 @@ class VGpu {
   session::Target target_;
   worker::quota::MemoryQuota quota_;
   worker::build::Slots slots_;
+  session::ResumeTable resume_table_;
+  std::unique_ptr<net::Relay> relay_;
   std::unique_ptr<worker::exec::ExecutorFactory> executors_;
   std::unique_ptr<worker::build::Builder> builder_;
   net::Listener listener_;
@@ -197,6 +227,13 @@ int Main(int argc, char** argv) {
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   std::filesystem::remove_all(folder);
+  if (arguments.cut_within_bytes != 0) {
+    std::uint64_t cuts = 0;
+    for (const VGpu& vgpu : vgpus) cuts += vgpu.cuts();
+    std::fprintf(stderr, "with_worker: %llu cuts, seed %llu\n", static_cast<unsigned long long>(cuts),
+                 static_cast<unsigned long long>(arguments.seed));
+    if (cuts < arguments.least_cuts && status == 0) Usage("that is too few");
+  }
   // Threads serve until the end; the process ends under them.
   std::fflush(nullptr);
   _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));

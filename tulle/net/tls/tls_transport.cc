@@ -99,6 +99,8 @@ class TlsTransport final : public Transport {
       const int ok = SSL_read_ex(ssl_.get(), out.data() + total, out.size() - total, &got);
       if (ok == 1) {
         total += got;
+        // Known now rather than by another system call.
+        if (total == out.size()) starved_ = SSL_pending(ssl_.get()) == 0 && input_.empty();
         continue;
       }
       switch (SSL_get_error(ssl_.get(), ok)) {

@@ -52,7 +52,10 @@ struct HelloReply {
   U64 window_bytes = 0;         // the client may have this many bytes not acknowledged as executed
   U64 memory_limit_bytes = 0;   // the vGPU's memory: what the program sees as the device's
   Str<kMaxReasonBytes> reason;  // for a person, when refused
-  TULLE_MESSAGE(HelloReply, status, version, capabilities, window_bytes, memory_limit_bytes, reason)
+  U32 resume_ms = 0;            // how long the session waits for a client whose connection was lost; 0: not
+  Bytes<kResumeTokenBytes> resume_token;  // all of it, or none where it does not wait
+  TULLE_MESSAGE(HelloReply, status, version, capabilities, window_bytes, memory_limit_bytes, reason,
+                resume_ms, resume_token)
 };
 
 // Worker to client: every command up to `executed` has reached the driver in order and will not be asked

@@ -80,8 +80,7 @@ Ending Session::Run() {
 }
 
 bool Session::CanTakeCommands() {
-  if (held_.has_value() || unsent_.has_value() || client_.pending_bytes() > limits_.pending_output_bytes)
-    return false;
+  if (held_.has_value() || unsent_.has_value() || Clogged()) return false;
   // The next frame may bring the largest payload, and must find room for it.
   if (landing_.empty()) {
     auto room = executor_->AllocateRoom(wire::kMaxPayloadBytes);
@@ -113,6 +112,7 @@ void Session::FlushClient() {
 // Looks where the next thing will come from, for as long as it has paid off lately: at the executor when it
 // owes an answer, else at the client.
 bool Session::Spin() {
+  if (Clogged()) return false;  // answers may be there, but would not be taken
   if (!under_way_.empty() || awaited_events_ != 0) return executor_->Spin();
   if (paused_ || !builds_.empty()) return false;
   Instant now = shared_.clock->Now();
@@ -142,15 +142,15 @@ void Session::OnClientError(const Error& error) {
 void Session::Sleep() {
   // What held the stream may have gone since, with the output that was flushed, say.
   if (paused_ ? CanTakeCommands() : client_.has_buffered_input()) return;
-  const bool clogged = client_.pending_bytes() > limits_.pending_output_bytes;
+  const bool clogged = Clogged();
   if (!clogged && !executor_->PrepareToSleep()) return;
 
   fds_.clear();
-  // While paused, Pump reads nothing and would not notice that the client has gone; whatever it sent before
-  // is of no use to anybody then.
+  // While paused, Pump reads nothing and would not notice that the client has gone.
   constexpr short kGone = POLLRDHUP | POLLHUP | POLLERR;
   fds_.push_back({client_.fd(), static_cast<short>(client_.events() | (paused_ ? POLLRDHUP : 0)), 0});
   fds_.push_back({end_.fd(), POLLIN, 0});
+  fds_.push_back({client_.wake_fd(), POLLIN, 0});  // poll passes over -1
   if (!clogged) {  // else nothing would be taken from it, and poll would not wait
     fds_.push_back({executor_->wake_fd(), POLLIN, 0});
     if (executor_->death_fd() >= 0) fds_.push_back({executor_->death_fd(), POLLIN, 0});
@@ -169,13 +169,22 @@ void Session::Sleep() {
     const Duration left = limits_.wait_on_user_event - (shared_.clock->Now() - *stuck_since_);
     timeout_ms = static_cast<int>(std::clamp<std::int64_t>(left.count() / 1'000'000 + 1, 0, 60'000));
   }
+  const auto look_at = client_.next_look();
+  if (look_at.has_value()) {
+    const std::int64_t left_ms = (*look_at - shared_.clock->Now()) / std::chrono::milliseconds(1) + 1;
+    const int look_ms = static_cast<int>(std::clamp<std::int64_t>(left_ms, 0, 60'000));
+    timeout_ms = timeout_ms < 0 ? look_ms : std::min(timeout_ms, look_ms);
+  }
   const int ready = poll(fds_.data(), fds_.size(), timeout_ms);
   if (!clogged) executor_->Awake();
   if (ready > 0 && fds_[0].revents != 0) spin_.End(shared_.clock->Now());
 
-  if (ready > 0 && paused_ && (fds_[0].revents & kGone) != 0) {
-    End(wire::EndReason::kGoodbye, "", "the connection was lost");
-  } else if (stuck_since_.has_value() && shared_.clock->Now() - *stuck_since_ >= limits_.wait_on_user_event) {
+  const bool gone = ready > 0 && paused_ && (fds_[0].revents & kGone) != 0;
+  const bool back = ready > 0 && fds_[2].revents != 0;
+  if (gone || back || (look_at.has_value() && shared_.clock->Now() >= *look_at)) {
+    if (const Status status = client_.LookAfter(); !status.ok()) return OnClientError(status.error());
+  }
+  if (stuck_since_.has_value() && shared_.clock->Now() - *stuck_since_ >= limits_.wait_on_user_event) {
     End(wire::EndReason::kResource,
         "commands that wait for a user event hold all the memory that the next command needs (" +
             std::to_string(limits_.wait_on_user_event / std::chrono::seconds(1)) +

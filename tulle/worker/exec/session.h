@@ -210,6 +210,8 @@ class Session final : public session::FrameHandler {
   // --- the loop ---
   bool TakeCommands();
   bool CanTakeCommands();
+  // The client takes nothing for now: neither commands nor answers are taken.
+  bool Clogged() const { return client_.pending_bytes() > limits_.pending_output_bytes; }
   void Pause(bool paused);
   void FlushClient();
   bool Spin();

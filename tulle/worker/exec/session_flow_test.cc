@@ -78,6 +78,18 @@ TEST_F(SessionTest, TransfersThatFillStagingBehindAUserEventEnd) {
   EXPECT_GT(client_.steps_left(), 0u);
 }
 
+TEST_F(SessionTest, AClientThatDoesNotReadIsLookedAfter) {
+  CreateContextAndQueue();
+  client_.Send(opencl::Finish{{kQueue}});
+  client_.Do([&] {
+    client_.set_pending_bytes(limits_.pending_output_bytes + 1);
+    client_.gone = true;
+  });
+  client_.says_goodbye = false;
+  played_.on_look = [] {};  // there is always an answer that could be taken
+  EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
+}
+
 TEST_F(SessionTest, AClientThatDoesNotReadIsNotServed) {
   client_.set_pending_bytes(limits_.pending_output_bytes + 1);
   CreateContextAndQueue();

@@ -11,8 +11,7 @@ namespace cl_status = gpu::cl_status;
 bool Session::TakeReplies() {
   unsigned taken = 0;
   Received received;
-  while (!over() && taken < limits_.replies_per_turn &&
-         client_.pending_bytes() <= limits_.pending_output_bytes) {
+  while (!over() && taken < limits_.replies_per_turn && !Clogged()) {
     switch (executor_->TryReceive(&received)) {
       case Receive::kNothing: return taken != 0;
       case Receive::kDead:

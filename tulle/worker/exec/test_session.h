@@ -95,12 +95,19 @@ class ScriptedClient final : public session::ServerSession {
   std::uint64_t acknowledged() const { return acknowledged_; }
   void set_pending_bytes(std::size_t bytes) { pending_bytes_ = bytes; }
   bool says_goodbye = true;
+  bool gone = false;  // as LookAfter will find
 
   // session::ServerSession
   const session::Peer& peer() const override { return peer_; }
   int fd() const override { return always_readable_.get(); }
   short events() const override { return POLLIN; }
   bool has_buffered_input() const override { return false; }
+  int wake_fd() const override { return -1; }
+  std::optional<Instant> next_look() const override { return gone ? std::optional(Instant{}) : std::nullopt; }
+  Status LookAfter() override {
+    if (gone) return Error{Code::kUnavailable, "the client did not come back"};
+    return OkStatus();
+  }
   Result<bool> Pump(session::FrameHandler& handler) override {
     EXPECT_FALSE(paused_);
     while (!steps_.empty() && steps_.front().condition) {

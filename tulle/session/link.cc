@@ -1,0 +1,334 @@
+#include "tulle/session/link.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "tulle/net/tcp/peer.h"
+#include "tulle/net/wait.h"
+
+namespace tulle::session {
+namespace {
+
+// So much is taken in before the peer is told, if nothing else is sent: a few messages to a full log.
+constexpr std::uint64_t kTellBytes = 1u << 20;
+// Put by at most: a client may have this much under way, and its farewell.
+constexpr std::size_t kMaxAheadBytes = wire::kMaxWindowBytes + 64u * 1024;
+// Of the pieces of one Write; more are left for the next round.
+constexpr std::size_t kPieces = 64;
+
+Error LinkError(Code code, std::string message) { return {code, std::move(message), Scope::kSession}; }
+
+}  // namespace
+
+struct Link::Feed {
+  std::span<const iovec> pieces;
+  std::size_t offset = 0;  // in the first
+  std::size_t left = 0;
+  std::size_t taken = 0;
+
+  explicit Feed(std::span<const iovec> all) : pieces(all) {
+    for (const iovec& piece : pieces) left += piece.iov_len;
+    SkipEmpty();
+  }
+  // What is left of the first piece; not empty unless nothing is left.
+  ByteView front() const {
+    return {static_cast<const std::byte*>(pieces.front().iov_base) + offset, pieces.front().iov_len - offset};
+  }
+  void Advance(std::size_t size) {
+    left -= size;
+    taken += size;
+    while (size != 0) {
+      const std::size_t step = std::min(size, front().size());
+      offset += step;
+      size -= step;
+      SkipEmpty();
+    }
+  }
+  void SkipEmpty() {
+    while (!pieces.empty() && offset == pieces.front().iov_len) {
+      pieces = pieces.subspan(1);
+      offset = 0;
+    }
+  }
+};
+
+Result<std::unique_ptr<Link>> Link::Make(std::unique_ptr<net::Transport> connection, bool from_client) {
+  UniqueFd poll_fd(fcntl(connection->fd(), F_DUPFD_CLOEXEC, 0));
+  if (!poll_fd.valid()) return ErrnoError("duplicate a session's socket", errno);
+  // A timer that is never set.
+  UniqueFd idle_fd(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!idle_fd.valid()) return ErrnoError("prepare a session", errno);
+  return std::unique_ptr<Link>(
+      new Link(std::move(connection), from_client, std::move(poll_fd), std::move(idle_fd)));
+}
+
+Link::Link(std::unique_ptr<net::Transport> connection, bool from_client, UniqueFd poll_fd, UniqueFd idle_fd)
+    : from_client_(from_client),
+      poll_fd_(std::move(poll_fd)),
+      idle_fd_(std::move(idle_fd)),
+      connection_(std::move(connection)) {}
+
+// --- reading ---
+
+Result<std::size_t> Link::Read(MutableByteView out) {
+  if (ahead_.empty()) return ReadConnection(out);
+  const std::size_t size = std::min(out.size(), ahead_.size());
+  std::memcpy(out.data(), ahead_.data().data(), size);
+  ahead_.Consume(size);
+  return size;
+}
+
+Result<std::size_t> Link::ReadAhead() {
+  std::size_t total = 0;
+  for (;;) {
+    std::array<std::byte, 16u << 10> piece;
+    TULLE_ASSIGN_OR_RETURN(const std::size_t got, ReadConnection(piece));
+    if (got == 0) return total;
+    if (ahead_.size() + got > kMaxAheadBytes) return Breach(wire::WireResult::kLimit);
+    ahead_.Append(ByteView(piece).first(got));
+    total += got;
+  }
+}
+
+Result<std::size_t> Link::ReadConnection(MutableByteView out) {
+  std::size_t total = 0;
+  // More than one piece of the stream if they are here already.
+  while (!breach_ && !out.empty() && !down() && (total == 0 || connection_->has_buffered_input())) {
+    const bool in_header = in_left_ == 0;
+    const MutableByteView place =
+        in_header ? std::span(in_header_).subspan(in_header_size_)
+                  : MutableByteView(out.first(std::min<std::size_t>(out.size(), in_left_)));
+    const Result<std::size_t> got = connection_->Read(place);
+    if (!got.ok()) {
+      if (total != 0) return total;  // the error comes again
+      return Lost(got.error());
+    }
+    if (*got == 0) break;
+    if (!in_header) {
+      in_left_ -= static_cast<std::uint32_t>(*got);
+      received_.fetch_add(*got, std::memory_order_relaxed);
+      out = out.subspan(*got);
+      total += *got;
+      continue;
+    }
+    in_header_size_ += *got;
+    if (in_header_size_ != in_header_.size()) continue;
+    in_header_size_ = 0;
+    wire::LinkHeader header;
+    std::memcpy(&header, in_header_.data(), sizeof header);
+    if (const Status status = OnHeader(header); !status.ok()) breach_ = status.error();
+  }
+  if (breach_ && total == 0) return *breach_;
+  return total;
+}
+
+Status Link::OnHeader(const wire::LinkHeader& header) {
+  TULLE_RETURN_IF_ERROR(CheckedOrBreach(wire::CheckLinkHeader(header, /*first=*/false, from_client_)));
+  if (header.received_bytes < acked_.load(std::memory_order_relaxed) ||
+      header.received_bytes > offered_.load(std::memory_order_acquire)) {
+    return Breach(wire::WireResult::kBadSequence);
+  }
+  acked_.store(header.received_bytes, std::memory_order_release);
+  farewell_in_ |= (header.flags & wire::kLinkFarewell) != 0;
+  in_left_ = header.data_bytes;
+  return OkStatus();
+}
+
+Result<std::size_t> Link::Lost(const Error& error) {
+  if (!resumable_ || farewell_in_ || closed_.load(std::memory_order_acquire)) return error;
+  Drop();
+  return std::size_t{0};
+}
+
+void Link::Drop() {
+  if (down()) return;
+  connection_->Shutdown();
+  dup3(idle_fd_.get(), poll_fd_.get(), O_CLOEXEC);
+  down_.store(true, std::memory_order_release);
+}
+
+// --- writing ---
+
+bool Link::acknowledgement_due() const {
+  return received_.load(std::memory_order_relaxed) - told_.load(std::memory_order_relaxed) >= kTellBytes;
+}
+
+bool Link::wants_to_write() const {
+  return !down() && (acknowledgement_due() || unfinished_.load(std::memory_order_relaxed));
+}
+
+Result<std::size_t> Link::Write(std::span<const iovec> pieces) {
+  const std::lock_guard lock(write_mutex_);
+  if (closed_.load(std::memory_order_relaxed)) {
+    return LinkError(Code::kUnavailable, "the session is closed");
+  }
+  if (write_error_ && !resumable_.load(std::memory_order_relaxed)) return *write_error_;
+  if (write_error_ || down()) return std::size_t{0};
+  log_.ForgetBefore(std::min(acked_.load(std::memory_order_acquire), log_.end()));
+  Feed feed(pieces);
+  // What the peer had before it was taken from whoever writes.
+  const auto skipped = static_cast<std::size_t>(std::min<std::uint64_t>(skip_bytes_, feed.left));
+  feed.Advance(skipped);
+  skip_bytes_ -= skipped;
+  bool open = true;
+  while (open) {
+    const bool finished = out_header_left_ == 0 && out_left_ == 0;
+    if (finished && !StartHeader(feed)) break;
+    // The rest of what a header announced must be here, as the connection may have sealed it already.
+    if (!out_of_log_ && feed.left < out_left_) break;
+    open = Push(feed) && out_header_left_ == 0 && out_left_ == 0;
+  }
+  const bool own = out_header_left_ != 0 || (out_of_log_ && out_left_ != 0) || resend_at_ != log_.end();
+  unfinished_.store(!write_error_ && own && (out_of_log_ || out_left_ == 0), std::memory_order_relaxed);
+  return feed.taken;
+}
+
+// False: there is nothing to say, or the peer must first acknowledge something.
+bool Link::StartHeader(Feed& feed) {
+  out_of_log_ = resend_at_ != log_.end();
+  std::uint64_t size = out_of_log_ ? log_.end() - resend_at_ : std::min(feed.left, log_.room());
+  size = std::min<std::uint64_t>(size, wire::kMaxLinkDataBytes);
+  if (!out_of_log_ && !log_.Reserve(size)) size = 0;  // no memory: as if there were no room
+  blocked_.store(!out_of_log_ && size == 0 && feed.left != 0, std::memory_order_relaxed);
+  if (size == 0 && answer_flags_ == 0 && !acknowledgement_due()) return false;
+  wire::LinkHeader header;
+  header.data_bytes = static_cast<std::uint32_t>(size);
+  header.flags = std::exchange(answer_flags_, 0);
+  if (header.flags == 0 && farewell_out_.load(std::memory_order_relaxed)) header.flags = wire::kLinkFarewell;
+  // An answer stands alone.
+  if ((header.flags & wire::kLinkResumed) != 0) header.data_bytes = 0;
+  header.received_bytes = received_.load(std::memory_order_relaxed);
+  told_.store(header.received_bytes, std::memory_order_relaxed);
+  std::memcpy(out_header_.data(), &header, sizeof header);
+  out_header_left_ = out_header_.size();
+  out_left_ = header.data_bytes;
+  offered_.store(log_.end() + (out_of_log_ ? 0 : out_left_), std::memory_order_release);
+  awaits_peer_.store(true, std::memory_order_relaxed);
+  return true;
+}
+
+// Gives the connection the rest of the header and of what it announced. False: the connection failed.
+bool Link::Push(Feed& feed) {
+  std::array<iovec, kPieces + 1> pieces;
+  std::size_t count = 0;
+  const auto add = [&](const std::byte* bytes, std::size_t size) {
+    if (size != 0) pieces[count++] = {const_cast<std::byte*>(bytes), size};
+  };
+  add(out_header_.data() + out_header_.size() - out_header_left_, out_header_left_);
+  std::size_t left = out_left_;
+  if (out_of_log_) {
+    for (std::uint64_t at = resend_at_; left != 0;) {
+      const ByteView bytes = log_.From(at);
+      const std::size_t size = std::min(left, bytes.size());
+      add(bytes.data(), size);
+      at += size;
+      left -= size;
+    }
+  } else {
+    std::size_t offset = feed.offset;
+    for (std::size_t i = 0; left != 0 && count <= kPieces; ++i, offset = 0) {
+      const std::size_t size = std::min(left, feed.pieces[i].iov_len - offset);
+      add(static_cast<const std::byte*>(feed.pieces[i].iov_base) + offset, size);
+      left -= size;
+    }
+  }
+  const Result<std::size_t> taken = connection_->Write({pieces.data(), count});
+  if (!taken.ok()) {
+    write_error_ = taken.error();
+    connection_->Shutdown();
+    return false;
+  }
+  const std::size_t of_header = std::min(*taken, out_header_left_);
+  std::size_t data = *taken - of_header;
+  out_header_left_ -= of_header;
+  out_left_ -= static_cast<std::uint32_t>(data);
+  if (out_of_log_) {
+    resend_at_ += data;
+    return true;
+  }
+  while (data != 0) {
+    const ByteView bytes = feed.front().first(std::min(data, feed.front().size()));
+    log_.Append(bytes);
+    feed.Advance(bytes.size());
+    data -= bytes.size();
+  }
+  resend_at_ = log_.end();
+  return true;
+}
+
+// --- connections ---
+
+Status Link::Adopt(std::unique_ptr<net::Transport> connection, std::uint64_t peer_received, bool answer) {
+  const std::lock_guard lock(write_mutex_);
+  if (closed_.load(std::memory_order_relaxed)) {
+    return LinkError(Code::kUnavailable, "the session is closed");
+  }
+  if (peer_received < acked_.load(std::memory_order_relaxed) ||
+      peer_received > offered_.load(std::memory_order_relaxed)) {
+    return Breach(wire::WireResult::kBadSequence);
+  }
+  // A connection may have carried more than it had reported as taken.
+  if (peer_received > log_.end()) skip_bytes_ += peer_received - log_.end();
+  log_.ForgetBefore(peer_received);
+  resend_at_ = peer_received;
+  acked_.store(peer_received, std::memory_order_relaxed);
+  offered_.store(log_.end(), std::memory_order_relaxed);
+  out_header_left_ = 0;
+  out_left_ = 0;
+  answer_flags_ = answer ? std::uint32_t{wire::kLinkResumed} : 0;
+  in_header_size_ = 0;
+  in_left_ = 0;
+  write_error_.reset();
+  blocked_.store(false, std::memory_order_relaxed);
+  unfinished_.store(answer || resend_at_ != log_.end(), std::memory_order_relaxed);
+  connection_ = std::move(connection);
+  dup3(connection_->fd(), poll_fd_.get(), O_CLOEXEC);
+  down_.store(false, std::memory_order_release);
+  return OkStatus();
+}
+
+short Link::read_events() const { return POLLIN; }
+// Room in the log comes with what is read.
+short Link::write_events() const { return blocked_on_peer() ? POLLIN : POLLOUT; }
+
+bool Link::has_buffered_input() const {
+  return !ahead_.empty() || (!down() && connection_->has_buffered_input());
+}
+
+void Link::Shutdown() {
+  const std::lock_guard lock(write_mutex_);
+  closed_.store(true, std::memory_order_release);
+  connection_->Shutdown();
+}
+
+void Link::CheckPeer() {
+  const std::lock_guard lock(write_mutex_);
+  if (down() || write_error_) return;
+  switch (net::LookAtPeer(connection_->fd())) {
+    case net::PeerState::kNothingUnderWay: awaits_peer_.store(false, std::memory_order_relaxed); break;
+    case net::PeerState::kUnderWay: break;
+    case net::PeerState::kSilent: connection_->Shutdown(); break;
+  }
+}
+
+void Link::AbandonAfterFork() {
+  ::close(poll_fd_.get());
+  ::close(idle_fd_.get());
+  ::close(connection_->fd());
+}
+
+Result<wire::LinkHeader> ReadLinkHeader(net::Transport& connection, bool from_client, Instant deadline) {
+  wire::LinkHeader header;
+  TULLE_RETURN_IF_ERROR(ReadAll(connection, std::as_writable_bytes(std::span(&header, 1)), deadline));
+  TULLE_RETURN_IF_ERROR(CheckedOrBreach(wire::CheckLinkHeader(header, /*first=*/true, from_client)));
+  return header;
+}
+
+}  // namespace tulle::session

@@ -1,0 +1,60 @@
+// What lies under a session's frames. Each direction of a session is one stream of bytes that outlives the
+// connections which carry it: on a connection the stream comes in pieces, each behind a header that also
+// says how much of the other stream has arrived, so that the other end need not keep it any more.
+//
+// A connection whose first header carries kLinkResume, followed by a LinkResume, takes the place of one that
+// was lost; the worker answers with an empty header that carries kLinkResumed or kLinkUnknown. Behind it both
+// go on with the byte that the other has not received.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "tulle/wire/codec.h"
+#include "tulle/wire/limits.h"
+
+namespace tulle::wire {
+
+enum LinkFlag : std::uint32_t {
+  kLinkResume = 1u << 0,    // by a client: its data is a LinkResume and no part of the stream
+  kLinkResumed = 1u << 1,   // by a worker: the session goes on here
+  kLinkUnknown = 1u << 2,   // by a worker: there is no such session (any more)
+  kLinkFarewell = 1u << 3,  // when this connection ends there will not be another
+};
+inline constexpr std::uint32_t kKnownLinkFlags = kLinkResume | kLinkResumed | kLinkUnknown | kLinkFarewell;
+
+struct LinkHeader {
+  std::uint32_t data_bytes = 0;      // of the sender's stream, behind this header
+  std::uint32_t flags = 0;           // LinkFlag bits
+  std::uint64_t received_bytes = 0;  // of the other stream, counted from the session's beginning
+};
+inline constexpr std::size_t kLinkHeaderBytes = 16;
+static_assert(sizeof(LinkHeader) == kLinkHeaderBytes);
+
+// The most behind one header: acknowledgements of the other stream wait for its end.
+inline constexpr std::uint32_t kMaxLinkDataBytes = 256u << 10;
+
+// Proves, beyond the key of the session, that it comes from who was told HelloReply's token; its header says
+// what has been received.
+struct LinkResume {
+  std::uint64_t attempt = 0;  // counts from 1; a lower one than before is late and refused
+  std::array<std::byte, kResumeTokenBytes> token{};
+};
+static_assert(sizeof(LinkResume) == 24);
+
+// Of a connection's first header when `first`, else of a later one, from a client or from a worker.
+inline WireResult CheckLinkHeader(const LinkHeader& header, bool first, bool from_client) {
+  if (header.data_bytes > kMaxLinkDataBytes) return WireResult::kLimit;
+  if ((header.flags & ~kKnownLinkFlags) != 0) return WireResult::kBadEnum;
+  const std::uint32_t answer = header.flags & (kLinkResumed | kLinkUnknown);
+  if ((header.flags & kLinkResume) != 0) {
+    if (!first || !from_client || answer != 0) return WireResult::kWrongDirection;
+    return header.data_bytes == sizeof(LinkResume) ? WireResult::kOk : WireResult::kLimit;
+  }
+  if (answer == 0) return WireResult::kOk;
+  if (!first || from_client || answer == (kLinkResumed | kLinkUnknown)) return WireResult::kWrongDirection;
+  return header.data_bytes == 0 ? WireResult::kOk : WireResult::kLimit;
+}
+
+}  // namespace tulle::wire
