@@ -57,6 +57,8 @@ Result<std::shared_ptr<Crypto>> Crypto::Create() {
   return crypto;
 }
 
+void Crypto::LeaveThread() const { OPENSSL_thread_stop_ex(library_); }
+
 Crypto::~Crypto() {
   if (provider_ != nullptr) OSSL_PROVIDER_unload(provider_);  // the context does not do it
   OSSL_LIB_CTX_free(library_);

@@ -48,6 +48,10 @@ class Crypto {
 
   ossl_lib_ctx_st* library() const { return library_; }
 
+  // Whoever has drawn random bytes with this instance, as a handshake does, says so before it goes on: what
+  // OpenSSL keeps for the thread would be freed when the thread ends, which may be long after this instance.
+  void LeaveThread() const;
+
  private:
   explicit Crypto(ossl_lib_ctx_st* library) : library_(library) {}
   ossl_lib_ctx_st* library_;

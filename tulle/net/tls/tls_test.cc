@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <semaphore>
 #include <thread>
 
 #include "tulle/base/random.h"
@@ -54,6 +55,26 @@ Outcome Handshake(const std::string& identity, const SecretKey& client_key,
   outcome.client = ConnectTls(*Crypto::Create(), std::move(pair.a), identity, client_key, Soon());
   server.join();
   return outcome;
+}
+
+TEST(TlsTest, AConnectionMayGoBeforeTheThreadThatMadeIt) {
+  for (int i = 0; i < 40; ++i) {
+    Pair pair = MakePair();
+    Made server = Error{};
+    std::binary_semaphore made{0}, freed{0};
+    std::thread thread([&] {
+      server = AcceptTls(
+          *Crypto::Create(), std::move(pair.b), [](std::string_view) { return KeyOf(1); }, Soon());
+      made.release();
+      freed.acquire();
+    });
+    auto client = ConnectTls(*Crypto::Create(), std::move(pair.a), "somebody", KeyOf(1), Soon());
+    made.acquire();
+    EXPECT_TRUE(client.ok() && server.ok());
+    server = Error{};
+    freed.release();
+    thread.join();
+  }
 }
 
 TEST(CryptoTest, HkdfAndHmacGiveThePublishedVectors) {

@@ -231,6 +231,7 @@ class TlsTransport final : public Transport {
 
   Status Handshake(Instant deadline) {
     Status status = RunHandshake(deadline);
+    crypto_->LeaveThread();
     identity_ = nullptr;
     key_ = nullptr;
     lookup_ = nullptr;
