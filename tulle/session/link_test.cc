@@ -191,12 +191,8 @@ TEST(LinkTest, NothingIsLostOrDoubledHoweverOftenItIsCut) {
 }
 
 TEST(LinkTest, MoreThanTheLogHolds) {
-  for (std::uint64_t seed = 0; seed < 2; ++seed) {
-    SCOPED_TRACE("seed " + std::to_string(seed));
-    LinkSimulation simulation(seed, 600'000);
-    simulation.Run(ByteLog::kCapacityBytes + 5'000'000, ByteLog::kCapacityBytes + 3'000'000, 30);
-    if (HasFatalFailure()) return;
-  }
+  LinkSimulation simulation(1, 600'000);
+  simulation.Run(ByteLog::kCapacityBytes + 5'000'000, ByteLog::kCapacityBytes + 3'000'000, 30);
 }
 
 // A connection that takes everything and gives what the test says.
@@ -244,7 +240,6 @@ TEST(LinkTest, HeadersThatCannotBe) {
 TEST(LinkTest, WhatWasAcknowledgedIsNotTakenBack) {
   Scripted one(false);
   std::array<std::byte, 100> bytes{};
-  const iovec piece{bytes.data(), bytes.size()};
   std::size_t taken = 0;
   while (taken < bytes.size()) {
     const iovec rest{bytes.data() + taken, bytes.size() - taken};
@@ -257,7 +252,6 @@ TEST(LinkTest, WhatWasAcknowledgedIsNotTakenBack) {
   EXPECT_FALSE(one.link->Adopt(another(), 59, false).ok());
   EXPECT_FALSE(one.link->Adopt(another(), 101, false).ok());
   EXPECT_TRUE(one.link->Adopt(another(), 60, false).ok());
-  (void)piece;
 }
 
 TEST(LinkTest, AfterAFarewellTheEndIsTheEnd) {

@@ -116,6 +116,7 @@ void Relay::CutAll(bool refuse) {
   refuse_ = refuse;
   cut_all_ = true;
   Wake();
+  cut_all_.wait(true);
 }
 
 void Relay::Run() {
@@ -145,7 +146,7 @@ void Relay::Run() {
     (void)ppoll(fds.data(), fds.size(), &timeout, nullptr);
     eventfd_t count = 0;
     (void)eventfd_read(wake_.get(), &count);
-    const bool cut_all = cut_all_.exchange(false);
+    const bool cut_all = cut_all_;
     for (auto it = connections.begin(); it != connections.end();) {
       bool lives = true;
       for (int from = 0; from < 2 && lives; ++from) {
@@ -158,6 +159,10 @@ void Relay::Run() {
         it->Cut(random.Below(2) == 0);
       }
       it = cut || !lives || it->over() ? connections.erase(it) : std::next(it);
+    }
+    if (cut_all) {
+      cut_all_ = false;
+      cut_all_.notify_all();
     }
     if ((fds[0].revents & POLLIN) == 0) continue;
     UniqueFd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));

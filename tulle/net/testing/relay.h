@@ -34,7 +34,8 @@ class Relay {
   std::uint16_t port() const { return port_; }
   std::uint64_t cuts() const { return cuts_.load(); }
   std::uint64_t connections() const { return connections_.load(); }
-  // Cuts every connection now; refuses new ones while `refuse`.
+  // Cuts every connection; when this returns there is none. Refuses new ones if `refuse`, until the next
+  // call.
   void CutAll(bool refuse);
 
  private:
