@@ -139,11 +139,9 @@ class Session final : public ClientSession, private FrameSink {
         [[maybe_unused]] const Status farewell = ReadUntil([] { return false; }, deadline);
       }
     }
-    link_->Shutdown();
+    GiveUpLink();
     {
       std::unique_lock lock(receive_mutex_);
-      abandon_ = true;
-      abandoned_.notify_all();
       role_free_.wait(lock, [&] { return !role_taken_; });
       Lose(SessionError(Code::kCancelled, "the session was closed"));
     }
@@ -404,9 +402,17 @@ class Session final : public ClientSession, private FrameSink {
     return error;
   }
 
+  // From here on no other connection is looked for.
+  void GiveUpLink() {
+    link_->Shutdown();
+    const std::lock_guard lock(receive_mutex_);
+    abandon_ = true;
+    abandoned_.notify_all();
+  }
+
   // The session's one reason. No lock is held.
   Error AwaitLoss(const Error& fallback = SessionError(Code::kUnavailable, "the session is lost")) {
-    link_->Shutdown();
+    GiveUpLink();
     const Status status = ReadUntil([] { return false; }, std::nullopt);
     return status.ok() ? fallback : status.error();
   }
