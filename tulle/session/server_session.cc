@@ -179,8 +179,9 @@ class Session final : public ServerSession, private FrameSink {
         return adopted;
       }
       lost_at_.reset();
-      Log(LogLevel::kInfo, "session", "the client is back",
-          {{"vgpu", peer_.vgpu}, {"session", peer_.session_id.substr(0, 8)}, {"pid", peer_.process_id}});
+      ++resumed_;
+      Log(LogLevel::kDebug, "session", "the client is back",
+          {{"vgpu", peer_.vgpu}, {"session", peer_.session_id}, {"resumed", resumed_}});
     }
     if (!link_->down()) {
       if (!link_->awaits_peer()) {
@@ -195,11 +196,8 @@ class Session final : public ServerSession, private FrameSink {
     if (!link_->down()) return OkStatus();
     if (!lost_at_) {
       lost_at_ = now;
-      Log(LogLevel::kInfo, "session", "the client's connection was lost",
-          {{"vgpu", peer_.vgpu},
-           {"session", peer_.session_id.substr(0, 8)},
-           {"pid", peer_.process_id},
-           {"waits_s", static_cast<double>(limits_.resume_window.count()) / 1e9}});
+      Log(LogLevel::kDebug, "session", "the client's connection was lost",
+          {{"vgpu", peer_.vgpu}, {"session", peer_.session_id}});
     }
     if (now - *lost_at_ < limits_.resume_window) return OkStatus();
     failed_ = true;
@@ -207,7 +205,7 @@ class Session final : public ServerSession, private FrameSink {
   }
   std::size_t pending_bytes() const override { return output_.size(); }
   void Pause(bool paused) override { paused_ = paused; }
-  Counters counters() const override { return {received_sequence_, bytes_received_, bytes_sent_}; }
+  Counters counters() const override { return {received_sequence_, bytes_received_, bytes_sent_, resumed_}; }
 
   Result<bool> Pump(FrameHandler& handler) override {
     if (ended_) return SessionError(Code::kCancelled, "the session has ended");
@@ -480,7 +478,8 @@ class Session final : public ServerSession, private FrameSink {
          {"pid", peer_.process_id},
          {"frames", received_sequence_},
          {"bytes_received", bytes_received_},
-         {"bytes_sent", bytes_sent_}});
+         {"bytes_sent", bytes_sent_},
+         {"resumed", resumed_}});
   }
 
   const std::unique_ptr<Link> link_;
@@ -511,6 +510,7 @@ class Session final : public ServerSession, private FrameSink {
   std::uint64_t sent_sequence_ = 0;
   std::uint64_t bytes_received_ = 0;
   std::uint64_t bytes_sent_ = 0;
+  std::uint64_t resumed_ = 0;
 
   bool handler_failed_ = false;
   bool goodbye_ = false;

@@ -105,6 +105,7 @@ class ServerSession {
 
   struct Counters {
     std::uint64_t frames_received = 0, bytes_received = 0, bytes_sent = 0;
+    std::uint64_t resumed = 0;  // how often the client came back
   };
   virtual Counters counters() const = 0;
 

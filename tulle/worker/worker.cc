@@ -292,7 +292,8 @@ void Worker::Serve(Connection& connection, UniqueFd socket, bool busy) {
        {"seconds", static_cast<double>((clock_.Now() - started).count()) / 1e9},
        {"commands", totals.commands},
        {"received_bytes", totals.received_bytes},
-       {"sent_bytes", totals.sent_bytes}});
+       {"sent_bytes", totals.sent_bytes},
+       {"resumed", client.counters().resumed}});
   sessions_.fetch_sub(1);
 }
 
