@@ -85,7 +85,8 @@ class FuzzClient final : public session::ServerSession {
     return true;
   }
 
-  Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload) override {
+  Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload,
+                 std::shared_ptr<void>) override {
     bool known = false;
     if (answers != 0) {
       const auto awaited = awaited_.find(answers);

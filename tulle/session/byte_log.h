@@ -78,7 +78,7 @@ class ByteLog {
   using Chunk = std::unique_ptr<std::byte[]>;
   static constexpr std::size_t kChunkBytes = 256u << 10;
   static constexpr std::size_t kChunks = kCapacityBytes / kChunkBytes + 2;
-  static constexpr std::size_t kSpares = 8;
+  static constexpr std::size_t kSpares = 32;
 
   void Free(Chunk& chunk) {
     if (chunk == nullptr) return;

@@ -100,6 +100,11 @@ class Session final : public ClientSession, private FrameSink {
     }
   }
 
+  void Settle() override {
+    Poll();  // acknowledgements spare copies
+    link_->Settle();
+  }
+
   Status Flush() override {
     if (InHandler()) return CalledFromHandler();
     return FlushUntil(std::nullopt);
@@ -185,7 +190,7 @@ class Session final : public ClientSession, private FrameSink {
       std::unique_lock write(write_mutex_, std::defer_lock);
       if (direct) {
         write.lock();
-        const Status written = WriteBlocking({});  // what is there already, so that wire_ is free
+        const Status written = WriteBlocking({}, false);  // what is there already, so that wire_ is free
         if (!written.ok()) {
           write.unlock();
           return AwaitLoss(written.error());
@@ -211,7 +216,7 @@ class Session final : public ClientSession, private FrameSink {
         // Under the same lock as the header was queued: no other frame may come between it and the payload.
         wire_.swap(out_);
         send.unlock();
-        const Status written = WriteBlocking(frame.payload);
+        const Status written = WriteBlocking(frame.payload, frame.lent);
         write.unlock();
         if (!written.ok()) return AwaitLoss(written.error());
         return sequence;
@@ -287,9 +292,9 @@ class Session final : public ClientSession, private FrameSink {
 
   // Writes everything that is queued now. write_mutex_ is held.
   Status WriteQueued() {
-    TULLE_RETURN_IF_ERROR(WriteBlocking({}));
+    TULLE_RETURN_IF_ERROR(WriteBlocking({}, false));
     TakeQueued();
-    return WriteBlocking({});
+    return WriteBlocking({}, false);
   }
 
   void TakeQueued() {
@@ -300,17 +305,20 @@ class Session final : public ClientSession, private FrameSink {
   // Pieces of wire_ and payload that are not written yet, for one Write.
   struct Gather {
     std::array<iovec, kPiecesPerWrite> pieces;
+    std::array<Link::Owner, kPiecesPerWrite> owners;
     std::size_t count = 0;
-    void Add(ByteView bytes) {
-      if (!bytes.empty() && count < pieces.size()) {
-        pieces[count++] = {const_cast<std::byte*>(bytes.data()), bytes.size()};
-      }
+    void Add(ByteView bytes, bool lent) {
+      if (bytes.empty() || count == pieces.size()) return;
+      pieces[count] = {const_cast<std::byte*>(bytes.data()), bytes.size()};
+      owners[count++].keeps = lent;
     }
-    std::span<const iovec> get() const { return {pieces.data(), count}; }
+    Result<std::size_t> WriteTo(Link& link) const {
+      return link.WriteKept({pieces.data(), count}, {owners.data(), count});
+    }
   };
 
   // Writes wire_ and behind it the payload, waiting for room as long as it takes. write_mutex_ is held.
-  Status WriteBlocking(std::span<const ByteView> payload) {
+  Status WriteBlocking(std::span<const ByteView> payload, bool lent) {
     if (write_error_) return *write_error_;
     std::size_t offset = 0;  // in payload.front()
     for (;;) {
@@ -320,11 +328,11 @@ class Session final : public ClientSession, private FrameSink {
       }
       if (wire_.empty() && payload.empty()) return OkStatus();
       Gather gather;
-      gather.Add(wire_.data());
+      gather.Add(wire_.data(), false);
       for (std::size_t i = 0; i < payload.size() && gather.count < kPiecesPerWrite; ++i) {
-        gather.Add(i == 0 ? payload[0].subspan(offset) : payload[i]);
+        gather.Add(i == 0 ? payload[0].subspan(offset) : payload[i], lent);
       }
-      Result<std::size_t> taken = link_->Write(gather.get());
+      Result<std::size_t> taken = gather.WriteTo(*link_);
       if (!taken.ok()) return WriteFailed(taken.error());
       std::size_t left = *taken;
       const std::size_t from_queue = std::min(left, wire_.size());
@@ -372,9 +380,8 @@ class Session final : public ClientSession, private FrameSink {
       for (int round = 0; round < 2; ++round) {
         TakeQueued();
         while (!wire_.empty()) {
-          Gather gather;
-          gather.Add(wire_.data());
-          const Result<std::size_t> taken = link_->Write(gather.get());
+          const iovec piece{const_cast<std::byte*>(wire_.data().data()), wire_.size()};
+          const Result<std::size_t> taken = link_->Write({&piece, 1});
           if (!taken.ok()) {
             [[maybe_unused]] const Error error = WriteFailed(taken.error());
             return;

@@ -63,22 +63,26 @@ class ClientSession {
   virtual const SessionLimits& limits() const = 0;
 
   // Queues one command and returns its sequence number. `payload` is gathered from the pieces and must
-  // total what the message announces; it is copied or written out before the call returns.
+  // total what the message announces; it is copied or written out before the call returns, except that a
+  // `lent` one must stay as it is until the next Settle(): that spares the copy that is kept in case the
+  // connection is lost.
   // `before_send(argument, sequence)` runs under the send lock, before the frame can be answered: the place
   // to register who waits for the sequence number.
   using BeforeSend = void (*)(void* argument, std::uint64_t sequence);
   template <wire::Message M>
   Result<std::uint64_t> Send(const M& message, std::span<const ByteView> payload = {},
                              std::uint16_t flags = 0, BeforeSend before_send = nullptr,
-                             void* argument = nullptr) {
+                             void* argument = nullptr, bool lent = false) {
     constexpr std::uint16_t kOpcode = wire::kOpcodeOf<M>;
     wire::Mode mode{};
     wire::WithRow(wire::kCommands, kOpcode, [&](const auto& row) { mode = row.mode; });
     return SendFrame(
         {kOpcode, flags, mode, wire::EncodedSize(message), wire::AnnouncedPayload(message), payload,
          [](MutableByteView out, const void* m) { wire::Encode(*static_cast<const M*>(m), out); }, &message,
-         before_send, argument});
+         before_send, argument, lent});
   }
+  // The program may have back all that was lent: what may still have to be sent again is copied.
+  virtual void Settle() = 0;
 
   // Puts everything queued on the wire.
   virtual Status Flush() = 0;
@@ -113,6 +117,7 @@ class ClientSession {
     const void* message;
     BeforeSend before_send;
     void* argument;
+    bool lent;
   };
   virtual Result<std::uint64_t> SendFrame(const Outgoing& frame) = 0;
 };

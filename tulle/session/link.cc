@@ -29,11 +29,12 @@ Error LinkError(Code code, std::string message) { return {code, std::move(messag
 
 struct Link::Feed {
   std::span<const iovec> pieces;
+  std::span<const Owner> owners;
   std::size_t offset = 0;  // in the first
   std::size_t left = 0;
   std::size_t taken = 0;
 
-  explicit Feed(std::span<const iovec> all) : pieces(all) {
+  Feed(std::span<const iovec> all, std::span<const Owner> keepers) : pieces(all), owners(keepers) {
     for (const iovec& piece : pieces) left += piece.iov_len;
     SkipEmpty();
   }
@@ -54,6 +55,7 @@ struct Link::Feed {
   void SkipEmpty() {
     while (!pieces.empty() && offset == pieces.front().iov_len) {
       pieces = pieces.subspan(1);
+      if (!owners.empty()) owners = owners.subspan(1);
       offset = 0;
     }
   }
@@ -164,15 +166,27 @@ bool Link::wants_to_write() const {
   return !down() && (acknowledgement_due() || unfinished_.load(std::memory_order_relaxed));
 }
 
-Result<std::size_t> Link::Write(std::span<const iovec> pieces) {
+// What is being sent again is offered to the connection until it says that it has taken it, even if the peer
+// has acknowledged it before.
+void Link::ForgetAcknowledged() {
+  log_.ForgetBefore(std::min(acked_.load(std::memory_order_acquire), resend_at_));
+}
+
+void Link::Settle() {
+  const std::lock_guard lock(write_mutex_);
+  ForgetAcknowledged();
+  log_.Settle();
+}
+
+Result<std::size_t> Link::WriteKept(std::span<const iovec> pieces, std::span<const Owner> owners) {
   const std::lock_guard lock(write_mutex_);
   if (closed_.load(std::memory_order_relaxed)) {
     return LinkError(Code::kUnavailable, "the session is closed");
   }
   if (write_error_ && !resumable_.load(std::memory_order_relaxed)) return *write_error_;
   if (write_error_ || down()) return std::size_t{0};
-  log_.ForgetBefore(std::min(acked_.load(std::memory_order_acquire), log_.end()));
-  Feed feed(pieces);
+  ForgetAcknowledged();
+  Feed feed(pieces, owners);
   // What the peer had before it was taken from whoever writes.
   const auto skipped = static_cast<std::size_t>(std::min<std::uint64_t>(skip_bytes_, feed.left));
   feed.Advance(skipped);
@@ -224,7 +238,7 @@ bool Link::Push(Feed& feed) {
   add(out_header_.data() + out_header_.size() - out_header_left_, out_header_left_);
   std::size_t left = out_left_;
   if (out_of_log_) {
-    for (std::uint64_t at = resend_at_; left != 0;) {
+    for (std::uint64_t at = resend_at_; left != 0 && count <= kPieces;) {
       const ByteView bytes = log_.From(at);
       const std::size_t size = std::min(left, bytes.size());
       add(bytes.data(), size);
@@ -255,7 +269,11 @@ bool Link::Push(Feed& feed) {
   }
   while (data != 0) {
     const ByteView bytes = feed.front().first(std::min(data, feed.front().size()));
-    log_.Append(bytes);
+    if (!feed.owners.empty() && feed.owners.front().keeps) {
+      log_.Refer(bytes, feed.owners.front().until);
+    } else {
+      log_.Append(bytes);
+    }
     feed.Advance(bytes.size());
     data -= bytes.size();
   }

@@ -16,8 +16,8 @@
 #include "tulle/base/clock.h"
 #include "tulle/base/unique_fd.h"
 #include "tulle/net/transport.h"
-#include "tulle/session/byte_log.h"
 #include "tulle/session/frame_io.h"
+#include "tulle/session/sent_log.h"
 #include "tulle/wire/link.h"
 
 namespace tulle::session {
@@ -39,7 +39,16 @@ class Link final : public net::Transport {
   // does: what it did not take must come first, unchanged, in the next one, over whichever connection.
   // Write({}) sends what the link itself has to say.
   Result<std::size_t> Read(MutableByteView out) override;
-  Result<std::size_t> Write(std::span<const iovec> pieces) override;
+  Result<std::size_t> Write(std::span<const iovec> pieces) override { return WriteKept(pieces, {}); }
+  // The same, without copies of pieces that stay where they are until they have arrived. owners[i] says who
+  // keeps pieces[i]; beyond its end they are copied.
+  struct Owner {
+    bool keeps = false;           // else the piece is copied
+    std::shared_ptr<void> until;  // null: the caller, until Settle()
+  };
+  Result<std::size_t> WriteKept(std::span<const iovec> pieces, std::span<const Owner> owners);
+  // Copies what only the callers of WriteKept keep. Any thread.
+  void Settle();
   int fd() const override { return poll_fd_.get(); }
   short read_events() const override;
   short write_events() const override;
@@ -85,6 +94,7 @@ class Link final : public net::Transport {
   Result<std::size_t> ReadConnection(MutableByteView out);
   Result<std::size_t> Lost(const Error& error);
   Status OnHeader(const wire::LinkHeader& header);
+  void ForgetAcknowledged();
   bool StartHeader(Feed& feed);
   bool Push(Feed& feed);
   bool acknowledgement_due() const;
@@ -115,7 +125,7 @@ class Link final : public net::Transport {
   std::atomic<bool> farewell_out_{false};
 
   std::mutex write_mutex_;  // guards everything below, and replaces connection_
-  ByteLog log_;
+  SentLog log_;
   std::uint64_t resend_at_ = 0;   // up to the log's end: to be sent again
   std::uint64_t skip_bytes_ = 0;  // had arrived before their Write had taken them
   std::array<std::byte, wire::kLinkHeaderBytes> out_header_;

@@ -91,8 +91,17 @@ struct End {
     for (std::uint64_t i = 0; i < more; ++i) offered.push_back(ByteAt(written + offered.size(), stream));
     const std::size_t first = random.Below(offered.size() + 1);
     const iovec pieces[] = {{offered.data(), first}, {offered.data() + first, offered.size() - first}};
-    const auto taken = link->Write(pieces);
+    // Copied, kept by an owner, or lent.
+    auto kept = std::make_shared<std::vector<std::byte>>(offered.begin() + static_cast<std::ptrdiff_t>(first),
+                                                         offered.end());
+    const std::uint64_t how = random.Below(3);
+    const Link::Owner owners[] = {{}, {how != 0, how == 1 ? kept : nullptr}};
+    const iovec where[] = {pieces[0], {kept->data(), kept->size()}};
+    const auto taken = link->WriteKept(where, owners);
     ASSERT_TRUE(taken.ok()) << ToString(taken.error());
+    if (how == 2) link->Settle();
+    // Nobody looks at it any more.
+    if (how != 1) std::fill(kept->begin(), kept->end(), std::byte{0});
     written += *taken;
     offered.erase(offered.begin(), offered.begin() + static_cast<std::ptrdiff_t>(*taken));
   }

@@ -12,6 +12,7 @@
 #include "tulle/session/frame_io.h"
 #include "tulle/session/ledger.h"
 #include "tulle/session/link.h"
+#include "tulle/session/output_queue.h"
 #include "tulle/session/secure.h"
 
 namespace tulle::session {
@@ -27,6 +28,7 @@ constexpr std::size_t kMaxQueuedBytes = 64u << 20;
 // What End() gives the client.
 constexpr Duration kFarewell = std::chrono::seconds(1);
 constexpr std::size_t kLoggedTextBytes = 256;
+constexpr std::size_t kPiecesPerWrite = 4;
 // How often the client's host is looked at while it owes an answer.
 constexpr Duration kLookInterval = std::chrono::seconds(2);
 constexpr std::uint64_t kMaxFrameBytes =
@@ -133,10 +135,11 @@ class Session final : public ServerSession, private FrameSink {
     reply.reason = {std::string_view(reason).substr(0, wire::kMaxReasonBytes)};
     capabilities_ = reply.capabilities;
     version_ = reply.version;
-    AppendMessage(output_, wire::kOpcodeOf<wire::Hello>, ++sent_sequence_, 1, reply);
-    TULLE_RETURN_IF_ERROR(WriteAll(*link_, output_.data(), deadline));
-    bytes_sent_ += output_.size();
-    output_.Consume(output_.size());
+    AppendMessage(output_.tail(), wire::kOpcodeOf<wire::Hello>, ++sent_sequence_, 1, reply);
+    const std::size_t reply_bytes = output_.size();
+    TULLE_RETURN_IF_ERROR(WriteAll(*link_, output_.tail().data(), deadline));
+    bytes_sent_ += reply_bytes;
+    output_.Consume(reply_bytes);
     if (reply.status.value == wire::HelloStatus::kAccepted) {
       link_->AllowResume(place_ != nullptr);
       return OkStatus();
@@ -239,7 +242,8 @@ class Session final : public ServerSession, private FrameSink {
     return status.error();
   }
 
-  Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload) override {
+  Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload,
+                 std::shared_ptr<void> owner) override {
     if (ended_) return SessionError(Code::kCancelled, "the session has ended");
     TULLE_CHECK(body.size() <= wire::kMaxBodyBytes && payload.size() <= wire::kMaxPayloadBytes);
     if (output_.size() + body.size() + payload.size() > kMaxQueuedBytes) {
@@ -258,24 +262,17 @@ class Session final : public ServerSession, private FrameSink {
     header.answers = answers;
     header.payload_bytes = payload.size();
     const bool direct = payload.size() >= kDirectPayloadBytes;
-    MutableByteView room = AppendFrame(output_, header, direct ? 0 : payload.size());
+    MutableByteView room = AppendFrame(output_.tail(), header, direct ? 0 : payload.size());
     std::copy(body.begin(), body.end(), room.begin());
     if (!direct) {
       std::copy(payload.begin(), payload.end(), room.begin() + static_cast<std::ptrdiff_t>(body.size()));
       return OkStatus();
     }
-    while (!payload.empty()) {
-      const ByteView queued = output_.data();
-      const iovec pieces[] = {{const_cast<std::byte*>(queued.data()), queued.size()},
-                              {const_cast<std::byte*>(payload.data()), payload.size()}};
-      TULLE_ASSIGN_OR_RETURN(const std::size_t taken, Write(pieces));
-      if (taken == 0) break;
-      const std::size_t from_queue = std::min(taken, queued.size());
-      output_.Consume(from_queue);
-      payload = payload.subspan(taken - from_queue);
-    }
-    output_.Append(payload);
-    return OkStatus();
+    const bool owned = owner != nullptr;
+    output_.Hold(payload, std::move(owner));
+    Status written = WriteQueued();
+    if (!owned) output_.CopyLastHeld();
+    return written;
   }
 
   void Acknowledge(std::uint64_t sequence) override {
@@ -298,14 +295,9 @@ class Session final : public ServerSession, private FrameSink {
           pending_.size() == 0 || ledger_.unacked_bytes() + kMaxFrameBytes > limits_.window_bytes;
       if (!output_.empty() || (resting && urgent)) QueueAck();
     }
-    while (!output_.empty()) {
-      const ByteView queued = output_.data();
-      const iovec piece{const_cast<std::byte*>(queued.data()), queued.size()};
-      TULLE_ASSIGN_OR_RETURN(const std::size_t taken, Write({&piece, 1}));
-      if (taken != 0) {
-        output_.Consume(taken);
-        continue;
-      }
+    for (;;) {
+      TULLE_RETURN_IF_ERROR(WriteQueued());
+      if (output_.empty()) break;
       if (!paused_ || !link_->blocked_on_peer()) return false;
       TULLE_ASSIGN_OR_RETURN(const bool progress, ReadAhead());
       if (!progress) return false;
@@ -331,20 +323,34 @@ class Session final : public ServerSession, private FrameSink {
       }
     }
     ended_ = true;
+    output_.Clear();
     place_.reset();
     link_->Shutdown();
     LogEnd(failed_ ? "connection lost" : wire::EndReasonName(end_reason_.value_or(reason)), message);
   }
 
  private:
-  Result<std::size_t> Write(std::span<const iovec> pieces) {
-    Result<std::size_t> taken = link_->Write(pieces);
+  Result<std::size_t> Write(std::span<const iovec> pieces, std::span<const Link::Owner> owners = {}) {
+    Result<std::size_t> taken = link_->WriteKept(pieces, owners);
     if (taken.ok()) {
       bytes_sent_ += *taken;
     } else {
       failed_ = true;
     }
     return taken;
+  }
+
+  // As much as the connection takes.
+  Status WriteQueued() {
+    while (!output_.empty()) {
+      std::array<iovec, kPiecesPerWrite> pieces;
+      std::array<Link::Owner, kPiecesPerWrite> owners;
+      const std::size_t count = output_.Gather(pieces, owners);
+      TULLE_ASSIGN_OR_RETURN(const std::size_t taken, Write({pieces.data(), count}, {owners.data(), count}));
+      if (taken == 0) break;
+      output_.Consume(taken);
+    }
+    return OkStatus();
   }
 
   // True: something had arrived.
@@ -373,14 +379,15 @@ class Session final : public ServerSession, private FrameSink {
     if (std::exchange(ended_, true)) return;
     end_reason_ = reason;
     wire::SessionEnded ended{{reason}, {std::string_view(message).substr(0, wire::kMaxReasonBytes)}};
-    AppendMessage(output_, wire::kOpcodeOf<wire::SessionEnded>, ++sent_sequence_, 0, ended);
+    AppendMessage(output_.tail(), wire::kOpcodeOf<wire::SessionEnded>, ++sent_sequence_, 0, ended);
   }
 
   void QueueAck() {
     TULLE_CHECK(ledger_.Acknowledge(executed_));
     acked_ = executed_;
     // Without protection there is no other copy to wait for.
-    AppendMessage(output_, wire::kOpcodeOf<wire::Ack>, ++sent_sequence_, 0, wire::Ack{executed_, executed_});
+    AppendMessage(output_.tail(), wire::kOpcodeOf<wire::Ack>, ++sent_sequence_, 0,
+                  wire::Ack{executed_, executed_});
   }
 
   // Closing a socket with unread input makes TCP throw away what it has not delivered: the client's bytes are
@@ -506,7 +513,7 @@ class Session final : public ServerSession, private FrameSink {
   bool stopped_early_ = false;  // whole frames may be here that were not handed over
   bool idle_ = false;           // the last Pump took everything that had arrived
 
-  ByteQueue output_;
+  OutputQueue output_;
   std::uint64_t sent_sequence_ = 0;
   std::uint64_t bytes_received_ = 0;
   std::uint64_t bytes_sent_ = 0;

@@ -75,9 +75,11 @@ class ServerSession {
   // OnFrame: then Pump hands over no further frame, not even one that has arrived, until the pause ends.
   virtual void Pause(bool paused) = 0;
 
-  // Queue frames to the client. Payload bytes are written out or copied before the call returns. A reply to a
-  // command that awaits none is refused (kInvalidArgument), and nothing is sent.
-  virtual Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload) = 0;
+  // Queue frames to the client. `owner`, if there is one, keeps the payload until it is written, or the
+  // session has ended; without one it is written out or copied before the call returns. A reply to a command
+  // that awaits none is refused (kInvalidArgument), and nothing is sent.
+  virtual Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload,
+                         std::shared_ptr<void> owner = nullptr) = 0;
   template <wire::Message M>
   Status SendNotice(const M& message) {
     return SendMessage(wire::kOpcodeOf<M>, 0, message, {});

@@ -28,6 +28,7 @@ struct Attached {
   Reply* reply = nullptr;     // for commands that are answered
   bool wants_status = false;  // answer StatusReply though the command has no reply of its own
   std::span<const ByteView> payload = {};
+  bool lent = false;  // the payload stays as it is until Connection::Settle()
 };
 
 // True while this thread handles what a worker sent: it may hold the session's locks, so it must neither send
@@ -60,9 +61,12 @@ class Connection final : private session::ClientHandler {
     SendRetired();
     Hook hook{this, &attached};
     const auto sent = session_->Send(message, attached.payload, attached.wants_status ? wire::kWantStatus : 0,
-                                     &Connection::BeforeSend, &hook);
+                                     &Connection::BeforeSend, &hook, attached.lent);
     return Submitted(sent.ok(), hook);
   }
+
+  // What was lent may change from here on.
+  void Settle() { session_->Settle(); }
 
   // Sends a command and waits for its answer. False: the session is lost.
   template <wire::Message M>

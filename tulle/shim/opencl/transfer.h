@@ -124,6 +124,7 @@ cl_int UploadLater(Enqueue& enqueue, Memory& memory, std::function<cl_int(Enqueu
 template <wire::Message M, typename Fill>
 cl_int UploadNow(Enqueue& enqueue, std::size_t count, const Fill& fill) {
   const std::uint64_t transfer = count > 1 ? enqueue.connection().NextTransfer() : 0;
+  cl_int status = CL_SUCCESS;
   ByteVector packed;
   for (std::size_t i = 0; i < count; ++i) {
     M message;
@@ -140,9 +141,14 @@ cl_int UploadNow(Enqueue& enqueue, std::size_t count, const Fill& fill) {
     }
     Attached attached;
     attached.payload = std::span(&data, 1);
-    if (!enqueue.SubmitPiece(message, i + 1 == count, attached)) return CL_OUT_OF_RESOURCES;
+    attached.lent = box.packed() && count > 1;
+    if (!enqueue.SubmitPiece(message, i + 1 == count, attached)) {
+      status = CL_OUT_OF_RESOURCES;
+      break;
+    }
   }
-  return CL_SUCCESS;
+  if (count > 1) enqueue.connection().Settle();
+  return status;
 }
 
 template <wire::Message M, typename Fill>

@@ -8,6 +8,11 @@ namespace tulle::worker::exec {
 
 namespace cl_status = gpu::cl_status;
 
+namespace {
+// From this size on a payload stays in its room until the client has taken it; smaller ones are copied.
+constexpr std::size_t kKeptPayloadBytes = 64u << 10;
+}  // namespace
+
 bool Session::TakeReplies() {
   unsigned taken = 0;
   Received received;
@@ -44,7 +49,10 @@ void Session::OnReply(Received& received) {
     case UnderWay::Then::kFinishBuild: return OnLoaded(received);
   }
   if (under_way.tell_client) {
-    Told(client_.SendRaw(received.opcode, received.sequence, received.body, received.payload.bytes()));
+    const MutableByteView payload = received.payload.bytes();
+    std::shared_ptr<Room> owner;
+    if (payload.size() >= kKeptPayloadBytes) owner = std::make_shared<Room>(std::move(received.payload));
+    Told(client_.SendRaw(received.opcode, received.sequence, received.body, payload, std::move(owner)));
   }
   received.payload.Release();
 }

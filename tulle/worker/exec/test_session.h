@@ -132,7 +132,8 @@ class ScriptedClient final : public session::ServerSession {
     return true;
   }
   void Pause(bool paused) override { paused_ = paused; }
-  Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload) override {
+  Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload,
+                 std::shared_ptr<void>) override {
     sent_.push_back(
         {opcode, answers, ByteVector(body.begin(), body.end()), ByteVector(payload.begin(), payload.end())});
     return OkStatus();
