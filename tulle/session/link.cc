@@ -324,6 +324,7 @@ void Link::Shutdown() {
   const std::lock_guard lock(write_mutex_);
   closed_.store(true, std::memory_order_release);
   connection_->Shutdown();
+  log_.ForgetBefore(log_.end());  // who keeps it may go now
 }
 
 void Link::CheckPeer() {

@@ -263,6 +263,16 @@ TEST(LinkTest, WhatWasAcknowledgedIsNotTakenBack) {
   EXPECT_TRUE(one.link->Adopt(another(), 60, false).ok());
 }
 
+TEST(LinkTest, NothingIsKeptAfterTheEnd) {
+  Scripted one(true);
+  const auto payload = std::make_shared<std::vector<std::byte>>(100'000);
+  const iovec piece{payload->data(), payload->size()};
+  const Link::Owner owner{true, payload};
+  while (payload.use_count() == 2) ASSERT_TRUE(one.link->WriteKept({&piece, 1}, {&owner, 1}).ok());
+  one.link->Shutdown();
+  EXPECT_EQ(payload.use_count(), 2) << "this test and its Owner";
+}
+
 TEST(LinkTest, AfterAFarewellTheEndIsTheEnd) {
   for (const bool farewell : {false, true}) {
     Scripted one(true);
