@@ -72,7 +72,7 @@ struct Script {
   std::uint64_t Number(std::size_t bytes) {
     std::uint64_t value = 0;
     const std::size_t size = std::min(bytes, rest.size());
-    std::memcpy(&value, rest.data(), size);
+    if (size != 0) std::memcpy(&value, rest.data(), size);
     rest = rest.subspan(size);
     return value;
   }
