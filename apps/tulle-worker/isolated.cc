@@ -30,14 +30,11 @@ class IsolatedExecutor final : public worker::exec::Executor {
   explicit IsolatedExecutor(std::unique_ptr<isolated::ExecutorProcess> process)
       : process_(std::move(process)) {}
 
-  std::optional<worker::exec::Range> AllocateMemory(std::uint64_t size_bytes) override {
-    const auto range = process_->AllocateMemory(size_bytes);
-    if (!range.has_value()) return std::nullopt;
-    return worker::exec::Range{range->offset_bytes, range->size_bytes};
+  std::optional<Range> AllocateMemory(std::uint64_t size_bytes) override {
+    return process_->AllocateMemory(size_bytes);
   }
-  void FreeMemory(const worker::exec::Range& range) override {
-    process_->FreeMemory({range.offset_bytes, range.size_bytes});
-  }
+  void FreeMemory(const Range& range) override { process_->FreeMemory(range); }
+  int memory_fd() const override { return process_->memory_fd(); }
   std::optional<worker::exec::Room> AllocateRoom(std::uint64_t size_bytes) override {
     auto block = process_->AllocateStaging(size_bytes);
     if (!block.has_value()) return std::nullopt;
@@ -56,10 +53,7 @@ class IsolatedExecutor final : public worker::exec::Executor {
         .sequence = submission.sequence,
         .body = submission.body,
         .payload = {},
-        .memory = std::nullopt};
-    if (submission.memory.has_value()) {
-      out.memory = isolated::Range{submission.memory->offset_bytes, submission.memory->size_bytes};
-    }
+        .memory = submission.memory};
     const std::uint32_t id = submission.payload.id();
     if (with_payload) out.payload = std::move(blocks_[id]);
     const bool submitted = process_->Submit(out);

@@ -52,10 +52,11 @@ class LyingExecutor final : public worker::exec::Executor {
     return result;
   }
 
-  std::optional<worker::exec::Range> AllocateMemory(std::uint64_t size_bytes) override {
+  std::optional<Range> AllocateMemory(std::uint64_t size_bytes) override {
     return honest_->AllocateMemory(size_bytes);
   }
-  void FreeMemory(const worker::exec::Range& range) override { honest_->FreeMemory(range); }
+  void FreeMemory(const Range& range) override { honest_->FreeMemory(range); }
+  int memory_fd() const override { return honest_->memory_fd(); }
   std::optional<worker::exec::Room> AllocateRoom(std::uint64_t size_bytes) override {
     return honest_->AllocateRoom(size_bytes);
   }

@@ -1,5 +1,5 @@
 // A connected, ordered stream of bytes: what a session runs over. Implementations: tcp/ (any stream socket,
-// so a socketpair serves as the in-process one) and tls/.
+// so a socketpair serves as the in-process one), tls/, and local/ (within one host).
 //
 // Threads: one thread may read while another writes; two readers or two writers need a lock of their own.
 // No call blocks. Nothing here allocates per call.
@@ -11,6 +11,7 @@
 
 #include "tulle/base/bytes.h"
 #include "tulle/base/result.h"
+#include "tulle/base/unique_fd.h"
 
 namespace tulle::net {
 
@@ -37,6 +38,17 @@ class Transport {
 
   // Ends both directions; threads in poll() on fd() wake up. Idempotent; any thread.
   virtual void Shutdown() = 0;
+
+  // Whether descriptors can come with what is read.
+  virtual bool carries_descriptors() const { return false; }
+  // Of streams within one host (local/): the peer gets a descriptor of its own for what `fd` is of, with the
+  // next byte that is written; false: this stream cannot. The writer's.
+  virtual bool PassDescriptor(int fd) {
+    static_cast<void>(fd);
+    return false;
+  }
+  // The latest that came with what was read; invalid: none. The reader's.
+  virtual UniqueFd TakeDescriptor() { return {}; }
 };
 
 }  // namespace tulle::net

@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "tulle/base/unique_fd.h"
+#include "tulle/net/local/local.h"
 #include "tulle/net/tcp/socket.h"
 #include "tulle/session/psk_identity.h"
 
@@ -26,6 +27,15 @@ struct SecretText {
   std::string text;
   ~SecretText() { OPENSSL_cleanse(text.data(), text.size()); }
 };
+
+Status CheckEndpoint(std::string_view text) {
+  if (net::IsLocalEndpoint(text)) {
+    TULLE_RETURN_IF_ERROR(net::ParseLocalEndpoint(text));
+  } else {
+    TULLE_RETURN_IF_ERROR(net::ParseEndpoint(text));
+  }
+  return OkStatus();
+}
 
 // What a target must have before the next one starts.
 Status CheckComplete(const Target& target, bool has_transport, std::size_t line) {
@@ -82,8 +92,8 @@ Result<std::vector<Target>> ParseAttach(std::string_view text) {
       if (target.endpoints.size() == kMaxEndpoints) {
         return BadLine(number, "more than " + std::to_string(kMaxEndpoints) + " endpoints for one vGPU");
       }
-      if (const auto endpoint = net::ParseEndpoint(value); !endpoint.ok()) {
-        return BadLine(number, endpoint.error().message);
+      if (const Status checked = CheckEndpoint(value); !checked.ok()) {
+        return BadLine(number, checked.error().message);
       }
       target.endpoints.emplace_back(value);
     } else if (word == "transport") {

@@ -4,8 +4,9 @@
 //   tulle-attach 1
 //   vgpu <vgpu id>
 //   grant <grant id> <64 hex digits: the key>
-//   endpoint <host>:<port>            (one or more; [v6]:port for IPv6)
-//   transport tls|tcp
+//   endpoint <host>:<port>            (one or more, tried in this order; [v6]:port for IPv6)
+//   endpoint local:<boot id>:<uid>:<path>   (on the host of that boot; net/local/local.h)
+//   transport tls|tcp                 (to those that are not local)
 //   (next vgpu ...)
 #pragma once
 

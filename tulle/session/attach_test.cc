@@ -26,10 +26,13 @@ std::string Replaced(std::string text, const std::string& from, const std::strin
 }
 
 TEST(AttachTest, WhatIsWrittenIsRead) {
-  const auto targets = ParseAttach(FormatAttach(TwoTargets()));
+  std::vector<Target> written = TwoTargets();
+  written[1].endpoints.emplace_back("local:01234567-89ab-cdef-0123-456789abcdef:1000:/run/tulle data.sock");
+  const auto targets = ParseAttach(FormatAttach(written));
   ASSERT_TRUE(targets.ok()) << ToString(targets.error());
   ASSERT_EQ(targets->size(), 2u);
-  EXPECT_EQ(FormatAttach(*targets), FormatAttach(TwoTargets()));
+  EXPECT_EQ(FormatAttach(*targets), FormatAttach(written));
+  EXPECT_EQ((*targets)[1].endpoints, written[1].endpoints);
   EXPECT_EQ((*targets)[0].key, TestTarget().key);
   EXPECT_TRUE((*targets)[0].tls);
   EXPECT_FALSE((*targets)[1].tls);
@@ -55,6 +58,7 @@ TEST(AttachTest, EachMistakeNamesItsLine) {
       {Replaced(good, "127.0.0.1:7000", "127.0.0.1"), "line 4"},
       {Replaced(good, "endpoint [::1]:7001", "grant g " + key), "line 5"},
       {Replaced(good, "transport tls", "transport udp"), "line 6"},
+      {Replaced(good, "[::1]:7001", "local:1:/a"), "line 5"},
       {Replaced(good, "transport tls\n", ""), "line 6"},
       {Replaced(good, "transport tls", "transport tls\ntransport tls"), "line 7"},
       {Replaced(good, "transport tls", "transport tls\n"), "line 7"},

@@ -58,7 +58,10 @@ class Session final : public ClientSession, private FrameSink {
  public:
   // `dialer`: null when a lost connection cannot be replaced.
   Session(std::unique_ptr<Link> link, std::shared_ptr<const Dialer> dialer, ClientHandler* handler)
-      : link_(std::move(link)), dialer_(std::move(dialer)), handler_(handler) {}
+      : link_(std::move(link)),
+        dialer_(std::move(dialer)),
+        handler_(handler),
+        carries_descriptors_(link_->carries_descriptors()) {}
 
   ~Session() override { Close(); }
 
@@ -130,6 +133,9 @@ class Session final : public ClientSession, private FrameSink {
     std::unique_lock lock(receive_mutex_);
     LeaveRole();
   }
+
+  bool carries_descriptors() const override { return carries_descriptors_; }
+  UniqueFd TakeDescriptor() override { return link_->TakeDescriptor(); }
 
   // --- ending ---
 
@@ -788,6 +794,7 @@ class Session final : public ClientSession, private FrameSink {
   const std::unique_ptr<Link> link_;
   const std::shared_ptr<const Dialer> dialer_;
   ClientHandler* const handler_;
+  const bool carries_descriptors_;
   Welcome welcome_;  // set before the I/O thread starts
 
   // Locks are taken in this order: write, receive, send, pending.

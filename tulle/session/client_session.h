@@ -96,6 +96,11 @@ class ClientSession {
 
   virtual bool lost() const = 0;
 
+  // Whether the worker can pass descriptors: it is on this host.
+  virtual bool carries_descriptors() const = 0;
+  // Within OnFrame: the descriptor that came with the frame or before it; invalid: none.
+  virtual UniqueFd TakeDescriptor() = 0;
+
   // Sends Goodbye, flushes, waits until the worker has taken it (both for at most a second), closes, ends the
   // I/O thread. Threads that wait are woken with an error. No call may follow; not from the handler.
   virtual void Close() = 0;

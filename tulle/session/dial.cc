@@ -4,6 +4,7 @@
 #include <span>
 #include <utility>
 
+#include "tulle/net/local/local.h"
 #include "tulle/net/tcp/socket.h"
 #include "tulle/net/wait.h"
 #include "tulle/session/frame_io.h"
@@ -32,8 +33,8 @@ Dialer::Dialer(const Target& target, Random* random) : target_(target) {
   identity_ = PskIdentity{target.vgpu, target.grant, ToHex(id), 0};
 }
 
-Status Dialer::DialOver(UniqueFd socket, Instant deadline, const Greet& greet) const {
-  auto connection = SecureClient(std::move(socket), target_.key, identity_, target_.tls, deadline);
+Status Dialer::DialOver(UniqueFd socket, Channel channel, Instant deadline, const Greet& greet) const {
+  auto connection = SecureClient(std::move(socket), target_.key, identity_, channel, deadline);
   const Status greeted = connection.ok() ? greet(*std::move(connection), deadline) : connection.error();
   if (!greeted.ok()) return Explained(greeted.error(), target_);
   return OkStatus();
@@ -44,6 +45,11 @@ Status Dialer::Dial(Instant deadline, const Greet& greet) const {
   Error failure{Code::kUnavailable, endpoints.empty() ? "no endpoint is given" : "", Scope::kSession};
   for (std::size_t i = 0; i < endpoints.size(); ++i) {
     const auto one = [&]() -> Status {
+      if (net::IsLocalEndpoint(endpoints[i])) {
+        TULLE_ASSIGN_OR_RETURN(const net::LocalEndpoint endpoint, net::ParseLocalEndpoint(endpoints[i]));
+        TULLE_ASSIGN_OR_RETURN(UniqueFd socket, net::ConnectLocal(endpoint));
+        return DialOver(std::move(socket), Channel::kLocal, deadline, greet);
+      }
       TULLE_ASSIGN_OR_RETURN(const net::Endpoint endpoint, net::ParseEndpoint(endpoints[i]));
       // An endpoint that never answers must not use up the time of those behind it.
       const Instant now = net::Now();

@@ -4,12 +4,14 @@
 
 #include <functional>
 #include <memory>
+#include <utility>
 
 #include "tulle/base/clock.h"
 #include "tulle/base/random.h"
 #include "tulle/base/unique_fd.h"
 #include "tulle/net/transport.h"
 #include "tulle/session/attach.h"
+#include "tulle/session/channel.h"
 #include "tulle/session/psk_identity.h"
 #include "tulle/wire/link.h"
 
@@ -26,8 +28,10 @@ class Dialer {
   // Tries the endpoints in order until one is greeted. The error says for each what went wrong;
   // kPermissionDenied and kUnauthenticated: a worker answered, and refused the grant.
   Status Dial(Instant deadline, const Greet& greet) const;
-  // The same over one connected stream socket of which nothing was read.
-  Status DialOver(UniqueFd socket, Instant deadline, const Greet& greet) const;
+  // The same over one connected stream socket of which nothing was read, as if it led to another host.
+  Status DialOver(UniqueFd socket, Instant deadline, const Greet& greet) const {
+    return DialOver(std::move(socket), target_.tls ? Channel::kTls : Channel::kTcp, deadline, greet);
+  }
 
   struct Resumed {
     std::unique_ptr<net::Transport> connection;
@@ -43,6 +47,8 @@ class Dialer {
   bool can_dial() const { return !target_.endpoints.empty(); }
 
  private:
+  Status DialOver(UniqueFd socket, Channel channel, Instant deadline, const Greet& greet) const;
+
   const Target target_;
   PskIdentity identity_;
 };

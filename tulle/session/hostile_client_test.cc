@@ -40,7 +40,8 @@ class HostileClientTest : public testing::Test {
       if (accepted.ok()) session = std::move(*accepted);
     });
     const PskIdentity identity{TestTarget().vgpu, TestTarget().grant, std::string(32, 'a'), 0};
-    auto transport = SecureClient(std::move(sockets.client), TestTarget().key, identity, true, Soon());
+    auto transport =
+        SecureClient(std::move(sockets.client), TestTarget().key, identity, Channel::kTls, Soon());
     EXPECT_TRUE(transport.ok());
     client_.Over(std::move(*transport), /*from_client=*/false);
     if (hello) {
@@ -215,7 +216,7 @@ TEST_F(HostileClientTest, MoreThanTheWindowAllows) {
     session = std::move(*accepted);
   });
   const PskIdentity identity{TestTarget().vgpu, TestTarget().grant, std::string(32, 'a'), 0};
-  auto transport = SecureClient(std::move(sockets.client), TestTarget().key, identity, true, Soon());
+  auto transport = SecureClient(std::move(sockets.client), TestTarget().key, identity, Channel::kTls, Soon());
   ASSERT_TRUE(transport.ok());
   client_.Over(std::move(*transport), /*from_client=*/false);
   client_.Send(wire::kOpcodeOf<wire::Hello>, 0, wire::Hello{1, 1, 1, {"raw"}, 1});

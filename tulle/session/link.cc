@@ -327,6 +327,11 @@ void Link::Shutdown() {
   log_.ForgetBefore(log_.end());  // who keeps it may go now
 }
 
+bool Link::PassDescriptor(int fd) {
+  const std::lock_guard lock(write_mutex_);
+  return !down() && connection_->PassDescriptor(fd);
+}
+
 void Link::CheckPeer() {
   const std::lock_guard lock(write_mutex_);
   if (down() || write_error_) return;

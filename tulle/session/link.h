@@ -54,6 +54,10 @@ class Link final : public net::Transport {
   short write_events() const override;
   bool has_buffered_input() const override;
   void Shutdown() override;
+  // Of the connection: what has not arrived when it is lost is not passed again.
+  bool PassDescriptor(int fd) override;
+  UniqueFd TakeDescriptor() override { return connection_->TakeDescriptor(); }
+  bool carries_descriptors() const override { return connection_->carries_descriptors(); }
 
   // The connection is gone and another is needed. Set by Read; any thread may ask.
   bool down() const { return down_.load(std::memory_order_acquire); }

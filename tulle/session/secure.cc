@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "tulle/base/random.h"
+#include "tulle/net/local/local.h"
 #include "tulle/net/tcp/stream_transport.h"
 #include "tulle/net/tls/tls_transport.h"
 #include "tulle/net/wait.h"
@@ -53,10 +54,10 @@ Status ReadAnswer(net::Transport& transport, Instant deadline) {
   return Refused(Code::kDataLoss, "what answers is not a worker");
 }
 
-Result<std::unique_ptr<net::Transport>> PlainClient(const net::Crypto& crypto, UniqueFd socket,
+Result<std::unique_ptr<net::Transport>> PlainClient(const net::Crypto& crypto,
+                                                    std::unique_ptr<net::Transport> transport,
                                                     const std::string& identity, const net::SecretKey& key,
                                                     Instant deadline) {
-  auto transport = net::MakeStreamTransport(std::move(socket));
   TULLE_RETURN_IF_ERROR(WriteAll(*transport, AsBytes(identity + "\n"), deadline));
   TULLE_RETURN_IF_ERROR(ReadAnswer(*transport, deadline));
   Nonce server_nonce, nonce;
@@ -79,9 +80,9 @@ Result<std::unique_ptr<net::Transport>> PlainClient(const net::Crypto& crypto, U
 
 using KeyOf = std::function<Result<net::SecretKey>(std::string_view identity)>;
 
-Result<std::unique_ptr<net::Transport>> PlainServer(const net::Crypto& crypto, UniqueFd socket, bool allowed,
+Result<std::unique_ptr<net::Transport>> PlainServer(const net::Crypto& crypto,
+                                                    std::unique_ptr<net::Transport> transport, bool allowed,
                                                     const KeyOf& key_of, Instant deadline) {
-  auto transport = net::MakeStreamTransport(std::move(socket));
   const auto answer = [&](PlainAnswer which) {
     const auto byte = static_cast<std::byte>(which);
     return WriteAll(*transport, {&byte, 1}, deadline);
@@ -147,13 +148,18 @@ Result<net::SecretKey> DeriveStreamKey(const net::Crypto& crypto, const GrantKey
 }
 
 Result<std::unique_ptr<net::Transport>> SecureClient(UniqueFd socket, const GrantKey& key,
-                                                     const PskIdentity& identity, bool tls,
+                                                     const PskIdentity& identity, Channel channel,
                                                      Instant deadline) {
   TULLE_ASSIGN_OR_RETURN(auto crypto, net::Crypto::Create());
   TULLE_ASSIGN_OR_RETURN(const net::SecretKey stream_key, DeriveStreamKey(*crypto, key, identity));
   const std::string name = FormatPskIdentity(identity);
-  if (!tls) return PlainClient(*crypto, std::move(socket), name, stream_key, deadline);
-  return net::ConnectTls(std::move(crypto), std::move(socket), name, stream_key, deadline);
+  if (channel == Channel::kTls) {
+    return net::ConnectTls(std::move(crypto), std::move(socket), name, stream_key, deadline);
+  }
+  auto transport = channel == Channel::kLocal
+                       ? net::MakeLocalTransport(std::move(socket), /*takes_descriptors=*/true)
+                       : net::MakeStreamTransport(std::move(socket));
+  return PlainClient(*crypto, std::move(transport), name, stream_key, deadline);
 }
 
 void RefuseUnread(int socket) {
@@ -193,8 +199,12 @@ Result<SecuredPeer> SecureServer(
     TULLE_ASSIGN_OR_RETURN(peer.transport,
                            net::AcceptTls(std::move(crypto), std::move(socket), key_of, deadline));
   } else if (first == std::byte{'t'}) {
-    TULLE_ASSIGN_OR_RETURN(peer.transport,
-                           PlainServer(*crypto, std::move(socket), allow_plain, key_of, deadline));
+    const bool local = net::IsLocalSocket(socket.get());
+    peer.channel = local ? Channel::kLocal : Channel::kTcp;
+    auto transport = local ? net::MakeLocalTransport(std::move(socket), /*takes_descriptors=*/false)
+                           : net::MakeStreamTransport(std::move(socket));
+    TULLE_ASSIGN_OR_RETURN(
+        peer.transport, PlainServer(*crypto, std::move(transport), local || allow_plain, key_of, deadline));
   } else {
     return Refused(Code::kDataLoss, "neither TLS nor a tulle identity arrived");
   }

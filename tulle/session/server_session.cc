@@ -74,8 +74,10 @@ class HelloSink final : public FrameSink {
 
 class Session final : public ServerSession, private FrameSink {
  public:
-  Session(std::unique_ptr<Link> link, const PskIdentity& identity, const ServerLimits& limits)
+  Session(std::unique_ptr<Link> link, const PskIdentity& identity, Channel channel,
+          const ServerLimits& limits)
       : link_(std::move(link)), limits_(limits), identity_(identity) {
+    peer_.channel = channel;
     peer_.vgpu = identity.vgpu;
     peer_.grant = identity.grant;
     peer_.session_id = identity.session_id;
@@ -274,6 +276,8 @@ class Session final : public ServerSession, private FrameSink {
     if (!owned) output_.CopyLastHeld();
     return written;
   }
+
+  bool PassDescriptor(int fd) override { return !ended_ && link_->PassDescriptor(fd); }
 
   void Acknowledge(std::uint64_t sequence) override {
     TULLE_CHECK(sequence <= received_sequence_);
@@ -568,7 +572,7 @@ Result<std::unique_ptr<ServerSession>> ServerSession::Accept(UniqueFd socket, co
   }
   auto link = Link::Make(std::move(connection), /*from_client=*/true);
   if (!link.ok()) return refused(link.error());
-  auto session = std::make_unique<Session>(*std::move(link), identity, limits);
+  auto session = std::make_unique<Session>(*std::move(link), identity, secured->channel, limits);
   TULLE_RETURN_IF_ERROR(session->Greet(*first, deadline));
   return std::unique_ptr<ServerSession>(std::move(session));
 }

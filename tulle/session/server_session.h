@@ -12,6 +12,7 @@
 #include "tulle/base/clock.h"
 #include "tulle/base/unique_fd.h"
 #include "tulle/session/attach.h"
+#include "tulle/session/channel.h"
 #include "tulle/session/frame_handler.h"
 #include "tulle/session/resume.h"
 #include "tulle/wire/command_table.h"
@@ -38,6 +39,7 @@ struct Peer {
   std::string session_id;  // 32 hex digits, chosen by the client
   std::string program;     // what the client says of itself; only for logs
   std::uint32_t process_id = 0;
+  Channel channel = Channel::kTls;  // of its first connection
 };
 
 class ServerSession {
@@ -89,6 +91,10 @@ class ServerSession {
   Status SendReply(std::uint16_t opcode, std::uint64_t answers, const M& message, ByteView payload = {}) {
     return SendMessage(opcode, answers, message, payload);
   }
+
+  // The client gets a descriptor for what `fd` is of, no later than the next frame that is sent. False: its
+  // connection carries none. It is lost when the connection is.
+  virtual bool PassDescriptor(int fd) = 0;
 
   // All commands up to `sequence` have reached the driver. Acks are sent as needed (by Flush, which the loop
   // calls before it sleeps), not each time.

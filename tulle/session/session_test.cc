@@ -217,7 +217,8 @@ TEST_P(SessionTest, WhatIsNotAFrameIsRefusedBeforeItIsSent) {
 
 INSTANTIATE_TEST_SUITE_P(All, SessionTest,
                          testing::Values(Kind{"TlsOverTcp", true, true}, Kind{"PlainTcp", false, true},
-                                         Kind{"TlsOverSocketPair", true, false}),
+                                         Kind{"TlsOverSocketPair", true, false},
+                                         Kind{"Local", false, false, true}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

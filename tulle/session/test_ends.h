@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -19,6 +20,7 @@
 #include <thread>
 #include <vector>
 
+#include "tulle/net/local/local.h"
 #include "tulle/net/tcp/socket.h"
 #include "tulle/net/wait.h"
 #include "tulle/session/frame_io.h"
@@ -131,6 +133,8 @@ class EchoWorker final : public FrameHandler {
   std::uint64_t frames() const { return frames_; }
   bool patterns_ok() const { return patterns_ok_; }
   bool sequences_ok() const { return sequences_ok_; }
+  // From OnFrame of the worker's thread: goes to the client with its next answer.
+  std::function<void(ServerSession&)> before_answer;
   const Error& end_error() const { return *end_error_; }
   std::size_t most_pending() const { return most_pending_; }
 
@@ -147,6 +151,7 @@ class EchoWorker final : public FrameHandler {
 
   // Out of order: replies may be.
   void Answer() {
+    if (before_answer && !later_.empty()) before_answer(*session_);
     while (!later_.empty()) {
       const std::size_t i = random_.Below(later_.size());
       const Later one = later_[i];
@@ -324,6 +329,7 @@ struct Kind {
   const char* name;
   bool tls;
   bool tcp;
+  bool local = false;  // a socket of the host; neither of the others then
 };
 
 inline ClientSession::Options ClientOptions(bool tls) {
@@ -350,12 +356,35 @@ inline Ends Connect(SocketPair sockets, ClientHandler* handler, const ClientSess
   return ends;
 }
 
+// The same through a socket of the host, whose path is the client's only endpoint.
+inline Ends ConnectLocally(ClientHandler* handler, ClientSession::Options options,
+                           const ServerLimits& limits) {
+  std::string folder = testing::TempDir() + "tulle-session-XXXXXX";
+  TULLE_CHECK(mkdtemp(folder.data()) != nullptr);
+  const net::LocalEndpoint endpoint{net::BootId(), geteuid(), folder + "/data.sock"};
+  const auto listener = net::ListenLocal(endpoint.path);
+  TULLE_CHECK(listener.ok());
+  options.target.endpoints = {net::FormatLocalEndpoint(endpoint)};
+  Ends ends;
+  std::thread accepting([&] {
+    net::WaitFor(listener->get(), POLLIN, Soon());
+    ends.server = ServerSession::Accept(UniqueFd(accept4(listener->get(), nullptr, nullptr, SOCK_CLOEXEC)),
+                                        limits, TestKeys);
+  });
+  ends.client = ClientSession::Connect(options, handler);
+  accepting.join();
+  std::filesystem::remove_all(folder);
+  return ends;
+}
+
 class SessionTest : public testing::TestWithParam<Kind> {
  protected:
   void Start(ServerLimits limits = {}) {
-    limits.allow_plain_tcp = true;
-    Ends ends = Connect(GetParam().tcp ? TcpPair() : MakeSocketPair(), &client_,
-                        ClientOptions(GetParam().tls), limits);
+    limits.allow_plain_tcp = !GetParam().local;
+    const auto options = ClientOptions(GetParam().tls);
+    Ends ends = GetParam().local
+                    ? ConnectLocally(&client_, options, limits)
+                    : Connect(GetParam().tcp ? TcpPair() : MakeSocketPair(), &client_, options, limits);
     ASSERT_TRUE(ends.client.ok()) << ToString(ends.client.error());
     ASSERT_TRUE(ends.server.ok()) << ToString(ends.server.error());
     client_.session = std::move(*ends.client);

@@ -24,6 +24,8 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0010, AcquireMemory, AcquireMemoryReply>{Mode::kReply, Place::kWorker},
     Row<0x0011, ReleaseMemory>{Mode::kOneWay, Place::kWorker},
     Row<0x0012, DestroyObject>{Mode::kOneWay, Place::kDevice},
+    Row<0x0013, ShareMemory>{Mode::kOneWay, Place::kDevice, Capability::kSharedMemory},
+    Row<0x0014, LocateMemory, LocateMemoryReply>{Mode::kReply, Place::kWorker, Capability::kSharedMemory},
 
     // OpenCL: devices and contexts.
     Row<0x0101, opencl::DescribeDevice, opencl::DescribeDeviceReply>{Mode::kReply, Place::kDevice,
@@ -81,6 +83,8 @@ inline constexpr auto kCommands = std::tuple{
                                                                    Capability::kOpenCl},
     Row<0x0418, opencl::EnqueueWriteRect>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0419, opencl::EnqueueCopyRect>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x041a, opencl::EnqueueMap>{Mode::kOneWay, Place::kDevice, Capability::kSharedMemory},
+    Row<0x041b, opencl::EnqueueUnmap>{Mode::kOneWay, Place::kDevice, Capability::kSharedMemory},
     Row<0x0421, opencl::CreateUserEvent>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0422, opencl::SetUserEventStatus>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0431, opencl::EventsCompleted>{Mode::kNotice, Place::kDevice, Capability::kOpenCl},

@@ -22,6 +22,9 @@ inline constexpr std::uint32_t kMaxObjects = 1u << 20;
 // Longest wait list: PoCL and vendors' drivers are exercised to a few thousand.
 inline constexpr std::uint32_t kMaxWaitList = 4096;
 
+// Of one buffer at once: what the backend keeps of each is small.
+inline constexpr std::uint64_t kMaxMappings = 1u << 16;
+
 // Source, binary or IL of one program.
 inline constexpr std::uint64_t kMaxProgramBytes = 64u << 20;
 inline constexpr std::uint32_t kMaxBuildOptionsBytes = 64u << 10;

@@ -286,6 +286,7 @@ void Worker::Serve(Connection& connection, UniqueFd socket, bool busy) {
        {"session", peer.session_id.substr(0, 8)},
        {"program", peer.program},
        {"pid", peer.process_id},
+       {"channel", session::ChannelName(peer.channel)},
        {"reason", wire::EndReasonName(ending.reason)},
        {"told", ending.message},
        {"detail", ending.detail},

@@ -297,6 +297,19 @@ std::uint64_t BackendBattery::Barrier(Handle queue, const Options& options) {
   return Sync(queue, wire::opencl::SyncKind::kBarrier, options);
 }
 
+std::uint64_t BackendBattery::Map(Handle queue, Handle buffer, std::uint64_t offset, std::uint64_t size,
+                                  std::uint64_t access, const Options& options, bool status) {
+  const auto waits = Refs(options.waits);
+  return Send(wire::opencl::EnqueueMap{{queue}, {buffer}, offset, size, {access}, {waits}, {options.event}},
+              {status});
+}
+std::uint64_t BackendBattery::Unmap(Handle queue, Handle buffer, std::uint64_t offset, std::uint64_t size,
+                                    const Options& options, bool status) {
+  const auto waits = Refs(options.waits);
+  return Send(wire::opencl::EnqueueUnmap{{queue}, {buffer}, offset, size, {waits}, {options.event}},
+              {status});
+}
+
 std::uint64_t BackendBattery::Finish(Handle queue) { return Send(wire::opencl::Finish{{queue}}); }
 
 std::int32_t BackendBattery::SetUserEvent(Handle event, std::int32_t status) {

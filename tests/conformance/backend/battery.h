@@ -126,6 +126,12 @@ class BackendBattery : public testing::TestWithParam<SubjectFactory> {
                     bool status = false);
   std::uint64_t Marker(Handle queue, const Options& options = {});
   std::uint64_t Barrier(Handle queue, const Options& options = {});
+  std::uint64_t Map(Handle queue, Handle buffer, std::uint64_t offset, std::uint64_t size,
+                    std::uint64_t access, const Options& options = {}, bool status = false);
+  std::uint64_t Unmap(Handle queue, Handle buffer, std::uint64_t offset, std::uint64_t size,
+                      const Options& options = {}, bool status = false);
+  // The memory that was lent for the buffer.
+  MutableByteView Lent(Handle buffer) { return subject_->Lent(buffer); }
   std::uint64_t Finish(Handle queue);
   std::int32_t SetUserEvent(Handle event, std::int32_t status);
   // All words of the buffer, through a queue of their own.

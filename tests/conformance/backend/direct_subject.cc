@@ -103,6 +103,14 @@ class DirectSubject final : public Subject, public Completions {
     Push({Report::Kind::kPayloadDone, 0, sequence, {}, {}});
   }
 
+  MutableByteView Lent(wire::Handle memory) override {
+    std::lock_guard lock(mutex_);
+    const auto created = created_.find(memory);
+    if (created == created_.end()) return {};
+    const auto found = memories_.find(created->second);
+    return found == memories_.end() ? MutableByteView() : found->second;
+  }
+
  private:
   void ExpectAnswer(const Outgoing& command) {
     bool replies = command.wants_status;

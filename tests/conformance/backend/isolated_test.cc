@@ -60,9 +60,14 @@ class IsolatedSubject final : public Subject {
     return true;
   }
 
+  MutableByteView Lent(wire::Handle memory) override {
+    const auto range = ranges_.find(memory);
+    return range == ranges_.end() ? MutableByteView() : executor_->memory(range->second);
+  }
+
  private:
   // What a worker does: a range is free again when its DestroyObject is answered.
-  void TrackMemory(const Outgoing& command, const std::optional<isolated::Range>& range) {
+  void TrackMemory(const Outgoing& command, const std::optional<Range>& range) {
     wire::Arena arena;
     wire::opencl::CreateBuffer create;
     wire::opencl::CreateImage create_image;
@@ -129,8 +134,8 @@ class IsolatedSubject final : public Subject {
 
   std::unique_ptr<ExecutorProcess> executor_;
   std::deque<Report> reports_;
-  std::map<wire::Handle, isolated::Range> ranges_;
-  std::map<std::uint64_t, isolated::Range> freed_;
+  std::map<wire::Handle, Range> ranges_;
+  std::map<std::uint64_t, Range> freed_;
 };
 
 CompileOutput Compile(isolated::BuildServer& server, wire::opencl::ProgramKind kind, const std::string& text,

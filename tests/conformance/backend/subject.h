@@ -42,6 +42,8 @@ class Subject {
   virtual void Flush() = 0;
   // The next report in order. False when none came within `timeout`.
   virtual bool Receive(Duration timeout, Report* report) = 0;
+  // What was lent for the object to live in; empty: nothing.
+  virtual MutableByteView Lent(wire::Handle memory) = 0;
 };
 
 struct SubjectFactory {

@@ -137,6 +137,21 @@ inline std::int32_t CheckFill(const BufferShape* buffer, const wire::opencl::Enq
   return 0;
 }
 
+// `in_place`: the buffer lies in the memory that was given for it.
+inline std::int32_t CheckMap(const BufferShape* buffer, bool in_place,
+                             const wire::opencl::EnqueueMap& message) {
+  using wire::opencl::MapAccess;
+  if (buffer == nullptr) return cl_status::kInvalidMemObject;
+  const bool reads = message.access.has(MapAccess::kRead);
+  const bool writes = message.access.has(MapAccess::kWrite) || message.access.has(MapAccess::kOverwrite);
+  if (!in_place || (reads && !buffer->HostMayRead()) || (writes && !buffer->HostMayWrite()))
+    return cl_status::kInvalidOperation;
+  return (reads || writes) && message.size_bytes != 0 &&
+                 buffer->Contains(message.offset_bytes, message.size_bytes)
+             ? 0
+             : cl_status::kInvalidValue;
+}
+
 // The dimensions only; what a device or kernel limits is the driver's to know.
 inline std::int32_t CheckRange(const wire::opencl::EnqueueKernel& message) {
   if (message.work_dim < 1 || message.work_dim > 3) return cl_status::kInvalidWorkDimension;

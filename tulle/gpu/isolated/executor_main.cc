@@ -4,11 +4,11 @@
 #include <cerrno>
 #include <mutex>
 
+#include "tulle/base/shared_memory.h"
 #include "tulle/gpu/isolated/executor_main.h"
 #include "tulle/gpu/isolated/kernel_output.h"
 #include "tulle/gpu/isolated/protocol.h"
 #include "tulle/gpu/isolated/ring.h"
-#include "tulle/gpu/isolated/shared_memory.h"
 #include "tulle/gpu/isolated/spinner.h"
 #include "tulle/sandbox/lock.h"
 

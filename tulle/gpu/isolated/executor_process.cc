@@ -390,6 +390,7 @@ void ExecutorProcess::FreeMemory(const Range& range) {
 MutableByteView ExecutorProcess::memory(const Range& range) {
   return impl_->arena_.bytes().subspan(range.offset_bytes, range.size_bytes);
 }
+int ExecutorProcess::memory_fd() const { return impl_->arena_.fd(); }
 std::optional<StagingBlock> ExecutorProcess::AllocateStaging(std::uint64_t size_bytes) {
   return impl_->staging_.Allocate(size_bytes);
 }

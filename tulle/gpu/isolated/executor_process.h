@@ -21,8 +21,8 @@
 #include <vector>
 
 #include "tulle/base/bytes.h"
+#include "tulle/base/range_allocator.h"
 #include "tulle/base/result.h"
-#include "tulle/gpu/isolated/range_allocator.h"
 #include "tulle/gpu/isolated/staging.h"
 #include "tulle/sandbox/launcher.h"
 
@@ -94,6 +94,8 @@ class ExecutorProcess {
   void FreeMemory(const Range& range);
   // The bytes of the device's memory as kernels see them; a stranger writes to them at any time.
   MutableByteView memory(const Range& range);
+  // All of it, for another process to map.
+  int memory_fd() const;
   // Room for a payload; nullopt: staging is full until a reply or kPayloadDone gives some back.
   std::optional<StagingBlock> AllocateStaging(std::uint64_t size_bytes);
 

@@ -11,13 +11,13 @@
 #include <thread>
 
 #include "tulle/base/random.h"
+#include "tulle/base/shared_memory.h"
 #include "tulle/gpu/api/dispatch.h"
 #include "tulle/gpu/api/opencl_status.h"
 #include "tulle/gpu/api/outcome.h"
 #include "tulle/gpu/isolated/build_server.h"
 #include "tulle/gpu/isolated/executor_main.h"
 #include "tulle/gpu/isolated/protocol.h"
-#include "tulle/gpu/isolated/shared_memory.h"
 #include "tulle/gpu/isolated/test_program.h"
 
 namespace tulle::gpu::isolated {

@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "tulle/base/random.h"
+#include "tulle/base/shared_memory.h"
 #include "tulle/gpu/isolated/protocol.h"
 #include "tulle/gpu/isolated/ring.h"
-#include "tulle/gpu/isolated/shared_memory.h"
 #include "tulle/gpu/isolated/spinner.h"
 
 namespace tulle::gpu::isolated {

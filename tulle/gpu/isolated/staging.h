@@ -7,9 +7,9 @@
 #include <utility>
 
 #include "tulle/base/bytes.h"
+#include "tulle/base/range_allocator.h"
 #include "tulle/base/result.h"
-#include "tulle/gpu/isolated/range_allocator.h"
-#include "tulle/gpu/isolated/shared_memory.h"
+#include "tulle/base/shared_memory.h"
 
 namespace tulle::gpu::isolated {
 

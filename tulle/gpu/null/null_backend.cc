@@ -33,6 +33,8 @@ void NullBackend::Run(const wire::DestroyObject& message, const Command& command
   ReportDone(completions_, command);
 }
 
+void NullBackend::Run(const wire::ShareMemory&, const Command& command) { Report(command, injected_); }
+
 void NullBackend::Run(const wire::opencl::DescribeDevice&, const Command& command) {
   if (injected_ != 0) return ReportFailed(completions_, command, injected_);
   completions_.Reply(command.opcode, command.sequence, EncodeDeviceInfos(options_), 0);

@@ -57,6 +57,7 @@ class NullBackend final : public SteppedBackend {
   std::size_t waiting() const override { return waiting_; }
 
   void Run(const wire::DestroyObject& message, const Command& command);
+  void Run(const wire::ShareMemory& message, const Command& command);
   void Run(const wire::opencl::DescribeDevice& message, const Command& command);
   void Run(const wire::opencl::CreateContext& message, const Command& command);
   void Run(const wire::opencl::CountSubDevices& message, const Command& command);
@@ -86,6 +87,8 @@ class NullBackend final : public SteppedBackend {
   void Run(const wire::opencl::EnqueueWrite& message, const Command& command);
   void Run(const wire::opencl::EnqueueCopy& message, const Command& command);
   void Run(const wire::opencl::EnqueueFill& message, const Command& command);
+  void Run(const wire::opencl::EnqueueMap& message, const Command& command);
+  void Run(const wire::opencl::EnqueueUnmap& message, const Command& command);
   void Run(const wire::opencl::EnqueueSync& message, const Command& command);
   void Run(const wire::opencl::EnqueueReadRect& message, const Command& command);
   void Run(const wire::opencl::EnqueueWriteRect& message, const Command& command);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tulle/gpu/api/image_checks.h"
+#include "tulle/gpu/api/mappings.h"
 #include "tulle/gpu/api/outcome.h"
 #include "tulle/gpu/null/null_program.h"
 
@@ -34,6 +35,9 @@ struct Memory : BufferShape {
   std::unique_ptr<std::byte, decltype(&std::free)> own{nullptr, &std::free};
   std::byte* bytes = nullptr;
   std::uint64_t destroy_sequence = 0;  // the DestroyObject to answer; 0: none
+  Mappings mappings;
+
+  bool in_place() const { return parent != nullptr ? parent->in_place() : own == nullptr; }
 
   ~Memory() {
     if (parent == nullptr) *used_bytes -= size_bytes;

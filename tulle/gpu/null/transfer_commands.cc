@@ -72,6 +72,29 @@ void NullBackend::Run(const wire::opencl::EnqueueFill& message, const Command& c
       });
 }
 
+void NullBackend::Run(const wire::opencl::EnqueueMap& message, const Command& command) {
+  const auto memory = FindMemory(message.memory.handle);
+  Enqueue(
+      message, command, {},
+      [&] {
+        const std::int32_t result = CheckMap(memory.get(), memory != nullptr && memory->in_place(), message);
+        if (result != 0) return result;
+        return memory->mappings.Add(message.offset_bytes, message.size_bytes) ? 0 : status::kOutOfResources;
+      },
+      [memory]() -> std::function<std::int32_t()> { return [memory] { return 0; }; });
+}
+
+void NullBackend::Run(const wire::opencl::EnqueueUnmap& message, const Command& command) {
+  const auto memory = FindMemory(message.memory.handle);
+  Enqueue(
+      message, command, {},
+      [&] {
+        if (memory == nullptr) return status::kInvalidMemObject;
+        return memory->mappings.Take(message.offset_bytes, message.size_bytes) ? 0 : status::kInvalidValue;
+      },
+      [memory]() -> std::function<std::int32_t()> { return [memory] { return 0; }; });
+}
+
 void NullBackend::Run(const wire::opencl::EnqueueReadRect& message, const Command& command) {
   const auto memory = FindMemory(message.memory.handle);
   Enqueue(

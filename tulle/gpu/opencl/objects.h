@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tulle/gpu/api/image_checks.h"
+#include "tulle/gpu/api/mappings.h"
 #include "tulle/gpu/opencl/program.h"
 #include "tulle/gpu/opencl/reporter.h"
 
@@ -73,6 +74,8 @@ struct Buffer final : Object, BufferShape {
   OwnedMemory parent;              // of a sub-buffer, or an image in a buffer
   BufferMemory* memory = nullptr;  // valid as long as `native` is ours; null: an image in a buffer
   MutableByteView bytes;           // the contents, where this process can reach them
+  bool in_place = false;           // which is in the memory that was given for it
+  Mappings mappings;
 
   cl_mem root_native() const { return parent ? parent.get() : native.get(); }
 };

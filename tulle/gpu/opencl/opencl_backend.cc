@@ -80,6 +80,11 @@ void OpenClBackend::DestroyQueue(Handle handle) {
   std::erase_if(retired_, [this](const auto& retired) { return reporter_->IsIdle(retired->progress); });
 }
 
+// Elsewhere the memory that comes with a buffer is not used.
+void OpenClBackend::Run(const wire::ShareMemory&, const Command& command) {
+  Report(command, device_.host_memory ? CL_SUCCESS : CL_INVALID_OPERATION);
+}
+
 void OpenClBackend::Run(const wire::opencl::CreateBuffer& message, const Command& command) {
   Report(command, MakeBuffer(command, message.context.handle, message.buffer.handle, message.flags,
                              message.size_bytes, 0));
@@ -143,6 +148,7 @@ void OpenClBackend::Run(const wire::opencl::CreateSubBuffer& message, const Comm
   buffer->root = message.parent.handle;
   buffer->origin_bytes = message.offset_bytes;
   if (!parent->bytes.empty()) buffer->bytes = parent->bytes.subspan(message.offset_bytes, message.size_bytes);
+  buffer->in_place = parent->in_place;
   status = parent->is_svm ? MakePartOfSvm(*parent, *buffer) : MakePart(*parent, *buffer);
   if (status == CL_SUCCESS) {
     clRetainMemObject(parent->native.get());

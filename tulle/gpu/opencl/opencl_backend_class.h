@@ -54,6 +54,7 @@ class OpenClBackend final : public Backend {
   }
 
   void Run(const wire::DestroyObject& message, const Command& command);
+  void Run(const wire::ShareMemory& message, const Command& command);
   void Run(const wire::opencl::DescribeDevice& message, const Command& command);
   void Run(const wire::opencl::DescribeSubDevice& message, const Command& command);
   void Run(const wire::opencl::CountSubDevices& message, const Command& command);
@@ -83,6 +84,8 @@ class OpenClBackend final : public Backend {
   void Run(const wire::opencl::EnqueueWrite& message, const Command& command);
   void Run(const wire::opencl::EnqueueCopy& message, const Command& command);
   void Run(const wire::opencl::EnqueueFill& message, const Command& command);
+  void Run(const wire::opencl::EnqueueMap& message, const Command& command);
+  void Run(const wire::opencl::EnqueueUnmap& message, const Command& command);
   void Run(const wire::opencl::EnqueueSync& message, const Command& command);
   void Run(const wire::opencl::EnqueueReadRect& message, const Command& command);
   void Run(const wire::opencl::EnqueueWriteRect& message, const Command& command);
@@ -283,8 +286,8 @@ class OpenClBackend final : public Backend {
   }
 
   // Null also for an image, ...
-  const Buffer* FindBuffer(Handle handle) const {
-    const Buffer* const buffer = table_.Find<Buffer>(handle);
+  Buffer* FindBuffer(Handle handle) const {
+    Buffer* const buffer = table_.Find<Buffer>(handle);
     return buffer != nullptr && buffer->image.has_value() ? nullptr : buffer;
   }
   // ... or a buffer.
@@ -345,6 +348,7 @@ std::int32_t OpenClBackend::CreateNative(const Command& command, std::uint64_t s
     flags |= CL_MEM_USE_HOST_PTR;
     if (!command.memory.empty() && address == 0) {
       buffer.bytes = command.memory.first(size);
+      buffer.in_place = true;
     } else {
       memory->mapping_bytes = size;
       if (address != 0) {

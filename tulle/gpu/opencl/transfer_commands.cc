@@ -47,6 +47,38 @@ void OpenClBackend::Run(const wire::opencl::EnqueueFill& message, const Command&
       });
 }
 
+void OpenClBackend::Run(const wire::opencl::EnqueueMap& message, const Command& command) {
+  Buffer* const buffer = FindBuffer(message.memory.handle);
+  Enqueue(
+      message, command, Duty::kNone,
+      [&] { return CheckMap(buffer, buffer != nullptr && buffer->in_place, message); },
+      [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits,
+          cl_event* event) -> std::int32_t {
+        if (!buffer->mappings.Add(message.offset_bytes, message.size_bytes)) return CL_OUT_OF_RESOURCES;
+        cl_int status = CL_SUCCESS;
+        // By its host pointer it is where the bytes are.
+        clEnqueueMapBuffer(queue, buffer->native.get(), CL_FALSE, message.access.bits, message.offset_bytes,
+                           message.size_bytes, wait_count, waits, event, &status);
+        if (status != CL_SUCCESS) buffer->mappings.Take(message.offset_bytes, message.size_bytes);
+        return status;
+      });
+}
+
+void OpenClBackend::Run(const wire::opencl::EnqueueUnmap& message, const Command& command) {
+  Buffer* const buffer = FindBuffer(message.memory.handle);
+  Enqueue(
+      message, command, Duty::kNone,
+      [&]() -> std::int32_t {
+        if (buffer == nullptr) return CL_INVALID_MEM_OBJECT;
+        return buffer->mappings.Take(message.offset_bytes, message.size_bytes) ? CL_SUCCESS
+                                                                               : CL_INVALID_VALUE;
+      },
+      [&](cl_command_queue queue, cl_uint wait_count, const cl_event* waits, cl_event* event) {
+        return clEnqueueUnmapMemObject(queue, buffer->native.get(),
+                                       buffer->bytes.data() + message.offset_bytes, wait_count, waits, event);
+      });
+}
+
 void OpenClBackend::Run(const wire::opencl::EnqueueReadRect& message, const Command& command) {
   const Buffer* const buffer = FindBuffer(message.memory.handle);
   Enqueue(

@@ -14,16 +14,18 @@ inline constexpr U16 kWireVersionMin = 1;  // oldest still understood
 enum class Capability : U64 {
   kNone = 0,
   kOpenCl = 1u << 0,
-  kImages = 1u << 1,      // and samplers, of OpenCL
-  kSvm = 1u << 2,         // shared virtual memory of OpenCL: CL_DEVICE_SVM_CAPABILITIES is true of it
-  kIl = 1u << 3,          // programs of intermediate language, of OpenCL
-  kSubGroups = 1u << 4,   // what there is to know of them, of OpenCL
-  kSubDevices = 1u << 5,  // parts of a device, and contexts of several, of OpenCL
+  kImages = 1u << 1,        // and samplers, of OpenCL
+  kSvm = 1u << 2,           // shared virtual memory of OpenCL: CL_DEVICE_SVM_CAPABILITIES is true of it
+  kIl = 1u << 3,            // programs of intermediate language, of OpenCL
+  kSubGroups = 1u << 4,     // what there is to know of them, of OpenCL
+  kSubDevices = 1u << 5,    // parts of a device, and contexts of several, of OpenCL
+  kSharedMemory = 1u << 6,  // where both ends are on one host, the client may map the session's memory
 };
 constexpr U64 KnownCapabilities() {
   return static_cast<U64>(Capability::kOpenCl) | static_cast<U64>(Capability::kImages) |
          static_cast<U64>(Capability::kSvm) | static_cast<U64>(Capability::kIl) |
-         static_cast<U64>(Capability::kSubGroups) | static_cast<U64>(Capability::kSubDevices);
+         static_cast<U64>(Capability::kSubGroups) | static_cast<U64>(Capability::kSubDevices) |
+         static_cast<U64>(Capability::kSharedMemory);
 }
 
 // The reply to every command that has no reply of its own and was sent with kWantStatus.
@@ -92,6 +94,25 @@ struct AcquireMemoryReply {
 struct ReleaseMemory {
   U64 size_bytes = 0;
   TULLE_MESSAGE(ReleaseMemory, size_bytes)
+};
+
+// Asks for the memory in which the session's buffers lie, for the client to map. With the answer, a
+// StatusReply that says success, comes a descriptor for it, if the connection is one that carries descriptors
+// and still is the one by which this was asked. Whether the memory of one buffer is there, and where:
+// LocateMemory.
+struct ShareMemory {
+  TULLE_EMPTY_MESSAGE(ShareMemory)
+};
+
+// Where in that memory a buffer lies: one that is no part of another.
+struct LocateMemory {
+  Ref<ObjectKind::kMemory> memory;
+  TULLE_MESSAGE(LocateMemory, memory)
+};
+struct LocateMemoryReply {
+  I32 status = 0;  // an error: nowhere, since its creation failed
+  U64 offset_bytes = 0;
+  TULLE_MESSAGE(LocateMemoryReply, status, offset_bytes)
 };
 
 // Worker to client: a command that had returned success to the program could not be carried out.

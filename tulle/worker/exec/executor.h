@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "tulle/base/bytes.h"
+#include "tulle/base/range_allocator.h"
 #include "tulle/base/result.h"
 
 namespace tulle::worker::exec {
@@ -49,19 +50,13 @@ class Room {
   MutableByteView bytes_;
 };
 
-// Where a buffer lies in the session's device memory.
-struct Range {
-  std::uint64_t offset_bytes = 0;
-  std::uint64_t size_bytes = 0;
-};
-
 struct Submission {
   std::uint16_t opcode = 0;   // of kCommands with Place::kDevice, or of kExecCommands
   bool wants_status = false;  // answer StatusReply though the row has no reply
   std::uint64_t sequence = 0;
   ByteView body;                // copied
   Room payload;                 // what the command brings, or room for what it wants; moved from on success
-  std::optional<Range> memory;  // CreateBuffer: where the buffer lies
+  std::optional<Range> memory;  // CreateBuffer: where in the session's device memory the buffer lies
 };
 
 struct Received {
@@ -83,6 +78,8 @@ class Executor {
   virtual std::optional<Range> AllocateMemory(std::uint64_t size_bytes) = 0;
   // Only after the executor has answered the DestroyObject. The range reads as zero again.
   virtual void FreeMemory(const Range& range) = 0;
+  // The memory that ranges are of, for others to map; it stays the executor's.
+  virtual int memory_fd() const = 0;
   // Nullopt: full until a reply or kPayloadDone gives some back.
   virtual std::optional<Room> AllocateRoom(std::uint64_t size_bytes) = 0;
   virtual void FreeRoom(std::uint32_t id) = 0;

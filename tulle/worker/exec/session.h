@@ -133,7 +133,7 @@ class Session final : public session::FrameHandler {
   };
   // A command that the executor will answer.
   struct UnderWay {
-    enum class Then : std::uint8_t { kTellClient, kFreeBuffer, kFinishBuild };
+    enum class Then : std::uint8_t { kTellClient, kFreeBuffer, kFinishBuild, kShareMemory };
     std::uint16_t opcode = 0;
     Then then = Then::kTellClient;
     bool tell_client = true;
@@ -164,6 +164,8 @@ class Session final : public session::FrameHandler {
   void Run(const wire::Checked<wire::AcquireMemory>& message, Frame& frame);
   void Run(const wire::Checked<wire::ReleaseMemory>& message, Frame& frame);
   void Run(const wire::Checked<wire::DestroyObject>& message, Frame& frame);
+  void Run(const wire::Checked<wire::ShareMemory>& message, Frame& frame);
+  void Run(const wire::Checked<wire::LocateMemory>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateBuffer>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateSubBuffer>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateImage>& message, Frame& frame);
@@ -198,6 +200,7 @@ class Session final : public session::FrameHandler {
   void OnReply(Received& received);
   void OnNotice(const Received& received);
   void OnLoaded(const Received& received);
+  void OnMemoryShared(const Received& received);
   bool EventsAreOurs(ByteView body);
 
   // --- builds ---

@@ -118,6 +118,20 @@ void Session::Run(const wire::Checked<wire::DestroyObject>& message, Frame& fram
   }
 }
 
+// The device says whether its buffers lie there.
+void Session::Run(const wire::Checked<wire::ShareMemory>&, Frame& frame) {
+  const UnderWay then{frame.header.opcode, UnderWay::Then::kShareMemory, frame.wants_status()};
+  Forward(frame, true, std::nullopt, &then);
+}
+
+void Session::Run(const wire::Checked<wire::LocateMemory>& message, Frame& frame) {
+  const Buffer& buffer = buffers_.at(message->memory.handle.slot);
+  const bool located = buffer.charged_bytes != 0 && !buffer.part;
+  const wire::LocateMemoryReply reply{located ? cl_status::kSuccess : cl_status::kInvalidMemObject,
+                                      located ? buffer.range.offset_bytes : 0};
+  Told(client_.SendReply(frame.header.opcode, frame.header.sequence, reply));
+}
+
 // --- events that the program completes ---
 
 void Session::Run(const wire::Checked<wire::opencl::CreateUserEvent>& message, Frame& frame) {

@@ -47,6 +47,44 @@ TEST_F(SessionTest, ABufferThatAsksGrowsTheLeaseOrFails) {
   EXPECT_EQ(quota_.used_bytes(), 0u);
 }
 
+TEST_F(SessionTest, ItsMemoryIsSharedWithAClientOnTheSameHost) {
+  CreateContextAndQueue();
+  const auto shared = client_.Send(wire::ShareMemory{}, {}, wire::kWantStatus);
+  client_.Send(wire::AcquireMemory{8 * kMiB});
+  CreateBuffer(kBuffer, 4096);
+  CreateBuffer({7, 1}, 8192);
+  const auto part = client_.Send(wire::opencl::CreateSubBuffer{{kBuffer}, {{8, 1}}, {1}, 0, 1024});
+  const auto failed = CreateBuffer({9, 1}, ~std::uint64_t{0}, wire::kWantStatus);
+  client_.WhenAnswered(failed);
+  const auto first = client_.Send(wire::LocateMemory{{kBuffer}});
+  const auto second = client_.Send(wire::LocateMemory{{{7, 1}}});
+  const auto of_part = client_.Send(wire::LocateMemory{{{8, 1}}});
+  const auto of_none = client_.Send(wire::LocateMemory{{{9, 1}}});
+  client_.WhenAnswered(of_none);
+  EXPECT_EQ(RunOnNull().reason, EndReason::kGoodbye);
+  EXPECT_GT(part, 0u);
+  EXPECT_EQ(client_.StatusOf(shared), 0);
+  EXPECT_GE(client_.passed_fd, 0);
+  const auto at = [&](std::uint64_t sequence) { return client_.Reply<wire::LocateMemoryReply>(sequence); };
+  EXPECT_EQ(at(first).status, 0);
+  EXPECT_EQ(at(second).status, 0);
+  EXPECT_NE(at(first).offset_bytes, at(second).offset_bytes);
+  EXPECT_EQ(at(second).offset_bytes % 4096, 0u);
+  EXPECT_EQ(at(of_part).status, cl_status::kInvalidMemObject);
+  EXPECT_EQ(at(of_none).status, cl_status::kInvalidMemObject);
+}
+
+TEST_F(SessionTest, ItsMemoryIsNotSharedElsewhere) {
+  CreateContextAndQueue();
+  client_.carries_descriptors = false;
+  const auto shared = client_.Send(wire::ShareMemory{}, {}, wire::kWantStatus);
+  client_.WhenAnswered(shared);
+  client_.Send(wire::ShareMemory{});  // who does not ask for the answer gets none
+  EXPECT_EQ(RunOnNull().reason, EndReason::kGoodbye);
+  EXPECT_EQ(client_.StatusOf(shared), cl_status::kInvalidOperation);
+  EXPECT_EQ(client_.passed_fd, -1);
+}
+
 TEST_F(SessionTest, SharedVirtualMemoryIsChargedLikeABuffer) {
   CreateContextAndQueue();
   const auto create = [this](wire::Handle handle, std::uint64_t address, std::uint64_t size) {

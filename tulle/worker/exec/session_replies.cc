@@ -47,6 +47,9 @@ void Session::OnReply(Received& received) {
       lease_.Reclaim(under_way.buffer.charged_bytes);
       break;
     case UnderWay::Then::kFinishBuild: return OnLoaded(received);
+    case UnderWay::Then::kShareMemory:
+      if (under_way.tell_client) OnMemoryShared(received);
+      return;
   }
   if (under_way.tell_client) {
     const MutableByteView payload = received.payload.bytes();
@@ -55,6 +58,19 @@ void Session::OnReply(Received& received) {
     Told(client_.SendRaw(received.opcode, received.sequence, received.body, payload, std::move(owner)));
   }
   received.payload.Release();
+}
+
+// It is the program's own memory: what it could do to it, its kernels can.
+void Session::OnMemoryShared(const Received& received) {
+  wire::StatusReply reply;
+  reply_arena_.Reset();
+  if (wire::Decode(received.body, 0, reply_arena_, &reply) != wire::WireResult::kOk) {
+    return Distrust("an answer to ShareMemory that is not one");
+  }
+  if (reply.status == cl_status::kSuccess && !client_.PassDescriptor(executor_->memory_fd())) {
+    reply.status = cl_status::kInvalidOperation;
+  }
+  Told(client_.SendReply(received.opcode, received.sequence, reply));
 }
 
 void Session::OnNotice(const Received& received) {

@@ -138,6 +138,10 @@ class ScriptedClient final : public session::ServerSession {
         {opcode, answers, ByteVector(body.begin(), body.end()), ByteVector(payload.begin(), payload.end())});
     return OkStatus();
   }
+  bool PassDescriptor(int fd) override {
+    if (carries_descriptors) passed_fd = fd;
+    return carries_descriptors;
+  }
   void Acknowledge(std::uint64_t sequence) override { acknowledged_ = sequence; }
   Result<bool> Flush() override { return true; }
   std::size_t pending_bytes() const override { return pending_bytes_; }
@@ -145,6 +149,8 @@ class ScriptedClient final : public session::ServerSession {
   Counters counters() const override { return {}; }
 
   std::optional<Ending> end;
+  bool carries_descriptors = true;
+  int passed_fd = -1;
 
  private:
   struct Step {
@@ -182,6 +188,7 @@ class PlayedExecutor final : public Executor {
     std::uint64_t staging_bytes = 64 * kMiB;
     std::uint64_t next_offset = 0;
     bool fragmented = false;
+    int memory_fd = -1;
     bool dead = false;
     bool killed = false;
     std::function<void()> on_look;  // each time the session looks for answers: the executor's chance to act
@@ -212,6 +219,7 @@ class PlayedExecutor final : public Executor {
     return Range{std::exchange(state_.next_offset, state_.next_offset + size_bytes), size_bytes};
   }
   void FreeMemory(const Range& range) override { state_.freed.push_back(range); }
+  int memory_fd() const override { return state_.memory_fd; }
   std::optional<Room> AllocateRoom(std::uint64_t size_bytes) override {
     if (size_bytes > state_.staging_bytes) return std::nullopt;
     state_.staging_bytes -= size_bytes;

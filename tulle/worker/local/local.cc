@@ -1,7 +1,6 @@
 #include "tulle/worker/local/local.h"
 
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 
 #include <cstdlib>
 #include <deque>
@@ -11,47 +10,41 @@
 
 #include "tulle/base/check.h"
 #include "tulle/base/guarded.h"
+#include "tulle/base/range_allocator.h"
+#include "tulle/base/shared_memory.h"
 #include "tulle/base/unique_fd.h"
 #include "tulle/gpu/api/outcome.h"
 
 namespace tulle::worker::local {
 namespace {
 
+constexpr std::uint64_t kPageBytes = 4096;
+
 class LocalExecutor final : public exec::Executor, private gpu::Completions {
  public:
-  explicit LocalExecutor(const Options& options)
-      : options_(options), wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+  LocalExecutor(const Options& options, SharedMemory memory)
+      : options_(options),
+        wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
+        memory_(std::move(memory)),
+        ranges_(memory_.size_bytes(), kPageBytes) {
     TULLE_CHECK(wake_.valid());
   }
   ~LocalExecutor() override {
     backend_.reset();  // no completion after this
-    for (const auto& [offset_bytes, size_bytes] : ranges_) {
-      munmap(reinterpret_cast<void*>(offset_bytes), size_bytes);
-    }
   }
   Status Open(gpu::Driver& driver) {
     TULLE_ASSIGN_OR_RETURN(backend_, driver.OpenDevice(options_.device_index, this));
     return OkStatus();
   }
 
-  // A range's offset is its address: fresh pages from the kernel, given back whole.
-  std::optional<exec::Range> AllocateMemory(std::uint64_t size_bytes) override {
-    if (size_bytes > options_.memory_bytes - memory_used_bytes_) return std::nullopt;
-    void* data =
-        mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (data == MAP_FAILED) return std::nullopt;
-    memory_used_bytes_ += size_bytes;
-    const auto offset_bytes = reinterpret_cast<std::uint64_t>(data);
-    ranges_.emplace(offset_bytes, size_bytes);
-    return exec::Range{offset_bytes, size_bytes};
+  std::optional<Range> AllocateMemory(std::uint64_t size_bytes) override {
+    return ranges_.Allocate(size_bytes);
   }
-  void FreeMemory(const exec::Range& range) override {
-    const auto found = ranges_.find(range.offset_bytes);
-    TULLE_CHECK(found != ranges_.end());
-    munmap(reinterpret_cast<void*>(found->first), found->second);
-    memory_used_bytes_ -= found->second;
-    ranges_.erase(found);
+  void FreeMemory(const Range& range) override {
+    ranges_.Free(range);
+    memory_.Scrub(range.offset_bytes, range.size_bytes);
   }
+  int memory_fd() const override { return memory_.fd(); }
 
   std::optional<exec::Room> AllocateRoom(std::uint64_t size_bytes) override {
     if (size_bytes > options_.staging_bytes - staging_used_bytes_) return std::nullopt;
@@ -86,8 +79,8 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
                          .payload = submission.payload.bytes(),
                          .memory = {}};
     if (submission.memory.has_value()) {
-      command.memory = {reinterpret_cast<std::byte*>(submission.memory->offset_bytes),
-                        submission.memory->size_bytes};
+      command.memory =
+          memory_.bytes().subspan(submission.memory->offset_bytes, submission.memory->size_bytes);
     }
     if (answers != 0)
       under_way_.emplace(submission.sequence, UnderWay{std::move(submission.payload), brings, answers});
@@ -187,8 +180,8 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
 
   const Options options_;
   const UniqueFd wake_;
-  std::unordered_map<std::uint64_t, std::uint64_t> ranges_;  // address -> size
-  std::uint64_t memory_used_bytes_ = 0;
+  SharedMemory memory_;
+  RangeAllocator ranges_;
   // Zeros, which cost nothing where nobody looks.
   struct RoomBytes {
     std::unique_ptr<std::byte, decltype(&std::free)> bytes{nullptr, &std::free};
@@ -209,7 +202,8 @@ class LocalExecutors final : public exec::ExecutorFactory {
  public:
   LocalExecutors(gpu::Driver* driver, const Options& options) : driver_(*driver), options_(options) {}
   Result<std::unique_ptr<exec::Executor>> Start() override {
-    auto executor = std::make_unique<LocalExecutor>(options_);
+    TULLE_ASSIGN_OR_RETURN(auto memory, SharedMemory::Create("tulle memory", options_.memory_bytes));
+    auto executor = std::make_unique<LocalExecutor>(options_, std::move(memory));
     TULLE_RETURN_IF_ERROR(executor->Open(driver_));
     return std::unique_ptr<exec::Executor>(std::move(executor));
   }

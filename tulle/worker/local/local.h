@@ -12,9 +12,9 @@ namespace tulle::worker::local {
 
 struct Options {
   std::uint32_t device_index = 0;
-  std::uint64_t memory_bytes = ~std::uint64_t{0};  // of all buffers of one session together
-  std::uint64_t staging_bytes = 256ull << 20;      // of all payloads under way
-  std::size_t in_flight = 4096;                    // commands that wait for an answer or bring a payload
+  std::uint64_t memory_bytes = 16ull << 30;    // of all buffers of one session together; sparse
+  std::uint64_t staging_bytes = 256ull << 20;  // of all payloads under way
+  std::size_t in_flight = 4096;                // commands that wait for an answer or bring a payload
 };
 
 // `driver` must outlive the factory and its executors.

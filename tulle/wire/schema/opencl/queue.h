@@ -94,6 +94,33 @@ struct EnqueueFill {
   TULLE_MESSAGE(EnqueueFill, queue, memory, offset_bytes, size_bytes, pattern, waits, event)
 };
 
+// What a client that maps the session's memory will do to a part of a buffer. OpenCL's values.
+enum class MapAccess : U64 { kRead = 1u << 0, kWrite = 1u << 1, kOverwrite = 1u << 2 };
+constexpr U64 KnownBits(MapAccess) { return 0x7; }
+
+// From its completion on until the EnqueueUnmap the client reads and writes the bytes where they lie.
+struct EnqueueMap {
+  Ref<ObjectKind::kQueue> queue;
+  Ref<ObjectKind::kMemory> memory;
+  U64 offset_bytes = 0;
+  U64 size_bytes = 0;
+  Flags<MapAccess> access;
+  WaitList waits;
+  NewEvent event;
+  TULLE_MESSAGE(EnqueueMap, queue, memory, offset_bytes, size_bytes, access, waits, event)
+};
+
+// Ends one EnqueueMap of just these bytes; what follows sees what the client wrote.
+struct EnqueueUnmap {
+  Ref<ObjectKind::kQueue> queue;
+  Ref<ObjectKind::kMemory> memory;
+  U64 offset_bytes = 0;
+  U64 size_bytes = 0;
+  WaitList waits;
+  NewEvent event;
+  TULLE_MESSAGE(EnqueueUnmap, queue, memory, offset_bytes, size_bytes, waits, event)
+};
+
 enum class SyncKind : U8 { kMarker = 0, kBarrier = 1 };
 constexpr bool IsKnown(SyncKind k) { return k <= SyncKind::kBarrier; }
 

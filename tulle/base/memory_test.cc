@@ -1,20 +1,17 @@
-// Ranges, staging and shared memory: seeded random use against a plain model.
+// Ranges and shared memory: seeded random use against a plain model.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <map>
 #include <vector>
 
 #include "tulle/base/random.h"
-#include "tulle/gpu/isolated/range_allocator.h"
-#include "tulle/gpu/isolated/shared_memory.h"
-#include "tulle/gpu/isolated/staging.h"
-#include "tulle/wire/limits.h"
+#include "tulle/base/range_allocator.h"
+#include "tulle/base/shared_memory.h"
 
-namespace tulle::gpu::isolated {
+namespace tulle {
 namespace {
 
 TEST(RangeAllocator, RandomUseNeverOverlapsAndMergesAgain) {
@@ -107,51 +104,15 @@ TEST(SharedMemory, NobodyCanCutIt) {
   EXPECT_NE(fcntl(memory->fd(), F_ADD_SEALS, F_SEAL_WRITE), 0);
 }
 
-TEST(Staging, RandomUseKeepsBlocksApart) {
-  auto staging = Staging::Create(8 << 20);
-  ASSERT_TRUE(staging.ok());
-  SeededRandom random(7);
-  std::vector<std::pair<StagingBlock, std::byte>> held;
-  int refused = 0;
-  for (int step = 0; step < 5000; ++step) {
-    if (held.empty() || random.Below(100) < 60) {
-      auto block = staging->Allocate(1 + random.Below(random.Below(8) == 0 ? 2 << 20 : 5000));
-      if (!block.has_value()) {
-        ++refused;
-        held.erase(held.begin() + static_cast<std::ptrdiff_t>(random.Below(held.size())));
-        continue;
-      }
-      const auto mark = static_cast<std::byte>(random.Below(256));
-      std::ranges::fill(block->bytes(), mark);
-      held.emplace_back(std::move(*block), mark);
-    } else {
-      std::swap(held[random.Below(held.size())], held.back());
-      const auto& [block, mark] = held.back();
-      ASSERT_TRUE(std::ranges::all_of(block.bytes(), [m = mark](std::byte b) { return b == m; }));
-      held.pop_back();
-    }
-  }
-  EXPECT_GT(refused, 0);
-  held.clear();
-  EXPECT_EQ(staging->free_bytes(), 8u << 20);
-}
-
-TEST(Staging, LargeBlocksGiveTheirPagesBack) {
-  auto staging = Staging::Create(64 << 20);
-  ASSERT_TRUE(staging.ok());
-  const auto resident = [&] {
-    std::vector<unsigned char> pages((64 << 20) / 4096);
-    EXPECT_EQ(mincore(staging->Allocate(1)->bytes().data(), 64 << 20, pages.data()), 0);
-    return std::ranges::count_if(pages, [](unsigned char page) { return (page & 1) != 0; });
-  };
-  auto block = staging->Allocate(32 << 20);
-  std::ranges::fill(block->bytes(), std::byte{1});
-  const std::byte* first = block->bytes().data();
-  block->Release();
-  EXPECT_LE(resident(), 1);
-  EXPECT_EQ(staging->Allocate(1)->bytes().data(), first);
-  EXPECT_EQ(*first, std::byte{0});
+TEST(SharedMemory, WhatMayShrinkIsNotTaken) {
+  UniqueFd fd(memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  ASSERT_EQ(ftruncate(fd.get(), 1 << 20), 0);
+  EXPECT_FALSE(SharedMemory::Adopt(std::move(fd)).ok());
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const UniqueFd in(ends[1]);
+  EXPECT_FALSE(SharedMemory::Adopt(UniqueFd(ends[0])).ok());
 }
 
 }  // namespace
-}  // namespace tulle::gpu::isolated
+}  // namespace tulle

@@ -10,7 +10,7 @@
 #include <set>
 #include <utility>
 
-namespace tulle::gpu::isolated {
+namespace tulle {
 
 struct Range {
   std::uint64_t offset_bytes = 0;
@@ -41,4 +41,4 @@ class RangeAllocator {
   std::uint64_t free_bytes_ = 0;
 };
 
-}  // namespace tulle::gpu::isolated
+}  // namespace tulle

@@ -1,4 +1,4 @@
-#include "tulle/gpu/isolated/shared_memory.h"
+#include "tulle/base/shared_memory.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -15,7 +15,7 @@
 #define MFD_NOEXEC_SEAL 0x0008U  // Linux 6.3
 #endif
 
-namespace tulle::gpu::isolated {
+namespace tulle {
 
 Result<SharedMemory> SharedMemory::Create(const char* name, std::uint64_t size_bytes) {
   UniqueFd fd(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL));
@@ -29,7 +29,9 @@ Result<SharedMemory> SharedMemory::Create(const char* name, std::uint64_t size_b
 
 Result<SharedMemory> SharedMemory::Adopt(UniqueFd fd) {
   struct stat info;
-  if (fstat(fd.get(), &info) != 0) return ErrnoError("shared memory", errno);
+  const int seals = fcntl(fd.get(), F_GET_SEALS);
+  if (seals < 0 || fstat(fd.get(), &info) != 0) return ErrnoError("shared memory", errno);
+  if ((seals & F_SEAL_SHRINK) == 0) return Error{Code::kInvalidArgument, "shared memory that may shrink"};
   const auto size_bytes = static_cast<std::uint64_t>(info.st_size);
   void* data = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd.get(), 0);
   if (data == MAP_FAILED) return ErrnoError("mapping " + FormatSize(size_bytes) + " of shared memory", errno);
@@ -56,4 +58,4 @@ void SharedMemory::Scrub(std::uint64_t offset_bytes, std::uint64_t size_bytes) {
   TULLE_CHECK(result == 0);  // a memfd can always do it
 }
 
-}  // namespace tulle::gpu::isolated
+}  // namespace tulle

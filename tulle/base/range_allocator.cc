@@ -1,11 +1,11 @@
-#include "tulle/gpu/isolated/range_allocator.h"
+#include "tulle/base/range_allocator.h"
 
 #include <algorithm>
 #include <iterator>
 
 #include "tulle/base/check.h"
 
-namespace tulle::gpu::isolated {
+namespace tulle {
 
 RangeAllocator::RangeAllocator(std::uint64_t size_bytes, std::uint64_t granule_bytes)
     : granule_bytes_(granule_bytes), free_bytes_(size_bytes & ~(granule_bytes - 1)) {
@@ -60,4 +60,4 @@ std::uint64_t RangeAllocator::largest_free_bytes() const {
   return free_by_size_.empty() ? 0 : free_by_size_.rbegin()->first;
 }
 
-}  // namespace tulle::gpu::isolated
+}  // namespace tulle

@@ -8,13 +8,14 @@
 #include "tulle/base/result.h"
 #include "tulle/base/unique_fd.h"
 
-namespace tulle::gpu::isolated {
+namespace tulle {
 
 class SharedMemory {
  public:
   // Sparse: pages come when they are touched, and read as zero. `name` shows in /proc/<pid>/maps.
   static Result<SharedMemory> Create(const char* name, std::uint64_t size_bytes);
-  // Maps one that was inherited; takes the descriptor. Its size is the file's.
+  // Maps one that was inherited, or came from another process; takes the descriptor. Its size is the file's.
+  // An error if it could shrink.
   static Result<SharedMemory> Adopt(UniqueFd fd);
   SharedMemory(SharedMemory&& other) noexcept;
   SharedMemory& operator=(SharedMemory&& other) = delete;
@@ -33,4 +34,4 @@ class SharedMemory {
   std::uint64_t size_bytes_ = 0;
 };
 
-}  // namespace tulle::gpu::isolated
+}  // namespace tulle
