@@ -8,6 +8,7 @@
 //   --memory BYTES          of the vGPU (default 1GiB)
 //   --devices N             that many vGPUs, of the same device
 //   --plain                 plain TCP instead of TLS
+//   --local                 the socket and the memory of this host instead of TCP
 //   --kill-after N          ends each session as if the device were lost, once it has had N commands
 //   --cut-within BYTES      cuts each connection after its handshake and up to so many bytes
 //   --cuts N                fails unless connections were cut N times in all
@@ -30,6 +31,7 @@
 #include "tulle/base/random.h"
 #include "tulle/gpu/null/driver.h"
 #include "tulle/gpu/opencl/driver.h"
+#include "tulle/net/local/local.h"
 #include "tulle/net/tcp/socket.h"
 #include "tulle/net/testing/relay.h"
 #include "tulle/session/attach.h"
@@ -51,6 +53,7 @@ struct Arguments {
   std::uint64_t least_cuts = 0;
   std::uint64_t seed = SecureRandom().Below(1'000'000'000);
   bool plain = false;
+  bool local = false;
   std::vector<char*> command;
 };
 
@@ -58,11 +61,11 @@ struct Arguments {
 constexpr std::uint64_t kHandshakeBytes = 4096;
 
 [[noreturn]] void Usage(const char* why) {
-  std::fprintf(
-      stderr,
-      "with_worker: %s\nusage: with_worker --icd LIBRARY [--backend opencl|null] [--memory BYTES] "
-      "[--devices N] [--plain] [--kill-after N] [--cut-within BYTES [--cuts N] [--seed N]] -- COMMAND...\n",
-      why);
+  std::fprintf(stderr,
+               "with_worker: %s\nusage: with_worker --icd LIBRARY [--backend opencl|null] [--memory BYTES] "
+               "[--devices N] [--plain|--local] [--kill-after N] [--cut-within BYTES [--cuts N] [--seed N]] "
+               "-- COMMAND...\n",
+               why);
   std::exit(2);
 }
 
@@ -76,6 +79,10 @@ Arguments Parse(int argc, char** argv) {
     }
     if (name == "--plain") {
       arguments.plain = true;
+      continue;
+    }
+    if (name == "--local") {
+      arguments.local = true;
       continue;
     }
     if (++i == argc) Usage("a value is missing");
@@ -116,12 +123,19 @@ T Must(Result<T> result) {
 // One vGPU: every connection is a session of its own on a thread of its own.
 class VGpu {
  public:
-  VGpu(gpu::Driver* driver, const Arguments& arguments, session::Target target)
+  VGpu(gpu::Driver* driver, const Arguments& arguments, session::Target target, const std::string& folder)
       : arguments_(arguments), target_(std::move(target)), quota_(arguments.memory_bytes), slots_(2) {
     worker::local::Options options;
-    options.memory_bytes = arguments.memory_bytes;
+    options.memory_bytes = 2 * arguments.memory_bytes;  // holes between buffers cost nothing
     executors_ = worker::local::MakeExecutors(driver, options);
     builder_ = worker::local::MakeBuilder(driver, 0);
+    if (arguments.local) {
+      const net::LocalEndpoint endpoint{net::BootId(), geteuid(), folder + "/" + target_.vgpu};
+      listener_.socket = Must(net::ListenLocal(endpoint.path));
+      target_.endpoints = {net::FormatLocalEndpoint(endpoint)};
+      std::thread([this] { Listen(); }).detach();
+      return;
+    }
     listener_ = Must(net::ListenTcp("127.0.0.1", 0));
     std::uint16_t port = listener_.port;
     if (arguments.cut_within_bytes != 0) {
@@ -215,7 +229,7 @@ int Main(int argc, char** argv) {
     target.grant = "grant-" + std::to_string(i);
     random.Fill(target.key);
     target.tls = !arguments.plain;
-    targets.push_back(vgpus.emplace_back(driver.get(), arguments, target).target());
+    targets.push_back(vgpus.emplace_back(driver.get(), arguments, target, folder).target());
   }
   if (auto status = session::WriteAttachFile(attach, targets); !status.ok())
     Usage(status.error().message.c_str());

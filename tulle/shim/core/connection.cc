@@ -178,6 +178,58 @@ void Connection::ForgetFailure(wire::Handle queue) {
   has_failures_ = !failures_.empty();
 }
 
+// Takes what comes with the answer.
+class Connection::SharedMemoryWait final : public Wait {
+ public:
+  explicit SharedMemoryWait(session::ClientSession* session) : session_(*session) {}
+  UniqueFd descriptor;
+
+ private:
+  Status Answered(ByteView body, ByteView payload) override {
+    wire::Arena arena;
+    wire::StatusReply reply;
+    TULLE_RETURN_IF_ERROR(DecodeReply(body, payload.size(), arena, &reply));
+    if (reply.status == 0) descriptor = session_.TakeDescriptor();
+    return OkStatus();
+  }
+  session::ClientSession& session_;
+};
+
+MutableByteView Connection::SharedMemory() {
+  if (!session_->carries_descriptors() ||
+      (limits().capabilities & static_cast<std::uint64_t>(wire::Capability::kSharedMemory)) == 0) {
+    return {};
+  }
+  const std::lock_guard lock(shared_memory_mutex_);
+  if (!std::exchange(asked_for_memory_, true)) {
+    SharedMemoryWait wait(session_.get());
+    Attached attached;
+    attached.wants_status = true;
+    if (Call(wire::ShareMemory{}, wait, attached) && wait.descriptor.valid()) {
+      auto memory = tulle::SharedMemory::Adopt(std::move(wait.descriptor));
+      if (memory.ok()) {
+        shared_memory_.emplace(*std::move(memory));
+      } else {
+        Log(LogLevel::kWarn, "shim",
+            "cannot map the vGPU's memory; it is reached through the connection instead",
+            {{"vgpu", options_.target.vgpu}, {"error", ToString(memory.error())}});
+      }
+    }
+  }
+  return shared_memory_ ? shared_memory_->bytes() : MutableByteView();
+}
+
+std::byte* Connection::Locate(wire::Ref<wire::ObjectKind::kMemory> buffer, std::uint64_t size) {
+  const MutableByteView memory = SharedMemory();
+  if (memory.empty()) return nullptr;
+  wire::LocateMemoryReply place;
+  auto take = [&](const wire::LocateMemoryReply& reply) { place = reply; };
+  WaitFor<wire::LocateMemoryReply, decltype(take)> wait(take);
+  if (!Call(wire::LocateMemory{buffer}, wait) || place.status != 0) return nullptr;
+  if (place.offset_bytes > memory.size() || size > memory.size() - place.offset_bytes) return nullptr;
+  return memory.data() + place.offset_bytes;
+}
+
 void Connection::Leave(Duration limit) {
   if (lost()) return;
   leaving_ = true;

@@ -8,11 +8,13 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "tulle/base/clock.h"
+#include "tulle/base/shared_memory.h"
 #include "tulle/session/client_session.h"
 #include "tulle/shim/core/event.h"
 #include "tulle/shim/core/handles.h"
@@ -116,6 +118,12 @@ class Connection final : private session::ClientHandler {
   // What was taken for an object that was not created after all; others give it back by Retire.
   void GiveMemory(std::uint64_t size);
 
+  // The memory in which the vGPU keeps this session's buffers, where this process can map it; else empty. The
+  // first call may wait for the worker.
+  MutableByteView SharedMemory();
+  // Where in it the buffer lies, all of its `size` bytes; null: not there. Waits for the worker.
+  std::byte* Locate(wire::Ref<wire::ObjectKind::kMemory> buffer, std::uint64_t size);
+
   // Numbers a transfer that is sent in several pieces.
   std::uint64_t NextTransfer() { return next_transfer_.fetch_add(1, std::memory_order_relaxed); }
 
@@ -171,6 +179,11 @@ class Connection final : private session::ClientHandler {
 
   std::mutex lease_mutex_;
   std::unique_ptr<MemoryLease> lease_;  // guarded by lease_mutex_
+
+  class SharedMemoryWait;
+  std::mutex shared_memory_mutex_;
+  bool asked_for_memory_ = false;                     // guarded by shared_memory_mutex_
+  std::optional<tulle::SharedMemory> shared_memory_;  // guarded by it until asked_for_memory_, then fixed
 
   // Objects that died while frames were being handled, where nothing may be sent.
   std::mutex retired_mutex_;

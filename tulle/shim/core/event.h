@@ -60,7 +60,7 @@ class Event final : public Object {
   // Final at once, unless it already is. False: it already was.
   bool Finalize(std::int32_t status);
 
-  // Posts the task when the event is final; at once if it is. The event stays alive until then.
+  // Posts the task when the event is final; at once if it is. Whoever asks keeps the event alive until then.
   void Observe(CallbackThread& thread, std::unique_ptr<CallbackThread::Task> task);
 
   static void Dispose(Event* event);

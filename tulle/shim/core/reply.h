@@ -96,6 +96,17 @@ class StatusWait final : public Wait {
   Status Answered(ByteView body, ByteView payload) override;
 };
 
+// The status of a command that nobody waits for, asked for so that its failure is not told as the queue's.
+// Deletes itself.
+class Unheeded final : public Reply {
+ public:
+  Status OnReply(ByteView, ByteView) override {
+    delete this;
+    return OkStatus();
+  }
+  void OnLost() override { delete this; }
+};
+
 // Thread-safe.
 class ReplyTable {
  public:

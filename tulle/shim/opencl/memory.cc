@@ -7,6 +7,7 @@
 #include "tulle/shim/opencl/entry_points.h"
 #include "tulle/shim/opencl/event.h"
 #include "tulle/shim/opencl/image.h"
+#include "tulle/shim/opencl/shared_transfer.h"
 #include "tulle/shim/opencl/transfer.h"
 #include "tulle/wire/schema/opencl/memory.h"
 
@@ -141,7 +142,8 @@ Memory::Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::siz
       size_(size),
       charged_bytes_(wire::opencl::ChargedBytes(size)),
       host_pointer_(host_pointer),
-      properties_(std::move(properties)) {
+      properties_(std::move(properties)),
+      located_(true) {
   context_->AddArgument(this, name_);
 }
 
@@ -257,6 +259,18 @@ std::byte* Memory::Mirror() {
     if (pages != MAP_FAILED) mirror_ = static_cast<std::byte*>(pages);
   }
   return mirror_;
+}
+
+std::byte* Memory::Shared() {
+  if (image() != nullptr) return nullptr;
+  if (parent_) {
+    std::byte* whole = parent_->Shared();
+    return whole == nullptr ? nullptr : whole + origin_;
+  }
+  if (!located_) return nullptr;
+  const std::lock_guard lock(shared_mutex_);
+  if (!std::exchange(asked_for_place_, true)) shared_ = context().connection().Locate(wire(), size_);
+  return shared_;
 }
 
 bool Memory::TryAddMapping(const Mapping& mapping) {
@@ -418,6 +432,9 @@ cl_int EnqueueReadBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking
   if (!memory->HostMayRead()) return CL_INVALID_OPERATION;
   if (size == 0) return MoveNothing(enqueue, blocking);
   if (event != nullptr && enqueue.MakeEvent() == nullptr) return CL_OUT_OF_RESOURCES;
+  if (std::byte* const shared = SharedForCopy(enqueue, blocking, *memory, size); shared != nullptr) {
+    return ReadShared(enqueue, *memory, offset, shared + offset, {static_cast<std::byte*>(pointer), size});
+  }
   return EndRead(enqueue, blocking,
                  Download::Start(enqueue, *memory, offset, {static_cast<std::byte*>(pointer), size}, {}));
 }
@@ -433,7 +450,10 @@ cl_int EnqueueWriteBuffer(cl_command_queue queue, cl_mem handle, cl_bool blockin
   if (!memory->HostMayWrite()) return CL_INVALID_OPERATION;
   if (size == 0) return MoveNothing(enqueue, blocking);
   if (!BeginWrite(enqueue, blocking)) return CL_OUT_OF_RESOURCES;
-  const cl_int status = Upload(enqueue, *memory, offset, {static_cast<const std::byte*>(pointer), size});
+  const ByteView data(static_cast<const std::byte*>(pointer), size);
+  std::byte* const shared = SharedForCopy(enqueue, blocking, *memory, size);
+  const cl_int status = shared != nullptr ? WriteShared(enqueue, *memory, offset, shared + offset, data)
+                                          : Upload(enqueue, *memory, offset, data);
   return status == CL_SUCCESS ? EndWrite(enqueue, blocking) : status;
 }
 
@@ -495,15 +515,21 @@ void* EnqueueMapBuffer(cl_command_queue queue, cl_mem handle, cl_bool blocking, 
   Memory::Mapping mapping;
   if (const cl_int status = CheckMap(*memory, flags, &mapping.writes); status != CL_SUCCESS)
     return Fail(error, status);
-  std::byte* mirror = memory->Mirror();
-  if (mirror == nullptr) return Fail(error, CL_MAP_FAILURE);
-  mapping.address = mirror + offset;
+  // The program's own memory, where it gave some, is what it wants to see.
+  std::byte* whole = memory->host_pointer() == nullptr ? memory->Shared() : nullptr;
+  mapping.shared = whole != nullptr;
+  if (whole == nullptr) whole = memory->Mirror();
+  if (whole == nullptr) return Fail(error, CL_MAP_FAILURE);
+  mapping.address = whole + offset;
   mapping.offset = offset;
   mapping.size = size;
   if (!memory->TryAddMapping(mapping)) return Fail(error, CL_INVALID_OPERATION);
-  const cl_int status = FetchMapping(enqueue, blocking, flags, [&] {
-    return Download::Start(enqueue, *memory, offset, {mapping.address, size}, Ref<Memory>(memory));
-  });
+  const cl_int status =
+      mapping.shared
+          ? BeginShared(enqueue, blocking, flags, *memory, mapping)
+          : FetchMapping(enqueue, blocking, flags, [&] {
+              return Download::Start(enqueue, *memory, offset, {mapping.address, size}, Ref<Memory>(memory));
+            });
   if (status != CL_SUCCESS) {
     memory->DropMapping(mapping);
     return Fail(error, status);

@@ -68,11 +68,16 @@ class Memory final : public Object {
   // space for it. The same for the object's life; pages that no map touched cost nothing.
   std::byte* Mirror();
 
+  // Where the bytes of a buffer lie on the vGPU, if this process can reach them there; else null. Asks the
+  // worker the first time. They may be touched only between a map and an unmap that the device knows of.
+  std::byte* Shared();
+
   struct Mapping {
     std::byte* address = nullptr;
     std::size_t offset = 0;
     std::size_t size = 0;
     bool writes = false;
+    bool shared = false;            // of the bytes on the vGPU, not of a mirror
     wire::Vec3 origin{}, region{};  // of an image, which has no offset and size
     bool operator==(const Mapping&) const = default;
   };
@@ -103,6 +108,11 @@ class Memory final : public Object {
   void* const host_pointer_;
   const std::vector<cl_mem_properties> properties_;
   DestructorCallbacks<cl_mem> destructor_callbacks_;
+  // Whether the worker knows where it lies: a plain buffer, not one in shared virtual memory, nor an image.
+  const bool located_ = false;
+  std::mutex shared_mutex_;
+  bool asked_for_place_ = false;  // guarded by shared_mutex_
+  std::byte* shared_ = nullptr;   // guarded by shared_mutex_
   std::mutex mutex_;
   std::byte* mirror_ = nullptr;    // guarded by mutex_
   std::vector<Mapping> mappings_;  // guarded by mutex_; one for each map call not yet ended

@@ -183,7 +183,7 @@ void Enqueue::TakeTurn() {
 bool Enqueue::PlaceNothing() {
   wire::opencl::EnqueueSync message;
   message.kind = {wire::opencl::SyncKind::kMarker};
-  if (queue_->in_order() || has_waits()) return SubmitPiece(message, true);
+  if (queue_->in_order() || !waits().items.empty()) return SubmitPiece(message, true);
   // A marker that waits for nothing waits for everything before it, which in this queue it must not: so it
   // waits for something that happens at once. (Not for what has happened: to PoCL 3.1 that is nothing.)
   cl_event now = CreateUserEvent(ToHandle(&queue_->context()), nullptr);
@@ -235,10 +235,7 @@ cl_int Enqueue::PlaceHere(std::function<void(const Done& done)> work) {
   return CL_SUCCESS;
 }
 
-void Enqueue::WaitFor(const Event& event) {
-  inline_waits_[0] = event.wire();
-  wait_view_ = std::span(inline_waits_).first(1);
-}
+void Enqueue::WaitFor(const Event& event) { gate_ = event.wire(); }
 
 cl_int Enqueue::Commit() {
   if (wants_event()) *event_out_ = ToHandle(event_.release());

@@ -4,10 +4,12 @@
 #include <array>
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <vector>
 
 #include "tulle/shim/opencl/context.h"
+#include "tulle/shim/opencl/entry_points.h"
 #include "tulle/wire/schema/opencl/queue.h"
 
 namespace tulle::shim::opencl {
@@ -110,7 +112,9 @@ class Enqueue {
   // Precondition of the rest: status() is CL_SUCCESS.
   Queue& queue() const { return *queue_; }
   Connection& connection() const { return queue_->connection(); }
-  wire::WaitList waits() const { return {wait_view_}; }
+  // What its next message waits for.
+  wire::WaitList waits() const { return {gate_.handle.null() ? wait_view_ : std::span(&gate_, 1)}; }
+  // Whether the command waits for events that its caller named.
   bool has_waits() const { return !wait_view_.empty(); }
 
   // The command's event, made now if the program wants one (or `always`); null if not, or on failure.
@@ -138,6 +142,17 @@ class Enqueue {
     if (last) turn_ = {};
     return sent;
   }
+  // The same for a whole one, whose failure is told by its event alone.
+  template <wire::Message M>
+  bool SubmitQuietly(M& message) {
+    Attached attached;
+    auto reply = std::make_unique<Unheeded>();
+    attached.wants_status = true;
+    attached.reply = reply.get();
+    if (!SubmitPiece(message, true, attached)) return false;
+    reply.release();
+    return true;
+  }
   // For commands that do nothing but take their place in the queue: the one message, as SubmitPiece ...
   bool PlaceNothing();
   // ... or Submit.
@@ -148,6 +163,31 @@ class Enqueue {
   // event, if it is to have one, is made before; Commit is left to the caller.
   using Done = std::function<void(cl_int status)>;
   cl_int PlaceHere(std::function<void(const Done& done)> work);
+  // For what this thread does itself, between two messages of the command: waits until `begin` has completed,
+  // works, and only then lets `end` come, and with it the command's event and what is behind it in the queue.
+  // `work` is not called when `begin` fails; the command fails as that did. `sequence`: of `begin`.
+  template <wire::Message Begin, wire::Message End, typename Work>
+  cl_int DoHere(Begin& begin, End& end, std::uint64_t* sequence, const Work& work) {
+    cl_event gate = CreateUserEvent(ToHandle(&queue_->context()), nullptr);
+    if (gate == nullptr) return CL_OUT_OF_RESOURCES;
+    TakeTurn();
+    Enqueue turn(*queue_, command_, wait_view_);
+    turn.within_another_ = true;
+    const Ref<Event> begun(turn.MakeEvent(true));
+    bool sent = begun && turn.SubmitQuietly(begin);
+    if (sent) {
+      WaitFor(*FromHandle<Event>(gate));
+      sent = SubmitQuietly(end);
+    }
+    turn_ = {};
+    cl_int status = CL_OUT_OF_RESOURCES;
+    if (sent && connection().AwaitUntil([&] { return begun->final(); })) status = begun->status();
+    if (status == CL_COMPLETE) work();
+    SetUserEventStatus(gate, status);
+    ReleaseEvent(gate);
+    if (begun) *sequence = begun->sequence();
+    return status;
+  }
   // Gives the event to the program.
   cl_int Commit();
   // Which command of the queue it was; 0: not sent.
@@ -168,8 +208,9 @@ class Enqueue {
   std::array<wire::Ref<wire::ObjectKind::kEvent>, kInlineWaits> inline_waits_;
   std::vector<wire::Ref<wire::ObjectKind::kEvent>> more_waits_;
   std::span<const wire::Ref<wire::ObjectKind::kEvent>> wait_view_;
-  bool waits_for_program_ = false;  // for a user event
-  bool within_another_ = false;     // whose turn it is
+  wire::Ref<wire::ObjectKind::kEvent> gate_;  // awaited instead, if it is not null
+  bool waits_for_program_ = false;            // for a user event
+  bool within_another_ = false;               // whose turn it is
   std::unique_lock<std::mutex> turn_;
   std::uint64_t number_ = 0;
 };

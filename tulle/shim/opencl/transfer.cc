@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tulle/shim/opencl/image.h"
+#include "tulle/shim/opencl/shared_transfer.h"
 
 namespace tulle::shim::opencl {
 namespace {
@@ -169,6 +170,7 @@ cl_int FetchMapping(Enqueue& enqueue, cl_bool blocking, cl_map_flags flags,
 }
 
 cl_int EndMapping(Enqueue& enqueue, Memory& memory, const Memory::Mapping& mapping) {
+  if (mapping.shared) return EndShared(enqueue, memory, mapping);
   if (mapping.writes) {
     if (enqueue.wants_event() && enqueue.MakeEvent() == nullptr) return CL_OUT_OF_RESOURCES;
     const cl_int status = memory.image() != nullptr
