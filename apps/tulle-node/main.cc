@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
@@ -32,6 +33,7 @@ struct Flags {
   std::string config;
   std::string state_dir = DefaultStateDir();
   std::string data_listen = ":7410";
+  std::string data_socket;
   std::string advertise;
   std::string http_listen = "127.0.0.1:7411";
   std::string worker_binary = FindProgram("tulle-worker");
@@ -83,6 +85,11 @@ Status Run(const Flags& flags, const SystemClock& clock) {
                             .advertise = flags.advertise};
   TULLE_ASSIGN_OR_RETURN(options.labels, ParseLabels(flags.labels));
   TULLE_ASSIGN_OR_RETURN(options.data_listen, node::ParseHostPort(flags.data_listen));
+  if (flags.data_socket != "none") {
+    options.data_socket = flags.data_socket.empty() ? std::filesystem::absolute(flags.state_dir).string() +
+                                                          "/data-" + flags.name + ".sock"
+                                                    : flags.data_socket;
+  }
   TULLE_ASSIGN_OR_RETURN(options.http_listen, node::ParseHostPort(flags.http_listen));
   TULLE_RETURN_IF_ERROR(CheckCredentials(flags));
   options.supervisor.worker_binary = flags.worker_binary;
@@ -156,6 +163,12 @@ int Main(int argc, char** argv) {
   app.add_option("--state-dir", flags.state_dir, "Where the node keeps what it measured");
   app.add_option("--data-listen", flags.data_listen,
                  "HOST:PORT that programs connect to; port 0: any free one");
+  app.add_option("--data-socket", flags.data_socket,
+                 "Path of the socket that programs on this host connect to instead, and through which they "
+                 "share memory "
+                 "with their vGPUs; every user who can reach the folder may try; none: there is none "
+                 "[STATE-DIR/data-NAME.sock]")
+      ->default_str("");
   app.add_option(
       "--advertise", flags.advertise,
       "HOST or HOST:PORT by which programs reach the data port [the address on the way to the controller]");

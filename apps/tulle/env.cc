@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "tulle/net/local/local.h"
 #include "tulle/session/attach.h"
 
 namespace tulle::cli {
@@ -63,8 +64,12 @@ Result<ProgramEnvironment> ReadProgramEnvironment() {
     environment.paths.push_back(library);
   }
   for (const session::Target& target : targets) {
-    for (const std::string& endpoint : target.endpoints)
+    for (const std::string& endpoint : target.endpoints) {
       environment.this_host_only = environment.this_host_only || IsLoopback(endpoint);
+      // The socket of a vGPU that is on this host.
+      const auto local = net::ParseLocalEndpoint(endpoint);
+      if (local.ok() && fs::exists(local->path, error)) environment.paths.push_back(local->path);
+    }
   }
   return environment;
 }

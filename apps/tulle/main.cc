@@ -37,12 +37,15 @@ struct RunFlags {
   std::string memory, compute, level, node, name;
   std::vector<std::string> types, vendors, labels, command;
   std::uint32_t gpus = 1;
-  bool no_wait = false, with_local = false, quiet = false;
+  bool no_wait = false, with_local = false, over_network = false, quiet = false;
 };
 
 Result<RunOptions> ToOptions(const RunFlags& flags) {
-  RunOptions options{
-      .name = flags.name, .with_local = flags.with_local, .quiet = flags.quiet, .command = flags.command};
+  RunOptions options{.name = flags.name,
+                     .with_local = flags.with_local,
+                     .over_network = flags.over_network,
+                     .quiet = flags.quiet,
+                     .command = flags.command};
   control::ClaimSpec& spec = options.spec;
   spec.gpu_types = flags.types;
   spec.vendors = flags.vendors;
@@ -173,6 +176,9 @@ int Main(int argc, char** argv) {
   run_command->add_option("--name", run.name, "Name of the claim, for `tulle get claims` [chosen]");
   run_command->add_flag("--no-wait", run.no_wait,
                         "Fail at once when nothing fits, instead of waiting for room");
+  run_command->add_flag(
+      "--over-network", run.over_network,
+      "Reach vGPUs on this host through the network too, not through its socket and shared memory");
   run_command->add_flag("--with-local", run.with_local, "Show the program this machine's own GPUs too");
   run_command->add_flag("-q,--quiet", run.quiet, "No line about the vGPU");
   run_command->add_option("COMMAND", run.command, "The program and its arguments, after --");

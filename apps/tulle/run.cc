@@ -25,6 +25,7 @@
 #include "tulle/base/paths.h"
 #include "tulle/base/seqpacket.h"
 #include "tulle/base/subprocess.h"
+#include "tulle/net/local/local.h"
 #include "tulle/sdk/client.h"
 #include "tulle/security/files.h"
 
@@ -159,6 +160,7 @@ class Holder {
                      .message = "the controller's grant has a key of the wrong size"};
       }
       std::memcpy(target.key.data(), vgpu.grant_key.Expose().data(), target.key.size());
+      if (options_.over_network) std::erase_if(target.endpoints, net::IsLocalEndpoint);
       targets.push_back(std::move(target));
     }
     const std::string parent = AttachParent(DefaultStateDir());

@@ -17,6 +17,7 @@ struct RunOptions {
   control::ClaimSpec spec;
   std::string name;  // of the claim; empty: the controller's choice
   bool with_local = false;
+  bool over_network = false;  // also to vGPUs on this host
   bool quiet = false;
   std::vector<std::string> command;
 };

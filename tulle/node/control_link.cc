@@ -231,6 +231,7 @@ class ControlLink::Impl {
   void FillRegister(const Snapshot& snapshot, v1::Register* out) {
     out->set_name(options_.name);
     out->set_data_endpoint(options_.data_endpoint);
+    out->set_local_endpoint(options_.local_endpoint);
     out->set_version(snapshot.version);
     for (const auto& [key, value] : options_.labels) (*out->mutable_labels())[key] = value;
     for (const InventoryGpu& gpu : snapshot.gpus) FillGpu(gpu, out->add_gpus());

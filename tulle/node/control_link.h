@@ -22,9 +22,10 @@ class ControlLink {
  public:
   struct Options {
     std::string
-        credentials_path;       // read anew for each connection: certificates are renewed, controllers move
-    std::string name;           // as in the certificate
-    std::string data_endpoint;  // host:port that programs connect to
+        credentials_path;        // read anew for each connection: certificates are renewed, controllers move
+    std::string name;            // as in the certificate
+    std::string data_endpoint;   // host:port that programs connect to
+    std::string local_endpoint;  // where programs of this host had better connect; empty: nowhere else
     std::map<std::string, std::string> labels;
   };
   // All called on the loop's thread.

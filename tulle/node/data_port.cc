@@ -3,6 +3,7 @@
 #include <netdb.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -11,6 +12,7 @@
 #include <utility>
 
 #include "tulle/base/log.h"
+#include "tulle/net/local/local.h"
 #include "tulle/session/secure.h"
 
 namespace tulle::node {
@@ -20,7 +22,11 @@ constexpr auto kLogInterval = std::chrono::seconds(5);
 // After accept() failed for want of descriptors or memory, and for a worker that is being started.
 constexpr auto kRetryPause = std::chrono::milliseconds(50);
 
-std::string PeerText(const sockaddr_storage& address, socklen_t size) {
+std::string PeerText(int fd, const sockaddr_storage& address, socklen_t size) {
+  if (address.ss_family == AF_UNIX) {
+    const auto peer = net::PeerOf(fd);
+    return peer.ok() ? "process " + std::to_string(peer->pid) + " of user " + std::to_string(peer->uid) : "?";
+  }
   char host[NI_MAXHOST], port[NI_MAXSERV];
   if (getnameinfo(reinterpret_cast<const sockaddr*>(&address), size, host, sizeof host, port, sizeof port,
                   NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
@@ -33,21 +39,49 @@ std::string PeerText(const sockaddr_storage& address, socklen_t size) {
 
 Result<std::unique_ptr<DataPort>> DataPort::Open(Loop& loop, const Options& options, Route route) {
   TULLE_ASSIGN_OR_RETURN(Listener listener, ListenTcp(options.listen));
-  return std::unique_ptr<DataPort>(new DataPort(loop, options, std::move(listener), std::move(route)));
+  UniqueFd local;
+  if (!options.socket.empty()) {
+    auto made = net::ListenLocal(options.socket);
+    if (made.ok()) {
+      local = *std::move(made);
+    } else {
+      Log(LogLevel::kWarn, "node",
+          "no data socket: programs of this host connect to the data port as others do",
+          {{"error", made.error().message}});
+    }
+  }
+  return std::unique_ptr<DataPort>(
+      new DataPort(loop, options, std::move(listener), std::move(local), std::move(route)));
 }
 
-DataPort::DataPort(Loop& loop, const Options& options, Listener listener, Route route)
+DataPort::DataPort(Loop& loop, const Options& options, Listener listener, UniqueFd local, Route route)
     : loop_(loop),
       options_(options),
       listener_(std::move(listener)),
+      local_(std::move(local)),
       route_(std::move(route)),
       log_limit_(loop.clock(), kLogInterval) {
-  loop_.Watch(listener_.fd.get(), EPOLLIN, [this](std::uint32_t) { Accept(); });
+  Listen();
+}
+
+void DataPort::Listen() {
+  accepting_ = true;
+  for (const int fd : {listener_.fd.get(), local_.get()}) {
+    if (fd >= 0) loop_.Watch(fd, EPOLLIN, [this, fd](std::uint32_t) { Accept(fd); });
+  }
+}
+
+void DataPort::StopListening() {
+  if (!std::exchange(accepting_, false)) return;
+  for (const int fd : {listener_.fd.get(), local_.get()}) {
+    if (fd >= 0) loop_.Unwatch(fd);
+  }
 }
 
 DataPort::~DataPort() {
   loop_.Cancel(timer_);
-  if (accepting_) loop_.Unwatch(listener_.fd.get());
+  StopListening();
+  if (local_.valid()) unlink(options_.socket.c_str());
   for (const Waiting& waiting : waiting_) loop_.Unwatch(waiting.fd.get());
 }
 
@@ -57,30 +91,30 @@ DataPort::Counters DataPort::counters() const {
   return counters;
 }
 
-void DataPort::Accept() {
+void DataPort::Accept(int listener) {
   // A few a turn, so that a flood of connections does not keep the loop from its other duties.
   for (int i = 0; i < 32; ++i) {
     sockaddr_storage address{};
     socklen_t size = sizeof address;
-    UniqueFd fd(accept4(listener_.fd.get(), reinterpret_cast<sockaddr*>(&address), &size,
-                        SOCK_CLOEXEC | SOCK_NONBLOCK));
+    UniqueFd fd(
+        accept4(listener, reinterpret_cast<sockaddr*>(&address), &size, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!fd.valid()) {
       if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ECONNABORTED) return;
       if (const auto left_out = log_limit_.Allow()) {
         Log(LogLevel::kError, "node", ErrnoError("cannot accept a connection", errno).message,
             {{"left_out", *left_out}});
       }
-      loop_.Unwatch(listener_.fd.get());
-      accepting_ = false;
+      StopListening();
       ArmTimer();
       return;
     }
     ++counters_.accepted;
     if (waiting_.size() >= kMaxWaiting)
       Close(waiting_.begin(), &counters_.too_slow, "pushed out by newer connections");
+    std::string peer = PeerText(fd.get(), address, size);
     const WaitingIt it = waiting_.insert(
         waiting_.end(),
-        Waiting{std::move(fd), PeerText(address, size), loop_.clock().Now() + options_.hello_timeout});
+        Waiting{std::move(fd), std::move(peer), loop_.clock().Now() + options_.hello_timeout});
     // Edge-triggered: peeked bytes stay in the socket, and would be reported for ever.
     loop_.Watch(it->fd.get(), EPOLLIN | EPOLLRDHUP | EPOLLET,
                 [this, it](std::uint32_t events) { Look(it, events); });
@@ -156,10 +190,7 @@ void DataPort::ArmTimer() {
       if (it->identity) Hand(it);
       it = next;
     }
-    if (!accepting_) {
-      accepting_ = true;
-      loop_.Watch(listener_.fd.get(), EPOLLIN, [this](std::uint32_t) { Accept(); });
-    }
+    if (!accepting_) Listen();
     ArmTimer();
   });
 }

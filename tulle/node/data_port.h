@@ -1,5 +1,6 @@
-// The one port through which programs reach the vGPUs of a node. It reads of each connection only what is in
-// the clear, the TLS ClientHello with the PSK identity, and reads it without taking it (MSG_PEEK): the socket
+// The one port through which programs reach the vGPUs of a node, and for those of its own host a unix socket
+// that leads to the same. It reads of each connection only what is in the clear, the TLS ClientHello with the
+// PSK identity or the line that has the identity alone, and reads it without taking it (MSG_PEEK): the socket
 // is then passed on untouched to whom the identity names. What shows no such hello in time is closed,
 // counted, and told in one log line every few seconds at most.
 //
@@ -35,6 +36,7 @@ class DataPort {
 
   struct Options {
     HostPort listen;
+    std::string socket;  // path; empty: none. One that cannot be had is a warning in the log, not an error
     Duration hello_timeout = std::chrono::seconds(5);
   };
 
@@ -45,6 +47,7 @@ class DataPort {
   DataPort& operator=(const DataPort&) = delete;
 
   const HostPort& address() const { return listener_.address; }
+  bool has_socket() const { return local_.valid(); }
 
   struct Counters {
     std::uint64_t accepted = 0;
@@ -66,8 +69,10 @@ class DataPort {
   };
   using WaitingIt = std::list<Waiting>::iterator;
 
-  DataPort(Loop& loop, const Options& options, Listener listener, Route route);
-  void Accept();
+  DataPort(Loop& loop, const Options& options, Listener listener, UniqueFd local, Route route);
+  void Listen();
+  void StopListening();
+  void Accept(int listener);
   void Look(WaitingIt it, std::uint32_t events);
   void Hand(WaitingIt it);
   void Close(WaitingIt it, std::uint64_t* counter, const std::string& why);
@@ -76,6 +81,7 @@ class DataPort {
   Loop& loop_;
   const Options options_;
   const Listener listener_;
+  const UniqueFd local_;
   const Route route_;
   std::list<Waiting> waiting_;  // oldest first: all have the same timeout
   Loop::TimerId timer_ = 0;

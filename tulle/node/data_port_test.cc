@@ -4,9 +4,12 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <filesystem>
 
+#include "tulle/net/local/local.h"
 #include "tulle/node/testing/steps.h"
 
 namespace tulle::node {
@@ -23,7 +26,7 @@ class DataPortTest : public testing::Test {
  protected:
   void Open(Duration hello_timeout = std::chrono::seconds(5)) {
     auto opened =
-        DataPort::Open(loop_, {.listen = {"127.0.0.1", 0}, .hello_timeout = hello_timeout},
+        DataPort::Open(loop_, {.listen = {"127.0.0.1", 0}, .socket = socket_, .hello_timeout = hello_timeout},
                        [this](const session::PskIdentity& identity, int socket) -> Status {
                          if (starting_) return Error{.code = Code::kUnavailable, .message = "starting"};
                          if (identity.vgpu != "v1") return Error{.code = Code::kNotFound, .message = "none"};
@@ -57,6 +60,7 @@ class DataPortTest : public testing::Test {
   Loop loop_{clock_};
   std::unique_ptr<DataPort> port_;
   std::vector<std::string> routed_;
+  std::string socket_;
   bool starting_ = false;
 };
 
@@ -76,6 +80,37 @@ TEST_F(DataPortTest, PassesOnWhatShowsAWholeHelloHoweverItArrives) {
   EXPECT_EQ(routed_[1], kHello);
   EXPECT_EQ(port_->counters().routed, 2u);
   EXPECT_EQ(port_->counters().waiting, 0u);
+}
+
+TEST_F(DataPortTest, ProgramsOfThisHostComeThroughItsSocket) {
+  std::string folder = testing::TempDir() + "tulle-port-XXXXXX";
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  socket_ = folder + "/data.sock";
+  Open();
+  ASSERT_TRUE(port_->has_socket());
+  auto good = net::ConnectLocal({net::BootId(), geteuid(), socket_});
+  ASSERT_TRUE(good.ok()) << good.error().message;
+  const UniqueFd garbage = *net::ConnectLocal({net::BootId(), geteuid(), socket_});
+  const UniqueFd other = Dial();
+  Steps steps(loop_);
+  steps.Then(
+      [&] {
+        Send(*good, kHello);
+        Send(garbage, "GET / HTTP/1.1\r\n");
+        Send(other, kHello);
+      },
+      [&] { return routed_.size() == 2 && Closed(garbage); });
+  EXPECT_EQ(steps.Run(), steps.size());
+  EXPECT_EQ(port_->counters().accepted, 3u);
+  port_.reset();
+  EXPECT_FALSE(std::filesystem::exists(socket_));
+  std::filesystem::remove_all(folder);
+}
+
+TEST_F(DataPortTest, ASocketThatCannotBeHadIsNoError) {
+  socket_ = "/nonexistent/data.sock";
+  Open();
+  EXPECT_FALSE(port_->has_socket());
 }
 
 TEST_F(DataPortTest, ClosesGarbageUnknownSlowAndLost) {

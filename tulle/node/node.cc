@@ -1,8 +1,11 @@
 #include "tulle/node/node.h"
 
+#include <unistd.h>
+
 #include <utility>
 
 #include "tulle/base/log.h"
+#include "tulle/net/local/local.h"
 #include "tulle/security/credentials.h"
 
 namespace tulle::node {
@@ -47,11 +50,15 @@ Node::Node(const Clock& clock, NodeOptions options)
       }) {}
 
 Status Node::OpenPorts() {
-  TULLE_ASSIGN_OR_RETURN(data_port_, DataPort::Open(loop_, {.listen = options_.data_listen},
-                                                    [this](const session::PskIdentity& identity, int socket) {
-                                                      return supervisor_.Adopt(identity, socket);
-                                                    }));
+  TULLE_ASSIGN_OR_RETURN(
+      data_port_, DataPort::Open(loop_, {.listen = options_.data_listen, .socket = options_.data_socket},
+                                 [this](const session::PskIdentity& identity, int socket) {
+                                   return supervisor_.Adopt(identity, socket);
+                                 }));
   TULLE_ASSIGN_OR_RETURN(data_endpoint_, EndpointFor(options_, data_port_->address()));
+  if (data_port_->has_socket()) {
+    local_endpoint_ = net::FormatLocalEndpoint({net::BootId(), geteuid(), options_.data_socket});
+  }
   TULLE_ASSIGN_OR_RETURN(http_port_,
                          HttpPort::Open(options_.http_listen, [this]() -> std::optional<Snapshot> {
                            std::optional<Snapshot> snapshot;
@@ -69,6 +76,7 @@ void Node::Run(std::function<void()> on_ready) {
                                         ControlLink::Options{.credentials_path = options_.credentials_path,
                                                              .name = options_.name,
                                                              .data_endpoint = data_endpoint_,
+                                                             .local_endpoint = local_endpoint_,
                                                              .labels = options_.labels},
                                         ControlLink::Callbacks{.snapshot = [this] { return TakeSnapshot(); },
                                                                .on_registered =

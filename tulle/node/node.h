@@ -25,7 +25,8 @@ struct NodeOptions {
   std::string credentials_path;
   std::map<std::string, std::string> labels;
   HostPort data_listen;
-  std::string advertise;  // host, or host:port, that programs connect to; empty: found out
+  std::string data_socket;  // path for programs of this host; empty: they connect as others do
+  std::string advertise;    // host, or host:port, that programs connect to; empty: found out
   HostPort http_listen;
   std::vector<InventoryGpu> gpus;
   Supervisor::Options supervisor;
@@ -46,6 +47,8 @@ class Node {
 
   Loop& loop() { return loop_; }
   std::string data_endpoint() const { return data_endpoint_; }
+  // Empty: none.
+  std::string local_endpoint() const { return local_endpoint_; }
   HostPort http_address() const { return http_port_->address(); }
 
  private:
@@ -62,6 +65,7 @@ class Node {
   bool stopping_ = false;
   std::function<void()> on_ready_;
   std::string data_endpoint_;
+  std::string local_endpoint_;
   Supervisor supervisor_;
   std::unique_ptr<DataPort> data_port_;
   DataPort::Counters last_data_port_;  // of the closed port

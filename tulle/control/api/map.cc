@@ -229,6 +229,7 @@ v1::Node ToProto(const Node& from) {
   status.set_gpus(from.status.gpus);
   status.set_vgpus(from.status.vgpus);
   status.set_message(from.status.message);
+  status.set_local_endpoint(from.status.local_endpoint);
   return to;
 }
 Node FromProto(const v1::Node& from) {
@@ -236,6 +237,7 @@ Node FromProto(const v1::Node& from) {
           .spec = {.cordoned = from.spec().cordoned()},
           .status = {.state = static_cast<NodeState>(from.status().state()),
                      .endpoint = from.status().endpoint(),
+                     .local_endpoint = from.status().local_endpoint(),
                      .version = from.status().version(),
                      .last_heartbeat_us = FromProtoTime(from.status().last_heartbeat_time()),
                      .telemetry = FromProto(from.status().telemetry()),

@@ -90,6 +90,7 @@ class CoreTest : public ::testing::Test {
     return {.link = link,
             .name = name,
             .endpoint = name + ":7",
+            .local_endpoint = "local:" + name,
             .gpus = {{.description = {.type = "cpu", .apis = {DeviceApi::kOpenCl}, .memory_bytes = memory},
                       .allocatable_memory_bytes = memory}}};
   }
@@ -143,7 +144,7 @@ TEST_F(CoreTest, AClaimGoesFromPendingToBoundToReleased) {
   const auto& vgpus = std::get<std::vector<AttachedVGpu>>(*attached);
   ASSERT_EQ(vgpus.size(), 1u);
   EXPECT_EQ(vgpus[0].vgpu_uid, creates[0].uid);
-  EXPECT_EQ(vgpus[0].endpoints, std::vector<std::string>{"a:7"});
+  EXPECT_EQ(vgpus[0].endpoints, (std::vector<std::string>{"local:a", "a:7"}));
   EXPECT_EQ(vgpus[0].grant_id, creates[0].grants[0].id);
   EXPECT_EQ(vgpus[0].grant_key, creates[0].grants[0].key);
 

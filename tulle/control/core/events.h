@@ -90,6 +90,7 @@ struct RegisterNode {
   LinkId link;
   std::string name;
   std::string endpoint;
+  std::string local_endpoint;  // empty: none
   std::string version;
   Labels labels;
   std::vector<InventoryGpu> gpus;

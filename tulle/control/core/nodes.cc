@@ -34,6 +34,8 @@ void Core::On(const RegisterNode& event) {
     const auto invalid = [](const std::string& what) { return Refusal(Code::kInvalidArgument, what); };
     if (event.endpoint.empty() || event.endpoint.size() > kMaxMessageBytes)
       return invalid("data_endpoint: must have 1 to 512 bytes");
+    if (event.local_endpoint.size() > kMaxMessageBytes)
+      return invalid("local_endpoint: must have at most 512 bytes");
     if (event.version.size() > kMaxNameBytes) return invalid("version: must have at most 63 bytes");
     if (event.gpus.size() > kMaxGpusPerNode) {
       return invalid("gpus: " + std::to_string(event.gpus.size()) + ", at most " +
@@ -93,6 +95,7 @@ void Core::On(const RegisterNode& event) {
   model.status.state = NodeState::kReady;
   model.status.message.clear();
   model.status.endpoint = event.endpoint;
+  model.status.local_endpoint = event.local_endpoint;
   model.status.version = event.version;
   model.status.telemetry = event.telemetry;
   model.status.last_heartbeat_us = now_.wall_us;

@@ -184,9 +184,13 @@ void Core::AnswerAttaches(ClaimState& claim) {
         vgpu.record.grants.empty() || !vgpu.accepted.contains(vgpu.record.grants.front().id)) {
       return;
     }
+    std::vector<std::string> endpoints = {node->node.status.endpoint};
+    if (!node->node.status.local_endpoint.empty()) {
+      endpoints.insert(endpoints.begin(), node->node.status.local_endpoint);
+    }
     attached.push_back({.vgpu = model.metadata.name,
                         .vgpu_uid = uid,
-                        .endpoints = {node->node.status.endpoint},
+                        .endpoints = std::move(endpoints),
                         .grant_id = vgpu.record.grants.front().id,
                         .grant_key = vgpu.record.grants.front().key,
                         .device = gpus_.Find(vgpu.record.gpu_uid)->gpu.spec.description,

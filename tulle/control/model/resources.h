@@ -159,6 +159,7 @@ struct NodeSpec {
 struct NodeStatus {
   NodeState state = NodeState::kNotReady;
   std::string endpoint;
+  std::string local_endpoint;  // for programs on the node's own host; may be empty
   std::string version;
   WallMicros last_heartbeat_us = 0;
   NodeTelemetry telemetry;
@@ -192,7 +193,7 @@ struct Instance {
 struct AttachedVGpu {
   std::string vgpu;
   std::string vgpu_uid;
-  std::vector<std::string> endpoints;  // host:port, the vGPU's own node first
+  std::vector<std::string> endpoints;  // in the order to try them: local, then host:port
   std::string grant_id;                // 32 hexadecimal digits
   Secret grant_key;                    // 32 bytes
   GpuDescription device;

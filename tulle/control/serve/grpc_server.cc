@@ -394,6 +394,7 @@ RegisterNode FromProto(const v1::Register& from, LinkId link) {
   RegisterNode to{.link = link,
                   .name = from.name(),
                   .endpoint = from.data_endpoint(),
+                  .local_endpoint = from.local_endpoint(),
                   .version = from.version(),
                   .labels = {from.labels().begin(), from.labels().end()},
                   .telemetry = control::FromProto(from.telemetry())};

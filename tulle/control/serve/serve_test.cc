@@ -52,6 +52,7 @@ class FakeNode {
     v1::Register& registration = *message.mutable_register_();
     registration.set_name(as.empty() ? name_ : as);
     registration.set_data_endpoint("127.0.0.1:7777");
+    registration.set_local_endpoint("local:here");
     v1::InventoryGpu& gpu = *registration.add_gpus();
     gpu.mutable_description()->set_type("pretend");
     gpu.mutable_description()->add_apis(v1::OPENCL);
@@ -265,7 +266,7 @@ TEST_F(ServeTest, AClaimsLifeFromCreationToABrokenHold) {
   ASSERT_TRUE(attached.ok()) << attached.error().message;
   ASSERT_EQ(attached->size(), 2u);
   for (const auto& vgpu : *attached) {
-    EXPECT_EQ(vgpu.endpoints, std::vector<std::string>{"127.0.0.1:7777"});
+    EXPECT_EQ(vgpu.endpoints, (std::vector<std::string>{"local:here", "127.0.0.1:7777"}));
     EXPECT_EQ(vgpu.grant_key.size(), kGrantKeyBytes);
     EXPECT_EQ(vgpu.device.type, "pretend");
     EXPECT_EQ(node.grants(vgpu.vgpu_uid), std::vector<std::string>{vgpu.grant_id});
