@@ -86,6 +86,11 @@ std::int32_t OpenClBackend::MakeContextOn(Handle handle, const std::vector<cl_de
   NativeContext& native = *context->native;
   cl_int status = CL_SUCCESS;
   native.devices = devices;
+  for (cl_device_id device : devices) {
+    if (status == CL_SUCCESS) status = clRetainDevice(device);
+    if (status != CL_SUCCESS) return status;
+    native.kept.emplace_back(device);
+  }
   native.context = MakeContext(device_.platform, devices, &status);
   if (status == CL_SUCCESS && !device_.host_memory)
     native.service.reset(clCreateCommandQueue(native.context.get(), devices.front(), 0, &status));

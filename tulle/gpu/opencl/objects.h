@@ -24,8 +24,10 @@ inline constexpr cl_mem_flags kDeviceAccess = CL_MEM_READ_WRITE | CL_MEM_WRITE_O
 // A context of the program. On a device with its own memory it also has a queue of ours, which fills fresh
 // buffers; other queues wait for it once after each such command.
 struct NativeContext {
+  std::vector<OwnedDevice>
+      kept;  // a context of PoCL (3.1) does not keep its parts of devices alive, nor do queues
   OwnedContext context;
-  std::vector<cl_device_id> devices;  // the context holds them
+  std::vector<cl_device_id> devices;
   OwnedQueue service;
   OwnedEvent settled;               // the last command on `service`
   std::uint64_t settled_count = 0;  // commands so far
