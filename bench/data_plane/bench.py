@@ -1,5 +1,5 @@
-"""What calls cost: on a vGPU of a mesh, on one whose driver is in its worker (over TLS, over plain TCP), natively, and
-against a bare connection, all in the same run."""
+"""What calls cost: on a vGPU of a mesh (over TLS, and through its host's socket and memory), on one whose driver is in its
+worker (the same, and over plain TCP), natively, and against a bare connection or copy, all in the same run."""
 
 from harness import Case, run_json
 
@@ -11,13 +11,16 @@ GOES_ON = [("enqueue-cost", "us"), ("enqueue-rate", "calls/s"), ("enqueue-4-args
            ("queue-hop", "us")]
 COPIES = [("write-64MiB", "GB/s"), ("read-64MiB", "GB/s")]
 ALONE = [("attach", "ms"), ("resident", "MiB")]
-YARDSTICK_UNITS = {"tcp-round-trip": "us", "tls-round-trip": "us", "tcp-copy": "GB/s", "tls-copy": "GB/s"}
+YARDSTICK_UNITS = {"tcp-round-trip": "us", "tls-round-trip": "us", "tcp-copy": "GB/s", "tls-copy": "GB/s", "local-copy": "GB/s"}
 
-IN_WORKER = {"in-worker-tls": [], "in-worker-tcp": ["--plain"]}
+ON_MESH = {"": ["--over-network"], "local ": []}
+IN_WORKER = {"in-worker-tls": [], "in-worker-tcp": ["--plain"], "in-worker-local": ["--local"]}
 
 
 def cases(prefix, link):
-    yield from (Case(prefix + name, unit, [["native", f"{link}-round-trip"]], name) for name, unit in WAITS)
+    # Within a host there is no round trip that a call could not do without.
+    wait = [["native"]] if link == "local" else [["native", f"{link}-round-trip"]]
+    yield from (Case(prefix + name, unit, wait, name) for name, unit in WAITS)
     yield from (Case(prefix + name, unit, [["native"]], name) for name, unit in GOES_ON)
     yield from (Case(prefix + name, unit, [[f"{link}-copy"], ["native"]], name) for name, unit in COPIES)
     yield from (Case(prefix + name, unit, []) for name, unit in ALONE)
@@ -25,9 +28,10 @@ def cases(prefix, link):
 
 CASES = [
     *cases("", "tls"),
+    *cases("local ", "local"),
     Case("build", "ms", [["native"]]),
     Case("build-again", "ms", [["native"]], "build"),
-    *(case for where in IN_WORKER for case in cases(where + " ", where[-3:])),
+    *(case for where in IN_WORKER for case in cases(where + " ", where.rpartition("-")[2])),
 ]
 
 
@@ -40,7 +44,10 @@ def measure_yardsticks(bin):
 
 
 def measure_mesh(mesh, bin):
-    results = mesh.run_json(["--memory", "512MiB"], [bin / "tulle_bench_data_plane"])
+    results = {}
+    for prefix, options in ON_MESH.items():
+        one = mesh.run_json(["--memory", "512MiB", *options], [bin / "tulle_bench_data_plane"])
+        results |= {prefix + case: value for case, value in one.items()}
     for where, options in IN_WORKER.items():
         worker = [mesh.bin / "with_worker", "--icd", mesh.bin.parent / "lib/libtulle-opencl.so", *options, "--"]
         results |= {f"{where} {case}": value for case, value in run_json([*worker, bin / "tulle_bench_data_plane"]).items()}
