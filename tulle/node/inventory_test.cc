@@ -92,6 +92,10 @@ TEST(Metrics, ArePrometheusText) {
   snapshot.vgpus = {{.spec = {.uid = "u", .name = "n", .tenant = "t", .gpu_index = 3, .memory_bytes = 600},
                      .state = VGpuState::kReady,
                      .usage = {.sessions = 2, .device_time_ns = 1'500'000'000}}};
+  CommandUsage& kernels = snapshot.vgpus.front().usage.by_command[0x0411];
+  kernels = {.count = 3, .bytes = 700, .latency_ns = 2'500'000'000};
+  kernels.latencies[2] = 2;
+  kernels.latencies.back() = 1;
   const std::string text = FormatMetrics(snapshot);
   for (const char* line : {
            "tulle_node_info{node=\"a\\\"b\",version=\"1\"} 1\n",
@@ -100,6 +104,14 @@ TEST(Metrics, ArePrometheusText) {
            "tulle_vgpu_sessions{vgpu=\"u\",name=\"n\",tenant=\"t\"} 2\n",
            "tulle_vgpu_device_seconds_total{vgpu=\"u\",name=\"n\",tenant=\"t\"} 1.5\n",
            "tulle_data_port_connections_total{outcome=\"garbage\"} 0\n",
+           "tulle_vgpu_command_requests_total{vgpu=\"u\",command=\"EnqueueKernel\"} 3\n",
+           "tulle_vgpu_command_received_bytes_total{vgpu=\"u\",command=\"EnqueueKernel\"} 700\n",
+           "# TYPE tulle_vgpu_command_latency_seconds histogram\n",
+           "tulle_vgpu_command_latency_seconds_bucket{vgpu=\"u\",command=\"EnqueueKernel\",le=\"3e-05\"} 0\n",
+           "tulle_vgpu_command_latency_seconds_bucket{vgpu=\"u\",command=\"EnqueueKernel\",le=\"1e-04\"} 2\n",
+           "tulle_vgpu_command_latency_seconds_bucket{vgpu=\"u\",command=\"EnqueueKernel\",le=\"+Inf\"} 3\n",
+           "tulle_vgpu_command_latency_seconds_sum{vgpu=\"u\",command=\"EnqueueKernel\"} 2.5\n",
+           "tulle_vgpu_command_latency_seconds_count{vgpu=\"u\",command=\"EnqueueKernel\"} 3\n",
        }) {
     EXPECT_NE(text.find(line), std::string::npos) << line << "\n" << text;
   }

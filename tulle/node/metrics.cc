@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "tulle/node/snapshot.h"
+#include "tulle/wire/command_table.h"
 
 namespace tulle::node {
 namespace {
@@ -18,7 +19,13 @@ class MetricsText {
   using Labels = std::initializer_list<std::pair<std::string_view, std::string_view>>;
   template <typename N>
   void Sample(N value, Labels labels = {}) {
+    Part("", value, labels);
+  }
+  // Of a histogram: its name with this suffix.
+  template <typename N>
+  void Part(std::string_view suffix, N value, Labels labels) {
     text_ += name_;
+    text_ += suffix;
     char separator = '{';
     for (const auto& [key, label] : labels) {
       text_ += separator;
@@ -52,6 +59,16 @@ class MetricsText {
 };
 
 constexpr double kNanosecond = 1e-9;
+
+// The upper bound of a bucket of latencies, in seconds.
+std::string BoundText(std::size_t bucket) {
+  const auto& bounds = wire::node::kLatencyBoundsNs;
+  if (bucket == bounds.size()) return "+Inf";
+  char number[32];
+  const auto end =
+      std::to_chars(number, number + sizeof number, static_cast<double>(bounds[bucket]) * kNanosecond);
+  return {number, end.ptr};
+}
 
 }  // namespace
 
@@ -139,6 +156,35 @@ std::string FormatMetrics(const Snapshot& s) {
   per_vgpu("tulle_vgpu_refused_sessions_total", "counter",
            "Programs that did not prove a grant, or were too many.",
            [](const auto& v) { return v.usage.refused_sessions; });
+
+  // By kind of command, under the names that the wire has for them.
+  const auto per_command = [&](std::string_view name, const char* help, auto value) {
+    m.Head(name, "counter", help);
+    for (const VGpuStatus& vgpu : s.vgpus) {
+      for (const auto& [opcode, command] : vgpu.usage.by_command) {
+        m.Sample(value(command), {{"vgpu", vgpu.spec.uid}, {"command", wire::FindRow(opcode)->name}});
+      }
+    }
+  };
+  per_command("tulle_vgpu_command_requests_total", "Commands, by kind.",
+              [](const auto& c) { return c.count; });
+  per_command("tulle_vgpu_command_received_bytes_total", "Bytes of commands and what they brought, by kind.",
+              [](const auto& c) { return c.bytes; });
+  m.Head("tulle_vgpu_command_latency_seconds", "histogram",
+         "From a command's arrival to its answer; where there is none, until the driver had it.");
+  for (const VGpuStatus& vgpu : s.vgpus) {
+    for (const auto& [opcode, command] : vgpu.usage.by_command) {
+      const std::string_view name = wire::FindRow(opcode)->name;
+      std::uint64_t within = 0;
+      for (std::size_t i = 0; i < command.latencies.size(); ++i) {
+        within += command.latencies[i];
+        m.Part("_bucket", within, {{"vgpu", vgpu.spec.uid}, {"command", name}, {"le", BoundText(i)}});
+      }
+      m.Part("_sum", static_cast<double>(command.latency_ns) * kNanosecond,
+             {{"vgpu", vgpu.spec.uid}, {"command", name}});
+      m.Part("_count", within, {{"vgpu", vgpu.spec.uid}, {"command", name}});
+    }
+  }
 
   m.Head("tulle_node_commands_total", "counter", "Commands run by all vGPUs, those that are gone included.");
   m.Sample(s.total.commands);

@@ -9,6 +9,7 @@
 
 #include "tulle/base/log.h"
 #include "tulle/base/seqpacket.h"
+#include "tulle/wire/command_table.h"
 
 namespace tulle::node {
 namespace {
@@ -20,6 +21,13 @@ constexpr auto kExpiryCheck = std::chrono::seconds(1);
 
 }  // namespace
 
+void CommandUsage::Add(const CommandUsage& other) {
+  count += other.count;
+  bytes += other.bytes;
+  latency_ns += other.latency_ns;
+  for (std::size_t i = 0; i < latencies.size(); ++i) latencies[i] += other.latencies[i];
+}
+
 void VGpuUsage::Add(const VGpuUsage& other) {
   sessions += other.sessions;
   memory_used_bytes += other.memory_used_bytes;
@@ -30,6 +38,7 @@ void VGpuUsage::Add(const VGpuUsage& other) {
   executor_crashes += other.executor_crashes;
   refused_sessions += other.refused_sessions;
   worker_restarts += other.worker_restarts;
+  for (const auto& [opcode, command] : other.by_command) by_command[opcode].Add(command);
 }
 
 VGpuUsage Supervisor::VGpu::usage() const {
@@ -299,8 +308,18 @@ void Supervisor::FromWorker::On(const wire::node::WorkerStats& message) {
                   .sent_bytes = message.sent_bytes_total,
                   .device_time_ns = message.device_time_ns_total,
                   .executor_crashes = message.executor_crashes_total,
-                  .refused_sessions = message.refused_sessions_total};
+                  .refused_sessions = message.refused_sessions_total,
+                  .by_command = std::move(vgpu.current.by_command)};
   if (tell) supervisor.Report(vgpu);
+}
+
+void Supervisor::FromWorker::On(const wire::node::CommandStats& message) {
+  const auto opcode = static_cast<std::uint16_t>(message.opcode);
+  if (wire::FindRow(opcode) == nullptr || message.latencies.items.size() != wire::node::kLatencyCounts)
+    return;
+  CommandUsage& command = vgpu.current.by_command[opcode];
+  command = {.count = message.count, .bytes = message.bytes, .latency_ns = message.latency_ns_total};
+  std::copy(message.latencies.items.begin(), message.latencies.items.end(), command.latencies.begin());
 }
 
 void Supervisor::OnEnded(const std::string& uid) {

@@ -52,6 +52,16 @@ struct VGpuSpec {
 enum class VGpuState { kCreating, kReady, kFailed, kDeleted };
 
 // What a vGPU did, all of its workers together.
+// Of one kind of command.
+struct CommandUsage {
+  std::uint64_t count = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t latency_ns = 0;
+  std::array<std::uint64_t, wire::node::kLatencyCounts> latencies{};  // by kLatencyBoundsNs
+
+  void Add(const CommandUsage& other);
+};
+
 struct VGpuUsage {
   std::uint32_t sessions = 0;           // now
   std::uint64_t memory_used_bytes = 0;  // now
@@ -62,6 +72,7 @@ struct VGpuUsage {
   std::uint64_t executor_crashes = 0;
   std::uint64_t refused_sessions = 0;
   std::uint64_t worker_restarts = 0;
+  std::map<std::uint16_t, CommandUsage> by_command;  // by opcode; no more than the wire has
 
   // Adds what another has counted.
   void Add(const VGpuUsage& other);
@@ -123,6 +134,7 @@ class Supervisor {
     VGpu& vgpu;
     void On(const wire::node::WorkerReady& message);
     void On(const wire::node::WorkerStats& message);
+    void On(const wire::node::CommandStats& message);
   };
   struct VGpu {
     VGpuSpec spec;

@@ -69,6 +69,11 @@ TEST_F(SupervisorTest, AVGpuIsCreatedServesAndIsDeleted) {
   steps.Then([&] { supervisor_->Create(spec_, {GrantOf("g1")}); }, [&] { return Is(VGpuState::kReady); })
       .Then([&] { Connect("v1"); }, [&] { return Answered(); })
       .Then([&] {}, [&] { return last().usage.sessions == 1; })
+      .Then([&] {},
+            [&] {
+              const auto& commands = supervisor_->Total().by_command;
+              return commands.size() == 1 && commands.contains(0x0411) && commands.at(0x0411).count == 7;
+            })
       .Then([&] { supervisor_->Delete("v1"); }, [&] { return Is(VGpuState::kDeleted); });
   EXPECT_EQ(steps.Run(), steps.size());
   EXPECT_TRUE(adopted_.ok());

@@ -1,5 +1,6 @@
 #include "tulle/wire/command_table.h"
 
+#include <algorithm>
 #include <string>
 
 #include "tulle/wire/describe.h"
@@ -7,10 +8,9 @@
 namespace tulle::wire {
 
 const RowInfo* FindRow(U16 opcode) {
-  for (const RowInfo& info : kRowInfos) {
-    if (info.opcode == opcode) return &info;
-  }
-  return nullptr;
+  const auto found = std::lower_bound(kRowInfos.begin(), kRowInfos.end(), opcode,
+                                      [](const RowInfo& info, U16 wanted) { return info.opcode < wanted; });
+  return found == kRowInfos.end() || found->opcode != opcode ? nullptr : &*found;
 }
 
 std::string DescribeTable() {

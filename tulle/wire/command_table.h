@@ -106,7 +106,7 @@ inline constexpr U16 kOpcodeOf = OpcodeIn<M>(kCommands);
 template <Message M>
 inline constexpr Mode kModeOf = ModeIn<M>(kCommands);
 
-// Null when no row has this opcode.
+// In kRowInfos; null when no row has this opcode.
 const RowInfo* FindRow(U16 opcode);
 
 // The table as text, one line a row: what schema.lock holds.

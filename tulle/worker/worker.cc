@@ -313,6 +313,7 @@ void Worker::Reap() {
     }
     it->thread.join();  // it has nothing left to do
     ended_ += CountersOf(*it);
+    it->counters.by_command.AddTo(&ended_commands_);
     it = state->connections.erase(it);
   }
 }
@@ -344,12 +345,33 @@ void Worker::ReportStats() {
                                       totals.device_time_ns,
                                       crashes_.load(),
                                       refused_.load()};
-  ByteVector packet = wire::EncodePacket(wire::node::kNodeCommands, stats);
-  if (told_stats_ == packet) return;
   // A node that does not read for a while misses some; the next ones hold the totals again.
-  if (!SendPacket(control_.get(), packet).ok()) return;
-  told_stats_ = std::move(packet);
-  stats_told_at_ = now;
+  ByteVector packet = wire::EncodePacket(wire::node::kNodeCommands, stats);
+  if (told_stats_ != packet) {
+    if (!SendPacket(control_.get(), packet).ok()) return;
+    told_stats_ = std::move(packet);
+    stats_told_at_ = now;
+  }
+  if (ReportCommands()) stats_told_at_ = now;
+}
+
+bool Worker::ReportCommands() {
+  exec::CommandTotals totals = ended_commands_;
+  {
+    auto state = state_.lock();
+    for (Connection& connection : state->connections) connection.counters.by_command.AddTo(&totals);
+  }
+  bool told = false;
+  for (std::size_t i = 0; i < totals.kinds.size(); ++i) {
+    const exec::CommandTotals::Kind& kind = totals.kinds[i];
+    if (kind == told_commands_.kinds[i]) continue;
+    const wire::node::CommandStats stats{
+        wire::kRowInfos[i].opcode, kind.count, kind.bytes, kind.latency_ns, {kind.latencies}};
+    if (!Tell(stats).ok()) return told;
+    told_commands_.kinds[i] = kind;
+    told = true;
+  }
+  return told;
 }
 
 }  // namespace tulle::worker

@@ -118,6 +118,7 @@ class Worker {
   void EndAll(wire::EndReason reason, const std::string& message);
   void ReportStats();
   Totals CountersOf(Connection& connection) const;
+  bool ReportCommands();  // false: there was nothing new, or the node does not read
   template <wire::Message M>
   Status Tell(const M& message);
 
@@ -141,6 +142,8 @@ class Worker {
   std::atomic<std::uint32_t> crashes_{0};
   std::atomic<std::uint32_t> refused_{0};
   Totals ended_;                        // of sessions that are over
+  exec::CommandTotals ended_commands_;  // the same
+  exec::CommandTotals told_commands_;
   std::vector<UniqueFd> received_fds_;  // of the packet at hand
   std::optional<ByteVector> told_stats_;
   Instant stats_told_at_{};

@@ -100,6 +100,12 @@ class WorkerTest : public ::testing::Test {
     stats_ = message;
     ++stats_count_;
   }
+  void On(const wire::node::CommandStats& message) {
+    EXPECT_EQ(message.latencies.items.size(), wire::node::kLatencyCounts);
+    std::uint64_t timed = 0;
+    for (const std::uint64_t count : message.latencies.items) timed += count;
+    commands_[static_cast<std::uint16_t>(message.opcode)] = {message.count, message.bytes, timed};
+  }
 
  protected:
   SystemClock clock_;
@@ -113,6 +119,10 @@ class WorkerTest : public ::testing::Test {
   std::string ready_message_;
   wire::node::WorkerStats stats_;
   int stats_count_ = 0;
+  struct Command {
+    std::uint64_t count, bytes, timed;
+  };
+  std::map<std::uint16_t, Command> commands_;
   const session::Target target_ = TargetOf("grant-1", 1);
 };
 
@@ -148,6 +158,13 @@ TEST_F(WorkerTest, ServesAProgram) {
   EXPECT_GT(stats_.commands_total, 10u);
   EXPECT_GT(stats_.received_bytes_total, 4096u);
   EXPECT_GT(stats_.sent_bytes_total, 4096u);
+  // Of each kind as many as there were in all, and each was timed.
+  EXPECT_TRUE(Await([&] {
+    std::uint64_t count = 0, timed = 0;
+    for (const auto& [opcode, command] : commands_) count += command.count, timed += command.timed;
+    return count == stats_.commands_total && timed == count;
+  }));
+  EXPECT_GE(commands_[wire::kOpcodeOf<wire::opencl::EnqueueRead>].count, 1u);
 }
 
 TEST_F(WorkerTest, ServesManyProgramsOfOneGrantAtOnce) {

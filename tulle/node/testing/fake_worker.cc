@@ -56,6 +56,11 @@ struct FakeWorker {
     stats.commands_total = 7;
     stats.received_bytes_total = 100;
     Send(stats);
+    std::array<std::uint64_t, wire::node::kLatencyCounts> latencies{};
+    latencies[1] = 5;
+    latencies.back() = 2;
+    Send(wire::node::CommandStats{0x0411, 7, 100, 9'000'000'000, {latencies}});
+    Send(wire::node::CommandStats{0xffff, 7, 100, 0, {latencies}});  // of a kind that there is not
   }
   void On(const wire::node::Shutdown&) {
     if (mode != "stubborn") std::exit(0);

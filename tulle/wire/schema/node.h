@@ -2,6 +2,8 @@
 // file descriptors beside them. Same host and same build, so there is no version; the codec is the wire's.
 #pragma once
 
+#include <array>
+
 #include "tulle/wire/row.h"
 
 namespace tulle::wire::node {
@@ -63,6 +65,23 @@ struct WorkerStats {
                 sent_bytes_total, device_time_ns_total, executor_crashes_total, refused_sessions_total)
 };
 
+// A command's latency is counted at the first of these that it does not exceed, or behind the last.
+inline constexpr std::array<U64, 13> kLatencyBoundsNs = {
+    10'000,     30'000,      100'000,     300'000,       1'000'000,     3'000'000,     10'000'000,
+    30'000'000, 100'000'000, 300'000'000, 1'000'000'000, 3'000'000'000, 10'000'000'000};
+inline constexpr U32 kLatencyCounts = kLatencyBoundsNs.size() + 1;
+
+// Worker to node, behind a WorkerStats: of one kind of the client's commands, when it changed. Totals since
+// the worker started, of all sessions.
+struct CommandStats {
+  U32 opcode = 0;
+  U64 count = 0;
+  U64 bytes = 0;             // of the commands with what they brought
+  U64 latency_ns_total = 0;  // from arrival to answer; where there is none, until the driver had it
+  List<U64, kLatencyCounts> latencies;
+  TULLE_MESSAGE(CommandStats, opcode, count, bytes, latency_ns_total, latencies)
+};
+
 inline constexpr auto kNodeCommands = std::tuple{
     Row<0x8001, AssignVGpu>{Mode::kOneWay, Place::kWorker},
     Row<0x8002, AddGrant>{Mode::kOneWay, Place::kWorker},
@@ -71,6 +90,7 @@ inline constexpr auto kNodeCommands = std::tuple{
     Row<0x8005, Shutdown>{Mode::kOneWay, Place::kWorker},
     Row<0x8011, WorkerReady>{Mode::kNotice, Place::kWorker},
     Row<0x8012, WorkerStats>{Mode::kNotice, Place::kWorker},
+    Row<0x8013, CommandStats>{Mode::kNotice, Place::kWorker},
 };
 static_assert(WellFormed(kNodeCommands));
 

@@ -248,26 +248,29 @@ Result<MutableByteView> Session::OnPayload(const wire::FrameHeader& header, Byte
 
 Status Session::OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView) {
   ++commands_;
+  counters_.by_command.Came(header.opcode, wire::kFrameHeaderBytes + body.size() + header.payload_bytes);
   Room payload = std::move(incoming_);
-  Process(header, body, payload);
+  Process(header, body, payload, shared_.clock->Now());
   if (over()) return Over();
   if (!CanTakeCommands()) Pause(true);
   return OkStatus();
 }
 
-void Session::Process(const wire::FrameHeader& header, ByteView body, Room& payload) {
-  Frame frame{header, body, payload};
+void Session::Process(const wire::FrameHeader& header, ByteView body, Room& payload, Instant since) {
+  Frame frame{header, body, payload, since};
   held_for_ = Wait::kNone;
+  answered_later_ = false;
   if (!wire::WithRow(wire::kCommands, header.opcode, [&](const auto& row) { ProcessRow(row, frame); })) {
     return Breach(header, std::string(wire::WireResultName(wire::WireResult::kUnknownOpcode)));
   }
   if (over()) return;
   if (held_for_ == Wait::kNone) {
     stuck_since_.reset();
+    if (!answered_later_) counters_.by_command.Took(header.opcode, shared_.clock->Now() - since);
     if (!unsent_.has_value()) done_sequence_ = header.sequence;
     return;
   }
-  held_ = HeldFrame{header, ByteVector(body.begin(), body.end()), std::move(payload)};
+  held_ = HeldFrame{header, ByteVector(body.begin(), body.end()), std::move(payload), since};
 }
 
 constexpr bool Session::RunsEveryWorkerCommand() {
@@ -360,7 +363,7 @@ bool Session::Retry() {
   if (!held_.has_value()) return false;
   HeldFrame frame = std::move(*held_);
   held_.reset();
-  Process(frame.header, frame.body, frame.payload);
+  Process(frame.header, frame.body, frame.payload, frame.since);
   return !held_.has_value();
 }
 
@@ -373,7 +376,10 @@ void Session::Forward(Frame& frame, bool has_reply) {
 }
 
 void Session::Forward(Frame& frame, bool wants_status, std::optional<Range> memory, const UnderWay* then) {
-  if (then != nullptr) under_way_.emplace(frame.header.sequence, *then);
+  if (then != nullptr) {
+    answered_later_ = then->tell_client;
+    under_way_.emplace(frame.header.sequence, *then).first->second.since = frame.since;
+  }
   Submit(Submission{frame.header.opcode, wants_status, frame.header.sequence, frame.body,
                     std::move(frame.payload), memory});
 }

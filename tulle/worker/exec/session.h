@@ -26,6 +26,7 @@
 #include "tulle/wire/schema/exec.h"
 #include "tulle/worker/build/builder.h"
 #include "tulle/worker/build/slots.h"
+#include "tulle/worker/exec/command_counters.h"
 #include "tulle/worker/exec/end_request.h"
 #include "tulle/worker/exec/executor.h"
 #include "tulle/worker/exec/limits.h"
@@ -39,6 +40,7 @@ class SessionCounters {
   std::atomic<std::uint64_t> commands{0};
   std::atomic<std::uint64_t> received_bytes{0};
   std::atomic<std::uint64_t> sent_bytes{0};
+  CommandCounters by_command;
 
   // The executor's, as of now; what it was at the end once the session is over.
   std::uint64_t DeviceTimeNs() {
@@ -99,6 +101,7 @@ class Session final : public session::FrameHandler {
     const wire::FrameHeader& header;
     ByteView body;
     Room& payload;  // what it brought, or the room that Ready took for what it wants
+    Instant since;  // it came
     bool wants_status() const { return (header.flags & wire::kWantStatus) != 0; }
   };
   // One that is held before anything of it has happened.
@@ -106,6 +109,7 @@ class Session final : public session::FrameHandler {
     wire::FrameHeader header;
     ByteVector body;
     Room payload;
+    Instant since;
   };
   struct Buffer {
     std::uint64_t charged_bytes = 0;  // 0: its creation failed, the device has never heard of it
@@ -125,6 +129,7 @@ class Session final : public session::FrameHandler {
     enum class Stage { kWaiting, kCompiling, kCompiled, kLoading, kDone };
     Stage stage = Stage::kWaiting;
     std::uint64_t sequence = 0;  // of the BuildProgram; LoadProgram goes under it too
+    Instant since;               // it came
     wire::Handle program;
     std::string options;
     std::string log;
@@ -138,6 +143,7 @@ class Session final : public session::FrameHandler {
     Then then = Then::kTellClient;
     bool tell_client = true;
     Buffer buffer;  // kFreeBuffer
+    Instant since;  // the command came
   };
   struct EventSlot {
     std::uint32_t generation = 0;
@@ -145,7 +151,7 @@ class Session final : public session::FrameHandler {
   };
 
   // --- the client's side ---
-  void Process(const wire::FrameHeader& header, ByteView body, Room& payload);
+  void Process(const wire::FrameHeader& header, ByteView body, Room& payload, Instant since);
   template <typename Row>
   void ProcessRow(const Row& row, Frame& frame);
   bool Retry();
@@ -257,6 +263,7 @@ class Session final : public session::FrameHandler {
   std::uint64_t done_sequence_ = 0;  // last command that has reached the executor, or was done here
   std::uint64_t submitted_sequence_ = 0;
   std::uint64_t commands_ = 0;
+  bool answered_later_ = false;  // the command at hand
   bool flush_executor_ = false;
   bool wants_slot_ = false;
   bool paused_ = false;

@@ -193,6 +193,8 @@ void Session::Run(const wire::Checked<wire::opencl::BuildProgram>& message, Fram
   program.building = true;
   BuildJob& job = builds_.emplace_back();
   job.sequence = frame.header.sequence;
+  job.since = frame.since;
+  answered_later_ = true;
   job.program = message->program.handle;
   job.options = message->options.text;
 }

@@ -40,6 +40,9 @@ void Session::OnReply(Received& received) {
   }
   const UnderWay under_way = found->second;
   under_way_.erase(found);
+  if (under_way.tell_client && under_way.then != UnderWay::Then::kFinishBuild) {
+    counters_.by_command.Took(received.opcode, shared_.clock->Now() - under_way.since);
+  }
   switch (under_way.then) {
     case UnderWay::Then::kTellClient: break;
     case UnderWay::Then::kFreeBuffer:
@@ -200,6 +203,7 @@ void Session::FinishBuild(BuildJob& job, std::int32_t status, std::string_view m
   Program& program = programs_.at(job.program.slot);
   program.building = false;
   job.stage = BuildJob::Stage::kDone;
+  counters_.by_command.Took(wire::kOpcodeOf<wire::opencl::BuildProgram>, shared_.clock->Now() - job.since);
   job.log += more_log;
   if (job.log.size() > wire::kMaxBuildLogBytes) {
     constexpr std::string_view kCutMark = "\n[the log was cut here]\n";
