@@ -207,10 +207,11 @@ class MeshTest(unittest.TestCase):
         return done
 
     def assert_same(self, *command, **options):
-        """The program does the same on a vGPU as natively."""
+        """The program does the same on a vGPU as natively, whichever way it reaches it."""
         native = self.assert_ok(self.mesh.native(*command, **options))
-        remote = self.assert_ok(self.mesh.run(*command, **options))
-        self.assertEqual(remote.stdout, native.stdout)
+        for flags in (), ("--over-network",):
+            remote = self.assert_ok(self.mesh.run(*command, flags=flags, **options))
+            self.assertEqual(remote.stdout, native.stdout)
         return native
 
     def no_claims(self):

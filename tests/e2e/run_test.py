@@ -30,6 +30,14 @@ class Run(MeshTest):
             out, err = process.communicate("hello", timeout=PATIENCE_S)
         self.assertEqual((out, err), ("hello", "problem\n"))
 
+    def test_a_vgpu_on_this_host_is_reached_through_its_socket_unless_told_otherwise(self):
+        for flags, channel in ((), "local"), (("--over-network",), "tls"):
+            before = self.mesh.said().count("program=vector_add")
+            self.assert_ok(self.mesh.run("vector_add", flags=flags))
+            wait_for(lambda: self.mesh.said().count("program=vector_add") > before, "the log line of the session's end")
+            last = [line for line in self.mesh.said().splitlines() if "program=vector_add" in line][-1]
+            self.assertIn(f" channel={channel} ", last)
+
     def test_several_processes_share_one_grant(self):
         done = self.assert_ok(self.mesh.run("sh", "-c", "vector_add; vector_add 1000 & vector_add 2000; wait"))
         self.assertEqual(done.stdout.count("checksum"), 3, done.stdout)

@@ -109,6 +109,7 @@ TEST(Metrics, ArePrometheusText) {
            "# TYPE tulle_vgpu_command_latency_seconds histogram\n",
            "tulle_vgpu_command_latency_seconds_bucket{vgpu=\"u\",command=\"EnqueueKernel\",le=\"3e-05\"} 0\n",
            "tulle_vgpu_command_latency_seconds_bucket{vgpu=\"u\",command=\"EnqueueKernel\",le=\"1e-04\"} 2\n",
+           "tulle_vgpu_command_latency_seconds_bucket{vgpu=\"u\",command=\"EnqueueKernel\",le=\"3e-04\"} 2\n",
            "tulle_vgpu_command_latency_seconds_bucket{vgpu=\"u\",command=\"EnqueueKernel\",le=\"+Inf\"} 3\n",
            "tulle_vgpu_command_latency_seconds_sum{vgpu=\"u\",command=\"EnqueueKernel\"} 2.5\n",
            "tulle_vgpu_command_latency_seconds_count{vgpu=\"u\",command=\"EnqueueKernel\"} 3\n",

@@ -65,8 +65,7 @@ std::string BoundText(std::size_t bucket) {
   const auto& bounds = wire::node::kLatencyBoundsNs;
   if (bucket == bounds.size()) return "+Inf";
   char number[32];
-  const auto end =
-      std::to_chars(number, number + sizeof number, static_cast<double>(bounds[bucket]) * kNanosecond);
+  const auto end = std::to_chars(number, number + sizeof number, static_cast<double>(bounds[bucket]) / 1e9);
   return {number, end.ptr};
 }
 

@@ -45,15 +45,15 @@ Status Dialer::Dial(Instant deadline, const Greet& greet) const {
   Error failure{Code::kUnavailable, endpoints.empty() ? "no endpoint is given" : "", Scope::kSession};
   for (std::size_t i = 0; i < endpoints.size(); ++i) {
     const auto one = [&]() -> Status {
-      if (net::IsLocalEndpoint(endpoints[i])) {
-        TULLE_ASSIGN_OR_RETURN(const net::LocalEndpoint endpoint, net::ParseLocalEndpoint(endpoints[i]));
-        TULLE_ASSIGN_OR_RETURN(UniqueFd socket, net::ConnectLocal(endpoint));
-        return DialOver(std::move(socket), Channel::kLocal, deadline, greet);
-      }
-      TULLE_ASSIGN_OR_RETURN(const net::Endpoint endpoint, net::ParseEndpoint(endpoints[i]));
       // An endpoint that never answers must not use up the time of those behind it.
       const Instant now = net::Now();
       const Instant until = now + (deadline - now) / static_cast<std::int64_t>(endpoints.size() - i);
+      if (net::IsLocalEndpoint(endpoints[i])) {
+        TULLE_ASSIGN_OR_RETURN(const net::LocalEndpoint endpoint, net::ParseLocalEndpoint(endpoints[i]));
+        TULLE_ASSIGN_OR_RETURN(UniqueFd socket, net::ConnectLocal(endpoint));
+        return DialOver(std::move(socket), Channel::kLocal, until, greet);
+      }
+      TULLE_ASSIGN_OR_RETURN(const net::Endpoint endpoint, net::ParseEndpoint(endpoints[i]));
       TULLE_ASSIGN_OR_RETURN(UniqueFd socket, net::ConnectTcp(endpoint, until));
       return DialOver(std::move(socket), until, greet);
     };
