@@ -77,6 +77,11 @@ class ExecutorProcess::Impl {
         head_(*new (rings_.bytes().data()) RingsHead),
         commands_(&head_.commands, &command_bytes_),
         replies_(&head_.replies, &reply_bytes_) {}
+  ~Impl() {
+    child_.reset();
+    // Whoever else has it mapped keeps no memory by that.
+    arena_.Scrub(0, arena_.size_bytes());
+  }
 
   // --- what the executor says ---
 

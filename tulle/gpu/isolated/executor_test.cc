@@ -1,7 +1,9 @@
 // Executors as real processes in the real sandbox.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <chrono>
@@ -288,6 +290,19 @@ TEST_F(Isolated, FreedMemoryReadsAsZero) {
       held.erase(held.begin() + static_cast<std::ptrdiff_t>(victim));
     }
   }
+}
+
+TEST_F(Isolated, ItsMemoryGoesWithItWhoeverElseHasIt) {
+  auto options = Options();
+  options.arena_bytes = 8 << 20;
+  Start(options);
+  const auto range = executor_->AllocateMemory(1 << 20);
+  std::ranges::fill(executor_->memory(*range), std::byte{7});
+  const UniqueFd held(fcntl(executor_->memory_fd(), F_DUPFD_CLOEXEC, 0));
+  executor_.reset();
+  struct stat info {};
+  ASSERT_EQ(fstat(held.get(), &info), 0);
+  EXPECT_EQ(info.st_blocks, 0);
 }
 
 TEST_F(Isolated, CrashesAreToldAndTouchNobodyElse) {

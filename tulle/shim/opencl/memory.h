@@ -1,6 +1,6 @@
 // Memory objects: buffers and images. The contents live on the vGPU; what the program may touch directly is a
-// mirror in its own memory, brought up to date by a map and written back by the unmap, or, for buffers of a vGPU
-// on this host, the contents themselves.
+// mirror in its own memory, brought up to date by a map and written back by the unmap, or, for buffers of a
+// vGPU on this host, the contents themselves.
 #pragma once
 
 #include <memory>

@@ -30,7 +30,8 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
     TULLE_CHECK(wake_.valid());
   }
   ~LocalExecutor() override {
-    backend_.reset();  // no completion after this
+    backend_.reset();                        // no completion after this
+    memory_.Scrub(0, memory_.size_bytes());  // whoever else has it mapped keeps no memory by that
   }
   Status Open(gpu::Driver& driver) {
     TULLE_ASSIGN_OR_RETURN(backend_, driver.OpenDevice(options_.device_index, this));
