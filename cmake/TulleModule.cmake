@@ -34,10 +34,11 @@ function(tulle_module)
   endif()
 endfunction()
 
-# tulle_test(NAME LABEL label SOURCES file... DEPS target... [TIMEOUT seconds] [LOCK name])
-# A GoogleTest program whose cases ctest sees one by one; of those with the same lock it runs one at a time.
+# tulle_test(NAME LABEL label SOURCES file... DEPS target... [TIMEOUT seconds] [LOCK name] [WHOLE])
+# A GoogleTest program whose cases ctest sees one by one; of those with the same lock it runs one at a time. WHOLE: ctest
+# sees the program only, which is for those that take long to start.
 function(tulle_test name)
-  cmake_parse_arguments(ARG "" "LABEL;TIMEOUT;LOCK" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "WHOLE" "LABEL;TIMEOUT;LOCK" "SOURCES;DEPS" ${ARGN})
   find_package(GTest REQUIRED)
   include(GoogleTest)
   add_executable(${name} ${ARG_SOURCES})
@@ -52,6 +53,11 @@ function(tulle_test name)
   if(ARG_LOCK)
     set(lock RESOURCE_LOCK ${ARG_LOCK})
   endif()
-  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES
-    LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT} ${lock} ${environment})
+  set(properties LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT} ${lock} ${environment})
+  if(ARG_WHOLE)
+    add_test(NAME ${name} COMMAND ${name})
+    set_tests_properties(${name} PROPERTIES ${properties})
+  else()
+    gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES ${properties})
+  endif()
 endfunction()

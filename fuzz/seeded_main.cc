@@ -70,7 +70,7 @@ int main(int argc, char** argv) {
   const char* runs_text = std::getenv("TULLE_FUZZ_RUNS");
   const std::uint64_t seed =
       seed_text != nullptr ? std::strtoull(seed_text, nullptr, 0) : tulle::SecureRandom().Next();
-  const long runs = runs_text != nullptr ? std::atol(runs_text) : 100000;
+  const long runs = runs_text != nullptr ? std::atol(runs_text) : 20000;
   std::printf("TULLE_TEST_SEED=%llu\n", static_cast<unsigned long long>(seed));
   std::fflush(stdout);
   tulle::SeededRandom random(seed);
