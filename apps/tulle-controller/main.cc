@@ -17,6 +17,7 @@
 #include "tulle/base/log.h"
 #include "tulle/base/paths.h"
 #include "tulle/base/random.h"
+#include "tulle/control/serve/build_store.h"
 #include "tulle/control/serve/controller.h"
 #include "tulle/control/serve/grpc_server.h"
 #include "tulle/control/serve/http_server.h"
@@ -40,6 +41,7 @@ struct Flags {
   double hold_grace_s = 10;
   double node_lost_after_s = 300;
   std::size_t max_claims_per_tenant = control::CoreOptions().max_claims_per_tenant;
+  std::size_t build_cache_mib = 256;
   std::string log_level = "info";
   std::string log_format = "text";
   int ready_fd = -1;
@@ -115,7 +117,8 @@ Status Run(Flags flags) {
   };
   control::Controller controller(options, *store, clock, random);
   TULLE_RETURN_IF_ERROR(controller.Start());
-  control::MeshService service(controller, {flags.users.front()}, TULLE_VERSION);
+  control::BuildStore builds(flags.build_cache_mib << 20);
+  control::MeshService service(controller, builds, {flags.users.front()}, TULLE_VERSION);
 
   if (flags.advertise.empty()) {
     flags.advertise = IsEveryAddress(HostOf(flags.listen)) ? HostName() : HostOf(flags.listen);
@@ -126,7 +129,7 @@ Status Run(Flags flags) {
                          authority.Issue({security::Role::kController, security::MakeName(HostName())},
                                          {.hosts = {hosts.begin(), hosts.end()}}));
   TULLE_ASSIGN_OR_RETURN(std::unique_ptr<control::GrpcServer> grpc,
-                         control::GrpcServer::Start(flags.listen, pem, service));
+                         control::GrpcServer::Start(flags.listen, pem, service, builds));
   TULLE_ASSIGN_OR_RETURN(std::unique_ptr<control::HttpServer> http,
                          control::HttpServer::Start(flags.http_listen, pem, service));
   const std::string grpc_port = ":" + std::to_string(grpc->port());
@@ -201,6 +204,9 @@ int Main(int argc, char** argv) {
   app.add_option("--max-claims-per-tenant", flags.max_claims_per_tenant,
                  "Claims that a tenant may have at once; those that have ended do not count")
       ->check(CLI::Range(std::size_t{1}, control::CoreOptions().max_claims));
+  app.add_option("--build-cache", flags.build_cache_mib,
+                 "MiB of memory for builds of programs, which need not be built again on other nodes; 0: none")
+      ->check(CLI::Range(std::size_t{0}, std::size_t{1} << 20));
   app.add_option("--log-level", flags.log_level, "Least level that is logged")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}));
   app.add_option("--log-format", flags.log_format, "Lines for people or for machines, on standard error")

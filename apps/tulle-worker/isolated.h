@@ -12,8 +12,8 @@ struct ChildArguments {
   std::vector<std::string> arguments;  // "--log-level=...": the same for all
 };
 
-// `launcher` must outlive the device.
-worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, const wire::node::AssignVGpu& assignment,
+// `launcher` and `control`, the socket to the node, must outlive the device.
+worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control, const wire::node::AssignVGpu& assignment,
                                   const ChildArguments& children);
 
 }  // namespace tulle::app

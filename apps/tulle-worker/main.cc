@@ -68,7 +68,7 @@ int RunWorker(const Settings& settings) {
            {"problem", layer.problem},
            {"fix", layer.fix}});
     }
-    return tulle::app::MakeIsolatedDevice(launcher->get(), assignment, children);
+    return tulle::app::MakeIsolatedDevice(launcher->get(), settings.control_fd, assignment, children);
   };
 
   const tulle::SystemClock clock;

@@ -47,6 +47,7 @@ std::string ProbeLine(const gpu::DeviceInfo& device) {
   AppendRaw(&line, "clock_mhz", std::to_string(device.clock_mhz));
   AppendRaw(&line, "memory_bandwidth_bytes_per_s", std::to_string(device.memory_bandwidth_bytes_per_s));
   AppendRaw(&line, "protects_memory", device.protects_memory ? "true" : "false");
+  AppendString(&line, "compiler", device.compiler);
   return line + "}";
 }
 

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """Two nodes on one machine."""
 
+import collections
 import json
+import re
 import unittest
+import urllib.request
 
-from mesh import MeshTest
+from mesh import PATIENCE_S, MeshTest
 
 
 class TwoNodes(MeshTest):
@@ -20,6 +23,25 @@ class TwoNodes(MeshTest):
         self.assertEqual(len(nodes), 2)
         first, second = sums.splitlines()
         self.assertEqual(first, second)
+
+    def test_what_one_node_has_built_another_need_not_build(self):
+        names = [node["metadata"]["name"] for node in json.loads(self.mesh.tulle("get", "nodes", "-o", "json").stdout)]
+        before = self.builds()
+        sums = [self.assert_ok(self.mesh.run("vector_add", "5000", flags=["--node", name])).stdout for name in names]
+        self.assertEqual(sums[0], sums[1])
+        after = self.builds()
+        # The first node may have to build it, the second has not: it finds what the first has, or both have found it.
+        self.assertGreaterEqual(after["found"], before["found"] + 1)
+        self.assertLessEqual(after["not_found"], before["not_found"] + 1)
+
+    def builds(self):
+        """What became of builds that were looked for in the mesh, or given to it, by both nodes together."""
+        counts = collections.Counter()
+        for node in re.findall(r"metrics http://(\S+)/metrics", (self.mesh.home / "up.log").read_text()):
+            text = urllib.request.urlopen(f"http://{node}/metrics", timeout=PATIENCE_S).read().decode()
+            for outcome, count in re.findall(r'mesh_builds_total\{outcome="(\w+)"\} (\d+)', text):
+                counts[outcome] += int(count)
+        return counts
 
     def test_the_nodes_share_the_device(self):
         gpus = json.loads(self.assert_ok(self.mesh.tulle("get", "gpus", "-o", "json")).stdout)

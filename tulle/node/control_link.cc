@@ -295,6 +295,7 @@ class ControlLink::Impl {
     for (const InventoryGpu& gpu : callbacks_.snapshot().gpus) {
       if (gpu.index != spec.gpu_index) continue;
       spec.device_index = gpu.device_index;
+      spec.compiler = gpu.compiler;
       return supervisor_.Create(spec, grants);
     }
     supervisor_.Refuse(spec, "this node has no GPU with index " + std::to_string(spec.gpu_index));

@@ -125,6 +125,7 @@ Result<std::vector<InventoryGpu>> ParseProbe(const std::string& text) {
                     .name = text_of("name"),
                     .vendor = text_of("vendor"),
                     .driver = text_of("driver_version"),
+                    .compiler = text_of("compiler"),
                     .type = text_of("type"),
                     .memory_bytes = number_of("memory_bytes"),
                     .compute_units = static_cast<std::uint32_t>(number_of("compute_units")),

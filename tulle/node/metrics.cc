@@ -194,6 +194,13 @@ std::string FormatMetrics(const Snapshot& s) {
   m.Head("tulle_node_device_seconds_total", "counter", "Time on the devices, of all vGPUs.");
   m.Sample(static_cast<double>(s.total.device_time_ns) * kNanosecond);
 
+  m.Head("tulle_node_mesh_builds_total", "counter",
+         "Builds that were looked for in the mesh, or given to it, by what became of that.");
+  m.Sample(s.builds.found, {{"outcome", "found"}});
+  m.Sample(s.builds.not_found, {{"outcome", "not_found"}});
+  m.Sample(s.builds.kept, {{"outcome", "kept"}});
+  m.Sample(s.builds.not_kept, {{"outcome", "not_kept"}});
+
   m.Head("tulle_data_port_connections_total", "counter",
          "Connections to the data port, by what became of them.");
   m.Sample(s.data_port.routed, {{"outcome", "routed"}});

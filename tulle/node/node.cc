@@ -45,9 +45,13 @@ Node::Node(const Clock& clock, NodeOptions options)
     : options_(std::move(options)),
       loop_(clock),
       load_(sampler_.Sample()),
-      supervisor_(loop_, options_.supervisor, [this](const VGpuStatus& status) {
-        if (link_) link_->Report(status);
-      }) {}
+      builds_(options_.credentials_path, clock),
+      supervisor_(
+          loop_, options_.supervisor,
+          [this](const VGpuStatus& status) {
+            if (link_) link_->Report(status);
+          },
+          &builds_) {}
 
 Status Node::OpenPorts() {
   TULLE_ASSIGN_OR_RETURN(
@@ -108,6 +112,7 @@ Snapshot Node::TakeSnapshot() const {
           .vgpus = supervisor_.List(),
           .total = supervisor_.Total(),
           .data_port = data_port_ ? data_port_->counters() : last_data_port_,
+          .builds = builds_.counters(),
           .load = load_,
           .registered = registered_};
 }

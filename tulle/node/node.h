@@ -10,6 +10,7 @@
 
 #include "tulle/base/clock.h"
 #include "tulle/base/result.h"
+#include "tulle/node/build_exchange.h"
 #include "tulle/node/control_link.h"
 #include "tulle/node/data_port.h"
 #include "tulle/node/http_port.h"
@@ -66,6 +67,7 @@ class Node {
   std::function<void()> on_ready_;
   std::string data_endpoint_;
   std::string local_endpoint_;
+  BuildExchange builds_;
   Supervisor supervisor_;
   std::unique_ptr<DataPort> data_port_;
   DataPort::Counters last_data_port_;  // of the closed port

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "tulle/node/build_exchange.h"
 #include "tulle/node/data_port.h"
 #include "tulle/node/host_load.h"
 #include "tulle/node/inventory.h"
@@ -19,6 +20,7 @@ struct Snapshot {
   std::vector<VGpuStatus> vgpus;
   VGpuUsage total;  // of all vGPUs since the start, those that are gone included
   DataPort::Counters data_port;
+  BuildExchange::Counters builds;
   HostLoad load;
   bool registered = false;  // the controller knows the node now
 };

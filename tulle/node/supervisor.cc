@@ -47,8 +47,8 @@ VGpuUsage Supervisor::VGpu::usage() const {
   return sum;
 }
 
-Supervisor::Supervisor(Loop& loop, Options options, OnChange on_change)
-    : loop_(loop), options_(std::move(options)), on_change_(std::move(on_change)) {}
+Supervisor::Supervisor(Loop& loop, Options options, OnChange on_change, BuildKeeper* builds)
+    : loop_(loop), options_(std::move(options)), on_change_(std::move(on_change)), builds_(builds) {}
 
 Supervisor::~Supervisor() {
   loop_.Cancel(expiry_timer_);
@@ -219,7 +219,10 @@ void Supervisor::StartWorker(VGpu& vgpu) {
                                     .tenant = {vgpu.spec.tenant},
                                     .device_index = vgpu.spec.device_index,
                                     .memory_bytes = vgpu.spec.memory_bytes,
-                                    .compute_percent = vgpu.spec.compute_percent});
+                                    .compute_percent = vgpu.spec.compute_percent,
+                                    .compiler = {vgpu.spec.compiler.size() <= wire::node::kMaxCompilerBytes
+                                                     ? std::string_view(vgpu.spec.compiler)
+                                                     : std::string_view()}});
   for (const auto& [id, grant] : vgpu.grants) Send(vgpu, wire::node::AddGrant{{id}, {grant.key.Expose()}});
   KillAfter(vgpu, options_.ready_timeout, "it was not ready in time");
 }
@@ -260,13 +263,14 @@ void Supervisor::KillAfter(VGpu& vgpu, Duration delay, const std::string& why) {
 void Supervisor::OnControl(const std::string& uid) {
   VGpu* vgpu = Find(uid);
   if (vgpu == nullptr) return;
-  FromWorker handler{*this, *vgpu};
+  FromWorker handler{*this, *vgpu, {}};
   while (vgpu->control.valid()) {
     std::byte buffer[wire::kMaxPacketBytes];
     auto packet = ReceivePacket(vgpu->control.get(), buffer);
     if (packet.ok() && packet->none) break;
     wire::WireResult result = wire::WireResult::kOk;
     if (packet.ok()) {
+      handler.fds = std::move(packet->fds);
       result = wire::DispatchPacket(wire::node::kNodeCommands, ByteView(buffer).first(packet->size_bytes),
                                     arena_, handler);
       if (result == wire::WireResult::kOk) continue;
@@ -320,6 +324,22 @@ void Supervisor::FromWorker::On(const wire::node::CommandStats& message) {
   CommandUsage& command = vgpu.current.by_command[opcode];
   command = {.count = message.count, .bytes = message.bytes, .latency_ns = message.latency_ns_total};
   std::copy(message.latencies.items.begin(), message.latencies.items.end(), command.latencies.begin());
+}
+
+void Supervisor::FromWorker::On(const wire::node::FindBuild& message) {
+  if (supervisor.builds_ == nullptr || fds.size() != 1 ||
+      message.key.bytes.size() != wire::node::kBuildKeyBytes) {
+    return;
+  }
+  supervisor.builds_->Find(vgpu.spec.uid, message.key.bytes, std::move(fds.front()));
+}
+
+void Supervisor::FromWorker::On(const wire::node::KeepBuild& message) {
+  if (supervisor.builds_ == nullptr || fds.size() != 1 ||
+      message.key.bytes.size() != wire::node::kBuildKeyBytes) {
+    return;
+  }
+  supervisor.builds_->Keep(vgpu.spec.uid, message.key.bytes, std::move(fds.front()));
 }
 
 void Supervisor::OnEnded(const std::string& uid) {

@@ -46,6 +46,7 @@ struct VGpuSpec {
   std::uint32_t device_index = 0;  // the probe's number
   std::uint64_t memory_bytes = 0;
   std::uint32_t compute_percent = 0;
+  std::string compiler;  // of the GPU (InventoryGpu); one that is too long for a worker is not told
   friend bool operator==(const VGpuSpec&, const VGpuSpec&) = default;
 };
 
@@ -86,6 +87,16 @@ struct VGpuStatus {
   VGpuUsage usage;
 };
 
+// Who has the builds of the whole mesh. A key names kind, text and options of a program and what compiled it.
+class BuildKeeper {
+ public:
+  virtual ~BuildKeeper() = default;
+  // Writes what there is for the vGPU's tenant to the pipe `answer`, and closes it. Does not block.
+  virtual void Find(const std::string& vgpu_uid, ByteView key, UniqueFd answer) = 0;
+  // `content` is a file. Does not block.
+  virtual void Keep(const std::string& vgpu_uid, ByteView key, UniqueFd content) = 0;
+};
+
 class Supervisor {
  public:
   struct Options {
@@ -98,8 +109,8 @@ class Supervisor {
   // After each change that others should know.
   using OnChange = std::function<void(const VGpuStatus&)>;
 
-  // `loop` must outlive it.
-  Supervisor(Loop& loop, Options options, OnChange on_change);
+  // `loop` and `builds` must outlive it. Without `builds` workers are told that nobody has built anything.
+  Supervisor(Loop& loop, Options options, OnChange on_change, BuildKeeper* builds = nullptr);
   // Kills what still runs.
   ~Supervisor();
   Supervisor(const Supervisor&) = delete;
@@ -132,9 +143,12 @@ class Supervisor {
   struct FromWorker {
     Supervisor& supervisor;
     VGpu& vgpu;
+    std::vector<UniqueFd> fds;  // of the packet at hand
     void On(const wire::node::WorkerReady& message);
     void On(const wire::node::WorkerStats& message);
     void On(const wire::node::CommandStats& message);
+    void On(const wire::node::FindBuild& message);
+    void On(const wire::node::KeepBuild& message);
   };
   struct VGpu {
     VGpuSpec spec;
@@ -172,6 +186,7 @@ class Supervisor {
   Loop& loop_;
   const Options options_;
   const OnChange on_change_;
+  BuildKeeper* const builds_;
   std::map<std::string, VGpu> vgpus_;
   VGpuUsage gone_;  // of vGPUs that were deleted
   wire::Arena arena_;

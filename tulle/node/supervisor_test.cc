@@ -23,6 +23,22 @@ Grant GrantOf(const std::string& id, std::int64_t expire_us = 0) {
   return {.id = id, .key = Secret::OfSize(wire::node::kKeyBytes), .expire_us = expire_us};
 }
 
+// Remembers one build.
+class OneBuild final : public BuildKeeper {
+ public:
+  void Find(const std::string& vgpu_uid, ByteView key, UniqueFd answer) override {
+    asked.push_back(vgpu_uid + " " + std::string(AsText(key)));
+    (void)!write(answer.get(), content.data(), content.size());
+  }
+  void Keep(const std::string&, ByteView, UniqueFd file) override {
+    char buffer[256];
+    const ssize_t got = pread(file.get(), buffer, sizeof buffer, 0);
+    content.assign(buffer, static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+  }
+  std::string content;
+  std::vector<std::string> asked;
+};
+
 class SupervisorTest : public testing::Test {
  protected:
   void Make(const std::string& mode) {
@@ -32,7 +48,7 @@ class SupervisorTest : public testing::Test {
                                                          .worker_arguments = {mode},
                                                          .ready_timeout = milliseconds(300),
                                                          .shutdown_timeout = milliseconds(200)},
-                                     [this](const VGpuStatus& status) { reports_.push_back(status); });
+                                     [this](const VGpuStatus& status) { reports_.push_back(status); }, &builds_);
   }
   const VGpuStatus& last() const { return reports_.back(); }
   bool Is(VGpuState state) const { return !reports_.empty() && last().state == state; }
@@ -57,6 +73,7 @@ class SupervisorTest : public testing::Test {
   Loop loop_{clock_};
   std::unique_ptr<Supervisor> supervisor_;
   std::vector<VGpuStatus> reports_;
+  OneBuild builds_;
   const VGpuSpec spec_{.uid = "v1", .name = "one", .tenant = "t", .memory_bytes = 42, .compute_percent = 50};
   UniqueFd client_;
   Status adopted_;
@@ -82,6 +99,17 @@ TEST_F(SupervisorTest, AVGpuIsCreatedServesAndIsDeleted) {
   EXPECT_THAT(reports_.front().grant_ids, ElementsAre("g1"));
   EXPECT_EQ(supervisor_->Total().commands, 7u);  // also of what is gone
   EXPECT_TRUE(supervisor_->List().empty());
+}
+
+TEST_F(SupervisorTest, WorkersKeepAndFindBuilds) {
+  Make("builds");
+  Steps steps(loop_);
+  steps.Then([&] { supervisor_->Create(spec_, {}); }, [&] { return Is(VGpuState::kReady); })
+      .Then([&] { Connect("v1"); }, [&] { return Answered(); });
+  EXPECT_EQ(steps.Run(), steps.size());
+  EXPECT_EQ(answer_, "built by v1\n");
+  // What is no question, or brings no pipe, is passed over.
+  EXPECT_THAT(builds_.asked, ElementsAre("v1 " + std::string(wire::node::kBuildKeyBytes, 'k')));
 }
 
 TEST_F(SupervisorTest, CommandsMayBeRepeated) {

@@ -208,6 +208,11 @@ std::optional<R> Core::Get(const std::string& tenant, const std::string& name) c
   return state == nullptr ? std::nullopt : std::optional<R>(state->model());
 }
 
+std::optional<VGpu> Core::FindVGpu(const std::string& uid) const {
+  const VGpuState* state = vgpus_.Find(uid);
+  return state == nullptr ? std::nullopt : std::optional<VGpu>(state->model());
+}
+
 template <typename R>
 Page<R> Core::List(const std::string& tenant, const std::string& after, std::size_t limit,
                    bool live_only) const {

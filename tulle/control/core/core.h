@@ -91,6 +91,7 @@ class Core {
   template <typename R>
   Page<R> List(const std::string& tenant, const std::string& after, std::size_t limit,
                bool live_only = false) const;
+  std::optional<VGpu> FindVGpu(const std::string& uid) const;
   std::uint64_t resource_version() const { return version_; }
   CoreStats Stats() const;
 

@@ -24,7 +24,10 @@ namespace {
 constexpr char kHoldPath[] = "/tulle.v1.Mesh/Hold";
 constexpr char kWatchPath[] = "/tulle.v1.Mesh/Watch";
 constexpr char kLinkPath[] = "/tulle.v1.NodeLink/Link";
+constexpr char kFindBuildPath[] = "/tulle.v1.Builds/FindBuild";
+constexpr char kKeepBuildPath[] = "/tulle.v1.Builds/KeepBuild";
 constexpr int kMaxMessageBytes = 4 << 20;
+constexpr std::size_t kBuildKeyBytes = 32;
 // Streams of all clients together; each costs about 50 KiB.
 constexpr int kMaxStreams = 20'000;
 // Commands that a node has not taken. More means that it hangs: it is cut off and registers anew.
@@ -530,21 +533,83 @@ class LinkCall final : public CallReactor, public LinkListener {
   std::deque<grpc::ByteBuffer> commands_;
 };
 
+// A node asks for a build, or gives one, for the tenant of one of its vGPUs.
+template <typename Request>
+class BuildCall final : public RequestReactor {
+ public:
+  BuildCall(Controller& controller, BuildStore& builds, Caller caller)
+      : controller_(controller), builds_(builds), caller_(std::move(caller)) {}
+
+ private:
+  void OnRequest(const grpc::ByteBuffer& buffer) override {
+    if (!Parse(buffer, &request_) || request_.key().size() != kBuildKeyBytes) {
+      return Refuse(Code::kInvalidArgument, "the request is none, or its key has not 32 bytes");
+    }
+    const auto self = std::static_pointer_cast<BuildCall>(shared_from_this());
+    controller_.Read([self](const Core* core) {
+      if (core == nullptr) return self->Refuse(Code::kUnavailable, "the controller is stopping");
+      const auto vgpu = core->FindVGpu(self->request_.vgpu_uid());
+      if (!vgpu || vgpu->status.node != self->caller_.identity.name) {
+        return self->Refuse(Code::kPermissionDenied, "vGPU " + self->request_.vgpu_uid() + " is not on node " +
+                                                         self->caller_.identity.name);
+      }
+      self->Serve(vgpu->metadata.tenant);
+    });
+  }
+
+  void Serve(const std::string& tenant) {
+    if constexpr (std::is_same_v<Request, v1::FindBuildRequest>) {
+      auto content = builds_.Find(tenant, request_.key());
+      if (!content) return Refuse(Code::kNotFound, "not built before");
+      v1::FindBuildResponse response;
+      response.set_content(*std::move(content));
+      Answer(response);
+    } else {
+      if (request_.content().empty()) return Refuse(Code::kInvalidArgument, "content: empty");
+      builds_.Keep(tenant, request_.key(), std::move(*request_.mutable_content()));
+      Answer(v1::KeepBuildResponse());
+    }
+  }
+
+  void Answer(const google::protobuf::Message& response) {
+    {
+      const std::lock_guard lock(mutex_);
+      response_ = Serialize(response);
+    }
+    End(OkStatus());
+  }
+  void Refuse(Code code, const std::string& why) { End(Status(Error{.code = code, .message = why})); }
+  std::optional<grpc::ByteBuffer> Next() override { return std::exchange(response_, std::nullopt); }
+
+  Controller& controller_;
+  BuildStore& builds_;
+  const Caller caller_;
+  Request request_;
+  std::optional<grpc::ByteBuffer> response_;
+};
+
 class Services final : public grpc::CallbackGenericService {
  public:
-  explicit Services(MeshService& service) : service_(service) {}
+  Services(MeshService& service, BuildStore& builds) : service_(service), builds_(builds) {}
 
  private:
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override {
     Result<Caller> caller = CallerOf(*context);
     if (!caller.ok()) return Refused(std::move(caller).error());
     const std::string path = context->method();
-    if (path == kLinkPath) {
+    if (path == kLinkPath || path == kFindBuildPath || path == kKeepBuildPath) {
       if (caller->identity.role != security::Role::kNode) {
         return Refused(
             Error{.code = Code::kPermissionDenied, .message = caller->identity.Uri() + " is not a node"});
       }
-      return Started(std::make_shared<LinkCall>(service_.controller(), std::move(*caller)));
+      Controller& controller = service_.controller();
+      if (path == kLinkPath) return Started(std::make_shared<LinkCall>(controller, std::move(*caller)));
+      if (path == kFindBuildPath) {
+        return Started(
+            std::make_shared<BuildCall<v1::FindBuildRequest>>(controller, builds_, std::move(*caller)));
+      }
+      return Started(
+          std::make_shared<BuildCall<v1::KeepBuildRequest>>(controller, builds_, std::move(*caller)));
     }
     if (path == kHoldPath || path == kWatchPath) {
       if (Status status = MeshService::CheckCaller(*caller); !status.ok())
@@ -573,11 +638,12 @@ class Services final : public grpc::CallbackGenericService {
   }
 
   MeshService& service_;
+  BuildStore& builds_;
 };
 
 class GrpcServerImpl final : public GrpcServer {
  public:
-  explicit GrpcServerImpl(MeshService& service) : services_(service) {}
+  GrpcServerImpl(MeshService& service, BuildStore& builds) : services_(service, builds) {}
   ~GrpcServerImpl() override {
     if (server_ == nullptr) return;
     server_->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(2));
@@ -620,9 +686,10 @@ class GrpcServerImpl final : public GrpcServer {
 }  // namespace
 
 Result<std::unique_ptr<GrpcServer>> GrpcServer::Start(const std::string& address,
-                                                      const security::PemBundle& pem, MeshService& service) {
+                                                      const security::PemBundle& pem, MeshService& service,
+                                                      BuildStore& builds) {
   RouteGrpcLog();
-  auto server = std::make_unique<GrpcServerImpl>(service);
+  auto server = std::make_unique<GrpcServerImpl>(service, builds);
   TULLE_RETURN_IF_ERROR(server->Listen(address, pem));
   return std::unique_ptr<GrpcServer>(std::move(server));
 }

@@ -115,8 +115,9 @@ void MeshService::AddReads(const std::string& singular, const std::string& plura
       });
 }
 
-MeshService::MeshService(Controller& controller, std::set<std::string> admins, std::string version)
-    : controller_(controller), admins_(std::move(admins)), version_(std::move(version)) {
+MeshService::MeshService(Controller& controller, BuildStore& builds, std::set<std::string> admins,
+                         std::string version)
+    : controller_(controller), builds_(builds), admins_(std::move(admins)), version_(std::move(version)) {
   AddReads<Claim, v1::GetClaimRequest, v1::ListClaimsRequest, v1::ListClaimsResponse>(
       "Claim", "Claims", [](auto* response) { return response->mutable_claims(); });
   AddReads<VGpu, v1::GetVGpuRequest, v1::ListVGpusRequest, v1::ListVGpusResponse>(
@@ -253,6 +254,18 @@ void MeshService::RenderMetrics(std::function<void(std::string)> done) {
       gauge("gpu_memory_allocated_bytes", "Device memory that vGPUs have.");
       sample("gpu_memory_allocated_bytes", "", stats.allocated_memory_bytes);
     }
+    const BuildStore::Counters builds = builds_.counters();
+    gauge("mesh_builds", "Builds of programs that the mesh remembers.");
+    sample("mesh_builds", "", builds.entries);
+    gauge("mesh_builds_bytes", "Memory that they take.");
+    sample("mesh_builds_bytes", "", builds.bytes);
+    text +=
+        "# HELP tulle_mesh_builds_total Builds that nodes have asked for, brought, or that made room.\n"
+        "# TYPE tulle_mesh_builds_total counter\n";
+    sample("mesh_builds_total", "{outcome=\"found\"}", builds.found);
+    sample("mesh_builds_total", "{outcome=\"not_found\"}", builds.not_found);
+    sample("mesh_builds_total", "{outcome=\"kept\"}", builds.kept);
+    sample("mesh_builds_total", "{outcome=\"evicted\"}", builds.evicted);
     done(std::move(text));
   });
 }

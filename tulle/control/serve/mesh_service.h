@@ -15,6 +15,7 @@
 
 #include "tulle/base/guarded.h"
 #include "tulle/base/result.h"
+#include "tulle/control/serve/build_store.h"
 #include "tulle/control/serve/controller.h"
 #include "tulle/security/identity.h"
 
@@ -42,8 +43,9 @@ class MeshService {
   using MessagePtr = std::unique_ptr<google::protobuf::Message>;
   using OnDone = std::function<void(Result<MessagePtr>)>;
 
-  // `admins`: tenants that may change what is everybody's. `controller` must outlive it.
-  MeshService(Controller& controller, std::set<std::string> admins, std::string version);
+  // `admins`: tenants that may change what is everybody's. `controller` and `builds`, of which
+  // it tells the numbers, must outlive it.
+  MeshService(Controller& controller, BuildStore& builds, std::set<std::string> admins, std::string version);
 
   // Whether the caller may use this API at all: users only.
   static Status CheckCaller(const Caller& caller);
@@ -73,6 +75,7 @@ class MeshService {
   void AddReads(const std::string& singular, const std::string& plural, F repeated);
 
   Controller& controller_;
+  BuildStore& builds_;
   const std::set<std::string> admins_;
   const std::string version_;
   std::map<std::string, Method, std::less<>> methods_;  // by path

@@ -181,9 +181,9 @@ class ServeTest : public ::testing::Test {
     store_ = *SqliteStore::Open(root_ + "/mesh.db");
     controller_ = std::make_unique<Controller>(options_, *store_, clock_, random_);
     ASSERT_TRUE(controller_->Start().ok());
-    service_ = std::make_unique<MeshService>(*controller_, std::set<std::string>{"alice"}, "test");
+    service_ = std::make_unique<MeshService>(*controller_, builds_, std::set<std::string>{"alice"}, "test");
     const auto pem = authority_->Issue({security::Role::kController, "test"}, {.hosts = {"127.0.0.1"}});
-    auto grpc_server = GrpcServer::Start("127.0.0.1:" + std::to_string(port_), *pem, *service_);
+    auto grpc_server = GrpcServer::Start("127.0.0.1:" + std::to_string(port_), *pem, *service_, builds_);
     ASSERT_TRUE(grpc_server.ok()) << grpc_server.error().message;
     grpc_server_ = *std::move(grpc_server);
     port_ = grpc_server_->port();
@@ -240,6 +240,7 @@ class ServeTest : public ::testing::Test {
   std::unique_ptr<security::CertificateAuthority> authority_;
   ControllerOptions options_;
   std::unique_ptr<Store> store_;
+  BuildStore builds_{1 << 20};
   std::unique_ptr<Controller> controller_;
   std::unique_ptr<MeshService> service_;
   std::unique_ptr<GrpcServer> grpc_server_;
@@ -284,6 +285,74 @@ TEST_F(ServeTest, AClaimsLifeFromCreationToABrokenHold) {
   const Claim released = WaitClaim(*client, "c", ClaimPhase::kReleased);
   EXPECT_EQ(FindCondition(released.status.conditions, "Ready")->reason, "Unheld");
   EXPECT_TRUE(node.WaitUntil([](const auto& running) { return running.empty(); }));
+}
+
+TEST_F(ServeTest, BuildsGoOnlyToNodesThatServeTheirTenant) {
+  FakeNode a = NodeNamed("a");
+  FakeNode b = NodeNamed("b");
+  a.Connect();
+  b.Connect();
+  // One vGPU of a tenant on a node; its uid.
+  const auto vgpu_of = [&](const std::string& tenant, const std::string& node) {
+    const auto client = ClientOf(tenant);
+    WaitNode(*client, node, NodeState::kReady);
+    EXPECT_TRUE(client->CreateClaim({.name = "on-" + node, .spec = {.node_selector = {{"tulle/node", node}}}}).ok());
+    WaitClaim(*client, "on-" + node, ClaimPhase::kBound);
+    return client->Attach("on-" + node)->at(0).vgpu_uid;
+  };
+  const std::string alices_on_a = vgpu_of("alice", "a");
+  const std::string alices_on_b = vgpu_of("alice", "b");
+  const std::string bobs_on_b = vgpu_of("bob", "b");
+
+  const std::string key(32, 'k');
+  const auto stub_of = [&](security::Role role, const std::string& name) {
+    return v1::Builds::NewStub(*OpenChannel(CredentialsOf(role, name)));
+  };
+  const auto keep = [&](v1::Builds::Stub& stub, const std::string& vgpu, const std::string& content) {
+    v1::KeepBuildRequest request;
+    request.set_vgpu_uid(vgpu);
+    request.set_key(key);
+    request.set_content(content);
+    grpc::ClientContext context;
+    v1::KeepBuildResponse response;
+    return stub.KeepBuild(&context, request, &response).error_code();
+  };
+  std::string found;
+  const auto find = [&](v1::Builds::Stub& stub, const std::string& vgpu, const std::string& of) {
+    v1::FindBuildRequest request;
+    request.set_vgpu_uid(vgpu);
+    request.set_key(of);
+    grpc::ClientContext context;
+    v1::FindBuildResponse response;
+    const auto code = stub.FindBuild(&context, request, &response).error_code();
+    found = response.content();
+    return code;
+  };
+  using Code = grpc::StatusCode;
+  const auto on_a = stub_of(security::Role::kNode, "a");
+  const auto on_b = stub_of(security::Role::kNode, "b");
+  EXPECT_EQ(find(*on_a, alices_on_a, key), Code::NOT_FOUND);
+  EXPECT_EQ(keep(*on_a, alices_on_a, "a binary"), Code::OK);
+  EXPECT_EQ(find(*on_b, alices_on_b, key), Code::OK);
+  EXPECT_EQ(found, "a binary");
+
+  EXPECT_EQ(find(*on_b, bobs_on_b, key), Code::NOT_FOUND) << "another tenant";
+  EXPECT_EQ(find(*on_b, alices_on_a, key), Code::PERMISSION_DENIED) << "on another node";
+  EXPECT_EQ(keep(*on_b, alices_on_a, "poison"), Code::PERMISSION_DENIED);
+  EXPECT_EQ(find(*on_b, "no-such-vgpu", key), Code::PERMISSION_DENIED);
+  EXPECT_EQ(find(*stub_of(security::Role::kUser, "alice"), alices_on_a, key), Code::PERMISSION_DENIED);
+  EXPECT_EQ(find(*on_a, alices_on_a, "short"), Code::INVALID_ARGUMENT);
+  EXPECT_EQ(keep(*on_a, alices_on_a, ""), Code::INVALID_ARGUMENT);
+  EXPECT_EQ(keep(*on_b, alices_on_b, "poison"), Code::OK);
+  EXPECT_EQ(find(*on_a, alices_on_a, key), Code::OK);
+  EXPECT_EQ(found, "a binary") << "what is there stays";
+
+  // With the vGPU the node's right to ask for its tenant goes.
+  ASSERT_TRUE(ClientOf("alice")->DeleteClaim("on-b").ok());
+  ASSERT_TRUE(b.WaitUntil([&](const auto& running) { return !running.contains(alices_on_b); }));
+  const auto client = ClientOf("alice");
+  WaitClaim(*client, "on-b", ClaimPhase::kReleased);
+  EXPECT_EQ(find(*on_b, alices_on_b, key), Code::PERMISSION_DENIED);
 }
 
 TEST_F(ServeTest, ARestartOfTheControllerDisturbsNothing) {

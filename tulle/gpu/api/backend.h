@@ -98,6 +98,8 @@ struct DeviceInfo {
   std::uint32_t clock_mhz = 0;
   std::uint64_t memory_bandwidth_bytes_per_s = 0;  // measured; 0: not measured
   bool protects_memory = false;                    // kernels cannot reach the host process's memory
+  // What binaries depend on (driver, its compiler, the instruction set): equal texts, exchangeable binaries.
+  std::string compiler;
 };
 
 // Compiles away from running programs. One thread uses it.

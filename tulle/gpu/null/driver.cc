@@ -32,6 +32,7 @@ class NullDriver final : public Driver {
     info.compute_units = kComputeUnits;
     info.clock_mhz = 1000;
     info.protects_memory = true;
+    info.compiler = kDriverVersion;
     return std::vector{info};
   }
   Result<std::unique_ptr<Backend>> OpenDevice(std::uint32_t index, Completions* completions) override {

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <functional>
 #include <optional>
 
 #include "tulle/gpu/opencl/opencl_backend.h"
@@ -53,6 +56,18 @@ std::uint64_t MeasureBandwidth(const NativeDevice& device, std::uint64_t max_all
   return static_cast<std::uint64_t>(best);
 }
 
+// What the CPU of this host can do, in few characters.
+std::string CpuFeatures() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with("flags") && !line.starts_with("Features")) continue;
+    char text[24];
+    std::snprintf(text, sizeof text, "%zx", std::hash<std::string>()(line));
+    return text;
+  }
+  return "unknown";
+}
+
 DeviceInfo Describe(std::uint32_t index, const NativeDevice& device) {
   DeviceInfo info;
   info.index = index;
@@ -70,6 +85,9 @@ DeviceInfo Describe(std::uint32_t index, const NativeDevice& device) {
   info.compute_units = DeviceValue<cl_uint>(device.device, CL_DEVICE_MAX_COMPUTE_UNITS);
   info.clock_mhz = DeviceValue<cl_uint>(device.device, CL_DEVICE_MAX_CLOCK_FREQUENCY);
   info.protects_memory = !device.host_memory;
+  info.compiler = PlatformText(device.platform, CL_PLATFORM_VERSION) + "; " + info.name + "; " +
+                  info.driver_version;
+  if (info.type == "CPU") info.compiler += "; CPU features " + CpuFeatures();
   return info;
 }
 

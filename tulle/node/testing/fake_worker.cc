@@ -7,7 +7,11 @@
 //   crash     is ready, and dies when a connection is adopted
 //   stubborn  is ready, and does not end when it is asked to
 //   garbage   sends a packet that is none
+//   builds    serves, after it has given the mesh a build, "built by <vgpu>", and looked for it again: it answers
+//             each adopted connection with what it was told and a newline
+#include <fcntl.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -31,6 +35,7 @@ struct FakeWorker {
   std::uint64_t memory_bytes = 0;
   std::set<std::string> grants;
   int adopted = -1;
+  std::string found;
 
   template <typename M>
   void Send(const M& message) {
@@ -41,7 +46,28 @@ struct FakeWorker {
     memory_bytes = message.memory_bytes;
     if (mode == "refuse") Send(wire::node::WorkerReady{1, {"the device is on fire"}});
     if (mode == "garbage") (void)SendPacket(control, AsBytes("hello"));
-    if (mode == "ready" || mode == "crash" || mode == "stubborn") Send(wire::node::WorkerReady{0, {""}});
+    if (mode == "builds") UseBuilds();
+    if (mode == "ready" || mode == "crash" || mode == "stubborn" || mode == "builds") Send(wire::node::WorkerReady{0, {""}});
+  }
+  void UseBuilds() {
+    const std::string content = "built by " + vgpu;
+    const std::string key(wire::node::kBuildKeyBytes, 'k');
+    const UniqueFd file(memfd_create("content", MFD_CLOEXEC));
+    int ends[2];
+    if (write(file.get(), content.data(), content.size()) < 0 || pipe2(ends, O_CLOEXEC) != 0) std::exit(4);
+    const UniqueFd read_end(ends[0]);
+    UniqueFd write_end(ends[1]);
+    const auto send = [&](const auto& message, int fd) {
+      (void)SendPacket(control, wire::EncodePacket(kNodeCommands, message), std::array{fd});
+    };
+    send(wire::node::KeepBuild{{AsBytes(key)}}, file.get());
+    send(wire::node::FindBuild{{AsBytes(key).first(1)}}, write_end.get());  // no key
+    (void)SendPacket(control, wire::EncodePacket(kNodeCommands, wire::node::FindBuild{{AsBytes(key)}}));
+    send(wire::node::FindBuild{{AsBytes(key)}}, write_end.get());
+    write_end.reset();
+    char buffer[256];
+    for (ssize_t got; (got = read(read_end.get(), buffer, sizeof buffer)) > 0;)
+      found.append(buffer, static_cast<std::size_t>(got));
   }
   void On(const wire::node::AddGrant& message) { grants.insert(std::string(message.grant.text)); }
   void On(const wire::node::RevokeGrant& message) { grants.erase(std::string(message.grant.text)); }
@@ -49,6 +75,7 @@ struct FakeWorker {
     if (mode == "crash") raise(SIGKILL);
     std::string text = vgpu + " " + std::to_string(memory_bytes);
     for (const std::string& grant : grants) text += " " + grant;
+    if (mode == "builds") text = found;
     text += "\n";
     [[maybe_unused]] const ssize_t written = write(adopted, text.data(), text.size());
     wire::node::WorkerStats stats;

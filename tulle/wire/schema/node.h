@@ -10,6 +10,8 @@ namespace tulle::wire::node {
 
 inline constexpr U32 kMaxIdBytes = 64;  // vGPU, grant and tenant ids
 inline constexpr U32 kKeyBytes = 32;
+inline constexpr U32 kMaxCompilerBytes = 512;
+inline constexpr U32 kBuildKeyBytes = 32;
 
 // Node to worker, first: which vGPU this worker is.
 struct AssignVGpu {
@@ -18,7 +20,9 @@ struct AssignVGpu {
   U32 device_index = 0;     // as the probe numbered the GPUs
   U64 memory_bytes = 0;     // quota of the vGPU, over all of its sessions
   U32 compute_percent = 0;  // share of the GPU, 1 to 100
-  TULLE_MESSAGE(AssignVGpu, vgpu, tenant, device_index, memory_bytes, compute_percent)
+  // What binaries for the device depend on: equal texts, exchangeable binaries. Empty: not known.
+  Str<kMaxCompilerBytes> compiler;
+  TULLE_MESSAGE(AssignVGpu, vgpu, tenant, device_index, memory_bytes, compute_percent, compiler)
 };
 
 // Whoever proves this key may open sessions until it is revoked.
@@ -82,6 +86,19 @@ struct CommandStats {
   TULLE_MESSAGE(CommandStats, opcode, count, bytes, latency_ns_total, latencies)
 };
 
+// Worker to node: has the mesh built this for the vGPU's tenant? The packet's descriptor is a pipe, into which
+// the node writes the KeptBuild; or nothing, and closes it.
+struct FindBuild {
+  Bytes<kBuildKeyBytes> key;  // of exactly that size
+  TULLE_MESSAGE(FindBuild, key)
+};
+
+// Worker to node: it is built now; the packet's descriptor is a file with the KeptBuild.
+struct KeepBuild {
+  Bytes<kBuildKeyBytes> key;  // of exactly that size
+  TULLE_MESSAGE(KeepBuild, key)
+};
+
 inline constexpr auto kNodeCommands = std::tuple{
     Row<0x8001, AssignVGpu>{Mode::kOneWay, Place::kWorker},
     Row<0x8002, AddGrant>{Mode::kOneWay, Place::kWorker},
@@ -91,7 +108,18 @@ inline constexpr auto kNodeCommands = std::tuple{
     Row<0x8011, WorkerReady>{Mode::kNotice, Place::kWorker},
     Row<0x8012, WorkerStats>{Mode::kNotice, Place::kWorker},
     Row<0x8013, CommandStats>{Mode::kNotice, Place::kWorker},
+    Row<0x8014, FindBuild>{Mode::kNotice, Place::kWorker},
+    Row<0x8015, KeepBuild>{Mode::kNotice, Place::kWorker},
 };
 static_assert(WellFormed(kNodeCommands));
+
+// A build that succeeded, as the mesh keeps it: of the same tulle release, as the release is part of its key.
+struct KeptBuild {
+  Str<kMaxBuildLogBytes> log;
+  Bytes<static_cast<U32>(kMaxPayloadBytes)> binary;
+  TULLE_MESSAGE(KeptBuild, log, binary)
+};
+// More is not kept: with its request's head it fits a message between node and controller.
+inline constexpr std::size_t kMaxKeptBuildBytes = (4u << 20) - 4096;
 
 }  // namespace tulle::wire::node

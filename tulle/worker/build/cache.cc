@@ -10,6 +10,7 @@
 
 #include "tulle/base/guarded.h"
 #include "tulle/base/unique_fd.h"
+#include "tulle/gpu/api/opencl_status.h"
 
 namespace tulle::worker::build {
 namespace {
@@ -77,26 +78,75 @@ class CachingBuilder::Cache {
   Guarded<State> state_;
 };
 
-// One whose outcome will be kept.
+// One whose outcome will be kept. First it asks the mesh, where there is one.
 class CachingBuilder::NewBuild final : public Build {
  public:
-  NewBuild(std::unique_ptr<Build> build, std::string key, std::shared_ptr<Cache> cache)
-      : build_(std::move(build)), key_(std::move(key)), cache_(std::move(cache)) {}
-  int fd() const override { return build_->fd(); }
+  NewBuild(const CachingBuilder& builder, std::string key)
+      : builder_(builder.builder_), cache_(builder.cache_), mesh_(builder.mesh_), key_(std::move(key)) {}
+
+  Status Start(wire::opencl::ProgramKind kind, ByteView text, std::string_view options) {
+    if (mesh_ != nullptr && kind != wire::opencl::ProgramKind::kBinary) {
+      mesh_key_ = mesh_->KeyOf(kind, text, options);
+      if (auto answer = mesh_->Find(*mesh_key_); answer.ok()) {
+        answer_.emplace(std::move(*answer));
+        request_ = {kind, ByteVector(text.begin(), text.end()), std::string(options)};
+        return OkStatus();
+      }
+    }
+    TULLE_ASSIGN_OR_RETURN(build_, builder_->Start(kind, text, options));
+    return OkStatus();
+  }
+
+  int fd() const override { return answer_ ? answer_->fd() : build_->fd(); }
+
   std::optional<gpu::CompileOutput> TryFinish() override {
+    if (answer_) {
+      if (!answer_->Finished()) return std::nullopt;
+      auto found = answer_->Take();
+      answer_.reset();
+      if (found) {
+        cache_->Put(std::move(key_), *found);
+        done_ = true;
+        return found;
+      }
+      auto build = builder_->Start(request_.kind, request_.text, request_.options);
+      request_ = {};
+      if (!build.ok()) {
+        done_ = true;
+        return gpu::CompileOutput{gpu::cl_status::kOutOfResources,
+                                  "the compiler could not be started: " + build.error().message, {}};
+      }
+      build_ = std::move(*build);
+    }
+    if (done_) return std::nullopt;
     auto output = build_->TryFinish();
-    if (output.has_value() && output->status == 0) cache_->Put(std::move(key_), *output);
+    if (output.has_value() && output->status == 0) {
+      if (mesh_key_) mesh_->Keep(*mesh_key_, *output);
+      cache_->Put(std::move(key_), *output);
+    }
     return output;
   }
 
  private:
-  const std::unique_ptr<Build> build_;
-  std::string key_;
+  struct Request {
+    wire::opencl::ProgramKind kind{};
+    ByteVector text;
+    std::string options;
+  };
+  const std::shared_ptr<Builder> builder_;
   const std::shared_ptr<Cache> cache_;
+  const std::shared_ptr<const MeshBuilds> mesh_;
+  std::string key_;
+  std::optional<MeshKey> mesh_key_;
+  std::optional<MeshAnswer> answer_;  // while the mesh is asked; then not
+  Request request_;                   // while the mesh is asked
+  std::unique_ptr<Build> build_;
+  bool done_ = false;  // without a build
 };
 
-CachingBuilder::CachingBuilder(std::unique_ptr<Builder> builder, std::size_t max_bytes)
-    : builder_(std::move(builder)), cache_(std::make_shared<Cache>(max_bytes)) {}
+CachingBuilder::CachingBuilder(std::unique_ptr<Builder> builder, std::size_t max_bytes,
+                               std::unique_ptr<const MeshBuilds> mesh)
+    : builder_(std::move(builder)), cache_(std::make_shared<Cache>(max_bytes)), mesh_(std::move(mesh)) {}
 CachingBuilder::~CachingBuilder() = default;
 
 Result<std::unique_ptr<Build>> CachingBuilder::Start(wire::opencl::ProgramKind kind, ByteView text,
@@ -107,8 +157,9 @@ Result<std::unique_ptr<Build>> CachingBuilder::Start(wire::opencl::ProgramKind k
     if (!readable.valid()) return ErrnoError("an eventfd for a build", errno);
     return std::unique_ptr<Build>(std::make_unique<KnownBuild>(*std::move(known), std::move(readable)));
   }
-  TULLE_ASSIGN_OR_RETURN(auto build, builder_->Start(kind, text, options));
-  return std::unique_ptr<Build>(std::make_unique<NewBuild>(std::move(build), std::move(key), cache_));
+  auto build = std::make_unique<NewBuild>(*this, std::move(key));
+  TULLE_RETURN_IF_ERROR(build->Start(kind, text, options));
+  return std::unique_ptr<Build>(std::move(build));
 }
 
 }  // namespace tulle::worker::build
