@@ -204,8 +204,9 @@ int Main(int argc, char** argv) {
   app.add_option("--max-claims-per-tenant", flags.max_claims_per_tenant,
                  "Claims that a tenant may have at once; those that have ended do not count")
       ->check(CLI::Range(std::size_t{1}, control::CoreOptions().max_claims));
-  app.add_option("--build-cache", flags.build_cache_mib,
-                 "MiB of memory for builds of programs, which need not be built again on other nodes; 0: none")
+  app.add_option(
+         "--build-cache", flags.build_cache_mib,
+         "MiB of memory for builds of programs, which need not be built again on other nodes; 0: none")
       ->check(CLI::Range(std::size_t{0}, std::size_t{1} << 20));
   app.add_option("--log-level", flags.log_level, "Least level that is logged")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}));

@@ -157,8 +157,8 @@ class IsolatedBuilder final : public worker::build::Builder {
 
 }  // namespace
 
-worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control, const wire::node::AssignVGpu& assignment,
-                                  const ChildArguments& children) {
+worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
+                                  const wire::node::AssignVGpu& assignment, const ChildArguments& children) {
   isolated::ExecutorOptions executor;
   executor.argv = Arguments("executor", children);
   executor.device_index = assignment.device_index;
@@ -168,10 +168,11 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control, cons
   builder.device_index = assignment.device_index;
   builder.best_effort = launcher->best_effort();
   const std::string compiler(assignment.compiler.text);
-  return {std::make_unique<IsolatedExecutors>(launcher, std::move(executor)),
-          std::make_unique<worker::build::CachingBuilder>(
-              std::make_unique<IsolatedBuilder>(std::move(builder)), kBuildCacheBytes,
-              compiler.empty() ? nullptr : std::make_unique<const worker::build::MeshBuilds>(control, compiler))};
+  return {
+      std::make_unique<IsolatedExecutors>(launcher, std::move(executor)),
+      std::make_unique<worker::build::CachingBuilder>(
+          std::make_unique<IsolatedBuilder>(std::move(builder)), kBuildCacheBytes,
+          compiler.empty() ? nullptr : std::make_unique<const worker::build::MeshBuilds>(control, compiler))};
 }
 
 }  // namespace tulle::app

@@ -13,7 +13,7 @@ struct ChildArguments {
 };
 
 // `launcher` and `control`, the socket to the node, must outlive the device.
-worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control, const wire::node::AssignVGpu& assignment,
-                                  const ChildArguments& children);
+worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
+                                  const wire::node::AssignVGpu& assignment, const ChildArguments& children);
 
 }  // namespace tulle::app

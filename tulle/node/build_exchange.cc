@@ -52,8 +52,7 @@ std::string ReadFile(int fd) {
   content.resize(static_cast<std::size_t>(status.st_size));
   std::size_t size = 0;
   while (size < content.size()) {
-    const ssize_t got =
-        pread(fd, content.data() + size, content.size() - size, static_cast<off_t>(size));
+    const ssize_t got = pread(fd, content.data() + size, content.size() - size, static_cast<off_t>(size));
     if (got <= 0) return {};
     size += static_cast<std::size_t>(got);
   }

@@ -29,8 +29,8 @@ class BuildExchange final : public BuildKeeper {
     std::uint64_t not_kept = 0;
   };
 
-  // The file is read anew after each failure: certificates are renewed, controllers move. `clock` must outlive
-  // it.
+  // The file is read anew after each failure: certificates are renewed, controllers move. `clock` must
+  // outlive it.
   BuildExchange(const std::string& credentials_path, const Clock& clock);
   // Answers what waits with nothing. May take as long as a call (kFindWithin).
   ~BuildExchange() override;
@@ -45,7 +45,8 @@ class BuildExchange final : public BuildKeeper {
   // Takes one job after the other.
   class Line {
    public:
-    using Work = std::function<bool(Controller&, const std::string& vgpu_uid, const std::string& key, int fd)>;
+    using Work =
+        std::function<bool(Controller&, const std::string& vgpu_uid, const std::string& key, int fd)>;
     Line(const std::string& credentials_path, const Clock& clock, Work work);
     ~Line();
     void Add(const std::string& vgpu_uid, ByteView key, UniqueFd fd);

@@ -24,7 +24,7 @@ struct InventoryGpu {
   std::string vendor;
   std::string driver;
   std::string compiler;  // what binaries depend on (gpu::DeviceInfo)
-  std::string type;  // "CPU", "GPU", "ACCELERATOR"
+  std::string type;      // "CPU", "GPU", "ACCELERATOR"
   std::uint64_t memory_bytes = 0;
   std::uint64_t allocatable_memory_bytes = 0;  // what vGPUs may have of it
   std::uint32_t allocatable_compute_percent = 100;

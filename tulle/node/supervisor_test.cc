@@ -42,13 +42,13 @@ class OneBuild final : public BuildKeeper {
 class SupervisorTest : public testing::Test {
  protected:
   void Make(const std::string& mode) {
-    supervisor_ =
-        std::make_unique<Supervisor>(loop_,
-                                     Supervisor::Options{.worker_binary = FindProgram("tulle_fake_worker"),
-                                                         .worker_arguments = {mode},
-                                                         .ready_timeout = milliseconds(300),
-                                                         .shutdown_timeout = milliseconds(200)},
-                                     [this](const VGpuStatus& status) { reports_.push_back(status); }, &builds_);
+    supervisor_ = std::make_unique<Supervisor>(
+        loop_,
+        Supervisor::Options{.worker_binary = FindProgram("tulle_fake_worker"),
+                            .worker_arguments = {mode},
+                            .ready_timeout = milliseconds(300),
+                            .shutdown_timeout = milliseconds(200)},
+        [this](const VGpuStatus& status) { reports_.push_back(status); }, &builds_);
   }
   const VGpuStatus& last() const { return reports_.back(); }
   bool Is(VGpuState state) const { return !reports_.empty() && last().state == state; }

@@ -550,8 +550,8 @@ class BuildCall final : public RequestReactor {
       if (core == nullptr) return self->Refuse(Code::kUnavailable, "the controller is stopping");
       const auto vgpu = core->FindVGpu(self->request_.vgpu_uid());
       if (!vgpu || vgpu->status.node != self->caller_.identity.name) {
-        return self->Refuse(Code::kPermissionDenied, "vGPU " + self->request_.vgpu_uid() + " is not on node " +
-                                                         self->caller_.identity.name);
+        return self->Refuse(Code::kPermissionDenied, "vGPU " + self->request_.vgpu_uid() +
+                                                         " is not on node " + self->caller_.identity.name);
       }
       self->Serve(vgpu->metadata.tenant);
     });

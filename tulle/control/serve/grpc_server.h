@@ -15,8 +15,8 @@ namespace tulle::control {
 
 class GrpcServer {
  public:
-  // Listens on `address` (host:port; port 0 chooses one). `service` and `builds` must outlive it. kUnavailable
-  // when the address cannot be had.
+  // Listens on `address` (host:port; port 0 chooses one). `service` and `builds` must outlive it.
+  // kUnavailable when the address cannot be had.
   static Result<std::unique_ptr<GrpcServer>> Start(const std::string& address, const security::PemBundle& pem,
                                                    MeshService& service, BuildStore& builds);
   // Stop the controller first: that ends the streams.

@@ -296,7 +296,8 @@ TEST_F(ServeTest, BuildsGoOnlyToNodesThatServeTheirTenant) {
   const auto vgpu_of = [&](const std::string& tenant, const std::string& node) {
     const auto client = ClientOf(tenant);
     WaitNode(*client, node, NodeState::kReady);
-    EXPECT_TRUE(client->CreateClaim({.name = "on-" + node, .spec = {.node_selector = {{"tulle/node", node}}}}).ok());
+    EXPECT_TRUE(
+        client->CreateClaim({.name = "on-" + node, .spec = {.node_selector = {{"tulle/node", node}}}}).ok());
     WaitClaim(*client, "on-" + node, ClaimPhase::kBound);
     return client->Attach("on-" + node)->at(0).vgpu_uid;
   };

@@ -85,8 +85,8 @@ DeviceInfo Describe(std::uint32_t index, const NativeDevice& device) {
   info.compute_units = DeviceValue<cl_uint>(device.device, CL_DEVICE_MAX_COMPUTE_UNITS);
   info.clock_mhz = DeviceValue<cl_uint>(device.device, CL_DEVICE_MAX_CLOCK_FREQUENCY);
   info.protects_memory = !device.host_memory;
-  info.compiler = PlatformText(device.platform, CL_PLATFORM_VERSION) + "; " + info.name + "; " +
-                  info.driver_version;
+  info.compiler =
+      PlatformText(device.platform, CL_PLATFORM_VERSION) + "; " + info.name + "; " + info.driver_version;
   if (info.type == "CPU") info.compiler += "; CPU features " + CpuFeatures();
   return info;
 }

@@ -7,7 +7,8 @@
 //   crash     is ready, and dies when a connection is adopted
 //   stubborn  is ready, and does not end when it is asked to
 //   garbage   sends a packet that is none
-//   builds    serves, after it has given the mesh a build, "built by <vgpu>", and looked for it again: it answers
+//   builds    serves, after it has given the mesh a build, "built by <vgpu>", and looked for it again: it
+//   answers
 //             each adopted connection with what it was told and a newline
 #include <fcntl.h>
 #include <poll.h>
@@ -47,7 +48,8 @@ struct FakeWorker {
     if (mode == "refuse") Send(wire::node::WorkerReady{1, {"the device is on fire"}});
     if (mode == "garbage") (void)SendPacket(control, AsBytes("hello"));
     if (mode == "builds") UseBuilds();
-    if (mode == "ready" || mode == "crash" || mode == "stubborn" || mode == "builds") Send(wire::node::WorkerReady{0, {""}});
+    if (mode == "ready" || mode == "crash" || mode == "stubborn" || mode == "builds")
+      Send(wire::node::WorkerReady{0, {""}});
   }
   void UseBuilds() {
     const std::string content = "built by " + vgpu;

@@ -86,8 +86,8 @@ struct CommandStats {
   TULLE_MESSAGE(CommandStats, opcode, count, bytes, latency_ns_total, latencies)
 };
 
-// Worker to node: has the mesh built this for the vGPU's tenant? The packet's descriptor is a pipe, into which
-// the node writes the KeptBuild; or nothing, and closes it.
+// Worker to node: has the mesh built this for the vGPU's tenant? The packet's descriptor is a pipe, into
+// which the node writes the KeptBuild; or nothing, and closes it.
 struct FindBuild {
   Bytes<kBuildKeyBytes> key;  // of exactly that size
   TULLE_MESSAGE(FindBuild, key)

@@ -114,7 +114,8 @@ class CachingBuilder::NewBuild final : public Build {
       if (!build.ok()) {
         done_ = true;
         return gpu::CompileOutput{gpu::cl_status::kOutOfResources,
-                                  "the compiler could not be started: " + build.error().message, {}};
+                                  "the compiler could not be started: " + build.error().message,
+                                  {}};
       }
       build_ = std::move(*build);
     }

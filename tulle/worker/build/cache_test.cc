@@ -119,7 +119,8 @@ class CachingInAMesh : public testing::Test {
                                             std::make_unique<MeshBuilds>(ends_.child.get(), compiler));
   }
   static std::unique_ptr<Build> Start(CachingBuilder& builder, std::string_view text,
-                                      std::string_view options = "", ProgramKind kind = ProgramKind::kSource) {
+                                      std::string_view options = "",
+                                      ProgramKind kind = ProgramKind::kSource) {
     auto build = builder.Start(kind, AsBytes(text), options);
     EXPECT_TRUE(build.ok());
     return std::move(*build);
@@ -146,8 +147,8 @@ class CachingInAMesh : public testing::Test {
     Said<M> said;
     if (!packet.ok() || packet->none) return said;
     wire::Arena arena;
-    EXPECT_EQ(wire::DispatchPacket(wire::node::kNodeCommands, ByteView(buffer).first(packet->size_bytes), arena,
-                                   said),
+    EXPECT_EQ(wire::DispatchPacket(wire::node::kNodeCommands, ByteView(buffer).first(packet->size_bytes),
+                                   arena, said),
               wire::WireResult::kOk);
     EXPECT_EQ(packet->fds.size(), 1u);
     if (!packet->fds.empty()) said.fd = std::move(packet->fds.front());

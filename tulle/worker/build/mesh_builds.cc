@@ -35,7 +35,8 @@ MeshKey MeshKeyOf(std::string_view compiler, wire::opencl::ProgramKind kind, Byt
   for (const ByteView part : {AsBytes(head), AsBytes(compiler), AsBytes(options), text}) {
     done = done && EVP_DigestUpdate(digest.get(), part.data(), part.size()) == 1;
   }
-  TULLE_CHECK(done && EVP_DigestFinal_ex(digest.get(), reinterpret_cast<unsigned char*>(key.data()), &size) == 1 &&
+  TULLE_CHECK(done &&
+              EVP_DigestFinal_ex(digest.get(), reinterpret_cast<unsigned char*>(key.data()), &size) == 1 &&
               size == key.size());
   return key;
 }
@@ -81,7 +82,8 @@ std::optional<gpu::CompileOutput> MeshAnswer::Take() {
     Log(LogLevel::kWarn, "worker", "the mesh's build is none; building it here");
     return std::nullopt;
   }
-  return gpu::CompileOutput{0, std::string(kept.log.text), {kept.binary.bytes.begin(), kept.binary.bytes.end()}};
+  return gpu::CompileOutput{
+      0, std::string(kept.log.text), {kept.binary.bytes.begin(), kept.binary.bytes.end()}};
 }
 
 Result<MeshAnswer> MeshBuilds::Find(const MeshKey& key) const {
@@ -97,13 +99,15 @@ Result<MeshAnswer> MeshBuilds::Find(const MeshKey& key) const {
 
 void MeshBuilds::Keep(const MeshKey& key, const gpu::CompileOutput& output) const {
   const wire::node::KeptBuild kept{{output.log}, {output.binary}};
-  if (output.log.size() > wire::kMaxBuildLogBytes || wire::EncodedSize(kept) > wire::node::kMaxKeptBuildBytes) {
+  if (output.log.size() > wire::kMaxBuildLogBytes ||
+      wire::EncodedSize(kept) > wire::node::kMaxKeptBuildBytes) {
     return;
   }
   ByteVector content(wire::EncodedSize(kept));
   wire::Encode(kept, content);
   const UniqueFd file(memfd_create("tulle-build", MFD_CLOEXEC));
-  if (!file.valid() || write(file.get(), content.data(), content.size()) != static_cast<ssize_t>(content.size())) {
+  if (!file.valid() ||
+      write(file.get(), content.data(), content.size()) != static_cast<ssize_t>(content.size())) {
     return;  // it is built again another time
   }
   (void)SendPacket(control_, wire::EncodePacket(wire::node::kNodeCommands, wire::node::KeepBuild{{key}}),

@@ -46,8 +46,8 @@ class MeshAnswer {
 
 class MeshBuilds {
  public:
-  // `control` is the packet socket to the node; it must outlive this. `compiler`: what binaries for the device
-  // depend on, tulle's release apart.
+  // `control` is the packet socket to the node; it must outlive this. `compiler`: what binaries for the
+  // device depend on, tulle's release apart.
   MeshBuilds(int control, std::string compiler) : control_(control), compiler_(std::move(compiler)) {}
 
   MeshKey KeyOf(wire::opencl::ProgramKind kind, ByteView text, std::string_view options) const {
