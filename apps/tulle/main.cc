@@ -16,6 +16,7 @@
 #include "apps/tulle/resources.h"
 #include "apps/tulle/run.h"
 #include "apps/tulle/text.h"
+#include "apps/tulle/trace.h"
 #include "apps/tulle/up.h"
 #include "tulle/base/clock.h"
 #include "tulle/base/paths.h"
@@ -38,6 +39,8 @@ struct RunFlags {
   std::vector<std::string> types, vendors, labels, command;
   std::uint32_t gpus = 1;
   bool no_wait = false, with_local = false, over_network = false, quiet = false;
+  std::string trace;
+  bool trace_payloads = false;
 };
 
 Result<RunOptions> ToOptions(const RunFlags& flags) {
@@ -45,6 +48,8 @@ Result<RunOptions> ToOptions(const RunFlags& flags) {
                      .with_local = flags.with_local,
                      .over_network = flags.over_network,
                      .quiet = flags.quiet,
+                     .trace_directory = flags.trace,
+                     .trace_payloads = flags.trace_payloads,
                      .command = flags.command};
   control::ClaimSpec& spec = options.spec;
   spec.gpu_types = flags.types;
@@ -180,12 +185,45 @@ int Main(int argc, char** argv) {
       "--over-network", run.over_network,
       "Reach vGPUs on this host through the network too, not through its socket and shared memory");
   run_command->add_flag("--with-local", run.with_local, "Show the program this machine's own GPUs too");
+  CLI::Option* trace = run_command->add_option(
+      "--trace", run.trace,
+      "Folder for traces of what the program says to its vGPUs, a file for each process and vGPU: see "
+      "`tulle trace`");
+  run_command
+      ->add_flag("--trace-payloads", run.trace_payloads,
+                 "Sources and contents of buffers too, not only their sizes")
+      ->needs(trace);
   run_command->add_flag("-q,--quiet", run.quiet, "No line about the vGPU");
   run_command->add_option("COMMAND", run.command, "The program and its arguments, after --");
   run_command->positionals_at_end();
   run_command->callback([&] {
     const auto options = ToOptions(run);
     code = options.ok() ? Run(*options) : Report(options.error());
+  });
+
+  TraceOptions trace_options;
+  std::vector<std::string> trace_files;
+  std::string trace_output = "text";
+  CLI::App* trace_command = app.add_subcommand("trace", "Print what `tulle run --trace` has written");
+  trace_command->footer(
+      "Examples:\n  tulle run --trace traces -- clinfo\n  tulle trace traces/*.trace --summary\n"
+      "  tulle trace traces/clinfo-4711-....trace --only Enqueue\n\n"
+      "A line for each frame: > was sent, < has arrived. Times count from the session's begin. Arguments, "
+      "build "
+      "options and names are\nin the file; sources and contents of buffers only with --trace-payloads; keys "
+      "never.");
+  trace_command->add_option("FILE", trace_files, "Which")->required();
+  trace_command->add_flag("--summary", trace_options.summary,
+                          "A table by command: how many, how long, and how often the program waited");
+  trace_command->add_option("--only", trace_options.only, "Commands with this in their name only");
+  trace_command->add_option("-o,--output", trace_output, "text, or json: one object a line")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  trace_command->callback([&] {
+    trace_options.json = trace_output == "json";
+    for (const std::string& file : trace_files) {
+      if (const int failed = Report(PrintTrace(file, trace_options, stdout)); failed != 0) code = failed;
+    }
   });
 
   bool for_docker = false;

@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <optional>
@@ -281,6 +282,16 @@ int Run(const RunOptions& options) {
     Say(options.command[0] + ": no such command");
     return kNoSuchCommand;
   }
+  std::string trace_directory;  // absolute, since the program may go elsewhere
+  if (!options.trace_directory.empty()) {
+    std::error_code error;
+    std::filesystem::create_directories(options.trace_directory, error);
+    trace_directory = std::filesystem::absolute(options.trace_directory, error);
+    if (access(trace_directory.c_str(), W_OK | X_OK) != 0) {
+      Say(ErrnoError("write traces into " + options.trace_directory, errno).message);
+      return kRunFailed;
+    }
+  }
   auto pair = MakeSeqPacketPair();
   if (!pair.ok()) {
     Say(pair.error().message);
@@ -317,6 +328,10 @@ int Run(const RunOptions& options) {
 
   std::map<std::string, std::optional<std::string>> environment = {{session::kAttachEnv, answer[1]},
                                                                    {"OCL_ICD_VENDORS", answer[2]}};
+  if (!options.trace_directory.empty()) {
+    environment[session::kTraceEnv] = trace_directory;
+    if (options.trace_payloads) environment[session::kTracePayloadsEnv] = "1";
+  }
   if (!options.with_local)
     environment["OCL_ICD_FILENAMES"] = std::nullopt;  // another loader's way to name ICDs
   auto program = Subprocess::Start({.argv = options.command,

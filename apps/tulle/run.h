@@ -19,6 +19,8 @@ struct RunOptions {
   bool with_local = false;
   bool over_network = false;  // also to vGPUs on this host
   bool quiet = false;
+  std::string trace_directory;  // made if it is not there; empty: no traces
+  bool trace_payloads = false;
   std::vector<std::string> command;
 };
 

@@ -2,11 +2,15 @@
 """`tulle run` as a program's stand-in: exit codes, signals, terminals, many processes, and the claim given back."""
 
 import contextlib
+import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
+import stat
+import subprocess
 import termios
 import time
 import unittest
@@ -37,6 +41,43 @@ class Run(MeshTest):
             wait_for(lambda: self.mesh.said().count("program=vector_add") > before, "the log line of the session's end")
             last = [line for line in self.mesh.said().splitlines() if "program=vector_add" in line][-1]
             self.assertIn(f" channel={channel} ", last)
+
+    def test_a_trace_shows_what_a_program_did(self):
+        folder = self.mesh.home / "traces"
+        flags = ["--trace", str(folder), "--trace-payloads"]
+        self.assert_ok(self.mesh.run("sh", "-c", "cd /; vector_add 1000; vector_add 2000", flags=flags))
+        files = sorted(map(str, folder.iterdir()))
+        self.assertEqual(len(files), 2)
+        self.assertEqual([stat.S_IMODE(os.stat(file).st_mode) for file in files], [0o600] * 2)
+        text = self.assert_ok(self.mesh.tulle("trace", files[0])).stdout
+        for words in "> EnqueueKernel ", "< EnqueueRead -> status=0 ", " us after #", "  waits\n", "> Goodbye\n":
+            self.assertIn(words, text)
+        self.assertNotIn("Hello", text)  # with which secrets come
+        kernels = self.assert_ok(self.mesh.tulle("trace", files[0], "--only", "EnqueueKernel", "-o", "json")).stdout
+        head, kernel = map(json.loads, kernels.splitlines())
+        self.assertEqual((head["program"], kernel["command"], kernel["kind"]), ("vector_add", "EnqueueKernel", "sent"))
+        summary = self.assert_ok(self.mesh.tulle("trace", "--summary", *files)).stdout
+        self.assertEqual(len(re.findall(r"^EnqueueKernel +1 ", summary, re.MULTILINE)), 2)
+        self.assertEqual(summary.count(" times for its vGPU, "), 2)
+
+        # Cut off, as by a crash, it is shown up to there.
+        with open(files[0], "r+b") as file:
+            file.truncate(os.path.getsize(files[0]) - 5)
+        cut = self.mesh.tulle("trace", files[0])
+        self.assertEqual(cut.returncode, 1)
+        self.assertIn("the trace is cut off here", cut.stderr)
+        self.assertIn("> EnqueueKernel ", cut.stdout)
+        self.assertIn("is not a trace", self.mesh.tulle("trace", "/etc/passwd").stderr)
+        refused = self.mesh.run("true", flags=["--trace", "/proc/traces"])
+        self.assertEqual(refused.returncode, 125)
+        self.assertIn("write traces into /proc/traces: ", refused.stderr)
+
+        # It feeds the fuzzer.
+        corpus = self.mesh.home / "corpus"
+        subprocess.run([BIN / "worker_inputs_from_trace", corpus, files[1]], check=True, stdout=subprocess.PIPE)
+        fed = subprocess.run([BIN / "fuzz_worker", "--corpus", corpus], check=True, stdout=subprocess.PIPE, text=True,
+                             env={**os.environ, "TULLE_FUZZ_RUNS": "0"})
+        self.assertIn("1 corpus files and 0 inputs, no finding", fed.stdout)
 
     def test_several_processes_share_one_grant(self):
         done = self.assert_ok(self.mesh.run("sh", "-c", "vector_add; vector_add 1000 & vector_add 2000; wait"))

@@ -20,6 +20,9 @@
 namespace tulle::session {
 
 inline constexpr char kAttachEnv[] = "TULLE_ATTACH";
+// A folder for traces of the program's sessions (trace.h); and, if set, with the contents of buffers.
+inline constexpr char kTraceEnv[] = "TULLE_TRACE";
+inline constexpr char kTracePayloadsEnv[] = "TULLE_TRACE_PAYLOADS";
 inline constexpr std::size_t kMaxAttachBytes = 1u << 20;
 inline constexpr std::size_t kMaxTargets = 256;   // vGPUs of one program
 inline constexpr std::size_t kMaxEndpoints = 16;  // where one vGPU may be found

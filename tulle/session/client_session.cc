@@ -19,6 +19,7 @@
 #include <optional>
 #include <utility>
 
+#include "tulle/base/log.h"
 #include "tulle/net/wait.h"
 #include "tulle/session/client_hello.h"
 #include "tulle/session/dial.h"
@@ -26,6 +27,7 @@
 #include "tulle/session/ledger.h"
 #include "tulle/session/link.h"
 #include "tulle/session/spin.h"
+#include "tulle/session/trace.h"
 
 namespace tulle::session {
 namespace {
@@ -67,6 +69,7 @@ class Session final : public ClientSession, private FrameSink {
 
   Status Start(const Options& options, Instant deadline) {
     TULLE_ASSIGN_OR_RETURN(welcome_, SayHello(*link_, reader_, options.program, deadline));
+    if (!options.trace_path.empty()) StartTrace(options);
     link_->AllowResume(dialer_ != nullptr && welcome_.resume_window > Duration::zero());
     epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
     timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
@@ -159,10 +162,12 @@ class Session final : public ClientSession, private FrameSink {
     stop_.store(true, std::memory_order_release);
     SetTimer(std::chrono::nanoseconds(1));
     pthread_join(io_thread_, nullptr);
+    if (trace_ != nullptr) trace_->End(loss_->message);
   }
 
   void AbandonAfterFork() override {
     link_->AbandonAfterFork();
+    if (trace_ != nullptr) trace_->AbandonAfterFork();
     ::close(epoll_.release());
     ::close(timer_.release());
   }
@@ -176,6 +181,24 @@ class Session final : public ClientSession, private FrameSink {
     std::condition_variable wake;
     Waiter* next = nullptr;
   };
+
+  // Without one the session goes on.
+  void StartTrace(const Options& options) {
+    const SystemClock clock;
+    auto trace = TraceWriter::Create(options.trace_path,
+                                     {.wire_version = welcome_.limits.version,
+                                      .capabilities = welcome_.limits.capabilities,
+                                      .wall_us = clock.WallMicros(),
+                                      .process_id = static_cast<std::uint32_t>(getpid()),
+                                      .program = options.program,
+                                      .vgpu = options.target.vgpu},
+                                     options.trace_payloads);
+    if (trace.ok()) {
+      trace_ = std::move(*trace);
+    } else {
+      Log(LogLevel::kError, "session", "no trace is written", {{"why", trace.error().message}});
+    }
+  }
 
   bool InHandler() const { return handler_thread_.load(std::memory_order_relaxed) == pthread_self(); }
   static Error CalledFromHandler() {
@@ -256,7 +279,8 @@ class Session final : public ClientSession, private FrameSink {
     header.sequence = sequence;
     header.payload_bytes = payload_bytes;
     MutableByteView room = AppendFrame(out_, header, copied_bytes);
-    frame.encode(room.first(frame.body_bytes), frame.message);
+    const MutableByteView body = room.first(frame.body_bytes);
+    frame.encode(body, frame.message);
     room = room.subspan(frame.body_bytes);
     if (copied_bytes != 0) {
       for (const ByteView piece : frame.payload) {
@@ -264,6 +288,7 @@ class Session final : public ClientSession, private FrameSink {
         room = room.subspan(piece.size());
       }
     }
+    if (trace_ != nullptr) trace_->Sent(header, body, frame.payload);
     ledger_.Add(static_cast<std::uint32_t>(wire::kFrameHeaderBytes + frame.body_bytes + payload_bytes));
     if (frame.before_send != nullptr) frame.before_send(frame.argument, sequence);
     return sequence;
@@ -502,9 +527,11 @@ class Session final : public ClientSession, private FrameSink {
 
   Status ReadUntil(const std::function<bool()>& done, std::optional<Instant> deadline) {
     std::unique_lock lock(receive_mutex_);
+    std::optional<TraceWriter::Wait> traced;
     for (;;) {
       if (done()) return OkStatus();
       if (loss_) return *loss_;
+      if (trace_ != nullptr && !traced) traced.emplace(*trace_);
       if (!role_taken_ && !link_->down()) {
         TakeRole();
       } else {
@@ -650,6 +677,7 @@ class Session final : public ClientSession, private FrameSink {
   }
 
   Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) override {
+    if (trace_ != nullptr) trace_->Received(header, body, payload);
     if (header.opcode == wire::kOpcodeOf<wire::Ack>) {
       wire::Ack ack;
       arena_.Reset();
@@ -795,7 +823,8 @@ class Session final : public ClientSession, private FrameSink {
   const std::shared_ptr<const Dialer> dialer_;
   ClientHandler* const handler_;
   const bool carries_descriptors_;
-  Welcome welcome_;  // set before the I/O thread starts
+  Welcome welcome_;                     // set before the I/O thread starts
+  std::unique_ptr<TraceWriter> trace_;  // the same; null: none is written
 
   // Locks are taken in this order: write, receive, send, pending.
   std::mutex write_mutex_;            // the right to write to the transport

@@ -49,6 +49,8 @@ class ClientSession {
     std::string program;                                  // for the worker's log
     Duration connect_timeout = std::chrono::seconds(10);  // for all endpoints together, handshake included
     Random* random = nullptr;                             // for session ids; must outlive the session
+    std::string trace_path;                               // of a file to write (trace.h); empty: none
+    bool trace_payloads = false;
   };
 
   // Tries the endpoints in order. `handler` must outlive the session. The error says for each endpoint what

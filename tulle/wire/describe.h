@@ -4,6 +4,7 @@
 #include <string>
 
 #include "tulle/wire/codec.h"
+#include "tulle/wire/frame.h"
 #include "tulle/wire/row.h"
 
 namespace tulle::wire {
@@ -71,5 +72,10 @@ std::string DescribeRow(const R& row) {
   if (row.mode != Mode::kNotice) text += " -> " + FieldTypeText<typename R::Reply>();
   return text + "\n";
 }
+
+// One frame of the command table as a trace shows it: "EnqueueKernel kernel=12.1 work_dim=1 ...", a reply
+// with
+// "-> " before its fields. What is long is cut, what does not decode says so.
+std::string DescribeFrame(const FrameHeader& header, ByteView body);
 
 }  // namespace tulle::wire

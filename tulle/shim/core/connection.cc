@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <condition_variable>
@@ -24,6 +25,15 @@ class Handling {
  private:
   const bool before_;
 };
+
+// One for each process and vGPU.
+std::string TracePath(const Connection::Options& options) {
+  std::string program = options.program.substr(0, 64);
+  std::replace_if(
+      program.begin(), program.end(), [](unsigned char c) { return c <= ' ' || c == '/' || c >= 0x7f; }, '_');
+  return options.trace_directory + "/" + program + "-" + std::to_string(getpid()) + "-" +
+         options.target.vgpu + ".trace";
+}
 
 }  // namespace
 
@@ -48,6 +58,8 @@ Result<std::unique_ptr<Connection>> Connection::Open(const Options& options) {
   session_options.target = options.target;
   session_options.program = options.program;
   session_options.random = options.random;
+  if (!options.trace_directory.empty()) session_options.trace_path = TracePath(options);
+  session_options.trace_payloads = options.trace_payloads;
   TULLE_ASSIGN_OR_RETURN(connection->session_,
                          session::ClientSession::Connect(session_options, connection.get()));
   connection->lease_ = std::make_unique<MemoryLease>(connection->limits().memory_limit_bytes);

@@ -42,7 +42,9 @@ class Connection final : private session::ClientHandler {
   struct Options {
     session::Target target;
     std::string program;
-    Random* random = nullptr;      // must outlive the connection
+    Random* random = nullptr;     // must outlive the connection
+    std::string trace_directory;  // where a trace of the session is written (session/trace.h); empty: nowhere
+    bool trace_payloads = false;
     std::int32_t lost_status = 0;  // what pending events end with when the session is lost
     // How a command fails of which an event that it waited for has failed: that is told by events alone.
     std::int32_t waits_failed_status = 0;

@@ -122,6 +122,8 @@ Status Device::Describe() {
   options.target = target_;
   options.program = process_.program;
   options.random = &process_.random;
+  options.trace_directory = process_.trace_directory;
+  options.trace_payloads = process_.trace_payloads;
   options.lost_status = CL_OUT_OF_RESOURCES;
   options.waits_failed_status = CL_EXEC_STATUS_ERROR_FOR_EVENTS_IN_WAIT_LIST;
   options.on_lost = [](void* self, const Error& error) { static_cast<Device*>(self)->OnLost(error); };

@@ -42,6 +42,8 @@ void InChild() {
 Process* StartProcess() {
   auto process = std::make_unique<Process>();
   process->program = program_invocation_short_name;
+  if (const char* directory = std::getenv(session::kTraceEnv)) process->trace_directory = directory;
+  process->trace_payloads = std::getenv(session::kTracePayloadsEnv) != nullptr;
   const char* path = std::getenv(session::kAttachEnv);
   process->attached = path != nullptr && *path != '\0';
   if (process->attached) {

@@ -32,6 +32,8 @@ struct Process {
   CallbackThread callbacks;
   bool attached = false;  // TULLE_ATTACH is set: there is a platform
   std::string program;
+  std::string trace_directory;  // TULLE_TRACE; empty: no traces
+  bool trace_payloads = false;
   SvmSpace svm;
   std::vector<std::unique_ptr<Device>> devices;  // fixed; one for each vGPU of the attach file
 };
