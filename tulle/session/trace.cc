@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -110,7 +111,7 @@ void TraceWriter::Append(TraceKind kind, const wire::FrameHeader& header, ByteVi
   if (!file_.valid()) return;
   RecordBytes record;
   record.time_ns = static_cast<std::uint64_t>((net::Now() - began_).count());
-  record.thread_id = static_cast<std::uint32_t>(gettid());
+  record.thread_id = static_cast<std::uint32_t>(syscall(SYS_gettid));  // glibc 2.28 has no gettid
   record.header = header;
   record.kind = static_cast<std::uint8_t>(kind);
   if (with_payloads_) {

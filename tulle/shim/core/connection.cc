@@ -52,6 +52,25 @@ Connection::~Connection() {
   if (session_ != nullptr) session_->Close();
 }
 
+// Memory that nobody has asked for yet. Deletes itself.
+class Connection::FirstLease final : public Reply {
+ public:
+  explicit FirstLease(Connection& connection) : connection_(connection) {}
+  Status OnReply(ByteView body, ByteView payload) override {
+    const std::unique_ptr<FirstLease> self(this);
+    wire::Arena arena;
+    wire::AcquireMemoryReply granted;
+    TULLE_RETURN_IF_ERROR(DecodeReply(body, payload.size(), arena, &granted));
+    const std::lock_guard lock(connection_.lease_mutex_);
+    connection_.lease_->Grant(granted.granted_bytes);
+    return OkStatus();
+  }
+  void OnLost() override { delete this; }
+
+ private:
+  Connection& connection_;
+};
+
 Result<std::unique_ptr<Connection>> Connection::Open(const Options& options) {
   std::unique_ptr<Connection> connection(new Connection(options));
   session::ClientSession::Options session_options;
@@ -62,7 +81,14 @@ Result<std::unique_ptr<Connection>> Connection::Open(const Options& options) {
   session_options.trace_payloads = options.trace_payloads;
   TULLE_ASSIGN_OR_RETURN(connection->session_,
                          session::ClientSession::Connect(session_options, connection.get()));
-  connection->lease_ = std::make_unique<MemoryLease>(connection->limits().memory_limit_bytes);
+  const std::uint64_t limit_bytes = connection->limits().memory_limit_bytes;
+  connection->lease_ = std::make_unique<MemoryLease>(limit_bytes);
+  if (const std::uint64_t first = MemoryLease::WantedAtFirst(limit_bytes); first != 0) {
+    auto reply = std::make_unique<FirstLease>(*connection);
+    Attached attached;
+    attached.reply = reply.get();
+    if (connection->Submit(wire::AcquireMemory{first}, attached)) reply.release();
+  }
   return connection;
 }
 

@@ -182,6 +182,7 @@ class Connection final : private session::ClientHandler {
   std::mutex lease_mutex_;
   std::unique_ptr<MemoryLease> lease_;  // guarded by lease_mutex_
 
+  class FirstLease;
   class SharedMemoryWait;
   std::mutex shared_memory_mutex_;
   bool asked_for_memory_ = false;                     // guarded by shared_memory_mutex_

@@ -7,6 +7,10 @@ namespace tulle::shim {
 MemoryLease::MemoryLease(std::uint64_t limit_bytes)
     : chunk_(std::clamp<std::uint64_t>(limit_bytes / 64, 1u << 20, 64u << 20)) {}
 
+std::uint64_t MemoryLease::WantedAtFirst(std::uint64_t limit_bytes) {
+  return std::min<std::uint64_t>(limit_bytes / 64, 1u << 20);
+}
+
 bool MemoryLease::Take(std::uint64_t size) {
   if (size > granted_ - used_) return false;
   used_ += size;

@@ -12,6 +12,10 @@ class MemoryLease {
   // vGPU, so that other sessions of it are not starved, yet enough for many small objects.
   explicit MemoryLease(std::uint64_t limit_bytes);
 
+  // What to ask for before any object is made, so that small programs need not wait for it: little, as other
+  // sessions cannot have it meanwhile.
+  static std::uint64_t WantedAtFirst(std::uint64_t limit_bytes);
+
   // Takes `size` bytes for an object; false when the lease is too short.
   bool Take(std::uint64_t size);
   void Give(std::uint64_t size) { used_ -= size; }

@@ -36,6 +36,12 @@ TEST(MemoryLease, GivesBackWhatLiesUnused) {
   EXPECT_FALSE(lease.Take(1));
 }
 
+TEST(MemoryLease, BeginsWithLittle) {
+  EXPECT_EQ(MemoryLease::WantedAtFirst(640 * kMiB), kMiB);
+  EXPECT_EQ(MemoryLease::WantedAtFirst(64 << 10), 1u << 10);
+  EXPECT_EQ(MemoryLease::WantedAtFirst(0), 0u);
+}
+
 TEST(MemoryLease, AbsurdSizesStayAbsurd) {
   MemoryLease lease(64 * kMiB);
   lease.Grant(5 * kMiB);
