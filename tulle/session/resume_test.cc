@@ -62,6 +62,7 @@ class ResumeTest : public testing::TestWithParam<bool> {
   std::unique_ptr<net::Relay> relay_;
   ServerLimits limits_;
   ResumeTable table_;
+  std::atomic<bool> revoked_{false};  // the grant, for those who come from now on
 
  private:
   void Listen() {
@@ -70,7 +71,11 @@ class ResumeTest : public testing::TestWithParam<bool> {
       UniqueFd socket(accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
       if (!socket.valid()) continue;
       threads_.emplace_back([this, s = std::move(socket)]() mutable {
-        auto session = ServerSession::Accept(std::move(s), limits_, TestKeys);
+        const auto keys = [this](const std::string& vgpu, const std::string& grant) -> Result<GrantKey> {
+          if (revoked_) return Error{Code::kPermissionDenied, "the grant was revoked"};
+          return TestKeys(vgpu, grant);
+        };
+        auto session = ServerSession::Accept(std::move(s), limits_, keys);
         if (!session.ok() || *session == nullptr) return;
         worker_.emplace(7).Start(std::move(*session));
         served_.release();
@@ -166,6 +171,19 @@ TEST_P(ResumeTest, ASessionThatIsGoneIsLostAtOnce) {
   relay_->CutAll(/*refuse=*/false);
   const Error error = client_.AwaitLost();  // long before the window ends
   EXPECT_EQ(error.code, Code::kAborted) << ToString(error);
+}
+
+TEST_P(ResumeTest, WhoseGrantWasRevokedMeanwhileDoesNotComeBack) {
+  StartWorker();
+  StartRelay({});
+  Attach();
+  ASSERT_TRUE(client_.Ping());
+  relay_->CutAll(/*refuse=*/true);
+  revoked_ = true;
+  relay_->CutAll(/*refuse=*/false);
+  const Error error = client_.AwaitLost();  // long before the window ends
+  EXPECT_EQ(error.code, Code::kPermissionDenied) << ToString(error);
+  worker_->End(wire::EndReason::kGrantRevoked, "revoked");  // as its worker does
 }
 
 TEST_P(ResumeTest, CloseWithoutAConnectionTakesItsSecondOnly) {
