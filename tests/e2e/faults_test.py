@@ -8,11 +8,21 @@ import socket
 import time
 import unittest
 import urllib.request
+from pathlib import Path
 
-from mesh import PATIENCE_S, MeshTest, wait_for
+from mesh import PATIENCE_S, MeshTest, descendants, wait_for
 
 # After a loss the program must hear of it in this time. It is a matter of milliseconds; the rest is for slow machines.
 PROMPTLY_S = 10
+
+
+def resident_kib(pid):
+    return int(re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()).group(1))
+
+
+def processor_ticks(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 class Faults(MeshTest):
@@ -77,6 +87,34 @@ class Faults(MeshTest):
         out, _ = process.communicate(timeout=PATIENCE_S)
         self.assertIn("checksum", out)  # the same grant, on the new worker
         self.assert_finishes(other)
+
+    def test_a_stopped_worker_holds_its_program_up_and_nothing_grows(self):
+        for flags in [], ["--over-network"]:
+            process = self.mesh.start_run("floods", stdin=-1, flags=["--memory", "256MiB", *flags])
+            self.assertEqual(process.stdout.readline(), "ready\n", self.mesh.said())
+            program = next(pid for pid, (_, command) in descendants(process.pid).items() if command.split()[0].endswith("floods"))
+            # Those of this claim alone: there is no other.
+            stopped = self.mesh.workers() + self.mesh.workers("executor")
+            before_kib = resident_kib(program)
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            seen = []
+
+            def waits():
+                # It has used no processor since the last look, and some since the first one.
+                seen.append(processor_ticks(program))
+                return len(seen) > 3 and seen[-1] == seen[-2] == seen[-3] and seen[-1] > seen[0]
+            wait_for(waits, "the program waits for its worker")
+            held_kib = resident_kib(program) - before_kib
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+            out, err = process.communicate(timeout=5 * PATIENCE_S)
+            self.assertEqual(out, "done\n", err)
+            # 16 MiB are the program's own; of its 500 MiB little more than the link's log (16 MiB) waits here.
+            self.assertLess(held_kib, (16 + 32) << 10)
+            wait_for(self.no_claims, "the claim was given back")
 
     def test_a_killed_controller_interrupts_nothing(self):
         process = self.steady(flags=["--name", "survivor"])
