@@ -43,8 +43,8 @@ class MeshService {
   using MessagePtr = std::unique_ptr<google::protobuf::Message>;
   using OnDone = std::function<void(Result<MessagePtr>)>;
 
-  // `admins`: tenants that may change what is everybody's. `controller` and `builds`, of which
-  // it tells the numbers, must outlive it.
+  // `admins`: tenants that may change what is everybody's. `builds` is there for its
+  // metrics. It and `controller` must outlive this.
   MeshService(Controller& controller, BuildStore& builds, std::set<std::string> admins, std::string version);
 
   // Whether the caller may use this API at all: users only.

@@ -7,9 +7,8 @@
 //   crash     is ready, and dies when a connection is adopted
 //   stubborn  is ready, and does not end when it is asked to
 //   garbage   sends a packet that is none
-//   builds    serves, after it has given the mesh a build, "built by <vgpu>", and looked for it again: it
-//   answers
-//             each adopted connection with what it was told and a newline
+//   builds    gives the mesh a build, "built by <vgpu>", looks for it again, and answers each adopted
+//             connection with what it was told and a newline
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/mman.h>
