@@ -33,6 +33,7 @@ class FuzzClient final : public session::ServerSession {
   bool has_buffered_input() const override { return !paused_; }
   int wake_fd() const override { return -1; }
   std::optional<Instant> next_look() const override { return std::nullopt; }
+  std::optional<Instant> absent_since() const override { return std::nullopt; }
   Status LookAfter() override { return OkStatus(); }
   std::size_t pending_bytes() const override { return 0; }
   void Pause(bool paused) override { paused_ = paused; }

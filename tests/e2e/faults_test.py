@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import tempfile
 import time
 import unittest
 import urllib.request
@@ -87,6 +88,18 @@ class Faults(MeshTest):
         out, _ = process.communicate(timeout=PATIENCE_S)
         self.assertIn("checksum", out)  # the same grant, on the new worker
         self.assert_finishes(other)
+
+    def test_a_killed_program_leaves_its_memory_to_the_next_of_its_claim(self):
+        # 16 MiB each, of a vGPU that has 24. On the vGPU's host the process is seen to have ended; otherwise it is given
+        # up, after some seconds, for the sake of the second.
+        script = "exec 9<>input; floods <&9 & pid=$!; read line; kill -9 $pid; wait $pid; echo killed $?; echo | floods"
+        for flags in [], ["--over-network"]:
+            with tempfile.TemporaryDirectory() as folder:
+                os.mkfifo(Path(folder) / "input")
+                process = self.mesh.start_run("sh", "-c", f"cd {folder}; {script}", stdin=-1, flags=["--memory", "24MiB", *flags])
+                self.assertEqual(process.stdout.readline(), "ready\n", self.mesh.said())
+                out, err = process.communicate("\n", timeout=PATIENCE_S)
+                self.assertEqual(out, "killed 137\nready\ndone\n", err)
 
     def test_a_stopped_worker_holds_its_program_up_and_nothing_grows(self):
         for flags in [], ["--over-network"]:

@@ -56,12 +56,13 @@ TEST(HandshakeTest, PlainOnlyWhereItIsAllowed) {
 TEST(HandshakeTest, ABusyWorkerSaysSo) {
   Client client;
   ServerLimits limits;
-  limits.busy = "8 sessions of 8 are in use";
+  const std::string busy = "8 sessions of 8 are in use";
+  limits.busy = [&] { return busy; };
   const Ends ends = Connect(MakeSocketPair(), &client, ClientOptions(true), limits);
   ASSERT_FALSE(ends.server.ok());
   ASSERT_FALSE(ends.client.ok());
   EXPECT_EQ(ends.client.error().code, Code::kResourceExhausted);
-  EXPECT_NE(ends.client.error().message.find(limits.busy), std::string::npos);
+  EXPECT_NE(ends.client.error().message.find(busy), std::string::npos);
 }
 
 TEST(HandshakeTest, WhoHoldsAConnectionForNobodyHereSaysSo) {

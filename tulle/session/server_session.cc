@@ -31,6 +31,8 @@ constexpr std::size_t kLoggedTextBytes = 256;
 constexpr std::size_t kPiecesPerWrite = 4;
 // How often the client's host is looked at while it owes an answer.
 constexpr Duration kLookInterval = std::chrono::seconds(2);
+// How often the process of a client that was lost is looked at.
+constexpr Duration kProcessInterval = std::chrono::milliseconds(50);
 constexpr std::uint64_t kMaxFrameBytes =
     wire::kFrameHeaderBytes + wire::kMaxBodyBytes + wire::kMaxPayloadBytes;
 
@@ -77,6 +79,10 @@ class Session final : public ServerSession, private FrameSink {
   Session(std::unique_ptr<Link> link, const PskIdentity& identity, Channel channel,
           const ServerLimits& limits)
       : link_(std::move(link)), limits_(limits), identity_(identity) {
+    if (channel == Channel::kLocal) {
+      if (auto local = net::PeerOf(link_->fd()); local.ok()) peer_.local = *local;
+      process_ = net::ProcessOf(link_->fd());
+    }
     peer_.channel = channel;
     peer_.vgpu = identity.vgpu;
     peer_.grant = identity.grant;
@@ -121,8 +127,8 @@ class Session final : public ServerSession, private FrameSink {
     } else if (reply.capabilities == 0) {
       refuse(wire::HelloStatus::kNoCommonCapability,
              "the worker offers nothing that the program's tulle can use; install the same release on both");
-    } else if (!limits_.busy.empty()) {
-      refuse(wire::HelloStatus::kBusy, limits_.busy);
+    } else if (std::string busy = limits_.busy ? limits_.busy() : ""; !busy.empty()) {
+      refuse(wire::HelloStatus::kBusy, std::move(busy));
     } else if (const Status place = TakePlace(); !place.ok()) {
       refuse(wire::HelloStatus::kBusy, place.error().message);
     }
@@ -167,10 +173,16 @@ class Session final : public ServerSession, private FrameSink {
   }
   int wake_fd() const override { return place_ == nullptr ? -1 : place_->fd(); }
   std::optional<Instant> next_look() const override {
-    if (link_->down()) return lost_at_ ? *lost_at_ + limits_.resume_window : net::Now();
+    if (link_->down()) {
+      if (!lost_at_) return net::Now();
+      const Instant end = *lost_at_ + limits_.resume_window;
+      return process_.valid() ? std::min(end, net::Now() + kProcessInterval) : end;
+    }
     if (link_->awaits_peer()) return looked_at_ + kLookInterval;
     return std::nullopt;
   }
+
+  std::optional<Instant> absent_since() const override { return lost_at_; }
 
   Status LookAfter() override {
     if (ended_ || place_ == nullptr) return OkStatus();
@@ -203,6 +215,11 @@ class Session final : public ServerSession, private FrameSink {
       lost_at_ = now;
       Log(LogLevel::kDebug, "session", "the client's connection was lost",
           {{"vgpu", peer_.vgpu}, {"session", peer_.session_id}});
+    }
+    // A process closes its connections shortly before it has ended.
+    if (process_.valid() && net::WaitFor(process_.get(), POLLIN, now) != 0) {
+      failed_ = true;
+      return SessionError(Code::kUnavailable, "the connection was lost, and the client's process has ended");
     }
     if (now - *lost_at_ < limits_.resume_window) return OkStatus();
     failed_ = true;
@@ -496,6 +513,7 @@ class Session final : public ServerSession, private FrameSink {
   const std::unique_ptr<Link> link_;
   const ServerLimits limits_;
   const PskIdentity identity_;
+  UniqueFd process_;                           // the client's, where it is known: a pidfd
   std::unique_ptr<ResumeTable::Place> place_;  // null: a lost client does not come back
   std::optional<Instant> lost_at_;             // there is no connection since then
   Instant looked_at_ = net::Now();

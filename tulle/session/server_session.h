@@ -11,6 +11,7 @@
 
 #include "tulle/base/clock.h"
 #include "tulle/base/unique_fd.h"
+#include "tulle/net/local/local.h"
 #include "tulle/session/attach.h"
 #include "tulle/session/channel.h"
 #include "tulle/session/frame_handler.h"
@@ -28,8 +29,9 @@ struct ServerLimits {
   // How long a session waits for a client whose connection was lost, and where; zero or null: not at all.
   Duration resume_window{};
   ResumeTable* resume_table = nullptr;  // must outlive the session
-  std::string
-      busy;  // not empty: the handshake ends in HelloStatus::kBusy with this reason, and Accept in an error
+  // Asked once the client has proved its key; unless it answers with an empty text, the handshake ends in
+  // HelloStatus::kBusy with this reason, and Accept in an error. Null: never busy.
+  std::function<std::string()> busy;
 };
 
 // Who attached, as proved by the handshake.
@@ -39,7 +41,8 @@ struct Peer {
   std::string session_id;  // 32 hex digits, chosen by the client
   std::string program;     // what the client says of itself; only for logs
   std::uint32_t process_id = 0;
-  Channel channel = Channel::kTls;  // of its first connection
+  Channel channel = Channel::kTls;      // of its first connection
+  std::optional<net::LocalPeer> local;  // the process at the other end, of a connection within the host
 };
 
 class ServerSession {
@@ -64,8 +67,11 @@ class ServerSession {
   // When to call LookAfter() at the latest; none: nothing to look after.
   virtual std::optional<Instant> next_look() const = 0;
 
+  // Since when the client has been away; none: it is there.
+  virtual std::optional<Instant> absent_since() const = 0;
+
   // Takes a client that is back, notices one that has gone or whose host is silent; while paused, too. An
-  // error as of Pump: it did not come back in time, or never will.
+  // error as of Pump: it did not come back in time, or never will, as its process has ended.
   virtual Status LookAfter() = 0;
 
   // Reads what has arrived and hands over each whole frame; at most ~256 KiB of bodies a call, so that

@@ -17,6 +17,9 @@ namespace {
 
 // Packets read in a row before ended sessions are looked after.
 constexpr int kPacketsPerTurn = 64;
+// For a session that was told to end, because its client is away, to be over.
+constexpr Duration kEndOfAbsent = std::chrono::seconds(2);
+constexpr Duration kEndInterval = std::chrono::milliseconds(10);  // how often it is looked at
 
 LogLevel LevelOf(wire::EndReason reason) {
   switch (reason) {
@@ -193,10 +196,9 @@ void Worker::On(const wire::node::AdoptConnection&) {
   }
   Connection& connection = state->connections.emplace_back();
   connection.socket = UniqueFd(fcntl(socket.get(), F_DUPFD_CLOEXEC, 0));
-  const bool busy = sessions >= options_.max_sessions;
   try {
-    connection.thread = std::thread([this, &connection, busy, fd = socket.get()] {
-      Serve(connection, UniqueFd(fd), busy);
+    connection.thread = std::thread([this, &connection, fd = socket.get()] {
+      Serve(connection, UniqueFd(fd));
       connection.finished.store(true);
       Wake();
     });
@@ -229,7 +231,7 @@ Result<session::GrantKey> Worker::KeyOf(Connection& connection, const std::strin
 }
 
 // On the connection's own thread.
-void Worker::Serve(Connection& connection, UniqueFd socket, bool busy) {
+void Worker::Serve(Connection& connection, UniqueFd socket) {
   session::ServerLimits limits;
   limits.memory_limit_bytes = quota_->limit_bytes();
   limits.allow_plain_tcp = options_.allow_plain_tcp;
@@ -238,7 +240,12 @@ void Worker::Serve(Connection& connection, UniqueFd socket, bool busy) {
   limits.resume_table = &resume_table_;
   const std::string busy_text = "the vGPU serves " + std::to_string(options_.max_sessions) +
                                 " programs already, as many as it may; wait for one to end";
-  if (busy) limits.busy = busy_text;
+  limits.busy = [&]() -> std::string {
+    while (sessions_.load() >= options_.max_sessions) {
+      if (!EndAbsent(0)) return busy_text;
+    }
+    return "";
+  };
   auto accepted = session::ServerSession::Accept(
       std::move(socket), limits,
       [&](const std::string& vgpu, const std::string& grant) { return KeyOf(connection, vgpu, grant); });
@@ -271,7 +278,8 @@ void Worker::Serve(Connection& connection, UniqueFd socket, bool busy) {
               ToString(executor.error()), false};
     client.End(ending.reason, ending.message);
   } else {
-    const exec::Shared shared{&*quota_, device_.builder.get(), &build_slots_, &clock_};
+    const exec::Shared shared{&*quota_, device_.builder.get(), &build_slots_, &clock_,
+                              [this](std::uint64_t missing_bytes) { return EndAbsent(missing_bytes); }};
     exec::Session session(&client, std::move(*executor), shared, options_.session_limits, &connection.end,
                           &connection.counters);
     ending = session.Run();
@@ -287,6 +295,9 @@ void Worker::Serve(Connection& connection, UniqueFd socket, bool busy) {
        {"program", peer.program},
        {"pid", peer.process_id},
        {"channel", session::ChannelName(peer.channel)},
+       {"peer", peer.local
+                    ? "uid " + std::to_string(peer.local->uid) + " pid " + std::to_string(peer.local->pid)
+                    : ""},
        {"reason", wire::EndReasonName(ending.reason)},
        {"told", ending.message},
        {"detail", ending.detail},
@@ -296,6 +307,47 @@ void Worker::Serve(Connection& connection, UniqueFd socket, bool busy) {
        {"sent_bytes", totals.sent_bytes},
        {"resumed", client.counters().resumed}});
   sessions_.fetch_sub(1);
+}
+
+bool Worker::EndAbsent(std::uint64_t missing_bytes) {
+  const Instant deadline = clock_.Now() + options_.absence_patience + kEndOfAbsent;
+  bool one_ends = false;
+  for (;;) {
+    const std::uint64_t returns = quota_->returns();
+    const Instant now = clock_.Now();
+    Duration wait = std::min<Duration>(deadline - now, kEndInterval);
+    bool ending = false;
+    {
+      auto state = state_.lock();
+      Connection* longest = nullptr;
+      std::int64_t since_ns = 0;
+      std::uint64_t could_have_bytes = quota_->available_bytes();
+      for (Connection& connection : state->connections) {
+        const std::int64_t absent_ns = connection.counters.absent_since_ns.load();
+        if (absent_ns == 0 || connection.finished.load()) continue;
+        could_have_bytes += connection.counters.held_bytes.load();
+        ending |= connection.end.requested();
+        if (longest == nullptr || absent_ns < since_ns) {
+          longest = &connection;
+          since_ns = absent_ns;
+        }
+      }
+      if (one_ends && !ending) return true;
+      if (longest == nullptr || could_have_bytes < missing_bytes || now >= deadline || shutdown_.load()) {
+        return false;
+      }
+      const Duration left = Instant{since_ns} + options_.absence_patience - now;
+      if (!ending && left <= Duration::zero()) {
+        longest->end.Set(wire::EndReason::kResource,
+                         "the program's connection was lost, and another program needs what it had");
+        ending = true;
+      } else if (!ending) {
+        wait = std::min(deadline - now, left);
+      }
+    }
+    one_ends |= ending;
+    quota_->AwaitReturn(returns, wait);
+  }
 }
 
 Worker::Totals Worker::CountersOf(Connection& connection) const {

@@ -51,6 +51,8 @@ struct Options {
   // How long a session whose connection was lost keeps what it has, for its client to come back; zero: it
   // ends with its connection.
   Duration resume_window = std::chrono::seconds(60);
+  // For so long a client that was lost is not given up for the sake of another.
+  Duration absence_patience = std::chrono::seconds(3);
   exec::SessionLimits session_limits;
 };
 
@@ -111,8 +113,11 @@ class Worker {
   };
 
   void ReadControl();
-  void Serve(Connection& connection, UniqueFd socket, bool busy);
+  void Serve(Connection& connection, UniqueFd socket);
   Result<session::GrantKey> KeyOf(Connection& connection, const std::string& vgpu, const std::string& grant);
+  // Ends the session whose client has been away longest, when that is long enough; waits until it has given
+  // back what it had. False: none will be long enough in time, or all of them together have too little.
+  bool EndAbsent(std::uint64_t missing_bytes);
   void Wake();
   void Reap();
   void EndAll(wire::EndReason reason, const std::string& message);

@@ -306,6 +306,70 @@ TEST_F(WorkerTest, IsBusyBeyondItsSessions) {
   EXPECT_TRUE(Attach(third, target_).ok());
 }
 
+// Two programs, of which the first has 40 MiB of 64; its connection can be cut.
+class AbsenceTest : public WorkerTest {
+ protected:
+  void StartWithOne(Options options) {
+    Start(options);
+    AddGrant(target_);
+    UniqueFd socket = Adopt();
+    connection_.reset(dup(socket.get()));
+    ASSERT_TRUE(first_.Attach(std::move(socket), target_).ok());
+    EXPECT_EQ(Acquire(first_, 40), 40 * kMiB);
+  }
+  void Cut() { shutdown(connection_.get(), SHUT_RDWR); }
+  static std::uint64_t Acquire(Program& program, std::uint64_t mib) {
+    return program.WaitFor<wire::AcquireMemoryReply>(program.Send(wire::AcquireMemory{mib * kMiB}))
+        .granted_bytes;
+  }
+  UniqueFd connection_;
+  Program first_, second_, third_;
+};
+
+TEST_F(AbsenceTest, WhoIsAwayMakesRoomInMemory) {
+  Options options;
+  options.absence_patience = std::chrono::milliseconds(50);
+  StartWithOne(options);
+  ASSERT_TRUE(Attach(second_, target_).ok());
+  EXPECT_EQ(Acquire(second_, 40), 0u) << "the first one is there";
+  Cut();
+  first_.WaitLost();
+  // Whether or not the worker has noticed yet, it does not take long.
+  while (Acquire(second_, 40) == 0) {
+  }
+  EXPECT_TRUE(AwaitSessions(1));
+}
+
+TEST_F(AbsenceTest, NobodyIsGivenUpInVain) {
+  Options options;
+  options.absence_patience = std::chrono::milliseconds(1);
+  StartWithOne(options);
+  ASSERT_TRUE(Attach(second_, target_).ok());
+  EXPECT_EQ(Acquire(second_, 20), 20 * kMiB);
+  ASSERT_TRUE(Attach(third_, target_).ok());
+  Cut();
+  first_.WaitLost();
+  EXPECT_EQ(Acquire(third_, 64), 0u) << "more than there could be";
+  EXPECT_EQ(Acquire(third_, 45), 0u) << "more than the first one has, with what is free";
+  EXPECT_EQ(Acquire(third_, 4), 4 * kMiB);
+  EXPECT_TRUE(AwaitSessions(3));
+}
+
+TEST_F(AbsenceTest, WhoIsAwayMakesRoomForAnotherSessionThatProvesItsGrant) {
+  Options options;
+  options.absence_patience = std::chrono::milliseconds(50);
+  options.max_sessions = 1;
+  StartWithOne(options);
+  ASSERT_TRUE(AwaitSessions(1));
+  Cut();
+  first_.WaitLost();
+  EXPECT_FALSE(Attach(third_, TargetOf("grant-1", 2)).ok()) << "another key";
+  EXPECT_EQ(stats_.sessions, 1u);
+  Status attached = Attach(second_, target_);
+  while (!attached.ok()) attached = Attach(second_, target_);  // the worker had not noticed yet
+  EXPECT_EQ(Acquire(second_, 64), 64 * kMiB);
+}
+
 TEST_F(WorkerTest, StrangersThatSayNothingShutNobodyOut) {
   Options options;
   options.max_handshakes = 2;

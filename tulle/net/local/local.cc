@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -20,6 +21,7 @@ namespace {
 constexpr std::string_view kScheme = "local:";
 constexpr std::size_t kBootIdBytes = 36;  // a UUID
 constexpr int kBacklog = 512;
+constexpr int kPeerPidFd = 77;          // SO_PEERPIDFD, which older headers do not have
 constexpr std::size_t kMaxPieces = 64;  // of one sendmsg; more are left for the next call
 
 Result<UniqueFd> MakeSocket(const std::string& path, sockaddr_un* address) {
@@ -221,6 +223,16 @@ Result<LocalPeer> PeerOf(int socket) {
     return ErrnoError("ask who is at the other end of a socket", errno);
   }
   return LocalPeer{credentials.pid, credentials.uid};
+}
+
+UniqueFd ProcessOf(int socket) {
+  int fd = -1;
+  socklen_t size = sizeof fd;
+  if (getsockopt(socket, SOL_SOCKET, kPeerPidFd, &fd, &size) == 0) return UniqueFd(fd);
+  // Before Linux 6.5: the process is as likely there still as its number is still its.
+  const auto peer = PeerOf(socket);
+  if (!peer.ok() || peer->pid <= 0) return {};
+  return UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, peer->pid, 0)));
 }
 
 std::unique_ptr<Transport> MakeLocalTransport(UniqueFd socket, bool takes_descriptors) {

@@ -51,6 +51,8 @@ struct LocalPeer {
   uid_t uid = 0;
 };
 Result<LocalPeer> PeerOf(int socket);
+// A pidfd of that process: readable once it has ended. Invalid where it is not to be seen from here.
+UniqueFd ProcessOf(int socket);
 
 // The Transport over a connected one. Where `takes_descriptors` is false, those that the peer sends are
 // dropped.

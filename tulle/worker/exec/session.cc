@@ -197,6 +197,8 @@ void Session::Publish() {
   counters_.commands.store(commands_, std::memory_order_relaxed);
   counters_.received_bytes.store(counters.bytes_received, std::memory_order_relaxed);
   counters_.sent_bytes.store(counters.bytes_sent, std::memory_order_relaxed);
+  counters_.held_bytes.store(lease_.held_bytes(), std::memory_order_relaxed);
+  counters_.absent_since_ns.store(client_.absent_since().value_or(Instant{}).ns, std::memory_order_relaxed);
 }
 
 void Session::End(wire::EndReason reason, std::string message, std::string detail) {

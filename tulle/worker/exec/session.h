@@ -40,6 +40,8 @@ class SessionCounters {
   std::atomic<std::uint64_t> commands{0};
   std::atomic<std::uint64_t> received_bytes{0};
   std::atomic<std::uint64_t> sent_bytes{0};
+  std::atomic<std::uint64_t> held_bytes{0};      // of the vGPU's memory
+  std::atomic<std::int64_t> absent_since_ns{0};  // its client is away since then; 0: it is there
   CommandCounters by_command;
 
   // The executor's, as of now; what it was at the end once the session is over.
@@ -68,6 +70,9 @@ struct Shared {
   build::Builder* builder = nullptr;
   build::Slots* build_slots = nullptr;
   const Clock* clock = nullptr;
+  // A session lacks so much memory. Ends one whose client has been away for a while, if that can help, and
+  // returns when it has; false: none will. Null: nobody is away.
+  std::function<bool(std::uint64_t missing_bytes)> end_absent;
 };
 
 // How a session ended.

@@ -19,7 +19,12 @@ void Session::SendStatus(const Frame& frame, std::int32_t status) {
 
 void Session::Run(const wire::Checked<wire::AcquireMemory>& message, Frame& frame) {
   const std::uint64_t size_bytes = message->size_bytes;
-  const bool granted = lease_.Acquire(size_bytes);
+  bool granted = lease_.Acquire(size_bytes);
+  // Only what the others can give back at all is waited for.
+  while (!granted && shared_.end_absent && size_bytes <= shared_.quota->limit_bytes() - lease_.held_bytes() &&
+         shared_.end_absent(size_bytes)) {
+    granted = lease_.Acquire(size_bytes);
+  }
   Told(client_.SendReply(
       frame.header.opcode, frame.header.sequence,
       wire::AcquireMemoryReply{granted ? size_bytes : 0, shared_.quota->available_bytes()}));

@@ -104,6 +104,7 @@ class ScriptedClient final : public session::ServerSession {
   bool has_buffered_input() const override { return false; }
   int wake_fd() const override { return -1; }
   std::optional<Instant> next_look() const override { return gone ? std::optional(Instant{}) : std::nullopt; }
+  std::optional<Instant> absent_since() const override { return std::nullopt; }
   Status LookAfter() override {
     if (gone) return Error{Code::kUnavailable, "the client did not come back"};
     return OkStatus();

@@ -7,19 +7,30 @@
 namespace tulle::worker::quota {
 
 bool MemoryQuota::TryTake(std::uint64_t size_bytes) {
-  auto used = used_bytes_.lock();
-  if (size_bytes > limit_bytes_ - *used) return false;
-  *used += size_bytes;
+  auto state = state_.lock();
+  if (size_bytes > limit_bytes_ - state->used_bytes) return false;
+  state->used_bytes += size_bytes;
   return true;
 }
 
 void MemoryQuota::Return(std::uint64_t size_bytes) {
-  auto used = used_bytes_.lock();
-  TULLE_CHECK(size_bytes <= *used);
-  *used -= size_bytes;
+  {
+    auto state = state_.lock();
+    TULLE_CHECK(size_bytes <= state->used_bytes);
+    state->used_bytes -= size_bytes;
+    ++state->returns;
+  }
+  returned_.notify_all();
 }
 
-std::uint64_t MemoryQuota::used_bytes() { return *used_bytes_.lock(); }
+std::uint64_t MemoryQuota::returns() { return state_.lock()->returns; }
+
+void MemoryQuota::AwaitReturn(std::uint64_t seen, Duration limit) {
+  auto state = state_.lock();
+  returned_.wait_for(state.native(), limit, [&] { return state->returns != seen; });
+}
+
+std::uint64_t MemoryQuota::used_bytes() { return state_.lock()->used_bytes; }
 
 bool Lease::Hold(std::uint64_t lease_bytes, std::uint64_t device_bytes) {
   const std::uint64_t needed_bytes = std::max(lease_bytes, device_bytes);

@@ -5,8 +5,10 @@
 // still used by a running command: the client has its room back at once, the memory comes back later.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 
+#include "tulle/base/clock.h"
 #include "tulle/base/guarded.h"
 
 namespace tulle::worker::quota {
@@ -14,19 +16,27 @@ namespace tulle::worker::quota {
 // Thread-safe. Must outlive its leases.
 class MemoryQuota {
  public:
-  explicit MemoryQuota(std::uint64_t limit_bytes) : limit_bytes_(limit_bytes), used_bytes_(0) {}
+  explicit MemoryQuota(std::uint64_t limit_bytes) : limit_bytes_(limit_bytes) {}
 
   // All of `size_bytes` or nothing.
   bool TryTake(std::uint64_t size_bytes);
   void Return(std::uint64_t size_bytes);
+  // Waits until something was returned since `seen`, what returns() said, or for `limit`.
+  std::uint64_t returns();
+  void AwaitReturn(std::uint64_t seen, Duration limit);
 
   std::uint64_t limit_bytes() const { return limit_bytes_; }
   std::uint64_t used_bytes();
   std::uint64_t available_bytes() { return limit_bytes_ - used_bytes(); }
 
  private:
+  struct State {
+    std::uint64_t used_bytes = 0;
+    std::uint64_t returns = 0;
+  };
   const std::uint64_t limit_bytes_;
-  Guarded<std::uint64_t> used_bytes_;
+  Guarded<State> state_;
+  std::condition_variable returned_;
 };
 
 // One session's part. Owned by the session's thread; gives everything back when it goes.
@@ -56,6 +66,7 @@ class Lease {
   // The device has let go of a destroyed object's memory.
   void Reclaim(std::uint64_t size_bytes);
 
+  std::uint64_t held_bytes() const { return held_bytes_; }  // of the quota
   std::uint64_t lease_bytes() const { return lease_bytes_; }
   std::uint64_t live_bytes() const { return live_bytes_; }
   std::uint64_t dying_bytes() const { return dying_bytes_; }
