@@ -32,8 +32,9 @@ struct LinkHeader {
 inline constexpr std::size_t kLinkHeaderBytes = 16;
 static_assert(sizeof(LinkHeader) == kLinkHeaderBytes);
 
-// The most behind one header: acknowledgements of the other stream wait for its end.
-inline constexpr std::uint32_t kMaxLinkDataBytes = 256u << 10;
+// The most behind one header: acknowledgements of the other stream wait for its end. With the header they
+// fill TLS records of 16 KiB.
+inline constexpr std::uint32_t kMaxLinkDataBytes = (256u << 10) - kLinkHeaderBytes;
 
 // Proves, beyond the key of the session, that it comes from who was told HelloReply's token; its header says
 // what has been received.

@@ -19,7 +19,9 @@ namespace {
 constexpr int kPacketsPerTurn = 64;
 // For a session that was told to end, because its client is away, to be over.
 constexpr Duration kEndOfAbsent = std::chrono::seconds(2);
-constexpr Duration kEndInterval = std::chrono::milliseconds(10);  // how often it is looked at
+// How often it is looked at, and those that have not been away for long enough.
+constexpr Duration kEndInterval = std::chrono::milliseconds(10);
+constexpr Duration kAbsenceInterval = std::chrono::milliseconds(100);
 
 LogLevel LevelOf(wire::EndReason reason) {
   switch (reason) {
@@ -242,7 +244,7 @@ void Worker::Serve(Connection& connection, UniqueFd socket) {
                                 " programs already, as many as it may; wait for one to end";
   limits.busy = [&]() -> std::string {
     while (sessions_.load() >= options_.max_sessions) {
-      if (!EndAbsent(0)) return busy_text;
+      if (!EndAbsent(connection, 0)) return busy_text;
     }
     return "";
   };
@@ -278,8 +280,9 @@ void Worker::Serve(Connection& connection, UniqueFd socket) {
               ToString(executor.error()), false};
     client.End(ending.reason, ending.message);
   } else {
-    const exec::Shared shared{&*quota_, device_.builder.get(), &build_slots_, &clock_,
-                              [this](std::uint64_t missing_bytes) { return EndAbsent(missing_bytes); }};
+    const exec::Shared shared{
+        &*quota_, device_.builder.get(), &build_slots_, &clock_,
+        [&](std::uint64_t missing_bytes) { return EndAbsent(connection, missing_bytes); }};
     exec::Session session(&client, std::move(*executor), shared, options_.session_limits, &connection.end,
                           &connection.counters);
     ending = session.Run();
@@ -309,13 +312,13 @@ void Worker::Serve(Connection& connection, UniqueFd socket) {
   sessions_.fetch_sub(1);
 }
 
-bool Worker::EndAbsent(std::uint64_t missing_bytes) {
+bool Worker::EndAbsent(const Connection& for_whom, std::uint64_t missing_bytes) {
   const Instant deadline = clock_.Now() + options_.absence_patience + kEndOfAbsent;
   bool one_ends = false;
   for (;;) {
     const std::uint64_t returns = quota_->returns();
     const Instant now = clock_.Now();
-    Duration wait = std::min<Duration>(deadline - now, kEndInterval);
+    Duration wait = kEndInterval;
     bool ending = false;
     {
       auto state = state_.lock();
@@ -333,7 +336,8 @@ bool Worker::EndAbsent(std::uint64_t missing_bytes) {
         }
       }
       if (one_ends && !ending) return true;
-      if (longest == nullptr || could_have_bytes < missing_bytes || now >= deadline || shutdown_.load()) {
+      if (longest == nullptr || could_have_bytes < missing_bytes || now >= deadline || shutdown_.load() ||
+          for_whom.end.requested()) {
         return false;
       }
       const Duration left = Instant{since_ns} + options_.absence_patience - now;
@@ -342,7 +346,7 @@ bool Worker::EndAbsent(std::uint64_t missing_bytes) {
                          "the program's connection was lost, and another program needs what it had");
         ending = true;
       } else if (!ending) {
-        wait = std::min(deadline - now, left);
+        wait = std::min(left, kAbsenceInterval);
       }
     }
     one_ends |= ending;

@@ -116,8 +116,9 @@ class Worker {
   void Serve(Connection& connection, UniqueFd socket);
   Result<session::GrantKey> KeyOf(Connection& connection, const std::string& vgpu, const std::string& grant);
   // Ends the session whose client has been away longest, when that is long enough; waits until it has given
-  // back what it had. False: none will be long enough in time, or all of them together have too little.
-  bool EndAbsent(std::uint64_t missing_bytes);
+  // back what it had. False: none will be long enough in time, all of them together have too little, or the
+  // one for whose sake it is done is to end itself.
+  bool EndAbsent(const Connection& for_whom, std::uint64_t missing_bytes);
   void Wake();
   void Reap();
   void EndAll(wire::EndReason reason, const std::string& message);

@@ -355,6 +355,21 @@ TEST_F(AbsenceTest, NobodyIsGivenUpInVain) {
   EXPECT_TRUE(AwaitSessions(3));
 }
 
+TEST_F(AbsenceTest, WhoWaitsForOneThatIsAwayCanBeEnded) {
+  Options options;
+  options.absence_patience = std::chrono::hours(1);
+  StartWithOne(options);
+  ASSERT_TRUE(Attach(second_, target_).ok());
+  Cut();
+  first_.WaitLost();
+  const auto acquired = second_.Send(wire::AcquireMemory{40 * kMiB});
+  ASSERT_TRUE(second_.session().Flush().ok());
+  ASSERT_TRUE(Await([&] { return stats_.commands_total >= 2; }));
+  Stop();
+  EXPECT_EQ(end_, Worker::End::kDone);
+  (void)second_.Wait(acquired);
+}
+
 TEST_F(AbsenceTest, WhoIsAwayMakesRoomForAnotherSessionThatProvesItsGrant) {
   Options options;
   options.absence_patience = std::chrono::milliseconds(50);
