@@ -362,12 +362,15 @@ TEST_F(AbsenceTest, WhoWaitsForOneThatIsAwayCanBeEnded) {
   ASSERT_TRUE(Attach(second_, target_).ok());
   Cut();
   first_.WaitLost();
-  const auto acquired = second_.Send(wire::AcquireMemory{40 * kMiB});
-  ASSERT_TRUE(second_.session().Flush().ok());
-  ASSERT_TRUE(Await([&] { return stats_.commands_total >= 2; }));
+  // Refused until the worker has noticed that the first one is away; from then on it waits.
+  std::thread asking([&] {
+    while (second_.Wait(second_.Send(wire::AcquireMemory{40 * kMiB})).has_value()) {
+    }
+  });
+  ASSERT_TRUE(Attach(third_, target_).ok());  // which takes longer than that
   Stop();
   EXPECT_EQ(end_, Worker::End::kDone);
-  (void)second_.Wait(acquired);
+  asking.join();
 }
 
 TEST_F(AbsenceTest, WhoIsAwayMakesRoomForAnotherSessionThatProvesItsGrant) {
