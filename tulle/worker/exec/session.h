@@ -246,6 +246,7 @@ class Session final : public session::FrameHandler {
 
   wire::HandleTable objects_;
   quota::Lease lease_;
+  bool asked_for_memory_ = false;
   std::unordered_map<std::uint32_t, Buffer> buffers_;  // by slot, as the next two
   std::unordered_map<std::uint32_t, Program> programs_;
   std::unordered_set<std::uint32_t> open_user_events_;  // the program has still to set them

@@ -20,9 +20,11 @@ void Session::SendStatus(const Frame& frame, std::int32_t status) {
 void Session::Run(const wire::Checked<wire::AcquireMemory>& message, Frame& frame) {
   const std::uint64_t size_bytes = message->size_bytes;
   bool granted = lease_.Acquire(size_bytes);
-  // Only what the others can give back at all is waited for.
-  while (!granted && shared_.end_absent && size_bytes <= shared_.quota->limit_bytes() - lease_.held_bytes() &&
-         shared_.end_absent(size_bytes)) {
+  // A client asks once before it needs any: for that nobody is given up. And only what the others can give
+  // back at all is waited for.
+  const bool needs_it = std::exchange(asked_for_memory_, true);
+  while (!granted && needs_it && shared_.end_absent &&
+         size_bytes <= shared_.quota->limit_bytes() - lease_.held_bytes() && shared_.end_absent(size_bytes)) {
     granted = lease_.Acquire(size_bytes);
   }
   Told(client_.SendReply(
