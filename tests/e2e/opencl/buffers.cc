@@ -1,5 +1,6 @@
 // Buffers: every way that bytes go in, out and around.
 #include <atomic>
+#include <thread>
 
 #include "tests/e2e/opencl/battery.h"
 
@@ -395,6 +396,28 @@ TEST_F(Buffers, ManySmallOnesComeAndGo) {
     }
     EXPECT_EQ(Read<cl_uint>(buffers[100], 1)[0], 100u + static_cast<cl_uint>(round));
     for (cl_mem buffer : buffers) ASSERT_EQ(clReleaseMemObject(buffer), CL_SUCCESS);
+  }
+}
+
+TEST_F(Buffers, ManyThreadsFindRoomAtOnce) {
+  constexpr size_t kThreads = 11, kSize = 21u << 20;  // together less than a quarter of a GiB
+  for (int round = 0; round < 20; ++round) {
+    std::atomic<size_t> ready{0};
+    std::vector<cl_mem> buffers(kThreads);
+    std::vector<std::thread> threads;
+    for (cl_mem& buffer : buffers) {
+      threads.emplace_back([&] {
+        ++ready;
+        while (ready < kThreads) std::this_thread::yield();
+        cl_int error = -1;
+        buffer = clCreateBuffer(context, CL_MEM_READ_WRITE, kSize, nullptr, &error);
+        EXPECT_EQ(error, CL_SUCCESS);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (cl_mem buffer : buffers) {
+      EXPECT_TRUE(buffer == nullptr || clReleaseMemObject(buffer) == CL_SUCCESS);
+    }
   }
 }
 

@@ -176,7 +176,9 @@ void Connection::SendRetiredNow() {
 
 Connection::Memory Connection::TakeMemory(std::uint64_t size) {
   SendRetired();
-  for (const bool exact : {false, true}) {
+  // Other threads may take what this one was granted, so it is the worker's word alone that there is no more:
+  // for whole chunks at first, then for what is missing.
+  for (bool exact = false;;) {
     std::uint64_t wanted = 0;
     {
       const std::lock_guard lock(lease_mutex_);
@@ -190,8 +192,10 @@ Connection::Memory Connection::TakeMemory(std::uint64_t size) {
     const std::lock_guard lock(lease_mutex_);
     lease_->Grant(granted);
     if (lease_->Take(size)) return Memory::kTaken;
+    if (granted >= wanted) continue;
+    if (exact) return Memory::kFull;
+    exact = true;
   }
-  return Memory::kFull;
 }
 
 std::int32_t Connection::TakeFailure(wire::Handle queue) {
