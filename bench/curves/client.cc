@@ -5,9 +5,6 @@
 //
 //   write, read   a blocking transfer of so many bytes, each thread with a buffer of its own
 //   kernel        a kernel over so many bytes, and clFinish
-#define CL_TARGET_OPENCL_VERSION 120
-#include <CL/cl.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -16,6 +13,8 @@
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "bench/opencl/client.h"
 
 namespace {
 
@@ -30,17 +29,6 @@ struct Point {
   int queues = 0;
   int think_us = 0;
 };
-
-void Must(cl_int status, const char* what) {
-  if (status == CL_SUCCESS) return;
-  std::fprintf(stderr, "%s: OpenCL status %d\n", what, status);
-  std::exit(1);
-}
-
-double NowUs() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 Point Parse(const std::string& text) {
   Point point;

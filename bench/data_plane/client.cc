@@ -2,8 +2,6 @@
 // that it finds. The same binary runs natively and through the mesh. Prints one JSON object: microseconds for
 // calls, calls a second for rates, GB/s for transfers, milliseconds for builds and for getting to the device,
 // MiB of memory that this made resident.
-#include <CL/cl.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -14,6 +12,8 @@
 #include <string>
 #include <vector>
 
+#include "bench/opencl/client.h"
+
 namespace {
 
 constexpr int kWarmUp = 200;
@@ -23,17 +23,6 @@ constexpr int kHops = 1000;
 constexpr int kBuilds = 5;
 constexpr std::size_t kCopyBytes = 64 << 20;
 constexpr int kCopies = 3;
-
-void Must(cl_int status, const char* call) {
-  if (status == CL_SUCCESS) return;
-  std::fprintf(stderr, "%s failed: %d\n", call, status);
-  std::exit(1);
-}
-
-double NowUs() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 template <typename Call>
 std::vector<double> SortedTimesUs(int warm_up, int count, Call call) {

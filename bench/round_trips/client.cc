@@ -7,15 +7,14 @@
 //   the
 //             last event and then reads: two results
 //   map       a map to write, a kernel, a map to read, both unmapped: two results
-#define CL_TARGET_OPENCL_VERSION 120
-#include <CL/cl.h>
-
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
+
+#include "bench/opencl/client.h"
 
 namespace {
 
@@ -29,17 +28,6 @@ constexpr const char* kSource =
     "}\n";
 
 int g_results = 0;  // that the program has waited for
-
-void Must(cl_int status, const char* what) {
-  if (status == CL_SUCCESS) return;
-  std::fprintf(stderr, "%s: OpenCL status %d\n", what, status);
-  std::exit(1);
-}
-
-double NowUs() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 struct Program {
   cl_context context = nullptr;

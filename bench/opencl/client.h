@@ -1,0 +1,21 @@
+// What the benchmarks' OpenCL programs share. They are ordinary ones: the same binary runs natively and on a
+// vGPU.
+#pragma once
+
+#define CL_TARGET_OPENCL_VERSION 120
+#include <CL/cl.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+
+inline void Must(cl_int status, const char* call) {
+  if (status == CL_SUCCESS) return;
+  std::fprintf(stderr, "%s: OpenCL status %d\n", call, status);
+  std::exit(1);
+}
+
+inline double NowUs() {
+  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
