@@ -229,6 +229,7 @@ UniqueFd ProcessOf(int socket) {
   int fd = -1;
   socklen_t size = sizeof fd;
   if (getsockopt(socket, SOL_SOCKET, kPeerPidFd, &fd, &size) == 0) return UniqueFd(fd);
+  if (errno != ENOPROTOOPT) return {};
   // Before Linux 6.5: the process is as likely there still as its number is still its.
   const auto peer = PeerOf(socket);
   if (!peer.ok() || peer->pid <= 0) return {};
