@@ -38,7 +38,7 @@ class FuzzClient final : public session::ServerSession {
   std::size_t pending_bytes() const override { return 0; }
   void Pause(bool paused) override { paused_ = paused; }
   bool PassDescriptor(int) override { return true; }
-  void Acknowledge(std::uint64_t sequence) override {
+  void Acknowledge(std::uint64_t sequence, bool) override {
     fuzz::Require(sequence <= sequence_, "a command was acknowledged before it came");
   }
   Result<bool> Flush() override { return true; }

@@ -23,6 +23,7 @@
 #include "tulle/net/wait.h"
 #include "tulle/session/client_hello.h"
 #include "tulle/session/dial.h"
+#include "tulle/session/flush_policy.h"
 #include "tulle/session/frame_io.h"
 #include "tulle/session/ledger.h"
 #include "tulle/session/link.h"
@@ -43,7 +44,6 @@ constexpr Duration kFarewell = std::chrono::seconds(1);
 // How often a blocked writer looks whether it should read.
 constexpr Duration kBlockedPoll = std::chrono::milliseconds(5);
 constexpr std::size_t kPiecesPerWrite = 64;
-constexpr std::size_t kIoStackBytes = 512u << 10;
 // How often the worker's host is looked at while it owes an answer.
 constexpr Duration kLookInterval = std::chrono::seconds(2);
 // Of a lost connection: between two attempts at another, and for one of them.
@@ -131,7 +131,7 @@ class Session final : public ClientSession, private FrameSink {
       if (role_taken_ || loss_ || link_->down()) return;
       role_taken_ = true;
     }
-    while (PumpOnce(/*holds_write=*/false)) {
+    while (PumpOnce(Reader::kProgram)) {
     }
     std::unique_lock lock(receive_mutex_);
     LeaveRole();
@@ -162,6 +162,7 @@ class Session final : public ClientSession, private FrameSink {
     stop_.store(true, std::memory_order_release);
     SetTimer(std::chrono::nanoseconds(1));
     pthread_join(io_thread_, nullptr);
+    if (standby_.load(std::memory_order_acquire) == Standby::kRuns) pthread_join(standby_thread_, nullptr);
     if (trace_ != nullptr) trace_->End(loss_->message);
   }
 
@@ -173,6 +174,9 @@ class Session final : public ClientSession, private FrameSink {
   }
 
  private:
+  // Who has the role: a thread of the program's, the same within a write, or one of the session's own.
+  enum class Reader { kProgram, kWriter, kSession };
+
   // One thread that waits in ReadUntil() while another reads.
   struct Waiter {
     explicit Waiter(const std::function<bool()>& d) : done(d) {}
@@ -251,7 +255,7 @@ class Session final : public ClientSession, private FrameSink {
         return sequence;
       }
       const std::size_t queued = out_.size();
-      const bool flush = was_idle || queued >= kFlushBytes;
+      const bool flush = (was_idle && flush_policy_.OnFirst(net::Now())) || queued >= kFlushBytes;
       if (!flush) ArmTimer();
       send.unlock();
       if (flush) TULLE_RETURN_IF_ERROR(FlushForSender(queued));
@@ -309,6 +313,10 @@ class Session final : public ClientSession, private FrameSink {
 
   Status FlushUntil(std::optional<Instant> deadline) {
     if (lost()) return AwaitLoss();
+    {
+      const std::lock_guard send(send_mutex_);
+      if (flush_policy_.awaits_flush()) flush_policy_.OnFlush(net::Now());
+    }
     std::unique_lock write(write_mutex_);
     if (deadline && net::Now() >= *deadline) return FarewellTimeout();
     return WriteQueuedAndUnlock(write);
@@ -391,9 +399,9 @@ class Session final : public ClientSession, private FrameSink {
     }
     LookAtPeer(net::Now());
     if (TryTakeRole()) {
-      if (!PumpOnce(/*holds_write=*/true) && !link_->down()) {
+      if (!PumpOnce(Reader::kWriter) && !link_->down()) {
         net::WaitFor(link_->fd(), link_->write_events() | link_->read_events(), net::Now() + kBlockedPoll);
-        PumpOnce(/*holds_write=*/true);
+        PumpOnce(Reader::kWriter);
       }
       std::unique_lock lock(receive_mutex_);
       LeaveRole();
@@ -555,7 +563,7 @@ class Session final : public ClientSession, private FrameSink {
     bool spinning = spin_.Begin(net::Now());
     while (goes_on() && !done() && !timed_out) {
       lock.unlock();
-      if (!PumpOnce(/*holds_write=*/false) && !link_->down()) {
+      if (!PumpOnce(Reader::kProgram) && !link_->down()) {
         const Instant now = net::Now();
         if (spinning) {
           spinning = spin_.Continue(now);
@@ -572,7 +580,7 @@ class Session final : public ClientSession, private FrameSink {
     spin_.End(net::Now());
     while (goes_on() && link_->has_buffered_input()) {
       lock.unlock();
-      PumpOnce(/*holds_write=*/false);
+      PumpOnce(Reader::kProgram);
       lock.lock();
     }
     return timed_out;
@@ -594,7 +602,7 @@ class Session final : public ClientSession, private FrameSink {
   }
 
   // Reads once and hands over what is complete; false when nothing had arrived. This thread has the role.
-  bool PumpOnce(bool holds_write) {
+  bool PumpOnce(Reader who) {
     const Result<std::size_t> got = reader_.Fill(*link_);
     if (got.ok() && *got == 0) return false;
     bool flush = false;
@@ -612,7 +620,7 @@ class Session final : public ClientSession, private FrameSink {
       WakeSatisfied();
       flush = (std::exchange(acknowledged_, false) || link_->wants_to_write()) && !loss_;
     }
-    if (flush && !holds_write) {
+    if (flush && who != Reader::kWriter) {
       bool queued = link_->wants_to_write();
       if (!queued) {
         const std::lock_guard send(send_mutex_);
@@ -620,6 +628,7 @@ class Session final : public ClientSession, private FrameSink {
       }
       if (queued) FlushWithoutBlocking();
     }
+    if (who != Reader::kSession && handler_->HasWork()) handler_->Work(ClientHandler::Who::kAnother);
     return true;
   }
 
@@ -698,28 +707,41 @@ class Session final : public ClientSession, private FrameSink {
     return handler_->OnFrame(header, body, payload);
   }
 
-  // --- the I/O thread: reads when nobody waits, and sends what has lingered ---
+  // --- the I/O threads: one reads when nobody waits, and sends what has lingered. A second one is there from
+  // the first time that there is work which the first may do after it has read ---
 
   Status StartIoThread() {
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, kIoStackBytes);
-    // The thread lives in a program that is not ours: none of its signals may land on it.
+    TULLE_RETURN_IF_ERROR(StartThread(&io_thread_));
+    has_io_thread_ = true;
+    return OkStatus();
+  }
+
+  // Of an I/O thread that has work. False: there is no second one.
+  bool HasStandby() {
+    Standby state = Standby::kNone;
+    if (standby_.compare_exchange_strong(state, Standby::kStarting, std::memory_order_acq_rel)) {
+      state = StartThread(&standby_thread_).ok() ? Standby::kRuns : Standby::kNone;
+      standby_.store(state, std::memory_order_release);
+    }
+    return state != Standby::kNone;  // while it starts, only it can ask
+  }
+
+  // The thread lives in a program that is not ours: none of its signals may land on it. Callbacks of the
+  // program run on it, so it has the stack of any other.
+  Status StartThread(pthread_t* thread) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     const int error = pthread_create(
-        &io_thread_, &attributes,
+        thread, nullptr,
         [](void* self) -> void* {
+          pthread_setname_np(pthread_self(), "tulle-io");
           static_cast<Session*>(self)->RunIo();
           return nullptr;
         },
         this);
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    pthread_attr_destroy(&attributes);
     if (error != 0) return ErrnoError("start the session's I/O thread", error);
-    has_io_thread_ = true;
-    pthread_setname_np(io_thread_, "tulle-io");
     return OkStatus();
   }
 
@@ -752,15 +774,20 @@ class Session final : public ClientSession, private FrameSink {
   void ReadAsIoThread() {
     {
       const std::lock_guard lock(receive_mutex_);
-      armed_ = false;
       // Whoever reads now arms the socket again when it leaves.
       if (role_taken_ || loss_ || link_->down()) return;
+      armed_ = false;
       role_taken_ = true;
     }
-    while (PumpOnce(/*holds_write=*/false)) {
+    while (PumpOnce(Reader::kSession)) {
     }
-    const std::lock_guard lock(receive_mutex_);
-    LeaveRole();
+    {
+      const std::lock_guard lock(receive_mutex_);
+      LeaveRole();
+    }
+    if (handler_->HasWork()) {
+      handler_->Work(HasStandby() ? ClientHandler::Who::kCaller : ClientHandler::Who::kAnother);
+    }
   }
 
   // Finds another connection, which may take as long as the worker waits; nobody reads meanwhile, and what is
@@ -854,7 +881,8 @@ class Session final : public ClientSession, private FrameSink {
   std::atomic<std::int64_t> looked_at_ns_{0};
 
   std::mutex send_mutex_;
-  ByteQueue out_;                    // guarded by send_mutex_, as everything down to timer_armed_
+  ByteQueue out_;  // guarded by send_mutex_, as everything down to timer_armed_
+  FlushPolicy flush_policy_;
   std::uint64_t next_sequence_ = 2;  // Hello was the first
   CreditLedger ledger_{1};
   bool timer_armed_ = false;
@@ -867,6 +895,9 @@ class Session final : public ClientSession, private FrameSink {
   UniqueFd timer_;
   pthread_t io_thread_{};
   bool has_io_thread_ = false;  // the session was established
+  enum class Standby { kNone, kStarting, kRuns };
+  std::atomic<Standby> standby_{Standby::kNone};
+  pthread_t standby_thread_{};
   std::atomic<bool> stop_{false};
   bool closed_ = false;
   std::atomic<std::int64_t> close_deadline_ns_{0};  // 0: not being closed

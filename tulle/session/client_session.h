@@ -1,10 +1,10 @@
 // The client's end of a session: one process attached to one vGPU.
 //
-// Any thread may send. Frames gather in an outgoing buffer; they leave when the link is idle, when enough
-// have gathered, when an acknowledgement arrives, when a caller waits, on Flush(), and at the latest a
-// millisecond after they were queued. Whoever waits for an answer reads the socket itself (leader/follower);
-// when nobody waits, the session's I/O thread does. Sends beyond the worker's window, or into a full socket,
-// block; who is blocked reads meanwhile.
+// Any thread may send. Frames gather in an outgoing buffer; they leave when the link is idle (unless a flush
+// usually follows at once: flush_policy.h), when enough have gathered, when an acknowledgement arrives, when
+// a caller waits, on Flush(), and at the latest a millisecond after they were queued. Whoever waits for an
+// answer reads the socket itself (leader/follower); when nobody waits, the session's I/O thread does. Sends
+// beyond the worker's window, or into a full socket, block; who is blocked reads meanwhile.
 //
 // A lost connection is not the end: the I/O thread looks for another for as long as the worker waits, and
 // until then sends and waits just take longer. When none is found, or the worker does not have the session
@@ -12,7 +12,8 @@
 //
 // The handler's calls are made by whichever thread reads, one at a time, with the receive lock held. Inside
 // them no call of the session is allowed but limits() and lost(): what an arriving frame causes to be sent
-// is noted down and sent by another thread. (Send and the waits answer kFailedPrecondition there.)
+// is noted down and sent by another thread. (Send and the waits answer kFailedPrecondition there.) The two
+// about work are not among them.
 #pragma once
 
 #include <functional>
@@ -32,6 +33,14 @@ class ClientHandler : public FrameHandler {
   // The session is over: `error` is the worker's last word (SessionEnded) or what happened to the
   // connection. Called at most once, like OnFrame; no frame follows. Not called for Close().
   virtual void OnLost(const Error& error) = 0;
+
+  // Whether frames have left work that was not to be done while they were handled: the program's callbacks.
+  // Asked after frames have been handled, by any thread, without a lock of the session.
+  virtual bool HasWork() const { return false; }
+  // It is to be done: by the caller, before it returns, which may take as long as it likes and use the
+  // session (another thread of the session's reads meanwhile); or by a thread of the handler's own.
+  enum class Who { kCaller, kAnother };
+  virtual void Work(Who) {}
 };
 
 // What the worker told at the handshake.

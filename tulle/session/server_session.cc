@@ -296,7 +296,8 @@ class Session final : public ServerSession, private FrameSink {
 
   bool PassDescriptor(int fd) override { return !ended_ && link_->PassDescriptor(fd); }
 
-  void Acknowledge(std::uint64_t sequence) override {
+  void Acknowledge(std::uint64_t sequence, bool more_follows) override {
+    more_follows_ = more_follows;
     TULLE_CHECK(sequence <= received_sequence_);
     // What came behind the last command for the handler was for the session itself, and is done.
     executed_ = std::max(executed_, sequence >= handed_sequence_ ? received_sequence_ : sequence);
@@ -307,13 +308,13 @@ class Session final : public ServerSession, private FrameSink {
   }
 
   Result<bool> Flush() override {
-    // An Ack goes along with whatever is sent, or when there is nothing else to do; then rather with a reply
-    // that will come anyway, so that a client in step with us is not woken twice, unless the client might
-    // need it to send its next frame.
+    // An Ack goes along with whatever is sent, or when there is nothing else to do; then rather with what
+    // will be sent anyway, so that a client in step with us is not woken twice, unless the client might need
+    // it to send its next frame.
     if (executed_ > acked_ && !ended_) {
       const bool resting = idle_ || paused_;
-      const bool urgent =
-          pending_.size() == 0 || ledger_.unacked_bytes() + kMaxFrameBytes > limits_.window_bytes;
+      const bool urgent = (pending_.size() == 0 && !more_follows_) ||
+                          ledger_.unacked_bytes() + kMaxFrameBytes > limits_.window_bytes;
       if (!output_.empty() || (resting && urgent)) QueueAck();
     }
     for (;;) {
@@ -526,7 +527,8 @@ class Session final : public ServerSession, private FrameSink {
   std::uint64_t received_sequence_ = 1;  // Hello was the first
   std::uint64_t handed_sequence_ = 1;    // the last that went to the handler
   std::uint64_t executed_ = 1;
-  std::uint64_t acked_ = 1;  // told to the client
+  std::uint64_t acked_ = 1;    // told to the client
+  bool more_follows_ = false;  // without a command of the client's
   CreditLedger ledger_{1};
   PendingReplies pending_;
   wire::Arena arena_;

@@ -103,8 +103,9 @@ class ServerSession {
   virtual bool PassDescriptor(int fd) = 0;
 
   // All commands up to `sequence` have reached the driver. Acks are sent as needed (by Flush, which the loop
-  // calls before it sleeps), not each time.
-  virtual void Acknowledge(std::uint64_t sequence) = 0;
+  // calls before it sleeps), not each time. `more_follows`: something will be sent anyway when a command that
+  // is under way ends.
+  virtual void Acknowledge(std::uint64_t sequence, bool more_follows) = 0;
 
   // Writes what it can; true when nothing is left. Blocks never. While paused it also reads what is needed to
   // learn that the client has taken something, without handing it over.

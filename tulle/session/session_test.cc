@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <future>
 #include <thread>
+#include <utility>
 
 #include "tulle/session/test_ends.h"
 
@@ -202,6 +204,54 @@ TEST_P(SessionTest, TheHandlerMayNotSendOrWait) {
   };
   EXPECT_TRUE(client_.Ping());
   EXPECT_EQ(refused, 1);
+}
+
+// A client that will be sent something anyway is not woken for an Ack alone.
+TEST_P(SessionTest, AnAckGoesWithWhatFollows) {
+  std::vector<std::uint64_t> sent_bytes;
+  worker_.before_answer = [&](ServerSession& session) {
+    sent_bytes.push_back(session.counters().bytes_sent);
+  };
+  worker_.MoreFollows();
+  Start();
+  for (const int before : {0, 0, 10}) {
+    for (int i = 0; i < before; ++i) {
+      const std::uint64_t frames = worker_.frames();
+      ASSERT_TRUE(session().Send(wire::DestroyObject{{wire::ObjectKind::kEvent, {1, 1}}}).ok());
+      ASSERT_TRUE(session().Flush().ok());
+      while (worker_.frames() == frames) std::this_thread::yield();
+    }
+    ASSERT_TRUE(client_.Call(WithHandles<Finish>()).has_value());
+  }
+  ASSERT_EQ(sent_bytes.size(), 3u);
+  EXPECT_EQ(sent_bytes[2] - sent_bytes[1], sent_bytes[1] - sent_bytes[0]);
+}
+
+// What a frame leaves to do is done by the session's own thread, which nobody waits for while others read.
+TEST_P(SessionTest, WorkAfterAFrameHoldsUpNobody) {
+  Start();
+  std::promise<void> begun, done;
+  client_.in_handler = [&, first = true]() mutable { client_.has_work = std::exchange(first, false); };
+  client_.work = [&](ClientHandler::Who who) {
+    EXPECT_EQ(who, ClientHandler::Who::kCaller);
+    begun.set_value();
+    while (client_.frames < 2) std::this_thread::yield();  // read by another thread
+    EXPECT_TRUE(client_.Ping());
+    done.set_value();
+  };
+  ASSERT_TRUE(session().Send(WithHandles<Finish>()).ok());
+  begun.get_future().wait();
+  ASSERT_TRUE(session().Send(WithHandles<Finish>()).ok());
+  done.get_future().wait();
+}
+
+TEST_P(SessionTest, AThreadThatWaitsLeavesTheWorkToAnother) {
+  Start();
+  std::atomic<ClientHandler::Who> who = ClientHandler::Who::kCaller;
+  client_.in_handler = [&] { client_.has_work = true; };
+  client_.work = [&](ClientHandler::Who w) { who = w; };
+  // Once in a while the I/O thread is faster.
+  while (who == ClientHandler::Who::kCaller) ASSERT_TRUE(client_.Ping());
 }
 
 TEST_P(SessionTest, WhatIsNotAFrameIsRefusedBeforeItIsSent) {

@@ -99,6 +99,8 @@ class EchoWorker final : public FrameHandler {
     hold_ = hold;
     Wake();
   }
+  // From here on every Ack may wait for an answer.
+  void MoreFollows() { more_follows_ = true; }
   void HoldAcks(bool hold) {
     hold_acks_ = hold;
     Wake();
@@ -185,7 +187,7 @@ class EchoWorker final : public FrameHandler {
         return session_->End(wire::EndReason::kGoodbye, "");
       }
       if (!*pumped) Answer();
-      if (!hold_acks_) session_->Acknowledge(last_);
+      if (!hold_acks_) session_->Acknowledge(last_, more_follows_);
       const auto flushed = session_->Flush();
       if (!flushed.ok()) {
         end_error_ = flushed.error();
@@ -215,7 +217,7 @@ class EchoWorker final : public FrameHandler {
   std::mutex mutex_;
   std::optional<wire::EndReason> end_;
   std::string end_message_;
-  std::atomic<bool> hold_{false}, hold_acks_{false};
+  std::atomic<bool> hold_{false}, hold_acks_{false}, more_follows_{false};
   ByteVector room_;
   wire::Arena arena_;
   std::vector<Later> later_;
@@ -252,6 +254,7 @@ class Client final : public ClientHandler {
     return found == expected_.end() ? MutableByteView() : found->second->room;
   }
   Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) override {
+    ++frames;
     if (in_handler != nullptr) in_handler();
     const std::lock_guard lock(mutex_);
     if (header.answers == 0) {
@@ -281,6 +284,10 @@ class Client final : public ClientHandler {
     lost_error = error;
     lost.notify_all();
   }
+  bool HasWork() const override { return has_work; }
+  void Work(Who who) override {
+    if (has_work.exchange(false)) work(who);
+  }
   Error AwaitLost() {
     std::unique_lock lock(mutex_);
     EXPECT_TRUE(lost.wait_for(lock, std::chrono::seconds(30), [&] { return lost_times != 0; }));
@@ -288,6 +295,9 @@ class Client final : public ClientHandler {
   }
 
   std::function<void()> in_handler;
+  std::atomic<int> frames = 0;
+  std::atomic<bool> has_work = false;  // for once
+  std::function<void(Who)> work;
   std::atomic<int> notices = 0;
   std::atomic<int> lost_times = 0;
   Error lost_error;

@@ -1,8 +1,10 @@
-// The thread that runs the program's callbacks, with none of our locks held, in the order in which they
-// became due. It starts with the first Start() and is detached: a program may exit or fork at any time.
+// The program's callbacks: run one at a time, with none of our locks held, in the order in which they became
+// due, by a thread of their own or by one that has the time. Their own starts with the first Start() and is
+// detached: a program may exit or fork at any time.
 // Bounded by what the program registers: a task is made at registration, so Post never fails or allocates.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <memory>
@@ -35,16 +37,36 @@ class CallbackThread {
   // Runs the task soon, then deletes it. Any thread, any lock held.
   void Post(std::unique_ptr<Task> task);
 
+  // While one lives, Post() on this thread leaves the thread asleep: whoever made it sees afterwards to it
+  // that what has become due is run.
+  class Held {
+   public:
+    Held();
+    ~Held();
+
+   private:
+    const bool before_;
+  };
+  bool has_due() const { return state_->has_due.load(std::memory_order_acquire); }
+  // Runs what is due on this thread, unless another one is about it, which then goes on to run the rest. No
+  // lock may be held.
+  void RunDue();
+  // Leaves it to the thread.
+  void Wake();
+
  private:
   struct State {
     std::mutex mutex;
     std::condition_variable due;
+    bool running = false;  // a task is being run
+    std::atomic<bool> has_due{false};
     Task* first = nullptr;
     Task** last = &first;
     bool started = false;
     bool stopping = false;
   };
   static void Run(std::shared_ptr<State> state);
+  static void RunTasks(State& state, std::unique_lock<std::mutex>& lock);
   std::shared_ptr<State> state_;
 };
 

@@ -303,6 +303,7 @@ Result<MutableByteView> Connection::OnPayload(const wire::FrameHeader& header, B
 
 Status Connection::OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) {
   const Handling handling;
+  const CallbackThread::Held held;  // until Work()
   if (header.answers != 0) {
     Reply* reply = replies_.Take(header.answers);
     if (reply != nullptr) return reply->OnReply(body, payload);
@@ -313,6 +314,14 @@ Status Connection::OnFrame(const wire::FrameHeader& header, ByteView body, Mutab
     case wire::kOpcodeOf<wire::opencl::KernelOutput>: return OnKernelOutput(body);
     case wire::kOpcodeOf<wire::CommandFailed>: return OnCommandFailed(body);
     default: return OkStatus();
+  }
+}
+
+void Connection::Work(Who who) {
+  if (who == Who::kCaller) {
+    options_.callbacks->RunDue();
+  } else {
+    options_.callbacks->Wake();
   }
 }
 

@@ -16,6 +16,7 @@
 #include "tulle/base/clock.h"
 #include "tulle/base/shared_memory.h"
 #include "tulle/session/client_session.h"
+#include "tulle/shim/core/callbacks.h"
 #include "tulle/shim/core/event.h"
 #include "tulle/shim/core/handles.h"
 #include "tulle/shim/core/lease.h"
@@ -42,7 +43,8 @@ class Connection final : private session::ClientHandler {
   struct Options {
     session::Target target;
     std::string program;
-    Random* random = nullptr;     // must outlive the connection
+    Random* random = nullptr;  // must outlive the connection, as the next
+    CallbackThread* callbacks = nullptr;
     std::string trace_directory;  // where a trace of the session is written (session/trace.h); empty: nowhere
     bool trace_payloads = false;
     std::int32_t lost_status = 0;  // what pending events end with when the session is lost
@@ -167,6 +169,8 @@ class Connection final : private session::ClientHandler {
   Result<MutableByteView> OnPayload(const wire::FrameHeader& header, ByteView body) override;
   Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) override;
   void OnLost(const Error& error) override;
+  bool HasWork() const override { return options_.callbacks->has_due(); }
+  void Work(Who who) override;
   Status OnEventsCompleted(ByteView body);
   Status OnKernelOutput(ByteView body);
   Status OnCommandFailed(ByteView body);

@@ -122,6 +122,7 @@ Status Device::Describe() {
   options.target = target_;
   options.program = process_.program;
   options.random = &process_.random;
+  options.callbacks = &process_.callbacks;
   options.trace_directory = process_.trace_directory;
   options.trace_payloads = process_.trace_payloads;
   options.lost_status = CL_OUT_OF_RESOURCES;

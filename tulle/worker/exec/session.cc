@@ -99,7 +99,7 @@ bool Session::TakeCommands() {
   Pause(!CanTakeCommands());
   if (paused_) return false;
   auto pumped = client_.Pump(*this);
-  client_.Acknowledge(done_sequence_);
+  client_.Acknowledge(done_sequence_, awaited_events_ > open_user_events_.size());
   if (pumped.ok()) return *pumped;
   if (!over()) OnClientError(pumped.error());
   return true;

@@ -143,7 +143,7 @@ class ScriptedClient final : public session::ServerSession {
     if (carries_descriptors) passed_fd = fd;
     return carries_descriptors;
   }
-  void Acknowledge(std::uint64_t sequence) override { acknowledged_ = sequence; }
+  void Acknowledge(std::uint64_t sequence, bool) override { acknowledged_ = sequence; }
   Result<bool> Flush() override { return true; }
   std::size_t pending_bytes() const override { return pending_bytes_; }
   void End(EndReason reason, const std::string& message) override { end = {reason, message, "", false}; }
