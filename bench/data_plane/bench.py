@@ -12,7 +12,6 @@ WAITS = [("empty-kernel-finish", "us"), ("read-4B", "us"), ("write-4B", "us"), (
 GOES_ON = [("enqueue-cost", "us"), ("enqueue-rate", "calls/s"), ("enqueue-4-args-cost", "us"), ("enqueue-4-args-rate", "calls/s"),
            ("queue-hop", "us")]
 COPIES = [("write-64MiB", "GB/s"), ("read-64MiB", "GB/s")]
-ALONE = [("attach", "ms"), ("resident", "MiB")]
 YARDSTICK_UNITS = {"tcp-round-trip": "us", "tls-round-trip": "us", "tcp-copy": "GB/s", "tls-copy": "GB/s", "local-copy": "GB/s"}
 
 ON_MESH = {"": ["--over-network"], "local ": []}
@@ -25,7 +24,6 @@ def cases(prefix, link):
     yield from (Case(prefix + name, unit, wait, name) for name, unit in WAITS)
     yield from (Case(prefix + name, unit, [["native"]], name) for name, unit in GOES_ON)
     yield from (Case(prefix + name, unit, [[f"{link}-copy"], ["native"]], name) for name, unit in COPIES)
-    yield from (Case(prefix + name, unit, []) for name, unit in ALONE)
 
 
 CASES = [

@@ -1,12 +1,10 @@
 // An ordinary OpenCL program that times the calls which wait, and those which should not, on the first device
 // that it finds. The same binary runs natively and through the mesh. Prints one JSON object: microseconds for
-// calls, calls a second for rates, GB/s for transfers, milliseconds for builds and for getting to the device,
-// MiB of memory that this made resident.
+// calls, calls a second for rates, GB/s for transfers, milliseconds for builds.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <random>
 #include <semaphore>
 #include <string>
@@ -61,13 +59,6 @@ void PrintAsync(const char* name, cl_command_queue queue, Call call) {
               (returned - start) / kAsyncCalls, name, kAsyncCalls / (finished - start) * 1e6);
 }
 
-double ResidentMiB() {
-  std::ifstream status("/proc/self/statm");
-  double all_pages = 0, resident_pages = 0;
-  status >> all_pages >> resident_pages;
-  return resident_pages * 4096 / (1 << 20);
-}
-
 cl_program Build(cl_context context, cl_device_id device, const std::string& source) {
   cl_int status = 0;
   const char* text = source.c_str();
@@ -110,8 +101,6 @@ void PrintBuilds(cl_context context, cl_device_id device, unsigned seed) {
 
 int main(int argc, char** argv) {
   const unsigned seed = argc > 1 ? static_cast<unsigned>(std::stoul(argv[1])) : std::random_device()();
-  const double resident_before_mib = ResidentMiB();
-  const double started_us = NowUs();
   cl_int status = 0;
   cl_platform_id platform = nullptr;
   Must(clGetPlatformIDs(1, &platform, nullptr), "clGetPlatformIDs");
@@ -121,9 +110,6 @@ int main(int argc, char** argv) {
   Must(status, "clCreateContext");
   cl_command_queue queue = clCreateCommandQueue(context, device, 0, &status);
   Must(status, "clCreateCommandQueue");
-  Must(clFinish(queue), "clFinish");
-  std::printf("{\"attach\": {\"value\": %.3f}, \"resident\": {\"value\": %.2f}, ",
-              (NowUs() - started_us) / 1e3, ResidentMiB() - resident_before_mib);
 
   cl_command_queue other_queue = clCreateCommandQueue(context, device, 0, &status);
   Must(status, "clCreateCommandQueue");
@@ -154,6 +140,7 @@ int main(int argc, char** argv) {
          "clEnqueueWriteBuffer");
   };
 
+  std::printf("{");
   PrintLatency("empty-kernel-finish", [&] {
     enqueue(empty, queue);
     Must(clFinish(queue), "clFinish");
