@@ -113,6 +113,17 @@ class Session final : public ClientSession, private FrameSink {
 
   Status Flush() override {
     if (InHandler()) return CalledFromHandler();
+    if (lost()) return AwaitLoss();
+    {
+      const std::lock_guard send(send_mutex_);
+      if (!out_.empty() && out_.size() < kFlushBytes) {
+        const Duration patience = flush_policy_.OnFlush(net::Now());
+        if (patience > Duration::zero()) {
+          ArmTimer(patience);
+          return OkStatus();
+        }
+      }
+    }
     return FlushUntil(std::nullopt);
   }
 
@@ -315,7 +326,7 @@ class Session final : public ClientSession, private FrameSink {
     if (lost()) return AwaitLoss();
     {
       const std::lock_guard send(send_mutex_);
-      if (flush_policy_.awaits_flush()) flush_policy_.OnFlush(net::Now());
+      flush_policy_.OnWait(net::Now());
     }
     std::unique_lock write(write_mutex_);
     if (deadline && net::Now() >= *deadline) return FarewellTimeout();
@@ -472,10 +483,13 @@ class Session final : public ClientSession, private FrameSink {
     return ns == 0 ? std::nullopt : std::optional(Instant{ns});
   }
 
-  // send_mutex_ is held.
-  void ArmTimer() {
-    if (std::exchange(timer_armed_, true)) return;
-    SetTimer(kFlushDelay);
+  // What is queued leaves after `delay` at the latest. send_mutex_ is held.
+  void ArmTimer(Duration delay = kFlushDelay) {
+    if (timer_due_ && delay == kFlushDelay) return;
+    const Instant due = net::Now() + delay;
+    if (timer_due_ && *timer_due_ <= due) return;
+    timer_due_ = due;
+    SetTimer(delay);
   }
   void SetTimer(Duration delay) {
     itimerspec spec{};
@@ -841,7 +855,7 @@ class Session final : public ClientSession, private FrameSink {
     [[maybe_unused]] const ssize_t got = read(timer_.get(), &expirations, sizeof expirations);
     {
       const std::lock_guard lock(send_mutex_);
-      timer_armed_ = false;
+      timer_due_.reset();
     }
     if (!lost()) FlushWithoutBlocking();
   }
@@ -881,11 +895,11 @@ class Session final : public ClientSession, private FrameSink {
   std::atomic<std::int64_t> looked_at_ns_{0};
 
   std::mutex send_mutex_;
-  ByteQueue out_;  // guarded by send_mutex_, as everything down to timer_armed_
+  ByteQueue out_;  // guarded by send_mutex_, as everything down to timer_due_
   FlushPolicy flush_policy_;
   std::uint64_t next_sequence_ = 2;  // Hello was the first
   CreditLedger ledger_{1};
-  bool timer_armed_ = false;
+  std::optional<Instant> timer_due_;
 
   std::mutex pending_mutex_;
   PendingReplies pending_;  // guarded by pending_mutex_

@@ -20,8 +20,23 @@ class FlushPolicy {
     return hits_ < wanted_hits_;
   }
 
-  // The program has asked for a flush, or waits.
-  void OnFlush(Instant now) {
+  // The program waits for an answer: everything leaves now.
+  void OnWait(Instant now) {
+    Judge(now);
+    written_ = now;
+  }
+  // The program has asked for a flush, and goes on: how long it waits for company; zero: it leaves now.
+  Duration OnFlush(Instant now) {
+    const bool was_idle = first_.has_value();
+    Judge(now);
+    const Duration since = now - written_;
+    if (!was_idle && since < kShare) return kShare - since;
+    written_ = now;
+    return {};
+  }
+
+ private:
+  void Judge(Instant now) {
     if (!first_) return;
     if (now - *first_ > kSoon) return Missed();
     first_.reset();
@@ -32,9 +47,6 @@ class FlushPolicy {
       wanted_hits_ = std::max(wanted_hits_ / 2, kFewestHits);
     }
   }
-  bool awaits_flush() const { return first_.has_value(); }
-
- private:
   void Missed() {
     // A wrong guess has cost the command a delay: the next one needs more evidence.
     if (hits_ >= wanted_hits_) wanted_hits_ = std::min(2 * wanted_hits_, kMostHits);
@@ -43,10 +55,12 @@ class FlushPolicy {
   }
 
   static constexpr Duration kSoon = std::chrono::microseconds(10);
+  static constexpr Duration kShare = std::chrono::microseconds(50);
   static constexpr std::uint32_t kFewestHits = 16;
   static constexpr std::uint32_t kMostHits = 4096;
 
-  std::optional<Instant> first_;  // its flush has not come
+  Instant written_{-kShare.count()};  // the last flush
+  std::optional<Instant> first_;      // its flush has not come
   std::uint32_t wanted_hits_ = kFewestHits;
   std::uint32_t hits_ = 0;     // flushes in a row that came soon, up to wanted_hits_
   std::uint32_t surplus_ = 0;  // those beyond

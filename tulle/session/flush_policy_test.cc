@@ -64,5 +64,21 @@ TEST_F(FlushPolicyTest, AFlushOfNothingSaysNothing) {
   EXPECT_FALSE(LeavesAtOnce(microseconds(1)));
 }
 
+TEST_F(FlushPolicyTest, FlushesInABurstShareAWrite) {
+  EXPECT_EQ(policy_.OnFlush(now_), Duration::zero());
+  EXPECT_EQ(policy_.OnFlush(now_ + microseconds(10)), microseconds(40));
+  EXPECT_EQ(policy_.OnFlush(now_ + microseconds(49)), microseconds(1));
+  EXPECT_EQ(policy_.OnFlush(now_ + microseconds(50)), Duration::zero());
+  policy_.OnWait(now_ + microseconds(60));
+  EXPECT_EQ(policy_.OnFlush(now_ + microseconds(61)), microseconds(49));
+  EXPECT_EQ(policy_.OnFlush(now_ + microseconds(500)), Duration::zero());
+}
+
+TEST_F(FlushPolicyTest, AFlushOfTheFirstCommandWaitsForNothing) {
+  policy_.OnFlush(now_);
+  policy_.OnFirst(now_ + microseconds(2));
+  EXPECT_EQ(policy_.OnFlush(now_ + microseconds(3)), Duration::zero());
+}
+
 }  // namespace
 }  // namespace tulle::session

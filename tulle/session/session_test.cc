@@ -56,6 +56,15 @@ TEST_P(SessionTest, NothingLingersWithoutAFlush) {
   while (worker_.frames() < 4) std::this_thread::yield();
 }
 
+TEST_P(SessionTest, FlushesInABurstAllArrive) {
+  Start();
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(session().Send(wire::DestroyObject{{wire::ObjectKind::kEvent, {1, 1}}}).ok());
+    ASSERT_TRUE(session().Flush().ok());
+  }
+  while (worker_.frames() < 100) std::this_thread::yield();
+}
+
 TEST_P(SessionTest, PayloadsOfAllSizesBothWays) {
   Start();
   SeededRandom random(4);
