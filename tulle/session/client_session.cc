@@ -43,6 +43,8 @@ constexpr Duration kFlushDelay = std::chrono::milliseconds(1);
 constexpr Duration kFarewell = std::chrono::seconds(1);
 // How often a blocked writer looks whether it should read.
 constexpr Duration kBlockedPoll = std::chrono::milliseconds(5);
+// How long a large payload holds back for others at most.
+constexpr Duration kCourtesy = std::chrono::microseconds(200);
 constexpr std::size_t kPiecesPerWrite = 64;
 // How often the worker's host is looked at while it owes an answer.
 constexpr Duration kLookInterval = std::chrono::seconds(2);
@@ -233,6 +235,7 @@ class Session final : public ClientSession, private FrameSink {
     for (;;) {
       std::unique_lock write(write_mutex_, std::defer_lock);
       if (direct) {
+        LetOthersWrite();
         write.lock();
         const Status written = WriteBlocking({}, false);  // what is there already, so that wire_ is free
         if (!written.ok()) {
@@ -328,7 +331,9 @@ class Session final : public ClientSession, private FrameSink {
       const std::lock_guard send(send_mutex_);
       flush_policy_.OnWait(net::Now());
     }
+    writers_waiting_.fetch_add(1, std::memory_order_relaxed);
     std::unique_lock write(write_mutex_);
+    writers_waiting_.fetch_sub(1, std::memory_order_relaxed);
     if (deadline && net::Now() >= *deadline) return FarewellTimeout();
     return WriteQueuedAndUnlock(write);
   }
@@ -338,6 +343,13 @@ class Session final : public ClientSession, private FrameSink {
     write.unlock();
     if (status.ok()) return status;
     return AwaitLoss(status.error());
+  }
+
+  // Between two large payloads of a thread, others that wait for the right to write come first: a mutex alone
+  // would give it to who runs.
+  void LetOthersWrite() const {
+    const Instant give_up = net::Now() + kCourtesy;
+    while (writers_waiting_.load(std::memory_order_relaxed) != 0 && net::Now() < give_up) sched_yield();
   }
 
   // Writes everything that is queued now. write_mutex_ is held.
@@ -869,6 +881,7 @@ class Session final : public ClientSession, private FrameSink {
 
   // Locks are taken in this order: write, receive, send, pending.
   std::mutex write_mutex_;            // the right to write to the transport
+  std::atomic<int> writers_waiting_{0};
   ByteQueue wire_;                    // guarded by write_mutex_: taken from out_, being written
   std::optional<Error> write_error_;  // guarded by write_mutex_
 
