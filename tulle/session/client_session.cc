@@ -880,7 +880,7 @@ class Session final : public ClientSession, private FrameSink {
   std::unique_ptr<TraceWriter> trace_;  // the same; null: none is written
 
   // Locks are taken in this order: write, receive, send, pending.
-  std::mutex write_mutex_;            // the right to write to the transport
+  std::mutex write_mutex_;  // the right to write to the transport
   std::atomic<int> writers_waiting_{0};
   ByteQueue wire_;                    // guarded by write_mutex_: taken from out_, being written
   std::optional<Error> write_error_;  // guarded by write_mutex_

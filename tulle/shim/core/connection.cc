@@ -39,6 +39,23 @@ std::string TracePath(const Connection::Options& options) {
 
 bool HandlingFrame() { return t_handling; }
 
+// Takes what comes with the answer.
+class Connection::SharedMemoryWait final : public Wait {
+ public:
+  explicit SharedMemoryWait(session::ClientSession* session) : session_(*session) {}
+  UniqueFd descriptor;
+
+ private:
+  Status Answered(ByteView body, ByteView payload) override {
+    wire::Arena arena;
+    wire::StatusReply reply;
+    TULLE_RETURN_IF_ERROR(DecodeReply(body, payload.size(), arena, &reply));
+    if (reply.status == 0) descriptor = session_.TakeDescriptor();
+    return OkStatus();
+  }
+  session::ClientSession& session_;
+};
+
 Connection::Connection(const Options& options)
     : options_(options),
       events_(
@@ -220,56 +237,76 @@ void Connection::ForgetFailure(wire::Handle queue) {
   has_failures_ = !failures_.empty();
 }
 
-// Takes what comes with the answer.
-class Connection::SharedMemoryWait final : public Wait {
+// Lives until it is answered, and as long as somebody wants to know.
+class Connection::Place final : public Reply {
  public:
-  explicit SharedMemoryWait(session::ClientSession* session) : session_(*session) {}
-  UniqueFd descriptor;
+  Status OnReply(ByteView body, ByteView payload) override {
+    const std::shared_ptr<Place> self = std::move(self_);
+    wire::Arena arena;
+    wire::LocateMemoryReply reply;
+    const Status status = DecodeReply(body, payload.size(), arena, &reply);
+    if (status.ok() && reply.status == 0) offset_bytes_ = reply.offset_bytes;
+    answered_.store(true, std::memory_order_release);
+    return status;
+  }
+  void OnLost() override {
+    const std::shared_ptr<Place> self = std::move(self_);
+    answered_.store(true, std::memory_order_release);
+  }
+  bool answered() const { return answered_.load(std::memory_order_acquire); }
+  // Precondition: answered(). Nothing: it lies elsewhere, or the session is lost.
+  std::optional<std::uint64_t> offset_bytes() const { return offset_bytes_; }
 
  private:
-  Status Answered(ByteView body, ByteView payload) override {
-    wire::Arena arena;
-    wire::StatusReply reply;
-    TULLE_RETURN_IF_ERROR(DecodeReply(body, payload.size(), arena, &reply));
-    if (reply.status == 0) descriptor = session_.TakeDescriptor();
-    return OkStatus();
-  }
-  session::ClientSession& session_;
+  friend class Connection;
+  std::shared_ptr<Place> self_;
+  std::optional<std::uint64_t> offset_bytes_;
+  std::atomic<bool> answered_{false};
 };
 
-MutableByteView Connection::SharedMemory() {
+std::shared_ptr<Connection::Place> Connection::AskForPlace(wire::Ref<wire::ObjectKind::kMemory> buffer) {
   if (!session_->carries_descriptors() ||
       (limits().capabilities & static_cast<std::uint64_t>(wire::Capability::kSharedMemory)) == 0) {
-    return {};
+    return nullptr;
   }
-  const std::lock_guard lock(shared_memory_mutex_);
-  if (!std::exchange(asked_for_memory_, true)) {
-    SharedMemoryWait wait(session_.get());
+  std::call_once(memory_asked_for_, [this] {
+    auto wait = std::make_unique<SharedMemoryWait>(session_.get());
     Attached attached;
+    attached.reply = wait.get();
     attached.wants_status = true;
-    if (Call(wire::ShareMemory{}, wait, attached) && wait.descriptor.valid()) {
-      auto memory = tulle::SharedMemory::Adopt(std::move(wait.descriptor));
-      if (memory.ok()) {
-        shared_memory_.emplace(*std::move(memory));
-      } else {
-        Log(LogLevel::kWarn, "shim",
-            "cannot map the vGPU's memory; it is reached through the connection instead",
-            {{"vgpu", options_.target.vgpu}, {"error", ToString(memory.error())}});
-      }
+    if (Submit(wire::ShareMemory{}, attached)) shared_memory_wait_ = std::move(wait);
+  });
+  const auto place = std::make_shared<Place>();
+  place->self_ = place;
+  Attached attached;
+  attached.reply = place.get();
+  if (Submit(wire::LocateMemory{buffer}, attached)) return place;
+  place->self_.reset();
+  return nullptr;
+}
+
+MutableByteView Connection::SharedMemory() {
+  std::call_once(memory_mapped_, [this] {
+    SharedMemoryWait* const wait = shared_memory_wait_.get();
+    if (wait == nullptr || !Await(*wait) || !wait->descriptor.valid()) return;
+    auto memory = tulle::SharedMemory::Adopt(std::move(wait->descriptor));
+    if (memory.ok()) {
+      shared_memory_.emplace(*std::move(memory));
+    } else {
+      Log(LogLevel::kWarn, "shim",
+          "cannot map the vGPU's memory; it is reached through the connection instead",
+          {{"vgpu", options_.target.vgpu}, {"error", ToString(memory.error())}});
     }
-  }
+  });
   return shared_memory_ ? shared_memory_->bytes() : MutableByteView();
 }
 
-std::byte* Connection::Locate(wire::Ref<wire::ObjectKind::kMemory> buffer, std::uint64_t size) {
+std::byte* Connection::Locate(const Place& place, std::uint64_t size) {
+  if (!place.answered() && !AwaitUntil([&] { return place.answered(); })) return nullptr;
   const MutableByteView memory = SharedMemory();
-  if (memory.empty()) return nullptr;
-  wire::LocateMemoryReply place;
-  auto take = [&](const wire::LocateMemoryReply& reply) { place = reply; };
-  WaitFor<wire::LocateMemoryReply, decltype(take)> wait(take);
-  if (!Call(wire::LocateMemory{buffer}, wait) || place.status != 0) return nullptr;
-  if (place.offset_bytes > memory.size() || size > memory.size() - place.offset_bytes) return nullptr;
-  return memory.data() + place.offset_bytes;
+  const std::optional<std::uint64_t> offset = place.offset_bytes();
+  if (!offset || *offset > memory.size() || size > memory.size() - *offset) return nullptr;
+  return memory.data() + *offset;
 }
 
 void Connection::Leave(Duration limit) {

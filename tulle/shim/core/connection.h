@@ -122,11 +122,13 @@ class Connection final : private session::ClientHandler {
   // What was taken for an object that was not created after all; others give it back by Retire.
   void GiveMemory(std::uint64_t size);
 
-  // The memory in which the vGPU keeps this session's buffers, where this process can map it; else empty. The
-  // first call may wait for the worker.
-  MutableByteView SharedMemory();
-  // Where in it the buffer lies, all of its `size` bytes; null: not there. Waits for the worker.
-  std::byte* Locate(wire::Ref<wire::ObjectKind::kMemory> buffer, std::uint64_t size);
+  // Where a buffer lies in the memory in which the vGPU keeps this session's buffers. Asks the worker, for
+  // both, and does not wait; null: this process cannot map that memory.
+  class Place;
+  std::shared_ptr<Place> AskForPlace(wire::Ref<wire::ObjectKind::kMemory> buffer);
+  // All of the buffer's `size` bytes; null: they are not there. Waits for the worker if its answers are not
+  // here.
+  std::byte* Locate(const Place& place, std::uint64_t size);
 
   // Numbers a transfer that is sent in several pieces.
   std::uint64_t NextTransfer() { return next_transfer_.fetch_add(1, std::memory_order_relaxed); }
@@ -188,9 +190,12 @@ class Connection final : private session::ClientHandler {
 
   class FirstLease;
   class SharedMemoryWait;
-  std::mutex shared_memory_mutex_;
-  bool asked_for_memory_ = false;                     // guarded by shared_memory_mutex_
-  std::optional<tulle::SharedMemory> shared_memory_;  // guarded by it until asked_for_memory_, then fixed
+  MutableByteView SharedMemory();
+  std::once_flag memory_asked_for_;
+  std::unique_ptr<SharedMemoryWait>
+      shared_memory_wait_;  // fixed once it was asked for; null: it was not sent
+  std::once_flag memory_mapped_;
+  std::optional<tulle::SharedMemory> shared_memory_;  // fixed then
 
   // Objects that died while frames were being handled, where nothing may be sent.
   std::mutex retired_mutex_;

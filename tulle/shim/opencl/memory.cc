@@ -98,6 +98,7 @@ cl_mem MakeBuffer(cl_context context_handle, std::vector<cl_mem_properties> prop
        !SendContents(connection, *memory, {static_cast<const std::byte*>(host_pointer), size}))) {
     return Fail(error, CL_OUT_OF_RESOURCES);
   }
+  memory->AskForPlace();
   return Made(error, std::move(memory));
 }
 
@@ -142,8 +143,7 @@ Memory::Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::siz
       size_(size),
       charged_bytes_(wire::opencl::ChargedBytes(size)),
       host_pointer_(host_pointer),
-      properties_(std::move(properties)),
-      located_(true) {
+      properties_(std::move(properties)) {
   context_->AddArgument(this, name_);
 }
 
@@ -267,10 +267,7 @@ std::byte* Memory::Shared() {
     std::byte* whole = parent_->Shared();
     return whole == nullptr ? nullptr : whole + origin_;
   }
-  if (!located_) return nullptr;
-  const std::lock_guard lock(shared_mutex_);
-  if (!std::exchange(asked_for_place_, true)) shared_ = context().connection().Locate(wire(), size_);
-  return shared_;
+  return place_ == nullptr ? nullptr : context().connection().Locate(*place_, size_);
 }
 
 bool Memory::TryAddMapping(const Mapping& mapping) {

@@ -69,9 +69,12 @@ class Memory final : public Object {
   // space for it. The same for the object's life; pages that no map touched cost nothing.
   std::byte* Mirror();
 
-  // Where the bytes of a buffer lie on the vGPU, if this process can reach them there; else null. Asks the
-  // worker the first time. They may be touched only between a map and an unmap that the device knows of.
+  // Where the bytes of a buffer lie on the vGPU, if this process can reach them there; else null. May wait
+  // for the worker the first time. They may be touched only between a map and an unmap that the device knows
+  // of.
   std::byte* Shared();
+  // Asks for that, and does not wait. Once, after the worker was told of the buffer.
+  void AskForPlace() { place_ = context().connection().AskForPlace(wire()); }
 
   struct Mapping {
     std::byte* address = nullptr;
@@ -109,11 +112,9 @@ class Memory final : public Object {
   void* const host_pointer_;
   const std::vector<cl_mem_properties> properties_;
   DestructorCallbacks<cl_mem> destructor_callbacks_;
-  // Whether the worker knows where it lies: a plain buffer, not one in shared virtual memory, nor an image.
-  const bool located_ = false;
-  std::mutex shared_mutex_;
-  bool asked_for_place_ = false;  // guarded by shared_mutex_
-  std::byte* shared_ = nullptr;   // guarded by shared_mutex_
+  // Fixed before the program has the object. Null but of a plain buffer: what lies in shared virtual memory,
+  // or is an image, is reached otherwise.
+  std::shared_ptr<Connection::Place> place_;
   std::mutex mutex_;
   std::byte* mirror_ = nullptr;    // guarded by mutex_
   std::vector<Mapping> mappings_;  // guarded by mutex_; one for each map call not yet ended
