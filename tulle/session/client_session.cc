@@ -73,6 +73,8 @@ class Session final : public ClientSession, private FrameSink {
     TULLE_ASSIGN_OR_RETURN(welcome_, SayHello(*link_, reader_, options.program, deadline));
     if (!options.trace_path.empty()) StartTrace(options);
     link_->AllowResume(dialer_ != nullptr && welcome_.resume_window > Duration::zero());
+    if (wire::Has(welcome_.limits.capabilities, wire::Capability::kCompression) && !carries_descriptors_)
+      link_->AllowCompression();
     epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
     timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     epoll_event socket_event{EPOLLIN | EPOLLONESHOT, {.fd = link_->fd()}};
@@ -388,7 +390,7 @@ class Session final : public ClientSession, private FrameSink {
         payload = payload.subspan(1);
         offset = 0;
       }
-      if (wire_.empty() && payload.empty()) return OkStatus();
+      if (wire_.empty() && payload.empty() && !link_->unfinished()) return OkStatus();
       Gather gather;
       gather.Add(wire_.data(), false);
       for (std::size_t i = 0; i < payload.size() && gather.count < kPiecesPerWrite; ++i) {
@@ -409,7 +411,7 @@ class Session final : public ClientSession, private FrameSink {
           offset = 0;
         }
       }
-      if (*taken == 0) TULLE_RETURN_IF_ERROR(AwaitRoom());
+      if (*taken == 0 || link_->unfinished()) TULLE_RETURN_IF_ERROR(AwaitRoom());
     }
   }
 

@@ -80,7 +80,10 @@ Link::Link(std::unique_ptr<net::Transport> connection, bool from_client, UniqueF
 // --- reading ---
 
 Result<std::size_t> Link::Read(MutableByteView out) {
-  if (ahead_.empty()) return ReadConnection(out);
+  if (ahead_.empty()) {
+    TULLE_ASSIGN_OR_RETURN(const std::size_t got, ReadConnection(out));
+    if (got != 0 || ahead_.empty()) return got;
+  }
   const std::size_t size = std::min(out.size(), ahead_.size());
   std::memcpy(out.data(), ahead_.data().data(), size);
   ahead_.Consume(size);
@@ -88,22 +91,30 @@ Result<std::size_t> Link::Read(MutableByteView out) {
 }
 
 Result<std::size_t> Link::ReadAhead() {
-  std::size_t total = 0;
+  const std::size_t before = ahead_.size();
   for (;;) {
     std::array<std::byte, 16u << 10> piece;
+    const std::size_t held = ahead_.size();
     TULLE_ASSIGN_OR_RETURN(const std::size_t got, ReadConnection(piece));
-    if (got == 0) return total;
-    if (ahead_.size() + got > kMaxAheadBytes) return Breach(wire::WireResult::kLimit);
     ahead_.Append(ByteView(piece).first(got));
-    total += got;
+    if (ahead_.size() == held) return held - before;
+    if (ahead_.size() > kMaxAheadBytes) return Breach(wire::WireResult::kLimit);
   }
 }
 
+// Bytes of the stream: in `out`, or, of a block for which it has no room, in ahead_; then 0 are in `out`.
 Result<std::size_t> Link::ReadConnection(MutableByteView out) {
   std::size_t total = 0;
   // More than one piece of the stream if they are here already.
   while (!breach_ && !out.empty() && !down() && (total == 0 || connection_->has_buffered_input())) {
     const bool in_header = in_left_ == 0;
+    if (!in_header && in_packed_) {
+      if (total != 0) return total;
+      const std::size_t held = ahead_.size();
+      const Result<std::size_t> got = ReadBlock(out);
+      if (!got.ok() || *got != 0 || ahead_.size() != held) return got;
+      break;
+    }
     const MutableByteView place =
         in_header ? std::span(in_header_).subspan(in_header_size_)
                   : MutableByteView(out.first(std::min<std::size_t>(out.size(), in_left_)));
@@ -131,6 +142,38 @@ Result<std::size_t> Link::ReadConnection(MutableByteView out) {
   return total;
 }
 
+// The block at hand, or more of it. 0, and nothing in ahead_: the rest has not arrived.
+Result<std::size_t> Link::ReadBlock(MutableByteView out) {
+  for (;;) {
+    constexpr std::size_t kPrefix = sizeof(wire::LinkBlock);
+    std::size_t wanted = kPrefix;
+    if (in_block_size_ >= kPrefix) {
+      wire::LinkBlock block;
+      std::memcpy(&block, in_block_.data(), sizeof block);
+      if (block.packed_bytes == 0 || block.packed_bytes >= in_left_) return Broken(wire::WireResult::kLimit);
+      wanted += block.packed_bytes;
+    }
+    if (in_block_.size() < wanted) in_block_.resize(wanted);
+    if (in_block_size_ < wanted) {
+      const Result<std::size_t> got =
+          connection_->Read(std::span(in_block_).subspan(in_block_size_, wanted - in_block_size_));
+      if (!got.ok()) return Lost(got.error());
+      if (*got == 0) return std::size_t{0};
+      in_block_size_ += *got;
+      continue;
+    }
+    const std::size_t size = std::exchange(in_left_, 0);
+    in_block_size_ = 0;
+    const bool direct = out.size() >= size && ahead_.empty();
+    const MutableByteView plain = direct ? out.first(size) : ahead_.Append(size);
+    if (!UnpackBlock(ByteView(in_block_).subspan(kPrefix, wanted - kPrefix), plain)) {
+      return Broken(wire::WireResult::kBadEnum);
+    }
+    received_.fetch_add(size, std::memory_order_relaxed);
+    return direct ? size : 0;
+  }
+}
+
 Status Link::OnHeader(const wire::LinkHeader& header) {
   TULLE_RETURN_IF_ERROR(CheckedOrBreach(wire::CheckLinkHeader(header, /*first=*/false, from_client_)));
   if (header.received_bytes < acked_.load(std::memory_order_relaxed) ||
@@ -140,7 +183,13 @@ Status Link::OnHeader(const wire::LinkHeader& header) {
   acked_.store(header.received_bytes, std::memory_order_release);
   farewell_in_ |= (header.flags & wire::kLinkFarewell) != 0;
   in_left_ = header.data_bytes;
+  in_packed_ = (header.flags & wire::kLinkPacked) != 0;
   return OkStatus();
+}
+
+Error Link::Broken(wire::WireResult how) {
+  breach_ = Breach(how);
+  return *breach_;
 }
 
 Result<std::size_t> Link::Lost(const Error& error) {
@@ -196,11 +245,13 @@ Result<std::size_t> Link::WriteKept(std::span<const iovec> pieces, std::span<con
     const bool finished = out_header_left_ == 0 && out_left_ == 0;
     if (finished && !StartHeader(feed)) break;
     // The rest of what a header announced must be here, as the connection may have sealed it already.
-    if (!out_of_log_ && feed.left < out_left_) break;
+    if (!out_of_log_ && !out_packed_ && feed.left < out_left_) break;
     open = Push(feed) && out_header_left_ == 0 && out_left_ == 0;
   }
-  const bool own = out_header_left_ != 0 || (out_of_log_ && out_left_ != 0) || resend_at_ != log_.end();
-  unfinished_.store(!write_error_ && own && (out_of_log_ || out_left_ == 0), std::memory_order_relaxed);
+  if (feed.left == 0 && out_left_ == 0) compression_.OnDrained();
+  const bool kept = out_of_log_ || out_packed_;  // what is being sent is the link's own
+  const bool own = out_header_left_ != 0 || (kept && out_left_ != 0) || resend_at_ != log_.end();
+  unfinished_.store(!write_error_ && own && (kept || out_left_ == 0), std::memory_order_relaxed);
   return feed.taken;
 }
 
@@ -218,14 +269,61 @@ bool Link::StartHeader(Feed& feed) {
   if (header.flags == 0 && farewell_out_.load(std::memory_order_relaxed)) header.flags = wire::kLinkFarewell;
   // An answer stands alone.
   if ((header.flags & wire::kLinkResumed) != 0) header.data_bytes = 0;
+  out_packed_ = !out_of_log_ && header.flags == 0 && Pack(feed, header.data_bytes);
+  if (out_packed_) header.flags = wire::kLinkPacked;
   header.received_bytes = received_.load(std::memory_order_relaxed);
   told_.store(header.received_bytes, std::memory_order_relaxed);
   std::memcpy(out_header_.data(), &header, sizeof header);
   out_header_left_ = out_header_.size();
-  out_left_ = header.data_bytes;
-  offered_.store(log_.end() + (out_of_log_ ? 0 : out_left_), std::memory_order_release);
+  out_left_ = out_packed_ ? static_cast<std::uint32_t>(out_block_size_) : header.data_bytes;
+  offered_.store(log_.end() + (out_of_log_ || out_packed_ ? 0 : out_left_), std::memory_order_release);
   awaits_peer_.store(true, std::memory_order_relaxed);
   return true;
+}
+
+bool Link::Pack(Feed& feed, std::size_t size) {
+  const Compress where = compress_.load(std::memory_order_relaxed);
+  if (size == 0 || where == Compress::kNever) return false;
+  if (where == Compress::kWhereItPays && !compression_.Wants(size, net::Now())) return false;
+  ByteView plain = feed.front();
+  if (plain.size() >= size) {
+    plain = plain.first(size);
+  } else {
+    out_plain_.clear();
+    std::size_t offset = feed.offset;
+    for (std::size_t i = 0; out_plain_.size() != size; ++i, offset = 0) {
+      const auto* bytes = static_cast<const std::byte*>(feed.pieces[i].iov_base) + offset;
+      const std::size_t step = std::min(size - out_plain_.size(), feed.pieces[i].iov_len - offset);
+      out_plain_.insert(out_plain_.end(), bytes, bytes + step);
+    }
+    plain = out_plain_;
+  }
+  out_block_.resize(sizeof(wire::LinkBlock) + MostPackedBytes(size));
+  const Instant began = net::Now();
+  const std::size_t packed = PackBlock(plain, std::span(out_block_).subspan(sizeof(wire::LinkBlock)));
+  compression_.OnBlock(size, packed == 0 ? size : packed, net::Now() - began);
+  if (packed == 0) return false;
+  const wire::LinkBlock block{static_cast<std::uint32_t>(packed)};
+  std::memcpy(out_block_.data(), &block, sizeof block);
+  out_block_size_ = sizeof block + packed;
+  // The connection will carry other bytes than these: here they are taken.
+  Log(feed, size);
+  return true;
+}
+
+// The feed's next bytes may have to be sent again.
+void Link::Log(Feed& feed, std::size_t size) {
+  while (size != 0) {
+    const ByteView bytes = feed.front().first(std::min(size, feed.front().size()));
+    if (!feed.owners.empty() && feed.owners.front().keeps) {
+      log_.Refer(bytes, feed.owners.front().until);
+    } else {
+      log_.Append(bytes);
+    }
+    feed.Advance(bytes.size());
+    size -= bytes.size();
+  }
+  resend_at_ = log_.end();
 }
 
 // Gives the connection the rest of the header and of what it announced. False: the connection failed.
@@ -237,7 +335,9 @@ bool Link::Push(Feed& feed) {
   };
   add(out_header_.data() + out_header_.size() - out_header_left_, out_header_left_);
   std::size_t left = out_left_;
-  if (out_of_log_) {
+  if (out_packed_) {
+    add(out_block_.data() + out_block_size_ - left, left);
+  } else if (out_of_log_) {
     for (std::uint64_t at = resend_at_; left != 0 && count <= kPieces;) {
       const ByteView bytes = log_.From(at);
       const std::size_t size = std::min(left, bytes.size());
@@ -259,6 +359,9 @@ bool Link::Push(Feed& feed) {
     connection_->Shutdown();
     return false;
   }
+  std::size_t offered = 0;
+  for (std::size_t i = 0; i < count; ++i) offered += pieces[i].iov_len;
+  compression_.OnWrite(*taken, *taken < offered, net::Now());
   const std::size_t of_header = std::min(*taken, out_header_left_);
   std::size_t data = *taken - of_header;
   out_header_left_ -= of_header;
@@ -267,17 +370,7 @@ bool Link::Push(Feed& feed) {
     resend_at_ += data;
     return true;
   }
-  while (data != 0) {
-    const ByteView bytes = feed.front().first(std::min(data, feed.front().size()));
-    if (!feed.owners.empty() && feed.owners.front().keeps) {
-      log_.Refer(bytes, feed.owners.front().until);
-    } else {
-      log_.Append(bytes);
-    }
-    feed.Advance(bytes.size());
-    data -= bytes.size();
-  }
-  resend_at_ = log_.end();
+  if (!out_packed_) Log(feed, data);
   return true;
 }
 
@@ -300,9 +393,11 @@ Status Link::Adopt(std::unique_ptr<net::Transport> connection, std::uint64_t pee
   offered_.store(log_.end(), std::memory_order_relaxed);
   out_header_left_ = 0;
   out_left_ = 0;
+  out_packed_ = false;
   answer_flags_ = answer ? std::uint32_t{wire::kLinkResumed} : 0;
   in_header_size_ = 0;
   in_left_ = 0;
+  in_block_size_ = 0;
   write_error_.reset();
   blocked_.store(false, std::memory_order_relaxed);
   unfinished_.store(answer || resend_at_ != log_.end(), std::memory_order_relaxed);

@@ -16,6 +16,7 @@
 #include "tulle/base/clock.h"
 #include "tulle/base/unique_fd.h"
 #include "tulle/net/transport.h"
+#include "tulle/session/compression.h"
 #include "tulle/session/frame_io.h"
 #include "tulle/session/sent_log.h"
 #include "tulle/wire/link.h"
@@ -30,6 +31,9 @@ class Link final : public net::Transport {
 
   // Whether a lost connection is a pause rather than an error; at first it is not. The reader's.
   void AllowResume(bool allow) { resumable_ = allow; }
+  // The peer understands compressed parts: they are sent where it pays, or wherever they are smaller.
+  enum class Compress : std::uint8_t { kNever, kWhereItPays, kAlways };
+  void AllowCompression(Compress where = Compress::kWhereItPays) { compress_ = where; }
 
   // A header that somebody else has read from the first connection. The reader's.
   Status Begin(const wire::LinkHeader& header) { return OnHeader(header); }
@@ -72,6 +76,8 @@ class Link final : public net::Transport {
   // Write({}) would have something to say: an acknowledgement that the peer may be waiting for, or bytes to
   // be sent again. Any thread.
   bool wants_to_write() const;
+  // Write({}) would go on with what earlier ones have taken and not given to the connection. Any thread.
+  bool unfinished() const { return !down() && unfinished_.load(std::memory_order_relaxed); }
   // The last Write stopped because the peer must first acknowledge something. Any thread.
   bool blocked_on_peer() const { return blocked_.load(std::memory_order_relaxed); }
   // Puts by what has arrived, for later Reads, to see acknowledgements behind it. The reader's.
@@ -100,7 +106,12 @@ class Link final : public net::Transport {
   Status OnHeader(const wire::LinkHeader& header);
   void ForgetAcknowledged();
   bool StartHeader(Feed& feed);
+  // The feed's next bytes as a block to be sent, if that pays.
+  bool Pack(Feed& feed, std::size_t size);
+  void Log(Feed& feed, std::size_t size);
   bool Push(Feed& feed);
+  Result<std::size_t> ReadBlock(MutableByteView out);
+  Error Broken(wire::WireResult how);
   bool acknowledgement_due() const;
 
   const bool from_client_;
@@ -116,6 +127,9 @@ class Link final : public net::Transport {
   std::array<std::byte, wire::kLinkHeaderBytes> in_header_;
   std::size_t in_header_size_ = 0;
   std::uint32_t in_left_ = 0;  // data behind the last header that has not been read
+  bool in_packed_ = false;     // it is a block,
+  ByteVector in_block_;        // of which this is here; its LinkBlock first
+  std::size_t in_block_size_ = 0;
   bool farewell_in_ = false;
   std::optional<Error> breach_;  // of the protocol, by the peer
   ByteQueue ahead_;
@@ -136,6 +150,11 @@ class Link final : public net::Transport {
   std::size_t out_header_left_ = 0;
   std::uint32_t out_left_ = 0;  // data behind the last header that has not been written
   bool out_of_log_ = false;     // it comes out of the log
+  bool out_packed_ = false;     // it is out_block_, whose plain bytes are in the log
+  ByteVector out_block_, out_plain_;
+  std::size_t out_block_size_ = 0;
+  CompressionPolicy compression_;
+  std::atomic<Compress> compress_{Compress::kNever};
   std::uint32_t answer_flags_ = 0;
   std::optional<Error> write_error_;  // the connection's; the reader will find out
 };

@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -71,8 +72,9 @@ class Connection final : public net::Transport {
   std::vector<std::byte> kept_;
 };
 
-// The byte at a position of either stream.
+// The byte at a position of either stream. Some of it can be compressed.
 std::byte ByteAt(std::uint64_t position, std::uint64_t stream) {
+  if ((position >> 12) % 3 == 0) return static_cast<std::byte>((position >> 6) + stream);
   return static_cast<std::byte>((position * 2654435761u + (position >> 13) + stream) >> 3);
 }
 
@@ -118,7 +120,8 @@ struct End {
 
 class LinkSimulation {
  public:
-  LinkSimulation(std::uint64_t seed, std::size_t at_once) : random_(seed) {
+  LinkSimulation(std::uint64_t seed, std::size_t at_once, Link::Compress compress = Link::Compress::kNever)
+      : random_(seed) {
     client_.at_once = worker_.at_once = at_once;
     client_.stream = 1;
     worker_.stream = 2;
@@ -127,7 +130,10 @@ class LinkSimulation {
     worker_.link = std::move(*Link::Make(std::move(worker), /*from_client=*/true));
     client_.link->AllowResume(true);
     worker_.link->AllowResume(true);
+    client_.link->AllowCompression(compress);
+    worker_.link->AllowCompression(compress);
   }
+  std::uint64_t carried_bytes() const { return carried_bytes_ + up_->bytes.size() + down_->bytes.size(); }
 
   void Run(std::uint64_t up_bytes, std::uint64_t down_bytes, int cuts) {
     for (int step = 0; client_.read != down_bytes || worker_.read != up_bytes ||
@@ -158,6 +164,7 @@ class LinkSimulation {
 
  private:
   std::pair<std::unique_ptr<Connection>, std::unique_ptr<Connection>> Connect() {
+    if (up_ != nullptr) carried_bytes_ = carried_bytes();
     up_ = std::make_shared<Pipe>();
     down_ = std::make_shared<Pipe>();
     return {std::make_unique<Connection>(down_, up_, &random_),
@@ -187,6 +194,7 @@ class LinkSimulation {
 
   SeededRandom random_;
   std::shared_ptr<Pipe> up_, down_;
+  std::uint64_t carried_bytes_ = 0;  // by former ones
   End client_, worker_;
 };
 
@@ -197,6 +205,19 @@ TEST(LinkTest, NothingIsLostOrDoubledHoweverOftenItIsCut) {
     simulation.Run(200'000 + seed * 10'000, 900'000 - seed * 10'000, 100);
     if (HasFatalFailure()) return;
   }
+}
+
+TEST(LinkTest, NothingIsLostOrDoubledWhereItIsCompressed) {
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    LinkSimulation simulation(seed, 30'000, Link::Compress::kAlways);
+    simulation.Run(200'000 + seed * 10'000, 900'000 - seed * 10'000, 100);
+    if (HasFatalFailure()) return;
+  }
+  // And it is.
+  LinkSimulation simulation(1, 300'000, Link::Compress::kAlways);
+  simulation.Run(2'000'000, 2'000'000, 0);
+  EXPECT_LT(simulation.carried_bytes(), 3'500'000u);
 }
 
 TEST(LinkTest, MoreThanTheLogHolds) {
@@ -242,8 +263,39 @@ TEST(LinkTest, HeadersThatCannotBe) {
     EXPECT_TRUE(refused({24, wire::kLinkResume, 0}, from_client)) << "in the middle";
     EXPECT_TRUE(refused({0, wire::kLinkResumed, 0}, from_client)) << "in the middle";
     EXPECT_TRUE(refused({0, wire::kLinkUnknown, 0}, from_client)) << "in the middle";
+    EXPECT_TRUE(refused({0, wire::kLinkPacked, 0}, from_client)) << "of nothing";
     EXPECT_FALSE(refused({0, 0, 0}, from_client));
   }
+}
+
+TEST(LinkTest, BlocksThatCannotBe) {
+  const ByteVector plain(1000, std::byte{7});
+  ByteVector packed(sizeof(wire::LinkBlock) + MostPackedBytes(plain.size()));
+  packed.resize(sizeof(wire::LinkBlock) +
+                PackBlock(plain, std::span(packed).subspan(sizeof(wire::LinkBlock))));
+  ASSERT_LT(packed.size(), 100u);
+  // Says that the block is of `packed_bytes`, and becomes `plain_bytes`.
+  const auto read = [&](std::uint32_t packed_bytes, std::uint32_t plain_bytes, const ByteVector& block) {
+    Scripted one(true);
+    one.Say({plain_bytes, wire::kLinkPacked, 0});
+    const std::size_t at = one.in->bytes.size();
+    one.in->bytes.insert(one.in->bytes.end(), block.begin(), block.end());
+    std::memcpy(one.in->bytes.data() + at, &packed_bytes, sizeof packed_bytes);
+    return one.Read();
+  };
+  const auto right = static_cast<std::uint32_t>(packed.size() - sizeof(wire::LinkBlock));
+  EXPECT_TRUE(read(right, 1000, packed).ok());
+  const auto refused = [](const Status& status) {
+    return !status.ok() && status.error().code == Code::kDataLoss;
+  };
+  EXPECT_TRUE(refused(read(0, 1000, packed)));
+  EXPECT_TRUE(refused(read(1000, 1000, packed))) << "no smaller than what it becomes";
+  EXPECT_TRUE(refused(read(right, 999, packed)));
+  EXPECT_TRUE(refused(read(right, 1001, packed)));
+  EXPECT_TRUE(refused(read(right - 1, 1000, packed)));
+  ByteVector wrong = packed;
+  wrong[sizeof(wire::LinkBlock)] = std::byte{0xff};
+  EXPECT_TRUE(refused(read(right, 1000, wrong)));
 }
 
 TEST(LinkTest, WhatWasAcknowledgedIsNotTakenBack) {

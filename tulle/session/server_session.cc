@@ -150,6 +150,8 @@ class Session final : public ServerSession, private FrameSink {
     output_.Consume(reply_bytes);
     if (reply.status.value == wire::HelloStatus::kAccepted) {
       link_->AllowResume(place_ != nullptr);
+      if (wire::Has(capabilities_, wire::Capability::kCompression) && peer_.channel != Channel::kLocal)
+        link_->AllowCompression();
       return OkStatus();
     }
     ended_ = true;

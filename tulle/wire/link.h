@@ -21,8 +21,10 @@ enum LinkFlag : std::uint32_t {
   kLinkResumed = 1u << 1,   // by a worker: the session goes on here
   kLinkUnknown = 1u << 2,   // by a worker: there is no such session (any more)
   kLinkFarewell = 1u << 3,  // when this connection ends there will not be another
+  kLinkPacked = 1u << 4,    // what lies behind it is a LinkBlock, and becomes data_bytes
 };
-inline constexpr std::uint32_t kKnownLinkFlags = kLinkResume | kLinkResumed | kLinkUnknown | kLinkFarewell;
+inline constexpr std::uint32_t kKnownLinkFlags =
+    kLinkResume | kLinkResumed | kLinkUnknown | kLinkFarewell | kLinkPacked;
 
 struct LinkHeader {
   std::uint32_t data_bytes = 0;      // of the sender's stream, behind this header
@@ -35,6 +37,12 @@ static_assert(sizeof(LinkHeader) == kLinkHeaderBytes);
 // The most behind one header: acknowledgements of the other stream wait for its end. With the header they
 // fill TLS records of 16 KiB.
 inline constexpr std::uint32_t kMaxLinkDataBytes = (256u << 10) - kLinkHeaderBytes;
+
+// A part of the stream as one LZ4 block (without LZ4's frame), of so many bytes behind this. Only between
+// ends that have agreed on Capability::kCompression.
+struct LinkBlock {
+  std::uint32_t packed_bytes = 0;
+};
 
 // Proves, beyond the key of the session, that it comes from who was told HelloReply's token; its header says
 // what has been received.
@@ -49,6 +57,8 @@ inline WireResult CheckLinkHeader(const LinkHeader& header, bool first, bool fro
   if (header.data_bytes > kMaxLinkDataBytes) return WireResult::kLimit;
   if ((header.flags & ~kKnownLinkFlags) != 0) return WireResult::kBadEnum;
   const std::uint32_t answer = header.flags & (kLinkResumed | kLinkUnknown);
+  const bool packed = (header.flags & kLinkPacked) != 0;
+  if (packed && (first || header.data_bytes == 0 || answer != 0)) return WireResult::kBadEnum;
   if ((header.flags & kLinkResume) != 0) {
     if (!first || !from_client || answer != 0) return WireResult::kWrongDirection;
     return header.data_bytes == sizeof(LinkResume) ? WireResult::kOk : WireResult::kLimit;

@@ -10,6 +10,7 @@
 //   --plain                 plain TCP instead of TLS
 //   --local                 the socket and the memory of this host instead of TCP
 //   --delay US              what crosses the network takes so many microseconds longer, each way
+//   --rate MBIT             the network carries so many megabits a second, each way
 //   --kill-after N          ends each session as if the device were lost, once it has had N commands
 //   --cut-within BYTES      cuts each connection after its handshake and up to so many bytes
 //   --cuts N                fails unless connections were cut N times in all
@@ -53,6 +54,7 @@ struct Arguments {
   std::uint64_t cut_within_bytes = 0;
   std::uint64_t least_cuts = 0;
   std::uint64_t delay_us = 0;
+  std::uint64_t rate_mbit = 0;
   std::uint64_t seed = SecureRandom().Below(1'000'000'000);
   bool plain = false;
   bool local = false;
@@ -65,7 +67,8 @@ constexpr std::uint64_t kHandshakeBytes = 4096;
 [[noreturn]] void Usage(const char* why) {
   std::fprintf(stderr,
                "with_worker: %s\nusage: with_worker --icd LIBRARY [--backend opencl|null] [--memory BYTES] "
-               "[--devices N] [--plain|--local] [--delay US] [--kill-after N] [--cut-within BYTES [--cuts N] "
+               "[--devices N] [--plain|--local] [--delay US] [--rate MBIT] [--kill-after N] [--cut-within "
+               "BYTES [--cuts N] "
                "[--seed N]] "
                "-- COMMAND...\n",
                why);
@@ -106,6 +109,8 @@ Arguments Parse(int argc, char** argv) {
       arguments.least_cuts = std::stoull(value);
     else if (name == "--delay")
       arguments.delay_us = std::stoull(value);
+    else if (name == "--rate")
+      arguments.rate_mbit = std::stoull(value);
     else if (name == "--seed")
       arguments.seed = std::stoull(value);
     else
@@ -143,12 +148,13 @@ class VGpu {
     }
     listener_ = Must(net::ListenTcp("127.0.0.1", 0));
     std::uint16_t port = listener_.port;
-    if (arguments.cut_within_bytes != 0 || arguments.delay_us != 0) {
+    if (arguments.cut_within_bytes != 0 || arguments.delay_us != 0 || arguments.rate_mbit != 0) {
       relay_ = Must(net::Relay::Start({.target = {"127.0.0.1", port},
                                        .seed = arguments.seed,
                                        .cut_within_bytes = arguments.cut_within_bytes,
                                        .spared_bytes = kHandshakeBytes,
-                                       .delay = std::chrono::microseconds(arguments.delay_us)}));
+                                       .delay = std::chrono::microseconds(arguments.delay_us),
+                                       .bytes_per_s = arguments.rate_mbit * 1'000'000 / 8}));
       port = relay_->port();
     }
     target_.endpoints = {"127.0.0.1:" + std::to_string(port)};

@@ -25,6 +25,14 @@ namespace {
 constexpr std::size_t kChunkBytes = 64u << 10;
 constexpr std::size_t kMostHeldBytes = 8u << 20;  // one way of one connection
 
+// What is on a line of that speed and length, and a switch's buffer.
+std::size_t MostHeld(const Relay::Options& options) {
+  if (options.bytes_per_s == 0) return kMostHeldBytes;
+  const double seconds = std::chrono::duration<double>(options.delay).count() + 0.002;
+  return std::min(kMostHeldBytes,
+                  kChunkBytes + static_cast<std::size_t>(seconds * static_cast<double>(options.bytes_per_s)));
+}
+
 }  // namespace
 
 struct Relay::Connection {
@@ -36,6 +44,7 @@ struct Relay::Connection {
   struct Way {
     std::deque<Piece> pieces;
     std::size_t held_bytes = 0;
+    Instant free{};      // when the line has carried all that it was given
     bool ended = false;  // the sender has; its end is passed on behind the last piece
     bool shut = false;
   };
@@ -44,9 +53,9 @@ struct Relay::Connection {
   std::uint64_t left_bytes = ~0ull;
 
   // False: the connection is over.
-  bool Receive(int from, Duration delay) {
+  bool Receive(int from, const Options& options) {
     Way& way = ways[from];
-    if (way.ended || way.held_bytes >= kMostHeldBytes) return true;
+    if (way.ended || way.held_bytes >= MostHeld(options)) return true;
     ByteVector bytes(kChunkBytes);
     const ssize_t got = recv(sockets[from].get(), bytes.data(), bytes.size(), MSG_DONTWAIT);
     if (got < 0) return errno == EAGAIN || errno == EINTR;
@@ -56,7 +65,11 @@ struct Relay::Connection {
     }
     bytes.resize(static_cast<std::size_t>(got));
     way.held_bytes += bytes.size();
-    way.pieces.push_back({Now() + delay, std::move(bytes)});
+    way.free = std::max(way.free, Now());
+    if (options.bytes_per_s != 0) {
+      way.free = way.free + std::chrono::nanoseconds(bytes.size() * 1'000'000'000 / options.bytes_per_s);
+    }
+    way.pieces.push_back({way.free + options.delay, std::move(bytes)});
     return true;
   }
   bool Send(int from) {
@@ -132,7 +145,7 @@ void Relay::Run() {
       for (int from = 0; from < 2; ++from) {
         const Connection::Way& in = connection.ways[from];
         const Connection::Way& out = connection.ways[1 - from];
-        short events = !in.ended && in.held_bytes < kMostHeldBytes ? POLLIN : 0;
+        short events = !in.ended && in.held_bytes < MostHeld(options_) ? POLLIN : 0;
         if (!out.pieces.empty()) {
           const Duration until_due = out.pieces.front().due - Now();
           if (until_due <= Duration::zero()) {
@@ -152,7 +165,7 @@ void Relay::Run() {
     for (auto it = connections.begin(); it != connections.end();) {
       bool lives = true;
       for (int from = 0; from < 2 && lives; ++from) {
-        lives = it->Receive(from, options_.delay) && it->Send(from);
+        lives = it->Receive(from, options_) && it->Send(from);
       }
       const bool cut = cut_all || (it->left_bytes == 0 && cuts_ < options_.most_cuts);
       if (it->left_bytes == 0 && !cut) it->left_bytes = ~0ull;

@@ -26,6 +26,7 @@ class Relay {
     std::uint64_t spared = 0;         // of the first connections: never
     std::uint64_t most_cuts = ~0ull;  // then no more
     Duration delay{};                 // each way
+    std::uint64_t bytes_per_s = 0;    // each way of each connection; 0: as fast as it can
   };
   // Listens on 127.0.0.1, and serves on a thread of its own.
   static Result<std::unique_ptr<Relay>> Start(const Options& options);

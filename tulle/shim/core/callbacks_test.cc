@@ -17,8 +17,6 @@ struct Note {
 
 class CallbackThreadTest : public testing::Test {
  protected:
-  void SetUp() override { ASSERT_TRUE(callbacks_.Start().ok()); }
-
   void Post(int number) {
     callbacks_.Post(MakeTask([this, number] {
       EXPECT_FALSE(std::exchange(running_, true));
@@ -39,6 +37,7 @@ class CallbackThreadTest : public testing::Test {
 };
 
 TEST_F(CallbackThreadTest, RunInTheOrderInWhichTheyBecameDue) {
+  ASSERT_TRUE(callbacks_.Start().ok());
   for (int i = 0; i < 100; ++i) Post(i);
   Drain();
   ASSERT_EQ(notes_.size(), 100u);
@@ -47,6 +46,7 @@ TEST_F(CallbackThreadTest, RunInTheOrderInWhichTheyBecameDue) {
 }
 
 TEST_F(CallbackThreadTest, WhoHoldsThemRunsThemOrWakesTheThread) {
+  // Without the thread: one that is not asleep yet would take them.
   {
     const CallbackThread::Held held;
     Post(1);
@@ -57,6 +57,7 @@ TEST_F(CallbackThreadTest, WhoHoldsThemRunsThemOrWakesTheThread) {
   ASSERT_EQ(notes_.size(), 1u);
   EXPECT_EQ(notes_[0].thread, std::this_thread::get_id());
 
+  ASSERT_TRUE(callbacks_.Start().ok());
   std::promise<void> ran;
   {
     const CallbackThread::Held held;

@@ -266,7 +266,7 @@ class Connection::Place final : public Reply {
 
 std::shared_ptr<Connection::Place> Connection::AskForPlace(wire::Ref<wire::ObjectKind::kMemory> buffer) {
   if (!session_->carries_descriptors() ||
-      (limits().capabilities & static_cast<std::uint64_t>(wire::Capability::kSharedMemory)) == 0) {
+      !wire::Has(limits().capabilities, wire::Capability::kSharedMemory)) {
     return nullptr;
   }
   std::call_once(memory_asked_for_, [this] {

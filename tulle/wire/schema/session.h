@@ -20,13 +20,16 @@ enum class Capability : U64 {
   kSubGroups = 1u << 4,     // what there is to know of them, of OpenCL
   kSubDevices = 1u << 5,    // parts of a device, and contexts of several, of OpenCL
   kSharedMemory = 1u << 6,  // where both ends are on one host, the client may map the session's memory
+  kCompression = 1u << 7,   // either may send parts of its stream as LinkBlock
 };
 constexpr U64 KnownCapabilities() {
   return static_cast<U64>(Capability::kOpenCl) | static_cast<U64>(Capability::kImages) |
          static_cast<U64>(Capability::kSvm) | static_cast<U64>(Capability::kIl) |
          static_cast<U64>(Capability::kSubGroups) | static_cast<U64>(Capability::kSubDevices) |
-         static_cast<U64>(Capability::kSharedMemory);
+         static_cast<U64>(Capability::kSharedMemory) | static_cast<U64>(Capability::kCompression);
 }
+
+constexpr bool Has(U64 capabilities, Capability one) { return (capabilities & static_cast<U64>(one)) != 0; }
 
 // The reply to every command that has no reply of its own and was sent with kWantStatus.
 struct StatusReply {
