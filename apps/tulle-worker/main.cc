@@ -127,6 +127,8 @@ int main(int argc, char** argv) {
                  "ends with its connection")
       ->check(CLI::Range(0.0, 86'400.0))
       ->capture_default_str();
+  app.add_flag("!--no-compression", settings.worker.compression,
+               "Send and take everything as it is, whatever the speed of the network");
   CLI11_PARSE(app, argc, argv);
   settings.worker.resume_window = tulle::Duration(static_cast<std::int64_t>(resume_window_s * 1e9));
 

@@ -95,7 +95,7 @@ class Bench {
   void Work(const Point& point, cl_command_queue queue, std::atomic<int>* ready,
             std::atomic<double>* began_us, std::vector<double>* times_us) {
     cl_int status = 0;
-    std::vector<unsigned char> host(point.kind == "kernel" ? 1 : point.bytes, 1);
+    std::vector<std::uint64_t> host = Noise(point.kind == "kernel" ? 1 : point.bytes);
     cl_mem buffer = clCreateBuffer(context_, CL_MEM_READ_WRITE, point.bytes, nullptr, &status);
     Must(status, "clCreateBuffer");
     cl_kernel kernel = clCreateKernel(program_, "increase", &status);
@@ -114,6 +114,10 @@ class Bench {
         Must(clFinish(queue), "clFinish");
       }
     };
+    if (point.kind == "read") {
+      Must(clEnqueueWriteBuffer(queue, buffer, CL_TRUE, 0, point.bytes, host.data(), 0, nullptr, nullptr),
+           "clEnqueueWriteBuffer");
+    }
     call();  // touches the memory
     // All begin together.
     ready->fetch_add(1);

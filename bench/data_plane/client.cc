@@ -123,7 +123,7 @@ int main(int argc, char** argv) {
   cl_mem buffer = clCreateBuffer(context, CL_MEM_READ_WRITE, kCopyBytes, nullptr, &status);
   Must(status, "clCreateBuffer");
   Must(clSetKernelArg(bump, 0, sizeof(buffer), &buffer), "clSetKernelArg");
-  std::vector<char> host(kCopyBytes, 1);
+  std::vector<std::uint64_t> host = Noise(kCopyBytes);
 
   const std::size_t one = 1;
   const auto enqueue = [&](cl_kernel kernel, cl_command_queue on, const cl_event* wait = nullptr,

@@ -13,8 +13,8 @@ constexpr Duration kForgets = std::chrono::seconds(1);
 constexpr std::size_t kLeastSampleBytes = 64u << 10;
 // Time must be saved by at least so much.
 constexpr double kWorthwhile = 0.8;
-// LZ4's "acceleration": twice as fast as 1, for a few percent of size.
-constexpr int kAcceleration = 4;
+// What does not pay may cost a hundredth of the time.
+constexpr int kTrialsRest = 100;
 
 double Mix(double before, double sample) { return before == 0 ? sample : before + (sample - before) / 4; }
 
@@ -40,32 +40,23 @@ bool CompressionPolicy::Pays() const {
 
 bool CompressionPolicy::Wants(std::size_t size, Instant now) {
   if (size < kLeastBytes || !slow_at_ || now - *slow_at_ > kForgets) return false;
-  if (skip_bytes_ != 0) {
-    skip_bytes_ -= std::min<std::uint64_t>(skip_bytes_, size);
-    return false;
-  }
-  return true;
+  return paid_ || now >= next_trial_;
 }
 
-void CompressionPolicy::OnBlock(std::size_t size, std::size_t packed, Duration took) {
+void CompressionPolicy::OnBlock(std::size_t size, std::size_t packed, Duration took, Instant now) {
   codec_bytes_per_ns_ =
       Mix(codec_bytes_per_ns_,
           static_cast<double>(size) / static_cast<double>(std::max<std::int64_t>(took.count(), 1)));
   const double ratio = std::min(1.0, static_cast<double>(packed) / static_cast<double>(size));
   ratio_ = paid_ ? ratio_ + (ratio - ratio_) / 2 : ratio;
   paid_ = Pays();
-  if (paid_) {
-    next_skip_bytes_ = kFewestSkipped;
-    return;
-  }
-  skip_bytes_ = next_skip_bytes_;
-  next_skip_bytes_ = std::min(2 * next_skip_bytes_, kMostSkipped);
+  if (!paid_) next_trial_ = now + kTrialsRest * took;
 }
 
 std::size_t PackBlock(ByteView plain, MutableByteView room) {
   const int packed =
-      LZ4_compress_fast(reinterpret_cast<const char*>(plain.data()), reinterpret_cast<char*>(room.data()),
-                        static_cast<int>(plain.size()), static_cast<int>(room.size()), kAcceleration);
+      LZ4_compress_default(reinterpret_cast<const char*>(plain.data()), reinterpret_cast<char*>(room.data()),
+                           static_cast<int>(plain.size()), static_cast<int>(room.size()));
   return static_cast<std::size_t>(std::max(packed, 0));
 }
 

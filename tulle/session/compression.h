@@ -24,7 +24,7 @@ class CompressionPolicy {
   // Is the next block, of `size` bytes, to be compressed?
   bool Wants(std::size_t size, Instant now);
   // It was, to `packed` bytes, in `took`; or, if that is not less, could not be.
-  void OnBlock(std::size_t size, std::size_t packed, Duration took);
+  void OnBlock(std::size_t size, std::size_t packed, Duration took, Instant now);
 
   // Smaller blocks are not worth it.
   static constexpr std::size_t kLeastBytes = 16u << 10;
@@ -37,13 +37,9 @@ class CompressionPolicy {
   std::optional<Instant> slow_at_;  // the last time that its speed was measured
   double wire_bytes_per_ns_ = 0;
   double codec_bytes_per_ns_ = 0;
-  double ratio_ = 1;              // of compressed to plain
-  bool paid_ = false;             // the last block
-  std::uint64_t skip_bytes_ = 0;  // until the next trial
-  std::uint64_t next_skip_bytes_ = kFewestSkipped;
-
-  static constexpr std::uint64_t kFewestSkipped = 8u << 20;
-  static constexpr std::uint64_t kMostSkipped = 512u << 20;
+  double ratio_ = 1;    // of compressed to plain
+  bool paid_ = false;   // the last block
+  Instant next_trial_;  // if it did not
 };
 
 // Less than an eighth saved is nothing.

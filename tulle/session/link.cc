@@ -301,7 +301,8 @@ bool Link::Pack(Feed& feed, std::size_t size) {
   out_block_.resize(sizeof(wire::LinkBlock) + MostPackedBytes(size));
   const Instant began = net::Now();
   const std::size_t packed = PackBlock(plain, std::span(out_block_).subspan(sizeof(wire::LinkBlock)));
-  compression_.OnBlock(size, packed == 0 ? size : packed, net::Now() - began);
+  const Instant now = net::Now();
+  compression_.OnBlock(size, packed == 0 ? size : packed, now - began, now);
   if (packed == 0) return false;
   const wire::LinkBlock block{static_cast<std::uint32_t>(packed)};
   std::memcpy(out_block_.data(), &block, sizeof block);

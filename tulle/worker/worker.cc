@@ -237,6 +237,9 @@ void Worker::Serve(Connection& connection, UniqueFd socket) {
   session::ServerLimits limits;
   limits.memory_limit_bytes = quota_->limit_bytes();
   limits.allow_plain_tcp = options_.allow_plain_tcp;
+  if (!options_.compression) {
+    limits.capabilities &= ~static_cast<std::uint64_t>(wire::Capability::kCompression);
+  }
   limits.handshake_timeout = options_.handshake_timeout;
   limits.resume_window = options_.resume_window;
   limits.resume_table = &resume_table_;

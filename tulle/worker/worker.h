@@ -47,6 +47,7 @@ struct Options {
   // How long ending sessions may take before the process exits without them.
   Duration shutdown_timeout = std::chrono::seconds(4);
   bool allow_plain_tcp = false;
+  bool compression = true;  // of what sessions send over the network, where it pays
   Duration handshake_timeout = std::chrono::seconds(10);
   // How long a session whose connection was lost keeps what it has, for its client to come back; zero: it
   // ends with its connection.
