@@ -70,7 +70,7 @@ class Link final : public net::Transport {
   // Goes on over another connection whose peer has `peer_received` bytes. `answer`: tell it first that the
   // session is resumed. An error: the peer claims to have what was never sent. The reader's.
   Status Adopt(std::unique_ptr<net::Transport> connection, std::uint64_t peer_received, bool answer);
-  // Bytes of the peer's stream that Read has given out, or ReadAhead has put by. Any thread.
+  // Bytes of the peer's stream that Read has given out, or that are put by for it. Any thread.
   std::uint64_t received_bytes() const { return received_.load(std::memory_order_relaxed); }
 
   // Write({}) would have something to say: an acknowledgement that the peer may be waiting for, or bytes to

@@ -327,7 +327,7 @@ class Session final : public ServerSession, private FrameSink {
       if (!progress) return false;
     }
     if (link_->wants_to_write()) TULLE_RETURN_IF_ERROR(Write({}));
-    return true;
+    return !link_->unfinished();
   }
 
   void End(wire::EndReason reason, const std::string& message) override {
