@@ -101,18 +101,9 @@ void PrintBuilds(cl_context context, cl_device_id device, unsigned seed) {
 
 int main(int argc, char** argv) {
   const unsigned seed = argc > 1 ? static_cast<unsigned>(std::stoul(argv[1])) : std::random_device()();
-  cl_int status = 0;
-  cl_platform_id platform = nullptr;
-  Must(clGetPlatformIDs(1, &platform, nullptr), "clGetPlatformIDs");
-  cl_device_id device = nullptr;
-  Must(clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 1, &device, nullptr), "clGetDeviceIDs");
-  cl_context context = clCreateContext(nullptr, 1, &device, nullptr, nullptr, &status);
-  Must(status, "clCreateContext");
-  cl_command_queue queue = clCreateCommandQueue(context, device, 0, &status);
-  Must(status, "clCreateCommandQueue");
-
-  cl_command_queue other_queue = clCreateCommandQueue(context, device, 0, &status);
-  Must(status, "clCreateCommandQueue");
+  const FirstDevice first;
+  const auto [device, context, queue] = first;
+  const cl_command_queue other_queue = first.NewQueue();
   cl_program program = Build(context, device,
                              "kernel void empty() {}"
                              "kernel void bump(global int* x) { x[0] += 1; }"
@@ -120,6 +111,7 @@ int main(int argc, char** argv) {
   cl_kernel empty = Kernel(program, "empty");
   cl_kernel bump = Kernel(program, "bump");
   cl_kernel four = Kernel(program, "four");
+  cl_int status = 0;
   cl_mem buffer = clCreateBuffer(context, CL_MEM_READ_WRITE, kCopyBytes, nullptr, &status);
   Must(status, "clCreateBuffer");
   Must(clSetKernelArg(bump, 0, sizeof(buffer), &buffer), "clSetKernelArg");

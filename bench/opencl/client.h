@@ -23,6 +23,32 @@ inline double NowUs() {
       .count();
 }
 
+inline cl_platform_id FirstPlatform() {
+  cl_platform_id platform = nullptr;
+  Must(clGetPlatformIDs(1, &platform, nullptr), "clGetPlatformIDs");
+  return platform;
+}
+
+// The first device that there is, ready to be given work. Kept until the program ends.
+struct FirstDevice {
+  explicit FirstDevice(cl_platform_id platform = FirstPlatform()) {
+    Must(clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 1, &device, nullptr), "clGetDeviceIDs");
+    cl_int status = 0;
+    context = clCreateContext(nullptr, 1, &device, nullptr, nullptr, &status);
+    Must(status, "clCreateContext");
+    queue = NewQueue();
+  }
+  cl_command_queue NewQueue() const {
+    cl_int status = 0;
+    cl_command_queue made = clCreateCommandQueue(context, device, 0, &status);
+    Must(status, "clCreateCommandQueue");
+    return made;
+  }
+  cl_device_id device = nullptr;
+  cl_context context = nullptr;
+  cl_command_queue queue = nullptr;
+};
+
 // Bytes of which no compression saves any, rounded up to words: they are compared with bare copies.
 inline std::vector<std::uint64_t> Noise(std::size_t size_bytes) {
   std::vector<std::uint64_t> words((size_bytes + 7) / 8);

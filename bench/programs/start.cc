@@ -40,17 +40,10 @@ int main() {
   const double resident_before_mib = ResidentMiB();
   const int sockets_before = OpenSockets();
   const double began_us = NowUs();
-  cl_int status = 0;
-  cl_platform_id platform = nullptr;
-  Must(clGetPlatformIDs(1, &platform, nullptr), "clGetPlatformIDs");
+  const cl_platform_id platform = FirstPlatform();
   const double loaded_us = NowUs();
-  cl_device_id device = nullptr;
-  Must(clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 1, &device, nullptr), "clGetDeviceIDs");
-  cl_context context = clCreateContext(nullptr, 1, &device, nullptr, nullptr, &status);
-  Must(status, "clCreateContext");
-  cl_command_queue queue = clCreateCommandQueue(context, device, 0, &status);
-  Must(status, "clCreateCommandQueue");
-  Must(clFinish(queue), "clFinish");
+  const FirstDevice first(platform);
+  Must(clFinish(first.queue), "clFinish");
   std::printf("{\"load\": %.3f, \"start\": %.3f, \"resident\": %.2f, \"connections\": %d}\n",
               (loaded_us - began_us) / 1e3, (NowUs() - began_us) / 1e3, ResidentMiB() - resident_before_mib,
               OpenSockets() - sockets_before);

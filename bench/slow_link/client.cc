@@ -93,15 +93,8 @@ double GbPerS(const Transfer& transfer) {
 
 int main() {
   cl_int status = 0;
-  cl_platform_id platform = nullptr;
-  Must(clGetPlatformIDs(1, &platform, nullptr), "clGetPlatformIDs");
-  cl_device_id device = nullptr;
-  Must(clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, 1, &device, nullptr), "clGetDeviceIDs");
-  cl_context context = clCreateContext(nullptr, 1, &device, nullptr, nullptr, &status);
-  Must(status, "clCreateContext");
-  cl_command_queue queue = clCreateCommandQueue(context, device, 0, &status);
-  Must(status, "clCreateCommandQueue");
-  cl_mem buffer = clCreateBuffer(context, CL_MEM_READ_WRITE, kBytes, nullptr, &status);
+  const FirstDevice first;
+  cl_mem buffer = clCreateBuffer(first.context, CL_MEM_READ_WRITE, kBytes, nullptr, &status);
   Must(status, "clCreateBuffer");
   Bytes back(kBytes);
   const char* separator = "{";
@@ -109,11 +102,11 @@ int main() {
        {std::pair("text", Text()), std::pair("sparse", Sparse()), std::pair("image", Image()),
         std::pair("floats", Floats()), std::pair("random", Random())}) {
     const double write = GbPerS([&] {
-      Must(clEnqueueWriteBuffer(queue, buffer, CL_TRUE, 0, kBytes, bytes.data(), 0, nullptr, nullptr),
+      Must(clEnqueueWriteBuffer(first.queue, buffer, CL_TRUE, 0, kBytes, bytes.data(), 0, nullptr, nullptr),
            "clEnqueueWriteBuffer");
     });
     const double read = GbPerS([&] {
-      Must(clEnqueueReadBuffer(queue, buffer, CL_TRUE, 0, kBytes, back.data(), 0, nullptr, nullptr),
+      Must(clEnqueueReadBuffer(first.queue, buffer, CL_TRUE, 0, kBytes, back.data(), 0, nullptr, nullptr),
            "clEnqueueReadBuffer");
     });
     if (back != bytes) Must(1, "comparing what was read with what was written");
