@@ -271,6 +271,7 @@ class Session final : public ClientSession, private FrameSink {
         return sequence;
       }
       const std::size_t queued = out_.size();
+      if (!was_idle) flush_policy_.OnNext();
       const bool flush = (was_idle && flush_policy_.OnFirst(net::Now())) || queued >= kFlushBytes;
       if (!flush) ArmTimer();
       send.unlock();

@@ -17,8 +17,11 @@ class FlushPolicy {
   bool OnFirst(Instant now) {
     if (first_) Missed();
     first_ = now;
+    alone_ = true;
     return hits_ < wanted_hits_;
   }
+  // Another was queued behind it, or behind others.
+  void OnNext() { alone_ = false; }
 
   // The program waits for an answer: everything leaves now.
   void OnWait(Instant now) {
@@ -40,6 +43,7 @@ class FlushPolicy {
     if (!first_) return;
     if (now - *first_ > kSoon) return Missed();
     first_.reset();
+    if (alone_) return;  // nothing to leave together with
     if (hits_ < wanted_hits_) {
       ++hits_;
     } else if (++surplus_ >= wanted_hits_) {
@@ -61,6 +65,7 @@ class FlushPolicy {
 
   Instant written_{-kShare.count()};  // the last flush
   std::optional<Instant> first_;      // its flush has not come
+  bool alone_ = false;
   std::uint32_t wanted_hits_ = kFewestHits;
   std::uint32_t hits_ = 0;     // flushes in a row that came soon, up to wanted_hits_
   std::uint32_t surplus_ = 0;  // those beyond

@@ -9,10 +9,12 @@ using std::chrono::microseconds;
 
 class FlushPolicyTest : public testing::Test {
  protected:
-  // One command on an idle connection, and its flush after `gap`. Whether it left at once.
-  bool LeavesAtOnce(Duration gap) {
+  // One command on an idle connection, another one, and their flush after `gap`. Whether the first left at
+  // once.
+  bool LeavesAtOnce(Duration gap, bool alone = false) {
     now_ = now_ + microseconds(100);
     const bool at_once = policy_.OnFirst(now_);
+    if (!alone) policy_.OnNext();
     policy_.OnFlush(now_ + gap);
     return at_once;
   }
@@ -56,6 +58,10 @@ TEST_F(FlushPolicyTest, WrongGuessesGrowRare) {
   for (int i = 0; i < 3 * 4096; ++i) LeavesAtOnce(microseconds(1));
   LeavesAtOnce(microseconds(500));
   EXPECT_LT(UntilOneWaits(), 4096);
+}
+
+TEST_F(FlushPolicyTest, ACommandThatIsFlushedAloneMayAsWellLeaveAtOnce) {
+  for (int i = 0; i < 1000; ++i) EXPECT_TRUE(LeavesAtOnce(microseconds(1), /*alone=*/true));
 }
 
 TEST_F(FlushPolicyTest, AFlushOfNothingSaysNothing) {
