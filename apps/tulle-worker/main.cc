@@ -127,9 +127,11 @@ int main(int argc, char** argv) {
                  "ends with its connection")
       ->check(CLI::Range(0.0, 86'400.0))
       ->capture_default_str();
-  app.add_flag("!--no-compression", settings.worker.compression,
+  bool no_compression = false;
+  app.add_flag("--no-compression", no_compression,
                "Send and take everything as it is, whatever the speed of the network");
   CLI11_PARSE(app, argc, argv);
+  settings.worker.compression = !no_compression;
   settings.worker.resume_window = tulle::Duration(static_cast<std::int64_t>(resume_window_s * 1e9));
 
   // No memory of a tenant, and no key, is ever written to a disk by the kernel.
