@@ -36,6 +36,8 @@ class FuzzClient final : public session::ServerSession {
   std::optional<Instant> absent_since() const override { return std::nullopt; }
   Status LookAfter() override { return OkStatus(); }
   std::size_t pending_bytes() const override { return 0; }
+  bool has_output() const override { return false; }
+  std::uint64_t first_delayed() const override { return kEverything; }
   void Pause(bool paused) override { paused_ = paused; }
   bool PassDescriptor(int) override { return true; }
   void Acknowledge(std::uint64_t sequence, bool) override {
@@ -88,7 +90,7 @@ class FuzzClient final : public session::ServerSession {
   }
 
   Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload,
-                 std::shared_ptr<void>) override {
+                 std::shared_ptr<void>, std::uint64_t) override {
     bool known = false;
     if (answers != 0) {
       const auto awaited = awaited_.find(answers);

@@ -98,7 +98,7 @@ Error EndedError(const wire::SessionEnded& ended) {
 wire::WireResult CheckFromWorker(const wire::FrameHeader& header, std::uint64_t expected_sequence) {
   const wire::RowInfo* row = wire::FindRow(header.opcode);
   if (row == nullptr) return wire::WireResult::kUnknownOpcode;
-  if (header.flags != 0) return wire::WireResult::kBadEnum;
+  if ((header.flags & ~wire::kAfterParts) != 0) return wire::WireResult::kBadEnum;
   if (header.sequence != expected_sequence) return wire::WireResult::kBadSequence;
   if ((row->mode == wire::Mode::kNotice) != (header.answers == 0)) return wire::WireResult::kWrongDirection;
   return wire::WireResult::kOk;

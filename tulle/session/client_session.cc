@@ -27,6 +27,7 @@
 #include "tulle/session/frame_io.h"
 #include "tulle/session/ledger.h"
 #include "tulle/session/link.h"
+#include "tulle/session/payload_parts.h"
 #include "tulle/session/spin.h"
 #include "tulle/session/trace.h"
 
@@ -75,6 +76,8 @@ class Session final : public ClientSession, private FrameSink {
     link_->AllowResume(dialer_ != nullptr && welcome_.resume_window > Duration::zero());
     if (wire::Has(welcome_.limits.capabilities, wire::Capability::kCompression) && !carries_descriptors_)
       link_->AllowCompression();
+    sends_parts_ = wire::Has(welcome_.limits.capabilities, wire::Capability::kParts);
+    if (sends_parts_) link_->AllowAsking();
     epoll_.reset(epoll_create1(EPOLL_CLOEXEC));
     timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
     epoll_event socket_event{EPOLLIN | EPOLLONESHOT, {.fd = link_->fd()}};
@@ -104,6 +107,8 @@ class Session final : public ClientSession, private FrameSink {
                                                std::to_string(frame.announced_bytes) + " announced"};
     }
     try {
+      if (sends_parts_ && payload_bytes >= kPartedPayloadBytes && frame.place == wire::Place::kDevice)
+        return SendLarge(frame, payload_bytes);
       return SendChecked(frame, payload_bytes);
     } catch (const std::bad_alloc&) {
       return Error{Code::kResourceExhausted, "out of memory for the outgoing frame"};
@@ -230,10 +235,7 @@ class Session final : public ClientSession, private FrameSink {
     const bool direct = payload_bytes >= kDirectPayloadBytes;
     const bool farewell = frame.opcode == wire::kOpcodeOf<wire::Goodbye>;
     const std::uint64_t frame_bytes = wire::kFrameHeaderBytes + frame.body_bytes + payload_bytes;
-    const auto has_credit = [&] {
-      return farewell || (ledger_.Allows(frame_bytes, welcome_.limits.window_bytes) &&
-                          pending_count_.load(std::memory_order_relaxed) < kMaxPendingReplies);
-    };
+    const auto has_credit = [&] { return farewell || HasCredit(frame_bytes); };
     for (;;) {
       std::unique_lock write(write_mutex_, std::defer_lock);
       if (direct) {
@@ -281,8 +283,95 @@ class Session final : public ClientSession, private FrameSink {
     return AwaitLoss();
   }
 
-  // Appends the frame to out_. send_mutex_ is held.
-  std::uint64_t Enqueue(const Outgoing& frame, std::uint64_t payload_bytes, std::uint64_t copied_bytes) {
+  // send_mutex_ is held.
+  bool HasCredit(std::uint64_t frame_bytes) const {
+    return ledger_.Allows(frame_bytes, welcome_.limits.window_bytes) &&
+           pending_count_.load(std::memory_order_relaxed) < kMaxPendingReplies;
+  }
+
+  // In parts, between which others may send. Commands that are sent meanwhile come before this one: its place
+  // in the stream is that of its last part.
+  Result<std::uint64_t> SendLarge(const Outgoing& frame, std::uint64_t payload_bytes) {
+    const std::lock_guard large(large_mutex_);
+    for (std::uint64_t sent = 0;;) {
+      const std::uint64_t size = std::min<std::uint64_t>(payload_bytes - sent, link_->part_bytes());
+      const bool last = sent + size == payload_bytes;
+      const wire::PayloadPart part{payload_bytes, {size}};
+      const std::uint64_t frame_bytes =
+          wire::kFrameHeaderBytes + (last ? frame.body_bytes : wire::EncodedSize(part)) + size;
+      LetOthersWrite();
+      std::unique_lock write(write_mutex_);
+      Status written = WriteBlocking({}, false);  // what is there already, so that wire_ is free
+      if (written.ok() && !lost()) {
+        std::unique_lock send(send_mutex_);
+        if (!HasCredit(frame_bytes) || !link_->has_room_for(size)) {
+          send.unlock();
+          write.unlock();
+          TULLE_RETURN_IF_ERROR(AwaitRoomForPart(frame_bytes, size));
+          continue;
+        }
+        const std::uint64_t sequence =
+            last ? Enqueue(frame, payload_bytes, 0, size) : EnqueuePart(part, frame_bytes);
+        // Under the same lock as the header was queued: no other frame may come between it and the part.
+        wire_.swap(out_);
+        send.unlock();
+        written = WriteBlocking(Slice(frame.payload, sent, size), frame.lent);
+        if (written.ok() && last) return sequence;
+        sent += size;
+      }
+      write.unlock();
+      if (!written.ok()) return AwaitLoss(written.error());
+      if (lost()) return AwaitLoss();
+    }
+  }
+
+  // No lock but large_mutex_ is held.
+  Status AwaitRoomForPart(std::uint64_t frame_bytes, std::size_t size) {
+    link_->Ask();
+    TULLE_RETURN_IF_ERROR(FlushUntil(CloseDeadline()));
+    return ReadUntil(
+        [&] {
+          if (!link_->has_room_for(std::min(size, link_->part_bytes()))) return link_->must_ask();
+          const std::lock_guard lock(send_mutex_);
+          return HasCredit(frame_bytes);
+        },
+        CloseDeadline());
+  }
+
+  // Of pieces that follow each other; valid until the next call. large_mutex_ is held.
+  std::span<const ByteView> Slice(std::span<const ByteView> pieces, std::uint64_t offset,
+                                  std::uint64_t size) {
+    slice_.clear();
+    for (const ByteView piece : pieces) {
+      if (offset >= piece.size()) {
+        offset -= piece.size();
+        continue;
+      }
+      const std::uint64_t step = std::min<std::uint64_t>(size, piece.size() - offset);
+      if (step == 0) break;
+      slice_.push_back(piece.subspan(std::exchange(offset, 0), step));
+      size -= step;
+    }
+    return slice_;
+  }
+
+  // Appends the header and body of a part to out_. send_mutex_ is held.
+  std::uint64_t EnqueuePart(const wire::PayloadPart& part, std::uint64_t frame_bytes) {
+    ledger_.Reserve();
+    wire::FrameHeader header;
+    header.body_bytes = static_cast<std::uint32_t>(wire::EncodedSize(part));
+    header.opcode = wire::kOpcodeOf<wire::PayloadPart>;
+    header.sequence = next_sequence_;
+    header.payload_bytes = part.data.size_bytes;
+    wire::Encode(part, AppendFrame(out_, header));
+    ledger_.Add(static_cast<std::uint32_t>(frame_bytes));
+    return next_sequence_++;
+  }
+
+  // Appends the frame to out_. Of its payload `copied_bytes` too, or `after_parts` bytes will follow as the
+  // last of several parts. send_mutex_ is held.
+  std::uint64_t Enqueue(const Outgoing& frame, std::uint64_t payload_bytes, std::uint64_t copied_bytes,
+                        std::uint64_t after_parts = 0) {
     ledger_.Reserve();
     out_.Reserve(wire::kFrameHeaderBytes + frame.body_bytes + copied_bytes);
     const std::uint64_t sequence = next_sequence_;
@@ -299,6 +388,11 @@ class Session final : public ClientSession, private FrameSink {
     header.flags = frame.flags;
     header.sequence = sequence;
     header.payload_bytes = payload_bytes;
+    const wire::FrameHeader whole = header;
+    if (after_parts != 0 && after_parts != payload_bytes) {
+      header.flags |= wire::kAfterParts;
+      header.payload_bytes = after_parts;
+    }
     MutableByteView room = AppendFrame(out_, header, copied_bytes);
     const MutableByteView body = room.first(frame.body_bytes);
     frame.encode(body, frame.message);
@@ -309,8 +403,9 @@ class Session final : public ClientSession, private FrameSink {
         room = room.subspan(piece.size());
       }
     }
-    if (trace_ != nullptr) trace_->Sent(header, body, frame.payload);
-    ledger_.Add(static_cast<std::uint32_t>(wire::kFrameHeaderBytes + frame.body_bytes + payload_bytes));
+    if (trace_ != nullptr) trace_->Sent(whole, body, frame.payload);
+    ledger_.Add(
+        static_cast<std::uint32_t>(wire::kFrameHeaderBytes + frame.body_bytes + header.payload_bytes));
     if (frame.before_send != nullptr) frame.before_send(frame.argument, sequence);
     return sequence;
   }
@@ -391,7 +486,7 @@ class Session final : public ClientSession, private FrameSink {
         payload = payload.subspan(1);
         offset = 0;
       }
-      if (wire_.empty() && payload.empty() && !link_->unfinished()) return OkStatus();
+      if (wire_.empty() && payload.empty() && !link_->wants_to_write()) return OkStatus();
       Gather gather;
       gather.Add(wire_.data(), false);
       for (std::size_t i = 0; i < payload.size() && gather.count < kPiecesPerWrite; ++i) {
@@ -632,8 +727,13 @@ class Session final : public ClientSession, private FrameSink {
 
   // Reads once and hands over what is complete; false when nothing had arrived. This thread has the role.
   bool PumpOnce(Reader who) {
+    const std::uint64_t acknowledged = link_->acknowledged_bytes();
     const Result<std::size_t> got = reader_.Fill(*link_);
-    if (got.ok() && *got == 0) return false;
+    // An acknowledgement alone may be what a sender waits for, and a question what the worker waits for.
+    if (got.ok() && *got == 0 && link_->acknowledged_bytes() == acknowledged) {
+      if (who != Reader::kWriter && link_->wants_to_write()) FlushWithoutBlocking();
+      return false;
+    }
     bool flush = false;
     {
       const std::lock_guard lock(receive_mutex_);
@@ -701,7 +801,8 @@ class Session final : public ClientSession, private FrameSink {
   // FrameSink; receive_mutex_ is held.
   Status OnHeader(const wire::FrameHeader& header) override {
     TULLE_RETURN_IF_ERROR(CheckedOrBreach(CheckFromWorker(header, received_sequence_ + 1)));
-    if (header.answers != 0) {
+    TULLE_RETURN_IF_ERROR(CheckedOrBreach(parts_.Check(header)));
+    if (header.answers != 0 && !IsPart(header)) {
       const std::lock_guard lock(pending_mutex_);
       if (!pending_.Take(header.answers, header.opcode)) return Breach(wire::WireResult::kBadSequence);
       pending_count_.store(pending_.size(), std::memory_order_relaxed);
@@ -711,10 +812,34 @@ class Session final : public ClientSession, private FrameSink {
   }
 
   Result<MutableByteView> OnPayload(const wire::FrameHeader& header, ByteView body) override {
+    if (IsPart(header)) {
+      wire::PayloadPart part;
+      arena_.Reset();
+      TULLE_RETURN_IF_ERROR(CheckedOrBreach(wire::Decode(body, header.payload_bytes, arena_, &part)));
+      TULLE_RETURN_IF_ERROR(CheckedOrBreach(parts_.Check(part)));
+      if (!parts_.open()) {
+        TULLE_ASSIGN_OR_RETURN(const MutableByteView room,
+                               handler_->OnParts(header.answers, part.total_bytes));
+        parts_.Open(header.answers, part.total_bytes, room);
+      }
+      return parts_.Next(header.payload_bytes);
+    }
+    if (IsAfterParts(header)) return parts_.Next(header.payload_bytes);
     return handler_->OnPayload(header, body);
   }
 
   Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) override {
+    if (IsPart(header)) return OkStatus();
+    if (IsAfterParts(header)) {
+      wire::FrameHeader whole = header;
+      const MutableByteView all = parts_.Finish(&whole);
+      whole.flags = 0;
+      return OnWholeFrame(whole, body, all);
+    }
+    return OnWholeFrame(header, body, payload);
+  }
+
+  Status OnWholeFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) {
     if (trace_ != nullptr) trace_->Received(header, body, payload);
     if (header.opcode == wire::kOpcodeOf<wire::Ack>) {
       wire::Ack ack;
@@ -879,11 +1004,14 @@ class Session final : public ClientSession, private FrameSink {
   const std::shared_ptr<const Dialer> dialer_;
   ClientHandler* const handler_;
   const bool carries_descriptors_;
-  Welcome welcome_;                     // set before the I/O thread starts
+  Welcome welcome_;  // set before the I/O thread starts, as the next
+  bool sends_parts_ = false;
   std::unique_ptr<TraceWriter> trace_;  // the same; null: none is written
 
-  // Locks are taken in this order: write, receive, send, pending.
-  std::mutex write_mutex_;  // the right to write to the transport
+  // Locks are taken in this order: large, write, receive, send, pending.
+  std::mutex large_mutex_;       // the right to send a payload in parts
+  std::vector<ByteView> slice_;  // guarded by large_mutex_
+  std::mutex write_mutex_;       // the right to write to the transport
   std::atomic<int> writers_waiting_{0};
   ByteQueue wire_;                    // guarded by write_mutex_: taken from out_, being written
   std::optional<Error> write_error_;  // guarded by write_mutex_
@@ -900,6 +1028,7 @@ class Session final : public ClientSession, private FrameSink {
   std::uint64_t received_sequence_ = 1;  // the answer to Hello was the first
   std::uint64_t durable_ = 0;
   wire::Arena arena_;
+  PayloadParts parts_;
   std::atomic<bool> lost_{false};
   // On which the handler runs; no thread's id is 0.
   static constexpr pthread_t kNoThread = 0;

@@ -86,9 +86,13 @@ class ClientSession {
                              void* argument = nullptr, bool lent = false) {
     constexpr std::uint16_t kOpcode = wire::kOpcodeOf<M>;
     wire::Mode mode{};
-    wire::WithRow(wire::kCommands, kOpcode, [&](const auto& row) { mode = row.mode; });
+    wire::Place place{};
+    wire::WithRow(wire::kCommands, kOpcode, [&](const auto& row) {
+      mode = row.mode;
+      place = row.place;
+    });
     return SendFrame(
-        {kOpcode, flags, mode, wire::EncodedSize(message), wire::AnnouncedPayload(message), payload,
+        {kOpcode, flags, mode, place, wire::EncodedSize(message), wire::AnnouncedPayload(message), payload,
          [](MutableByteView out, const void* m) { wire::Encode(*static_cast<const M*>(m), out); }, &message,
          before_send, argument, lent});
   }
@@ -126,6 +130,7 @@ class ClientSession {
     std::uint16_t opcode;
     std::uint16_t flags;
     wire::Mode mode;
+    wire::Place place;
     std::size_t body_bytes;
     std::uint64_t announced_bytes;  // of payload, by the message
     std::span<const ByteView> payload;

@@ -19,6 +19,13 @@ class FrameHandler {
   // shorter than payload_bytes discards the payload (OnFrame then gets an empty one).
   virtual Result<MutableByteView> OnPayload(const wire::FrameHeader& header, ByteView body) = 0;
 
+  // A payload of `total_bytes` begins that comes in parts ahead of its frame, an answer to `answers` (0: a
+  // command): where it shall be received, as of OnPayload, which is not called for that frame. Others come in
+  // between. The frame's header will have kAfterParts, and payload_bytes of the whole.
+  virtual Result<MutableByteView> OnParts(std::uint64_t /*answers*/, std::uint64_t /*total_bytes*/) {
+    return MutableByteView();
+  }
+
   // The whole frame is here.
   virtual Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) = 0;
 };

@@ -194,6 +194,31 @@ TEST_F(HostileClientTest, EachBreachEndsTheSession) {
     client_.Header(ping);
     client_.Raw(AsBytes("12345678abcd"));
   });
+  // Payloads in parts.
+  const auto part = [&](std::uint64_t total, std::uint64_t size) {
+    client_.SendWithPayload(wire::kOpcodeOf<wire::PayloadPart>, 0, wire::PayloadPart{total, {size}}, 0,
+                            ByteVector(size));
+  };
+  ExpectBreach([&] { part(10, 10); });  // nothing left for the frame
+  ExpectBreach([&] { part(wire::kMaxPayloadBytes + 1, 10); });
+  ExpectBreach([&] {
+    part(100, 10);
+    part(99, 10);
+  });
+  const auto write = [&](std::uint64_t announced, std::uint64_t size) {
+    client_.SendWithPayload(wire::kOpcodeOf<EnqueueWrite>, 0, WriteOf(1, announced), wire::kAfterParts,
+                            ByteVector(size));
+  };
+  ExpectBreach([&] { write(10, 10); });  // after no part
+  ExpectBreach([&] {
+    part(100, 10);
+    write(100, 89);
+  });
+  ExpectBreach([&] {
+    part(100, 10);
+    client_.SendWithPayload(wire::kOpcodeOf<wire::opencl::ProgramText>, 0,
+                            wire::opencl::ProgramText{{{1, 1}}, {100}}, wire::kAfterParts, ByteVector(90));
+  });
   SeededRandom random(7);
   for (int i = 0; i < 20; ++i) {
     ExpectBreach([&] {

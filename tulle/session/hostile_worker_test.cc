@@ -125,6 +125,24 @@ TEST_F(HostileWorkerTest, EachBreachEndsTheSession) {
   header.payload_bytes = 0;
   header.flags = wire::kWantStatus;
   breach([&](RawEnd& w) { w.Header(header); });
+  // Payloads in parts. Command 2 is the client's Ping; what a part of it would be put into is nobody's.
+  const std::uint16_t part = wire::kOpcodeOf<wire::PayloadPart>;
+  const auto send_part = [&](RawEnd& w, std::uint64_t answers, std::uint64_t total, std::uint64_t size) {
+    w.SendWithPayload(part, answers, wire::PayloadPart{total, {size}}, 0, ByteVector(size));
+  };
+  breach([&](RawEnd& w) { send_part(w, 0, 100, 10); });  // a command's
+  breach([&](RawEnd& w) { send_part(w, 2, 10, 10); });   // nothing left for the frame
+  breach([&](RawEnd& w) {
+    send_part(w, 2, 100, 10);
+    w.Send(ping, 2, wire::StatusReply{});  // answered while its payload is under way
+  });
+  breach([&](RawEnd& w) {
+    send_part(w, 2, 100, 10);
+    send_part(w, 3, 100, 10);
+  });
+  breach([&](RawEnd& w) {
+    w.SendWithPayload(ping, 2, wire::StatusReply{}, wire::kAfterParts, ByteVector(10));  // after no part
+  });
   SeededRandom random(9);
   for (int i = 0; i < 20; ++i) {
     breach([&](RawEnd& w) {

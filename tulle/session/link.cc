@@ -20,6 +20,9 @@ namespace {
 constexpr std::uint64_t kTellBytes = 1u << 20;
 // Put by at most: a client may have this much under way, and its farewell.
 constexpr std::size_t kMaxAheadBytes = wire::kMaxWindowBytes + 64u * 1024;
+// Parts of a large payload are at most so long, and at least.
+constexpr std::uint64_t kMostPartBytes = 256u << 10;
+constexpr std::uint64_t kLeastPartBytes = FlightLimit::kLeastBytes / 4;
 // Of the pieces of one Write; more are left for the next round.
 constexpr std::size_t kPieces = 64;
 
@@ -181,6 +184,10 @@ Status Link::OnHeader(const wire::LinkHeader& header) {
     return Breach(wire::WireResult::kBadSequence);
   }
   acked_.store(header.received_bytes, std::memory_order_release);
+  flight_.OnAcknowledged(header.received_bytes, net::Now());
+  if ((header.flags & wire::kLinkTell) != 0) {
+    asked_at_.store(received_.load(std::memory_order_relaxed) + header.data_bytes, std::memory_order_relaxed);
+  }
   farewell_in_ |= (header.flags & wire::kLinkFarewell) != 0;
   in_left_ = header.data_bytes;
   in_packed_ = (header.flags & wire::kLinkPacked) != 0;
@@ -208,11 +215,19 @@ void Link::Drop() {
 // --- writing ---
 
 bool Link::acknowledgement_due() const {
-  return received_.load(std::memory_order_relaxed) - told_.load(std::memory_order_relaxed) >= kTellBytes;
+  const std::uint64_t received = received_.load(std::memory_order_relaxed);
+  const std::uint64_t told = told_.load(std::memory_order_relaxed);
+  const std::uint64_t asked_at = asked_at_.load(std::memory_order_relaxed);
+  return received - told >= kTellBytes || (told < asked_at && asked_at <= received);
 }
 
 bool Link::wants_to_write() const {
-  return !down() && (acknowledgement_due() || unfinished_.load(std::memory_order_relaxed));
+  return !down() && (acknowledgement_due() || unfinished_.load(std::memory_order_relaxed) ||
+                     ask_now_.load(std::memory_order_relaxed));
+}
+
+std::size_t Link::part_bytes() const {
+  return std::clamp(flight_.limit_bytes() / 4, kLeastPartBytes, kMostPartBytes);
 }
 
 // What is being sent again is offered to the connection until it says that it has taken it, even if the peer
@@ -248,7 +263,8 @@ Result<std::size_t> Link::WriteKept(std::span<const iovec> pieces, std::span<con
     if (!out_of_log_ && !out_packed_ && feed.left < out_left_) break;
     open = Push(feed) && out_header_left_ == 0 && out_left_ == 0;
   }
-  if (feed.left == 0 && out_left_ == 0) compression_.OnDrained();
+  const bool busy = asks_ && 2 * flight_.under_way_bytes() >= flight_.limit_bytes();
+  if (feed.left == 0 && out_left_ == 0 && !busy) compression_.OnDrained();
   const bool kept = out_of_log_ || out_packed_;  // what is being sent is the link's own
   const bool own = out_header_left_ != 0 || (kept && out_left_ != 0) || resend_at_ != log_.end();
   unfinished_.store(!write_error_ && own && (kept || out_left_ == 0), std::memory_order_relaxed);
@@ -262,21 +278,34 @@ bool Link::StartHeader(Feed& feed) {
   size = std::min<std::uint64_t>(size, wire::kMaxLinkDataBytes);
   if (!out_of_log_ && !log_.Reserve(size)) size = 0;  // no memory: as if there were no room
   blocked_.store(!out_of_log_ && size == 0 && feed.left != 0, std::memory_order_relaxed);
-  if (size == 0 && answer_flags_ == 0 && !acknowledgement_due()) return false;
+  if (size == 0 && answer_flags_ == 0 && !acknowledgement_due() && !ask_now_) return false;
   wire::LinkHeader header;
   header.data_bytes = static_cast<std::uint32_t>(size);
   header.flags = std::exchange(answer_flags_, 0);
   if (header.flags == 0 && farewell_out_.load(std::memory_order_relaxed)) header.flags = wire::kLinkFarewell;
   // An answer stands alone.
-  if ((header.flags & wire::kLinkResumed) != 0) header.data_bytes = 0;
+  const bool answers = (header.flags & wire::kLinkResumed) != 0;
+  if (answers) header.data_bytes = 0;
   out_packed_ = !out_of_log_ && header.flags == 0 && Pack(feed, header.data_bytes);
   if (out_packed_) header.flags = wire::kLinkPacked;
+  unasked_bytes_ += header.data_bytes;
+  const bool asks = asks_ && !answers && (ask_now_ || 4 * unasked_bytes_ >= flight_.limit_bytes());
+  if (asks) {
+    header.flags |= wire::kLinkTell;
+    unasked_bytes_ = 0;
+    ask_now_ = false;
+  }
   header.received_bytes = received_.load(std::memory_order_relaxed);
   told_.store(header.received_bytes, std::memory_order_relaxed);
   std::memcpy(out_header_.data(), &header, sizeof header);
   out_header_left_ = out_header_.size();
   out_left_ = out_packed_ ? static_cast<std::uint32_t>(out_block_size_) : header.data_bytes;
   offered_.store(log_.end() + (out_of_log_ || out_packed_ ? 0 : out_left_), std::memory_order_release);
+  // Before anything of it can be acknowledged.
+  if (asks_) {
+    const std::uint64_t end = resend_at_ + (out_packed_ ? 0 : header.data_bytes);
+    flight_.OnSent(end, out_header_left_ + out_left_, asks, net::Now());
+  }
   awaits_peer_.store(true, std::memory_order_relaxed);
   return true;
 }
@@ -362,16 +391,17 @@ bool Link::Push(Feed& feed) {
   }
   std::size_t offered = 0;
   for (std::size_t i = 0; i < count; ++i) offered += pieces[i].iov_len;
-  compression_.OnWrite(*taken, *taken < offered, net::Now());
   const std::size_t of_header = std::min(*taken, out_header_left_);
   std::size_t data = *taken - of_header;
   out_header_left_ -= of_header;
   out_left_ -= static_cast<std::uint32_t>(data);
   if (out_of_log_) {
     resend_at_ += data;
-    return true;
+  } else if (!out_packed_) {
+    Log(feed, data);
   }
-  if (!out_packed_) Log(feed, data);
+  const bool full = *taken < offered || (asks_ && 4 * flight_.under_way_bytes() >= 3 * flight_.limit_bytes());
+  compression_.OnWrite(*taken, full, net::Now());
   return true;
 }
 
@@ -396,6 +426,9 @@ Status Link::Adopt(std::unique_ptr<net::Transport> connection, std::uint64_t pee
   out_left_ = 0;
   out_packed_ = false;
   answer_flags_ = answer ? std::uint32_t{wire::kLinkResumed} : 0;
+  unasked_bytes_ = 0;
+  ask_now_ = false;
+  flight_.Reset();
   in_header_size_ = 0;
   in_left_ = 0;
   in_block_size_ = 0;

@@ -17,6 +17,7 @@
 #include "tulle/base/unique_fd.h"
 #include "tulle/net/transport.h"
 #include "tulle/session/compression.h"
+#include "tulle/session/flight_limit.h"
 #include "tulle/session/frame_io.h"
 #include "tulle/session/sent_log.h"
 #include "tulle/wire/link.h"
@@ -34,6 +35,9 @@ class Link final : public net::Transport {
   // The peer understands compressed parts: they are sent where it pays, or wherever they are smaller.
   enum class Compress : std::uint8_t { kNever, kWhereItPays, kAlways };
   void AllowCompression(Compress where = Compress::kWhereItPays) { compress_ = where; }
+
+  // The peer tells what has arrived when it is asked to (Capability::kParts).
+  void AllowAsking() { asks_ = true; }
 
   // A header that somebody else has read from the first connection. The reader's.
   Status Begin(const wire::LinkHeader& header) { return OnHeader(header); }
@@ -80,6 +84,20 @@ class Link final : public net::Transport {
   bool unfinished() const { return !down() && unfinished_.load(std::memory_order_relaxed); }
   // The last Write stopped because the peer must first acknowledge something. Any thread.
   bool blocked_on_peer() const { return blocked_.load(std::memory_order_relaxed); }
+  // Of a large payload so much may be written now: it is what gets through in a few round trips, so that what
+  // is written behind it does not wait for long. Any thread.
+  bool has_room_for(std::size_t size) const {
+    return !asks_.load(std::memory_order_relaxed) || flight_.room() >= size || flight_.under_way_bytes() == 0;
+  }
+  // The peer was not asked about all that is under way, so it might never say that there is room. Any thread.
+  bool must_ask() const { return asks_ && unasked_bytes_.load(std::memory_order_relaxed) != 0; }
+  // Write({}) has the peer asked, if that must be. Any thread.
+  void Ask() { ask_now_.store(must_ask(), std::memory_order_relaxed); }
+  // A good size for parts of a large payload: neither does one fill the connection for long, nor does it run
+  // dry between two. Any thread.
+  std::size_t part_bytes() const;
+  // Of this end's stream, as the peer has said. Any thread.
+  std::uint64_t acknowledged_bytes() const { return acked_.load(std::memory_order_relaxed); }
   // Puts by what has arrived, for later Reads, to see acknowledgements behind it. The reader's.
   Result<std::size_t> ReadAhead();
 
@@ -135,12 +153,15 @@ class Link final : public net::Transport {
   ByteQueue ahead_;
 
   std::atomic<std::uint64_t> received_{0};  // of the peer's stream; written by the reader
+  std::atomic<std::uint64_t> asked_at_{0};  // of that, what the peer wants to be told of; by the reader
   std::atomic<std::uint64_t> told_{0};      // of that, in a header of ours; written by the writer
   std::atomic<std::uint64_t> acked_{0};     // of our stream, by the peer; written by the reader
   std::atomic<std::uint64_t> offered_{0};   // the most of our stream that can have arrived
   std::atomic<bool> blocked_{false};
   std::atomic<bool> unfinished_{false};  // a header, or what it announced out of the log, is not written
   std::atomic<bool> farewell_out_{false};
+  std::atomic<bool> asks_{false};
+  FlightLimit flight_;
 
   std::mutex write_mutex_;  // guards everything below, and replaces connection_
   SentLog log_;
@@ -156,6 +177,8 @@ class Link final : public net::Transport {
   CompressionPolicy compression_;
   std::atomic<Compress> compress_{Compress::kNever};
   std::uint32_t answer_flags_ = 0;
+  std::atomic<std::uint64_t> unasked_bytes_{0};  // sent since the last header that asked
+  std::atomic<bool> ask_now_{false};
   std::optional<Error> write_error_;  // the connection's; the reader will find out
 };
 

@@ -132,6 +132,8 @@ class LinkSimulation {
     worker_.link->AllowResume(true);
     client_.link->AllowCompression(compress);
     worker_.link->AllowCompression(compress);
+    client_.link->AllowAsking();
+    worker_.link->AllowAsking();
   }
   std::uint64_t carried_bytes() const { return carried_bytes_ + up_->bytes.size() + down_->bytes.size(); }
 
@@ -265,6 +267,54 @@ TEST(LinkTest, HeadersThatCannotBe) {
     EXPECT_TRUE(refused({0, wire::kLinkUnknown, 0}, from_client)) << "in the middle";
     EXPECT_TRUE(refused({0, wire::kLinkPacked, 0}, from_client)) << "of nothing";
     EXPECT_FALSE(refused({0, 0, 0}, from_client));
+  }
+}
+
+TEST(LinkTest, WhoIsAskedTells) {
+  Scripted one(true);
+  const auto say = [&](std::uint32_t data_bytes, std::uint32_t flags) {
+    one.Say({data_bytes, flags, 0});
+    one.in->bytes.insert(one.in->bytes.end(), data_bytes, std::byte{1});
+    EXPECT_TRUE(one.Read().ok());
+  };
+  say(100, 0);
+  EXPECT_FALSE(one.link->wants_to_write());
+  say(50, wire::kLinkTell);
+  ASSERT_TRUE(one.link->wants_to_write());
+  while (one.link->wants_to_write()) ASSERT_TRUE(one.link->Write({}).ok());
+  wire::LinkHeader told;
+  ASSERT_EQ(one.out->bytes.size(), sizeof told);
+  std::memcpy(&told, one.out->bytes.data(), sizeof told);
+  EXPECT_EQ(told.received_bytes, 150u);
+  // Asked about what it has told.
+  say(0, wire::kLinkTell);
+  EXPECT_FALSE(one.link->wants_to_write());
+  // Only when all of it is here.
+  one.Say({100, wire::kLinkTell, 0});
+  EXPECT_TRUE(one.Read().ok());
+  EXPECT_FALSE(one.link->wants_to_write());
+}
+
+TEST(LinkTest, NoMoreUnderWayThanTheLimitUnlessItMayNotAsk) {
+  for (const bool asks : {false, true}) {
+    Scripted one(true);
+    if (asks) one.link->AllowAsking();
+    const ByteVector bytes(FlightLimit::kFirstBytes);
+    std::size_t taken = 0;
+    EXPECT_TRUE(one.link->has_room_for(bytes.size()));
+    while (taken < bytes.size()) {
+      const iovec rest{const_cast<std::byte*>(bytes.data()) + taken, bytes.size() - taken};
+      taken += *one.link->Write({&rest, 1});
+    }
+    EXPECT_EQ(one.link->has_room_for(1), !asks);
+    if (!asks) continue;
+    // The last of it may not have been asked about.
+    one.link->Ask();
+    while (one.link->wants_to_write()) ASSERT_TRUE(one.link->Write({}).ok());
+    EXPECT_FALSE(one.link->must_ask());
+    one.Say({0, 0, taken});
+    EXPECT_TRUE(one.Read().ok());
+    EXPECT_TRUE(one.link->has_room_for(one.link->part_bytes()));
   }
 }
 

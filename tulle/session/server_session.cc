@@ -9,6 +9,7 @@
 
 #include "tulle/base/log.h"
 #include "tulle/net/wait.h"
+#include "tulle/session/delayed_output.h"
 #include "tulle/session/frame_io.h"
 #include "tulle/session/ledger.h"
 #include "tulle/session/link.h"
@@ -23,6 +24,8 @@ constexpr std::size_t kPumpBytes = 256u << 10;
 // An Ack is due at the latest after so many commands, or bytes.
 constexpr std::uint64_t kAckCommands = 64;
 constexpr std::uint64_t kAckBytes = 256u << 10;
+// Written by one Flush, so that commands are not starved.
+constexpr std::uint64_t kFlushBytes = 256u << 10;
 // A worker that ignores pending_bytes() cannot queue more.
 constexpr std::size_t kMaxQueuedBytes = 64u << 20;
 // What End() gives the client.
@@ -152,6 +155,8 @@ class Session final : public ServerSession, private FrameSink {
       link_->AllowResume(place_ != nullptr);
       if (wire::Has(capabilities_, wire::Capability::kCompression) && peer_.channel != Channel::kLocal)
         link_->AllowCompression();
+      sends_parts_ = wire::Has(capabilities_, wire::Capability::kParts);
+      if (sends_parts_) link_->AllowAsking();
       return OkStatus();
     }
     ended_ = true;
@@ -166,7 +171,11 @@ class Session final : public ServerSession, private FrameSink {
     if (link_->down()) return 0;
     short events = 0;
     if (!paused_ && !ended_) events |= link_->read_events();
-    if (!output_.empty()) events |= link_->write_events();
+    if (!output_.empty()) {
+      events |= link_->write_events();
+    } else if (!delayed_.empty()) {
+      events |= delayed_by_client() ? POLLIN : POLLOUT;
+    }
     if (link_->wants_to_write()) events |= POLLOUT;
     return events;
   }
@@ -227,7 +236,9 @@ class Session final : public ServerSession, private FrameSink {
     failed_ = true;
     return SessionError(Code::kUnavailable, "the connection was lost, and the client did not come back");
   }
-  std::size_t pending_bytes() const override { return output_.size(); }
+  std::size_t pending_bytes() const override { return output_.size() + delayed_.copied_bytes(); }
+  bool has_output() const override { return !output_.empty() || !delayed_.empty(); }
+  std::uint64_t first_delayed() const override { return delayed_.first_answered(); }
   void Pause(bool paused) override { paused_ = paused; }
   Counters counters() const override { return {received_sequence_, bytes_received_, bytes_sent_, resumed_}; }
 
@@ -264,12 +275,13 @@ class Session final : public ServerSession, private FrameSink {
   }
 
   Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload,
-                 std::shared_ptr<void> owner) override {
+                 std::shared_ptr<void> owner, std::uint64_t after) override {
     if (ended_) return SessionError(Code::kCancelled, "the session has ended");
     TULLE_CHECK(body.size() <= wire::kMaxBodyBytes && payload.size() <= wire::kMaxPayloadBytes);
-    if (output_.size() + body.size() + payload.size() > kMaxQueuedBytes) {
+    const std::size_t copied = body.size() + (owner == nullptr ? payload.size() : 0);
+    if (pending_bytes() + copied > kMaxQueuedBytes) {
       return SessionError(Code::kResourceExhausted,
-                          "the client does not take its replies: " + FormatSize(output_.size()) +
+                          "the client does not take its replies: " + FormatSize(pending_bytes()) +
                               " wait, the limit is " + FormatSize(kMaxQueuedBytes));
     }
     if (answers != 0 && !pending_.Take(answers, opcode)) {
@@ -279,9 +291,14 @@ class Session final : public ServerSession, private FrameSink {
     wire::FrameHeader header;
     header.body_bytes = static_cast<std::uint32_t>(body.size());
     header.opcode = opcode;
-    header.sequence = ++sent_sequence_;
     header.answers = answers;
     header.payload_bytes = payload.size();
+    const bool large = sends_parts_ && payload.size() >= kPartedPayloadBytes;
+    if (large || (!delayed_.empty() && after >= delayed_.first_answered())) {
+      delayed_.Add(header, body, payload, std::move(owner));
+      return OkStatus();
+    }
+    header.sequence = ++sent_sequence_;
     const bool direct = payload.size() >= kDirectPayloadBytes;
     MutableByteView room = AppendFrame(output_.tail(), header, direct ? 0 : payload.size());
     std::copy(body.begin(), body.end(), room.begin());
@@ -317,17 +334,19 @@ class Session final : public ServerSession, private FrameSink {
       const bool resting = idle_ || paused_;
       const bool urgent = (pending_.size() == 0 && !more_follows_) ||
                           ledger_.unacked_bytes() + kMaxFrameBytes > limits_.window_bytes;
-      if (!output_.empty() || (resting && urgent)) QueueAck();
+      if (has_output() || (resting && urgent)) QueueAck();
     }
-    for (;;) {
+    for (const std::uint64_t end = bytes_sent_ + kFlushBytes; bytes_sent_ < end;) {
       TULLE_RETURN_IF_ERROR(WriteQueued());
-      if (output_.empty()) break;
-      if (!paused_ || !link_->blocked_on_peer()) return false;
+      if (output_.empty() && MoveDelayed()) continue;
+      if (link_->wants_to_write()) TULLE_RETURN_IF_ERROR(Write({}));
+      if (!has_output()) return !link_->unfinished();
+      const bool on_client = output_.empty() ? delayed_by_client() : link_->blocked_on_peer();
+      if (!paused_ || !on_client) return false;
       TULLE_ASSIGN_OR_RETURN(const bool progress, ReadAhead());
       if (!progress) return false;
     }
-    if (link_->wants_to_write()) TULLE_RETURN_IF_ERROR(Write({}));
-    return !link_->unfinished();
+    return false;
   }
 
   void End(wire::EndReason reason, const std::string& message) override {
@@ -335,6 +354,7 @@ class Session final : public ServerSession, private FrameSink {
     link_->AllowResume(false);
     if (!failed_ && !link_->down()) {
       QueueEnd(reason, message);
+      paused_ = true;
       const Instant deadline = net::Now() + kFarewell;
       for (;;) {
         const Result<bool> flushed = Flush();
@@ -343,11 +363,12 @@ class Session final : public ServerSession, private FrameSink {
           AwaitClose(deadline);
           break;
         }
-        net::WaitFor(link_->fd(), link_->write_events(), deadline);
+        net::WaitFor(link_->fd(), events(), deadline);
       }
     }
     ended_ = true;
     output_.Clear();
+    delayed_.Clear();
     place_.reset();
     link_->Shutdown();
     LogEnd(failed_ ? "connection lost" : wire::EndReasonName(end_reason_.value_or(reason)), message);
@@ -377,10 +398,29 @@ class Session final : public ServerSession, private FrameSink {
     return OkStatus();
   }
 
+  // Of the payload that comes next of what was delayed.
+  std::size_t NextPartBytes() const {
+    const std::size_t left = delayed_.payload_left();
+    return sends_parts_ ? std::min(left, link_->part_bytes()) : left;
+  }
+  // The client must first have taken what is under way. Precondition: something was delayed.
+  bool delayed_by_client() const { return !link_->has_room_for(NextPartBytes()); }
+  // What may go out now of what was delayed becomes the output; false: nothing.
+  bool MoveDelayed() {
+    if (delayed_.empty()) return false;
+    if (delayed_by_client()) {
+      link_->Ask();
+      return false;
+    }
+    delayed_.Move(NextPartBytes(), &sent_sequence_, output_);
+    return true;
+  }
+
   // True: something had arrived.
   Result<bool> ReadAhead() {
+    const std::uint64_t acknowledged = link_->acknowledged_bytes();
     const Result<std::size_t> got = link_->ReadAhead();
-    if (got.ok()) return *got != 0;
+    if (got.ok()) return *got != 0 || link_->acknowledged_bytes() != acknowledged;
     failed_ = true;
     return got.error();
   }
@@ -402,8 +442,17 @@ class Session final : public ServerSession, private FrameSink {
   void QueueEnd(wire::EndReason reason, const std::string& message) {
     if (std::exchange(ended_, true)) return;
     end_reason_ = reason;
-    wire::SessionEnded ended{{reason}, {std::string_view(message).substr(0, wire::kMaxReasonBytes)}};
-    AppendMessage(output_.tail(), wire::kOpcodeOf<wire::SessionEnded>, ++sent_sequence_, 0, ended);
+    // Who leaves waits for nothing.
+    if (reason == wire::EndReason::kGoodbye) delayed_.Clear();
+    const wire::SessionEnded ended{{reason}, {std::string_view(message).substr(0, wire::kMaxReasonBytes)}};
+    constexpr std::uint16_t kOpcode = wire::kOpcodeOf<wire::SessionEnded>;
+    if (delayed_.empty()) return AppendMessage(output_.tail(), kOpcode, ++sent_sequence_, 0, ended);
+    ByteVector body(wire::EncodedSize(ended));
+    wire::Encode(ended, body);
+    wire::FrameHeader header;
+    header.body_bytes = static_cast<std::uint32_t>(body.size());
+    header.opcode = kOpcode;
+    delayed_.Add(header, body, {}, nullptr);
   }
 
   void QueueAck() {
@@ -441,6 +490,9 @@ class Session final : public ServerSession, private FrameSink {
     if (header.sequence != received_sequence_ + 1 || header.opcode == wire::kOpcodeOf<wire::Hello>) {
       return wire::WireResult::kBadSequence;
     }
+    // Where others are put is known only with the whole command.
+    if (IsAfterParts(header) && row->place != wire::Place::kDevice) return wire::WireResult::kBadEnum;
+    if (const auto result = parts_.Check(header); result != wire::WireResult::kOk) return result;
     const bool wants_status = (header.flags & wire::kWantStatus) != 0;
     if (wants_status && row->mode != wire::Mode::kOneWay) return wire::WireResult::kBadEnum;
     if (wants_status && row->place == wire::Place::kSession) return wire::WireResult::kBadEnum;
@@ -459,16 +511,34 @@ class Session final : public ServerSession, private FrameSink {
   }
 
   Result<MutableByteView> OnPayload(const wire::FrameHeader& header, ByteView body) override {
-    // None of the session's own messages carries one; OnFrame will say so.
+    if (IsPart(header)) return RoomForPart(header, body);
+    // None of the session's other messages carries one; OnFrame will say so.
     if (session_frame_) return MutableByteView();
+    if (IsAfterParts(header)) return parts_.Next(header.payload_bytes);
     Result<MutableByteView> room = handler_->OnPayload(header, body);
     handler_failed_ = !room.ok();
     return room;
   }
 
+  Result<MutableByteView> RoomForPart(const wire::FrameHeader& header, ByteView body) {
+    wire::PayloadPart part;
+    arena_.Reset();
+    TULLE_RETURN_IF_ERROR(CheckedOrBreach(wire::Decode(body, header.payload_bytes, arena_, &part)));
+    TULLE_RETURN_IF_ERROR(CheckedOrBreach(parts_.Check(part)));
+    if (!parts_.open()) {
+      Result<MutableByteView> room = handler_->OnParts(0, part.total_bytes);
+      handler_failed_ = !room.ok();
+      if (!room.ok()) return room;
+      parts_.Open(0, part.total_bytes, *room);
+    }
+    return parts_.Next(header.payload_bytes);
+  }
+
   Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) override {
     if (!session_frame_) {
-      Status status = handler_->OnFrame(header, body, payload);
+      wire::FrameHeader whole = header;
+      if (IsAfterParts(header)) payload = parts_.Finish(&whole);
+      Status status = handler_->OnFrame(whole, body, payload);
       handler_failed_ = !status.ok();
       return status;
     }
@@ -487,6 +557,8 @@ class Session final : public ServerSession, private FrameSink {
           !SendReply(header.opcode, header.sequence, wire::StatusReply{}).ok()) {
         result = wire::WireResult::kLimit;
       }
+    } else if (IsPart(header)) {
+      result = wire::WireResult::kOk;
     } else if (header.opcode == wire::kOpcodeOf<wire::Goodbye>) {
       wire::Goodbye goodbye;
       result = wire::Decode(body, header.payload_bytes, arena_, &goodbye);
@@ -533,6 +605,7 @@ class Session final : public ServerSession, private FrameSink {
   bool more_follows_ = false;  // without a command of the client's
   CreditLedger ledger_{1};
   PendingReplies pending_;
+  PayloadParts parts_;
   wire::Arena arena_;
   bool session_frame_ = false;  // the frame at hand is for the session itself
   bool paused_ = false;
@@ -540,6 +613,8 @@ class Session final : public ServerSession, private FrameSink {
   bool idle_ = false;           // the last Pump took everything that had arrived
 
   OutputQueue output_;
+  DelayedOutput delayed_;  // comes behind it
+  bool sends_parts_ = false;
   std::uint64_t sent_sequence_ = 0;
   std::uint64_t bytes_received_ = 0;
   std::uint64_t bytes_sent_ = 0;

@@ -84,19 +84,28 @@ class ServerSession {
   virtual void Pause(bool paused) = 0;
 
   // Queue frames to the client. `owner`, if there is one, keeps the payload until it is written, or the
-  // session has ended; without one it is written out or copied before the call returns. A reply to a command
-  // that awaits none is refused (kInvalidArgument), and nothing is sent.
+  // session has ended; without one it is copied before the call returns. A reply to a command that awaits
+  // none is refused (kInvalidArgument), and nothing is sent.
+  //
+  // Large payloads may take a while. A frame that tells of nothing but commands which do not depend on others
+  // later than `after` overtakes those that answer later ones; everything else stays in order.
+  static constexpr std::uint64_t kEverything = UINT64_MAX;
   virtual Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload,
-                         std::shared_ptr<void> owner = nullptr) = 0;
+                         std::shared_ptr<void> owner = nullptr, std::uint64_t after = kEverything) = 0;
   template <wire::Message M>
-  Status SendNotice(const M& message) {
-    return SendMessage(wire::kOpcodeOf<M>, 0, message, {});
+  Status SendNotice(const M& message, std::uint64_t after = kEverything) {
+    return SendMessage(wire::kOpcodeOf<M>, 0, message, {}, after);
   }
   // `opcode` is the command's.
   template <wire::Message M>
-  Status SendReply(std::uint16_t opcode, std::uint64_t answers, const M& message, ByteView payload = {}) {
-    return SendMessage(opcode, answers, message, payload);
+  Status SendReply(std::uint16_t opcode, std::uint64_t answers, const M& message, ByteView payload = {},
+                   std::uint64_t after = kEverything) {
+    return SendMessage(opcode, answers, message, payload, after);
   }
+  virtual bool has_output() const = 0;  // that Flush has not written
+  // The first command whose answer has a large payload that is not on its way yet; kEverything: there is
+  // none.
+  virtual std::uint64_t first_delayed() const = 0;
 
   // The client gets a descriptor for what `fd` is of, no later than the next frame that is sent. False: its
   // connection carries none. It is lost when the connection is.
@@ -110,8 +119,8 @@ class ServerSession {
   // Writes what it can; true when nothing is left. Blocks never. While paused it also reads what is needed to
   // learn that the client has taken something, without handing it over.
   virtual Result<bool> Flush() = 0;
-  // Bytes queued and not yet written: the worker takes no more commands and replies while there are many, so
-  // that a client which does not read cannot fill its memory.
+  // Bytes queued and not yet written, but for payloads that have an owner: the worker takes no more commands
+  // and replies while there are many, so that a client which does not read cannot fill its memory.
   virtual std::size_t pending_bytes() const = 0;
 
   // Tells the client why, unless it has been told; flushes, and waits until it has closed, both for at most a
@@ -126,10 +135,11 @@ class ServerSession {
 
  private:
   template <wire::Message M>
-  Status SendMessage(std::uint16_t opcode, std::uint64_t answers, const M& message, ByteView payload) {
+  Status SendMessage(std::uint16_t opcode, std::uint64_t answers, const M& message, ByteView payload,
+                     std::uint64_t after) {
     ByteVector body(wire::EncodedSize(message));
     wire::Encode(message, body);
-    return SendRaw(opcode, answers, body, payload);
+    return SendRaw(opcode, answers, body, payload, nullptr, after);
   }
 };
 

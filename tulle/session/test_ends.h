@@ -110,6 +110,12 @@ class EchoWorker final : public FrameHandler {
     room_.resize(header.payload_bytes);
     return MutableByteView(room_);
   }
+  Result<MutableByteView> OnParts(std::uint64_t answers, std::uint64_t total_bytes) override {
+    EXPECT_EQ(answers, 0u);
+    ++parted_;
+    parts_.resize(total_bytes);
+    return MutableByteView(parts_);
+  }
   Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) override {
     ++frames_;
     last_ = header.sequence;
@@ -133,6 +139,7 @@ class EchoWorker final : public FrameHandler {
   }
 
   std::uint64_t frames() const { return frames_; }
+  std::uint64_t parted() const { return parted_; }  // payloads that came in parts
   bool patterns_ok() const { return patterns_ok_; }
   bool sequences_ok() const { return sequences_ok_; }
   // From OnFrame of the worker's thread: goes to the client with its next answer.
@@ -218,11 +225,11 @@ class EchoWorker final : public FrameHandler {
   std::optional<wire::EndReason> end_;
   std::string end_message_;
   std::atomic<bool> hold_{false}, hold_acks_{false}, more_follows_{false};
-  ByteVector room_;
+  ByteVector room_, parts_;
   wire::Arena arena_;
   std::vector<Later> later_;
   std::uint64_t last_ = 0, last_seen_ = 0;
-  std::atomic<std::uint64_t> frames_{0};
+  std::atomic<std::uint64_t> frames_{0}, parted_{0};
   std::atomic<bool> patterns_ok_{true}, sequences_ok_{true};
   std::optional<Error> end_error_;
   std::atomic<std::size_t> most_pending_{0};
@@ -249,8 +256,15 @@ class Client final : public ClientHandler {
   bool Ping() { return Call(wire::Ping{5}) == 0; }
 
   Result<MutableByteView> OnPayload(const wire::FrameHeader& header, ByteView) override {
+    return RoomOf(header.answers);
+  }
+  Result<MutableByteView> OnParts(std::uint64_t answers, std::uint64_t) override {
+    ++parted;
+    return RoomOf(answers);
+  }
+  MutableByteView RoomOf(std::uint64_t answers) {
     const std::lock_guard lock(mutex_);
-    const auto found = expected_.find(header.answers);
+    const auto found = expected_.find(answers);
     return found == expected_.end() ? MutableByteView() : found->second->room;
   }
   Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) override {
@@ -299,6 +313,7 @@ class Client final : public ClientHandler {
   std::atomic<bool> has_work = false;  // for once
   std::function<void(Who)> work;
   std::atomic<int> notices = 0;
+  std::atomic<int> parted = 0;  // answers whose payload came in parts
   std::atomic<int> lost_times = 0;
   Error lost_error;
   std::condition_variable lost;
@@ -430,6 +445,21 @@ struct RawEnd {
   void Send(std::uint16_t opcode, std::uint64_t answers, const M& message) {
     ByteQueue out;
     AppendMessage(out, opcode, ++sequence, answers, message);
+    Raw(out.data());
+  }
+  template <wire::Message M>
+  void SendWithPayload(std::uint16_t opcode, std::uint64_t answers, const M& message, std::uint16_t flags,
+                       ByteView payload) {
+    wire::FrameHeader header;
+    header.body_bytes = static_cast<std::uint32_t>(wire::EncodedSize(message));
+    header.opcode = opcode;
+    header.flags = flags;
+    header.sequence = ++sequence;
+    header.answers = answers;
+    header.payload_bytes = payload.size();
+    ByteQueue out;
+    wire::Encode(message, AppendFrame(out, header));
+    out.Append(payload);
     Raw(out.data());
   }
   void Raw(ByteView bytes) { [[maybe_unused]] const Status status = WriteAll(*transport, bytes, Soon()); }

@@ -21,6 +21,7 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0004, SessionEnded>{Mode::kNotice, Place::kSession},
     Row<0x0005, Goodbye>{Mode::kOneWay, Place::kSession},
     Row<0x0006, CommandFailed>{Mode::kNotice, Place::kSession},
+    Row<0x0007, PayloadPart>{Mode::kOneWay, Place::kSession, Capability::kParts},
     Row<0x0010, AcquireMemory, AcquireMemoryReply>{Mode::kReply, Place::kWorker},
     Row<0x0011, ReleaseMemory>{Mode::kOneWay, Place::kWorker},
     Row<0x0012, DestroyObject>{Mode::kOneWay, Place::kDevice},

@@ -12,8 +12,10 @@ enum FrameFlag : std::uint16_t {
   // On a command whose row has no reply: answer with StatusReply all the same. The client asks so where the
   // program must see the outcome (a first clSetKernelArg, memory beyond the lease).
   kWantStatus = 1u << 0,
+  // What is behind the body is the last of the payload; the rest came before, as PayloadPart.
+  kAfterParts = 1u << 1,
 };
-inline constexpr std::uint16_t kKnownFrameFlags = kWantStatus;
+inline constexpr std::uint16_t kKnownFrameFlags = kWantStatus | kAfterParts;
 
 struct FrameHeader {
   std::uint32_t body_bytes = 0;

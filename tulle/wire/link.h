@@ -22,9 +22,10 @@ enum LinkFlag : std::uint32_t {
   kLinkUnknown = 1u << 2,   // by a worker: there is no such session (any more)
   kLinkFarewell = 1u << 3,  // when this connection ends there will not be another
   kLinkPacked = 1u << 4,    // what lies behind it is a LinkBlock, and becomes data_bytes
+  kLinkTell = 1u << 5,      // the other end shall say when it has all of the data behind this header
 };
 inline constexpr std::uint32_t kKnownLinkFlags =
-    kLinkResume | kLinkResumed | kLinkUnknown | kLinkFarewell | kLinkPacked;
+    kLinkResume | kLinkResumed | kLinkUnknown | kLinkFarewell | kLinkPacked | kLinkTell;
 
 struct LinkHeader {
   std::uint32_t data_bytes = 0;      // of the sender's stream, behind this header

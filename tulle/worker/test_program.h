@@ -30,8 +30,13 @@ class Program final : public session::ClientHandler {
     payload_.resize(header.payload_bytes);
     return MutableByteView(payload_);
   }
-  Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView) override {
-    (*answers_.lock())[header.answers] = {ByteVector(body.begin(), body.end()), std::exchange(payload_, {})};
+  Result<MutableByteView> OnParts(std::uint64_t, std::uint64_t total_bytes) override {
+    parts_.resize(total_bytes);
+    return MutableByteView(parts_);
+  }
+  Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) override {
+    ByteVector& place = !parts_.empty() && payload.data() == parts_.data() ? parts_ : payload_;
+    (*answers_.lock())[header.answers] = {ByteVector(body.begin(), body.end()), std::exchange(place, {})};
     return OkStatus();
   }
   void OnLost(const Error& error) override { *lost_.lock() = error; }
@@ -120,7 +125,7 @@ class Program final : public session::ClientHandler {
  private:
   SecureRandom random_;
   wire::Arena arena_;
-  ByteVector payload_;
+  ByteVector payload_, parts_;
   Answer last_;
   Guarded<std::map<std::uint64_t, Answer>> answers_;  // the session's own thread adds to it
   Guarded<Error> lost_;

@@ -333,9 +333,13 @@ void Connection::Leave(Duration limit) {
   farewell->said.wait_for(lock, limit, [&] { return farewell->done; });
 }
 
-Result<MutableByteView> Connection::OnPayload(const wire::FrameHeader& header, ByteView body) {
-  Reply* reply = header.answers == 0 ? nullptr : replies_.Find(header.answers);
-  return reply == nullptr ? MutableByteView{} : reply->Room(header, body);
+Result<MutableByteView> Connection::OnPayload(const wire::FrameHeader& header, ByteView) {
+  return OnParts(header.answers, header.payload_bytes);
+}
+
+Result<MutableByteView> Connection::OnParts(std::uint64_t answers, std::uint64_t total_bytes) {
+  Reply* reply = answers == 0 ? nullptr : replies_.Find(answers);
+  return reply == nullptr ? MutableByteView{} : reply->Room(total_bytes);
 }
 
 Status Connection::OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) {

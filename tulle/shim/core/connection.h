@@ -169,6 +169,7 @@ class Connection final : private session::ClientHandler {
   void Recycle(const Retired& object);
 
   Result<MutableByteView> OnPayload(const wire::FrameHeader& header, ByteView body) override;
+  Result<MutableByteView> OnParts(std::uint64_t answers, std::uint64_t total_bytes) override;
   Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) override;
   void OnLost(const Error& error) override;
   bool HasWork() const override { return options_.callbacks->has_due(); }

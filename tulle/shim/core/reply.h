@@ -22,7 +22,7 @@ class Reply {
 
   // Where the answer's payload shall lie; valid until one of the next two is called. An empty view discards
   // the payload.
-  virtual MutableByteView Room(const wire::FrameHeader&, ByteView /*body*/) { return {}; }
+  virtual MutableByteView Room(std::uint64_t /*payload_bytes*/) { return {}; }
   // The answer. Returns an error only for a breach of protocol. The reply may delete itself.
   virtual Status OnReply(ByteView body, ByteView payload) = 0;
   // There will be no answer. The reply may delete itself.

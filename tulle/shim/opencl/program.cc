@@ -241,8 +241,8 @@ class BinaryPiece final : public Wait {
   std::int32_t status = CL_SUCCESS;
 
  private:
-  MutableByteView Room(const wire::FrameHeader& header, ByteView) override {
-    return header.payload_bytes == target_.size() ? target_ : MutableByteView{};
+  MutableByteView Room(std::uint64_t payload_bytes) override {
+    return payload_bytes == target_.size() ? target_ : MutableByteView{};
   }
   Status Answered(ByteView body, ByteView payload) override {
     wire::Arena arena;

@@ -39,9 +39,9 @@ Ref<Download> Download::Start(Enqueue& enqueue, Memory& memory, std::size_t offs
       Linear<wire::opencl::EnqueueRead>(memory, offset, target.data(), target.size()));
 }
 
-MutableByteView Download::Piece::Room(const wire::FrameHeader& header, ByteView) {
+MutableByteView Download::Piece::Room(std::uint64_t payload_bytes) {
   const std::size_t size = target_.packed_size();
-  if (header.payload_bytes != size) return {};
+  if (payload_bytes != size) return {};
   if (target_.packed()) return {target_.bytes, size};
   packed_.resize(size);
   return packed_;

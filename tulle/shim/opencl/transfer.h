@@ -38,7 +38,7 @@ class Download {
     Piece(Download* download, const HostBox& target) : download_(download), target_(target) {}
 
    private:
-    MutableByteView Room(const wire::FrameHeader& header, ByteView body) override;
+    MutableByteView Room(std::uint64_t payload_bytes) override;
     Status OnReply(ByteView body, ByteView payload) override;
     void OnLost() override;
     Download* download_;

@@ -21,12 +21,14 @@ enum class Capability : U64 {
   kSubDevices = 1u << 5,    // parts of a device, and contexts of several, of OpenCL
   kSharedMemory = 1u << 6,  // where both ends are on one host, the client may map the session's memory
   kCompression = 1u << 7,   // either may send parts of its stream as LinkBlock
+  kParts = 1u << 8,         // either may send payloads in parts, and ask for acknowledgements (kLinkTell)
 };
 constexpr U64 KnownCapabilities() {
   return static_cast<U64>(Capability::kOpenCl) | static_cast<U64>(Capability::kImages) |
          static_cast<U64>(Capability::kSvm) | static_cast<U64>(Capability::kIl) |
          static_cast<U64>(Capability::kSubGroups) | static_cast<U64>(Capability::kSubDevices) |
-         static_cast<U64>(Capability::kSharedMemory) | static_cast<U64>(Capability::kCompression);
+         static_cast<U64>(Capability::kSharedMemory) | static_cast<U64>(Capability::kCompression) |
+         static_cast<U64>(Capability::kParts);
 }
 
 constexpr bool Has(U64 capabilities, Capability one) { return (capabilities & static_cast<U64>(one)) != 0; }
@@ -70,6 +72,15 @@ struct Ack {
   U64 executed = 0;
   U64 durable = 0;
   TULLE_MESSAGE(Ack, executed, durable)
+};
+
+// Either way: the next part of a payload, ahead of the frame that it belongs to. That one carries kAfterParts
+// and the last of the payload. Frames of others may come in between, but parts of one payload at a time. From
+// a worker the header answers what the frame will answer.
+struct PayloadPart {
+  U64 total_bytes = 0;             // of the payload; the same in all of its parts
+  Payload<kMaxPayloadBytes> data;  // of this part
+  TULLE_MESSAGE(PayloadPart, total_bytes, data)
 };
 
 // Asks whether the worker lives; the answer is a StatusReply.

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "tulle/session/payload_parts.h"
+
 namespace tulle::worker::exec {
 namespace {
 
@@ -47,6 +49,7 @@ Session::~Session() {
   // Rooms go back to the executor, which goes before the lease: memory is free when the quota says so.
   builds_.clear();
   incoming_.Release();
+  parts_.Release();
   landing_.Release();
   held_.reset();
   unsent_.reset();
@@ -112,7 +115,8 @@ void Session::FlushClient() {
 // Looks where the next thing will come from, for as long as it has paid off lately: at the executor when it
 // owes an answer, else at the client.
 bool Session::Spin() {
-  if (Clogged()) return false;  // answers may be there, but would not be taken
+  // Answers may be there, but would not be taken, or what could be written would wait.
+  if (Clogged() || client_.has_output()) return false;
   if (!under_way_.empty() || awaited_events_ != 0) return executor_->Spin();
   if (paused_ || !builds_.empty()) return false;
   Instant now = shared_.clock->Now();
@@ -238,20 +242,30 @@ Result<MutableByteView> Session::OnPayload(const wire::FrameHeader& header, Byte
   }
   if (!program.null()) return RoomForText(header, program);
 
-  auto room = executor_->AllocateRoom(header.payload_bytes);
+  incoming_ = RoomForPayload(header.payload_bytes);
+  return incoming_.bytes();
+}
+
+Result<MutableByteView> Session::OnParts(std::uint64_t, std::uint64_t total_bytes) {
+  parts_ = RoomForPayload(total_bytes);
+  if (!CanTakeCommands()) Pause(true);
+  return parts_.bytes();
+}
+
+Room Session::RoomForPayload(std::uint64_t size_bytes) {
+  auto room = executor_->AllocateRoom(size_bytes);
   if (!room.has_value()) {
     landing_.Release();  // kept for this case
-    room = executor_->AllocateRoom(header.payload_bytes);
+    room = executor_->AllocateRoom(size_bytes);
   }
   TULLE_CHECK(room.has_value());
-  incoming_ = std::move(*room);
-  return incoming_.bytes();
+  return std::move(*room);
 }
 
 Status Session::OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView) {
   ++commands_;
   counters_.by_command.Came(header.opcode, wire::kFrameHeaderBytes + body.size() + header.payload_bytes);
-  Room payload = std::move(incoming_);
+  Room payload = std::move((header.flags & wire::kAfterParts) != 0 ? parts_ : incoming_);
   Process(header, body, payload, shared_.clock->Now());
   if (over()) return Over();
   if (!CanTakeCommands()) Pause(true);
@@ -303,7 +317,7 @@ void Session::ProcessRow(const Row& row, Frame& frame) {
   wire::Checked<M> checked;
   result = wire::Checked<M>::Make(message, objects_, &checked);
   if (result != wire::WireResult::kOk) return Breach(frame.header, std::string(wire::WireResultName(result)));
-  NoteEvents(message);
+  NoteOrder(message, frame.header.sequence);
   if constexpr (requires { Run(checked, frame); }) {
     Run(checked, frame);
   } else {
@@ -311,8 +325,32 @@ void Session::ProcessRow(const Row& row, Frame& frame) {
   }
 }
 
+// What a command depends on is what came before in its queue, be that in order or not, and before the events
+// that it waits for. An object is destroyed when nothing uses it any more: after everything.
 template <wire::Message M>
-void Session::NoteEvents(const M& message) {
+void Session::NoteOrder(const M& message, std::uint64_t sequence) {
+  after_ = std::same_as<M, wire::DestroyObject> ? session::ServerSession::kEverything : 0;
+  std::uint32_t queue = 0;  // no object has this slot
+  const auto waits_for = [&](wire::Handle event) {
+    if (event.slot >= events_.size() || events_[event.slot].generation != event.generation) return;
+    after_ = std::max(after_, events_[event.slot].after);
+  };
+  M::ForEachField(message, [&](std::string_view, const auto& field) {
+    using T = std::remove_cvref_t<decltype(field)>;
+    if constexpr (std::same_as<T, wire::WaitList>) {
+      for (const auto& event : field.items) waits_for(event.handle);
+    } else if constexpr (wire::internal::IsHandle<T>::value) {
+      if constexpr (T::kKind == wire::ObjectKind::kQueue && T::kUse == wire::Use::kRef) {
+        queue = field.handle.slot;
+        const auto found = queues_after_.find(queue);
+        if (found != queues_after_.end()) after_ = std::max(after_, found->second);
+      } else if constexpr (T::kKind == wire::ObjectKind::kEvent && T::kUse == wire::Use::kRef) {
+        waits_for(field.handle);
+      }
+    }
+  });
+  if (wire::WantedPayload(message) >= session::kPartedPayloadBytes) after_ = std::max(after_, sequence);
+  if (queue != 0 && after_ != 0) queues_after_[queue] = after_;
   M::ForEachField(message, [&](std::string_view, const auto& field) {
     using T = std::remove_cvref_t<decltype(field)>;
     if constexpr (wire::internal::IsHandle<T>::value) {
@@ -322,7 +360,7 @@ void Session::NoteEvents(const M& message) {
         if (events_.size() <= field.handle.slot) events_.resize(field.handle.slot + 1);
         EventSlot& slot = events_[field.handle.slot];
         if (!slot.pending) ++awaited_events_;
-        slot = {field.handle.generation, true};
+        slot = {field.handle.generation, true, after_};
       }
     }
   });
@@ -380,7 +418,9 @@ void Session::Forward(Frame& frame, bool has_reply) {
 void Session::Forward(Frame& frame, bool wants_status, std::optional<Range> memory, const UnderWay* then) {
   if (then != nullptr) {
     answered_later_ = then->tell_client;
-    under_way_.emplace(frame.header.sequence, *then).first->second.since = frame.since;
+    UnderWay& under_way = under_way_.emplace(frame.header.sequence, *then).first->second;
+    under_way.since = frame.since;
+    under_way.after = after_;
   }
   Submit(Submission{frame.header.opcode, wants_status, frame.header.sequence, frame.body,
                     std::move(frame.payload), memory});

@@ -96,6 +96,7 @@ class Session final : public session::FrameHandler {
 
   // session::FrameHandler: called by `client` within Run().
   Result<MutableByteView> OnPayload(const wire::FrameHeader& header, ByteView body) override;
+  Result<MutableByteView> OnParts(std::uint64_t answers, std::uint64_t total_bytes) override;
   Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) override;
 
  private:
@@ -147,12 +148,14 @@ class Session final : public session::FrameHandler {
     std::uint16_t opcode = 0;
     Then then = Then::kTellClient;
     bool tell_client = true;
-    Buffer buffer;  // kFreeBuffer
-    Instant since;  // the command came
+    Buffer buffer;            // kFreeBuffer
+    Instant since;            // the command came
+    std::uint64_t after = 0;  // the last command with a large answer that it may depend on
   };
   struct EventSlot {
     std::uint32_t generation = 0;
     bool pending = false;
+    std::uint64_t after = 0;  // as of UnderWay
   };
 
   // --- the client's side ---
@@ -160,9 +163,10 @@ class Session final : public session::FrameHandler {
   template <typename Row>
   void ProcessRow(const Row& row, Frame& frame);
   bool Retry();
-  // Remembers the events that the message creates, for EventsAreOurs.
+  // Remembers the events that the message creates, for EventsAreOurs, and what it depends on, for `after`.
   template <wire::Message M>
-  void NoteEvents(const M& message);
+  void NoteOrder(const M& message, std::uint64_t sequence);
+  Room RoomForPayload(std::uint64_t size_bytes);
   Result<MutableByteView> RoomForText(const wire::FrameHeader& header, wire::Handle program);
 
   // Takes what the command needs, or says what it must wait for. The default: room for the payload it wants.
@@ -212,7 +216,8 @@ class Session final : public session::FrameHandler {
   void OnNotice(const Received& received);
   void OnLoaded(const Received& received);
   void OnMemoryShared(const Received& received);
-  bool EventsAreOurs(ByteView body);
+  void OnEventsCompleted(ByteView body);
+  bool EventsAreOurs(std::span<const wire::opencl::EventCompletion> completions);
 
   // --- builds ---
   bool AdvanceBuilds();
@@ -251,7 +256,10 @@ class Session final : public session::FrameHandler {
   std::unordered_map<std::uint32_t, Program> programs_;
   std::unordered_set<std::uint32_t> open_user_events_;  // the program has still to set them
   std::vector<EventSlot> events_;                       // by slot
-  std::size_t awaited_events_ = 0;                      // of them, pending
+  std::unordered_map<std::uint32_t, std::uint64_t>
+      queues_after_;                // by slot of the queue: of its commands so far
+  std::uint64_t after_ = 0;         // of the command at hand
+  std::size_t awaited_events_ = 0;  // of them, pending
   std::uint64_t program_bytes_ = 0;
   std::unordered_map<std::uint64_t, UnderWay> under_way_;  // by sequence; bounded by the executor's own limit
   std::vector<BuildJob> builds_;
@@ -260,6 +268,7 @@ class Session final : public session::FrameHandler {
   wire::Arena reply_arena_;
   Room landing_;   // kept for the next payload, so that there is always room for it
   Room incoming_;  // between OnPayload and OnFrame
+  Room parts_;     // between OnParts and OnFrame
   std::optional<HeldFrame> held_;
   Wait held_for_ = Wait::kNone;
   std::optional<Instant> stuck_since_;  // commands lack memory that perhaps only the program can free

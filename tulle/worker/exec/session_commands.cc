@@ -12,7 +12,7 @@ void Session::Told(const Status& status) {
 
 void Session::SendStatus(const Frame& frame, std::int32_t status) {
   if (!frame.wants_status()) return;
-  Told(client_.SendReply(frame.header.opcode, frame.header.sequence, wire::StatusReply{status}));
+  Told(client_.SendReply(frame.header.opcode, frame.header.sequence, wire::StatusReply{status}, {}, after_));
 }
 
 // --- memory ---
@@ -27,9 +27,9 @@ void Session::Run(const wire::Checked<wire::AcquireMemory>& message, Frame& fram
          size_bytes <= shared_.quota->limit_bytes() - lease_.held_bytes() && shared_.end_absent(size_bytes)) {
     granted = lease_.Acquire(size_bytes);
   }
-  Told(client_.SendReply(
-      frame.header.opcode, frame.header.sequence,
-      wire::AcquireMemoryReply{granted ? size_bytes : 0, shared_.quota->available_bytes()}));
+  Told(client_.SendReply(frame.header.opcode, frame.header.sequence,
+                         wire::AcquireMemoryReply{granted ? size_bytes : 0, shared_.quota->available_bytes()},
+                         {}, after_));
 }
 
 void Session::Run(const wire::Checked<wire::ReleaseMemory>& message, Frame& frame) {
@@ -136,7 +136,7 @@ void Session::Run(const wire::Checked<wire::LocateMemory>& message, Frame& frame
   const bool located = buffer.charged_bytes != 0 && !buffer.part;
   const wire::LocateMemoryReply reply{located ? cl_status::kSuccess : cl_status::kInvalidMemObject,
                                       located ? buffer.range.offset_bytes : 0};
-  Told(client_.SendReply(frame.header.opcode, frame.header.sequence, reply));
+  Told(client_.SendReply(frame.header.opcode, frame.header.sequence, reply, {}, after_));
 }
 
 // --- events that the program completes ---

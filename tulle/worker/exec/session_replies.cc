@@ -58,7 +58,8 @@ void Session::OnReply(Received& received) {
     const MutableByteView payload = received.payload.bytes();
     std::shared_ptr<Room> owner;
     if (payload.size() >= kKeptPayloadBytes) owner = std::make_shared<Room>(std::move(received.payload));
-    Told(client_.SendRaw(received.opcode, received.sequence, received.body, payload, std::move(owner)));
+    Told(client_.SendRaw(received.opcode, received.sequence, received.body, payload, std::move(owner),
+                         under_way.after));
   }
   received.payload.Release();
 }
@@ -73,13 +74,14 @@ void Session::OnMemoryShared(const Received& received) {
   if (reply.status == cl_status::kSuccess && !client_.PassDescriptor(executor_->memory_fd())) {
     reply.status = cl_status::kInvalidOperation;
   }
-  Told(client_.SendReply(received.opcode, received.sequence, reply));
+  Told(client_.SendReply(received.opcode, received.sequence, reply, {}, 0));
 }
 
 void Session::OnNotice(const Received& received) {
   if (received.opcode == wire::kOpcodeOf<wire::opencl::EventsCompleted>) {
-    if (!EventsAreOurs(received.body)) return Distrust("completion of an event that is not under way");
-  } else if (received.opcode == wire::kOpcodeOf<wire::CommandFailed>) {
+    return OnEventsCompleted(received.body);
+  }
+  if (received.opcode == wire::kOpcodeOf<wire::CommandFailed>) {
     wire::CommandFailed failed;
     reply_arena_.Reset();
     if (wire::Decode(received.body, 0, reply_arena_, &failed) != wire::WireResult::kOk ||
@@ -89,16 +91,37 @@ void Session::OnNotice(const Received& received) {
   } else if (received.opcode != wire::kOpcodeOf<wire::opencl::KernelOutput>) {
     return Distrust("a notice of another kind");
   }
-  Told(client_.SendRaw(received.opcode, 0, received.body, {}));
+  // They hurry: what comes of them is asked for by later answers.
+  Told(client_.SendRaw(received.opcode, 0, received.body, {}, nullptr, 0));
+}
+
+void Session::OnEventsCompleted(ByteView body) {
+  wire::opencl::EventsCompleted completed;
+  reply_arena_.Reset();
+  if (wire::Decode(body, 0, reply_arena_, &completed) != wire::WireResult::kOk ||
+      !EventsAreOurs(completed.events.items)) {
+    return Distrust("completion of an event that is not under way");
+  }
+  // Those that depend on a large answer which is still here would hold up the others.
+  const std::uint64_t first_delayed = client_.first_delayed();
+  std::vector<wire::opencl::EventCompletion> later;
+  if (first_delayed != session::ServerSession::kEverything) {
+    std::vector<wire::opencl::EventCompletion> now;
+    for (const wire::opencl::EventCompletion& completion : completed.events.items)
+      (events_[completion.event.slot].after < first_delayed ? now : later).push_back(completion);
+    if (!later.empty() && !now.empty()) {
+      Told(client_.SendNotice(wire::opencl::EventsCompleted{{now}}, 0));
+      return Told(client_.SendNotice(wire::opencl::EventsCompleted{{later}}));
+    }
+  }
+  Told(client_.SendRaw(wire::kOpcodeOf<wire::opencl::EventsCompleted>, 0, body, {}, nullptr,
+                       later.empty() ? 0 : session::ServerSession::kEverything));
 }
 
 // Each event completes once. One whose slot has a newer event by now was destroyed by the client before it
 // completed: nobody waits for it, so it can do no harm.
-bool Session::EventsAreOurs(ByteView body) {
-  wire::opencl::EventsCompleted completed;
-  reply_arena_.Reset();
-  if (wire::Decode(body, 0, reply_arena_, &completed) != wire::WireResult::kOk) return false;
-  for (const wire::opencl::EventCompletion& completion : completed.events.items) {
+bool Session::EventsAreOurs(std::span<const wire::opencl::EventCompletion> completions) {
+  for (const wire::opencl::EventCompletion& completion : completions) {
     const wire::Handle event = completion.event;
     if (event.slot >= events_.size()) return false;
     EventSlot& known = events_[event.slot];
@@ -215,7 +238,7 @@ void Session::FinishBuild(BuildJob& job, std::int32_t status, std::string_view m
     reply = {
         cl_status::kOutOfResources, {"the program has too many kernels and arguments to describe"}, 0, {}};
   }
-  Told(client_.SendReply(wire::kOpcodeOf<wire::opencl::BuildProgram>, job.sequence, reply));
+  Told(client_.SendReply(wire::kOpcodeOf<wire::opencl::BuildProgram>, job.sequence, reply, {}, 0));
 }
 
 }  // namespace tulle::worker::exec

@@ -37,6 +37,7 @@ struct Sent {
   std::uint64_t answers = 0;
   ByteVector body;
   ByteVector payload;
+  std::uint64_t after = 0;
 };
 
 // Delivers a script of frames, one a Pump; a step with a condition waits for it. After the last: goodbye.
@@ -94,6 +95,7 @@ class ScriptedClient final : public session::ServerSession {
   std::size_t steps_left() const { return steps_.size(); }
   std::uint64_t acknowledged() const { return acknowledged_; }
   void set_pending_bytes(std::size_t bytes) { pending_bytes_ = bytes; }
+  void set_first_delayed(std::uint64_t command) { first_delayed_ = command; }
   bool says_goodbye = true;
   bool gone = false;  // as LookAfter will find
 
@@ -134,9 +136,9 @@ class ScriptedClient final : public session::ServerSession {
   }
   void Pause(bool paused) override { paused_ = paused; }
   Status SendRaw(std::uint16_t opcode, std::uint64_t answers, ByteView body, ByteView payload,
-                 std::shared_ptr<void>) override {
-    sent_.push_back(
-        {opcode, answers, ByteVector(body.begin(), body.end()), ByteVector(payload.begin(), payload.end())});
+                 std::shared_ptr<void>, std::uint64_t after) override {
+    sent_.push_back({opcode, answers, ByteVector(body.begin(), body.end()),
+                     ByteVector(payload.begin(), payload.end()), after});
     return OkStatus();
   }
   bool PassDescriptor(int fd) override {
@@ -146,6 +148,8 @@ class ScriptedClient final : public session::ServerSession {
   void Acknowledge(std::uint64_t sequence, bool) override { acknowledged_ = sequence; }
   Result<bool> Flush() override { return true; }
   std::size_t pending_bytes() const override { return pending_bytes_; }
+  bool has_output() const override { return false; }
+  std::uint64_t first_delayed() const override { return first_delayed_; }
   void End(EndReason reason, const std::string& message) override { end = {reason, message, "", false}; }
   Counters counters() const override { return {}; }
 
@@ -168,6 +172,7 @@ class ScriptedClient final : public session::ServerSession {
   std::uint64_t sequence_ = 1;  // the Hello was frame 1
   std::uint64_t acknowledged_ = 0;
   std::size_t pending_bytes_ = 0;
+  std::uint64_t first_delayed_ = kEverything;
   bool paused_ = false;
 };
 
