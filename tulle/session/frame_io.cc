@@ -56,9 +56,8 @@ void ByteQueue::swap(ByteQueue& other) noexcept {
 FrameReader::FrameReader() : buffer_(std::make_unique_for_overwrite<std::byte[]>(kBufferBytes)) {}
 
 Result<std::size_t> FrameReader::Fill(net::Transport& transport) {
-  // The bulk of a payload goes straight to its place; its tail comes through the buffer, together with the
-  // frames behind it.
-  if (begin_ == end_ && target_ != nullptr && missing_ >= kDirectPayloadBytes) {
+  // A large payload goes straight to its place.
+  if (begin_ == end_ && target_ != nullptr && (in_large_ || missing_ >= kDirectPayloadBytes)) {
     TULLE_ASSIGN_OR_RETURN(const std::size_t got, transport.Read({target_, missing_}));
     target_ += got;
     missing_ -= got;
@@ -72,7 +71,9 @@ Result<std::size_t> FrameReader::Fill(net::Transport& transport) {
     begin_ = 0;
   }
   if (end_ == kBufferBytes) return std::size_t{0};
-  TULLE_ASSIGN_OR_RETURN(const std::size_t got, transport.Read({buffer_.get() + end_, kBufferBytes - end_}));
+  // Behind a large payload comes another, as a rule: what is read of it here is copied.
+  const std::size_t room = std::min(kBufferBytes - end_, after_large_ ? kReadAfterLarge : kBufferBytes);
+  TULLE_ASSIGN_OR_RETURN(const std::size_t got, transport.Read({buffer_.get() + end_, room}));
   end_ += got;
   return got;
 }
@@ -126,6 +127,7 @@ Status FrameReader::Drain(FrameSink& sink) {
       expecting_ = Expecting::kPayload;
       target_ = payload_.data();
       missing_ = header_.payload_bytes;
+      in_large_ = header_.payload_bytes >= kDirectPayloadBytes;
     }
     if (!FillTarget()) return OkStatus();
     TULLE_RETURN_IF_ERROR(FinishFrame(sink, body_));
@@ -135,6 +137,7 @@ Status FrameReader::Drain(FrameSink& sink) {
 Status FrameReader::FinishFrame(FrameSink& sink, ByteView body) {
   expecting_ = Expecting::kHeader;
   target_ = nullptr;
+  after_large_ = std::exchange(in_large_, false);
   Status status = sink.OnFrame(header_, body, std::exchange(payload_, {}));
   if (body_.capacity() > kBodyKept) ByteVector().swap(body_);
   return status;

@@ -69,6 +69,7 @@ class FrameReader {
   bool FillTarget();
 
   static constexpr std::size_t kBufferBytes = 64u << 10;
+  static constexpr std::size_t kReadAfterLarge = 4u << 10;
   static constexpr std::size_t kBodyInBuffer = 16u << 10;  // larger bodies are gathered in body_
   static constexpr std::size_t kBodyKept = 256u << 10;     // a larger body_ is given back after its frame
 
@@ -82,6 +83,8 @@ class FrameReader {
   MutableByteView payload_;      // where this frame's payload lies; empty: it is discarded
   std::byte* target_ = nullptr;  // where the next bytes of body or payload go; null: nowhere
   std::uint64_t missing_ = 0;    // how many of them
+  bool in_large_ = false;        // they are a large payload's
+  bool after_large_ = false;     // the last frame had one
 };
 
 // Header and body of one frame appended to `out`; the payload is the caller's.

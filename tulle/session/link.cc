@@ -20,9 +20,10 @@ namespace {
 constexpr std::uint64_t kTellBytes = 1u << 20;
 // Put by at most: a client may have this much under way, and its farewell.
 constexpr std::size_t kMaxAheadBytes = wire::kMaxWindowBytes + 64u * 1024;
-// Parts of a large payload are at most so long, and at least.
-constexpr std::uint64_t kMostPartBytes = 256u << 10;
-constexpr std::uint64_t kLeastPartBytes = FlightLimit::kLeastBytes / 4;
+// A part of a large payload, with what is in front of it, fills records of TLS, and at most one header of the link.
+constexpr std::uint64_t kRecordBytes = 16u << 10;
+constexpr std::uint64_t kMostPartBytes = wire::kMaxLinkDataBytes + wire::kLinkHeaderBytes;
+constexpr std::uint64_t kBeforePartBytes = wire::kLinkHeaderBytes + wire::kFrameHeaderBytes + 16;
 // Of the pieces of one Write; more are left for the next round.
 constexpr std::size_t kPieces = 64;
 
@@ -227,7 +228,8 @@ bool Link::wants_to_write() const {
 }
 
 std::size_t Link::part_bytes() const {
-  return std::clamp(flight_.limit_bytes() / 4, kLeastPartBytes, kMostPartBytes);
+  const std::uint64_t quarter = std::min(flight_.limit_bytes() / 4, kMostPartBytes);
+  return quarter / kRecordBytes * kRecordBytes - kBeforePartBytes;
 }
 
 // What is being sent again is offered to the connection until it says that it has taken it, even if the peer
@@ -289,7 +291,7 @@ bool Link::StartHeader(Feed& feed) {
   out_packed_ = !out_of_log_ && header.flags == 0 && Pack(feed, header.data_bytes);
   if (out_packed_) header.flags = wire::kLinkPacked;
   unasked_bytes_ += header.data_bytes;
-  const bool asks = asks_ && !answers && (ask_now_ || 4 * unasked_bytes_ >= flight_.limit_bytes());
+  const bool asks = asks_ && !answers && (ask_now_ || 2 * unasked_bytes_ >= flight_.limit_bytes());
   if (asks) {
     header.flags |= wire::kLinkTell;
     unasked_bytes_ = 0;

@@ -315,6 +315,12 @@ TEST(LinkTest, NoMoreUnderWayThanTheLimitUnlessItMayNotAsk) {
     one.Say({0, 0, taken});
     EXPECT_TRUE(one.Read().ok());
     EXPECT_TRUE(one.link->has_room_for(one.link->part_bytes()));
+    // A part and what is in front of it fill records of TLS.
+    const wire::PayloadPart part{wire::kMaxPayloadBytes, {one.link->part_bytes()}};
+    const std::size_t all =
+        wire::kLinkHeaderBytes + wire::kFrameHeaderBytes + wire::EncodedSize(part) + part.data.size_bytes;
+    EXPECT_EQ(all % (16u << 10), 0u);
+    EXPECT_LE(all, wire::kLinkHeaderBytes + wire::kMaxLinkDataBytes);
   }
 }
 

@@ -25,7 +25,7 @@ constexpr std::size_t kPumpBytes = 256u << 10;
 constexpr std::uint64_t kAckCommands = 64;
 constexpr std::uint64_t kAckBytes = 256u << 10;
 // Written by one Flush, so that commands are not starved.
-constexpr std::uint64_t kFlushBytes = 256u << 10;
+constexpr std::uint64_t kFlushBytes = 1u << 20;
 // A worker that ignores pending_bytes() cannot queue more.
 constexpr std::size_t kMaxQueuedBytes = 64u << 20;
 // What End() gives the client.
