@@ -106,11 +106,24 @@ Result<std::size_t> Link::ReadAhead() {
   }
 }
 
+// What comes next on the connection; what is short together with more, as what follows is mostly there too.
+Result<std::size_t> Link::Pull(MutableByteView out) {
+  if (in_begin_ == in_end_) {
+    if (out.size() >= in_buffer_.size()) return connection_->Read(out);
+    in_begin_ = in_end_ = 0;
+    TULLE_ASSIGN_OR_RETURN(in_end_, connection_->Read(in_buffer_));
+  }
+  const std::size_t size = std::min(out.size(), in_end_ - in_begin_);
+  std::memcpy(out.data(), in_buffer_.data() + in_begin_, size);
+  in_begin_ += size;
+  return size;
+}
+
 // Bytes of the stream: in `out`, or, of a block for which it has no room, in ahead_; then 0 are in `out`.
 Result<std::size_t> Link::ReadConnection(MutableByteView out) {
   std::size_t total = 0;
   // More than one piece of the stream if they are here already.
-  while (!breach_ && !out.empty() && !down() && (total == 0 || connection_->has_buffered_input())) {
+  while (!breach_ && !out.empty() && !down() && (total == 0 || has_unread())) {
     const bool in_header = in_left_ == 0;
     if (!in_header && in_packed_) {
       if (total != 0) return total;
@@ -122,7 +135,7 @@ Result<std::size_t> Link::ReadConnection(MutableByteView out) {
     const MutableByteView place =
         in_header ? std::span(in_header_).subspan(in_header_size_)
                   : MutableByteView(out.first(std::min<std::size_t>(out.size(), in_left_)));
-    const Result<std::size_t> got = connection_->Read(place);
+    const Result<std::size_t> got = Pull(place);
     if (!got.ok()) {
       if (total != 0) return total;  // the error comes again
       return Lost(got.error());
@@ -160,7 +173,7 @@ Result<std::size_t> Link::ReadBlock(MutableByteView out) {
     if (in_block_.size() < wanted) in_block_.resize(wanted);
     if (in_block_size_ < wanted) {
       const Result<std::size_t> got =
-          connection_->Read(std::span(in_block_).subspan(in_block_size_, wanted - in_block_size_));
+          Pull(std::span(in_block_).subspan(in_block_size_, wanted - in_block_size_));
       if (!got.ok()) return Lost(got.error());
       if (*got == 0) return std::size_t{0};
       in_block_size_ += *got;
@@ -434,6 +447,7 @@ Status Link::Adopt(std::unique_ptr<net::Transport> connection, std::uint64_t pee
   in_header_size_ = 0;
   in_left_ = 0;
   in_block_size_ = 0;
+  in_begin_ = in_end_ = 0;
   write_error_.reset();
   blocked_.store(false, std::memory_order_relaxed);
   unfinished_.store(answer || resend_at_ != log_.end(), std::memory_order_relaxed);
@@ -448,7 +462,7 @@ short Link::read_events() const { return POLLIN; }
 short Link::write_events() const { return blocked_on_peer() ? POLLIN : POLLOUT; }
 
 bool Link::has_buffered_input() const {
-  return !ahead_.empty() || (!down() && connection_->has_buffered_input());
+  return !ahead_.empty() || (!down() && has_unread());
 }
 
 void Link::Shutdown() {

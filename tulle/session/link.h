@@ -120,6 +120,8 @@ class Link final : public net::Transport {
   Link(std::unique_ptr<net::Transport> connection, bool from_client, UniqueFd poll_fd, UniqueFd idle_fd);
 
   Result<std::size_t> ReadConnection(MutableByteView out);
+  Result<std::size_t> Pull(MutableByteView out);
+  bool has_unread() const { return in_begin_ != in_end_ || connection_->has_buffered_input(); }
   Result<std::size_t> Lost(const Error& error);
   Status OnHeader(const wire::LinkHeader& header);
   void ForgetAcknowledged();
@@ -142,6 +144,8 @@ class Link final : public net::Transport {
 
   // The reader's; the connection is also the writer's, under write_mutex_.
   std::unique_ptr<net::Transport> connection_;
+  std::array<std::byte, 4096> in_buffer_;
+  std::size_t in_begin_ = 0, in_end_ = 0;
   std::array<std::byte, wire::kLinkHeaderBytes> in_header_;
   std::size_t in_header_size_ = 0;
   std::uint32_t in_left_ = 0;  // data behind the last header that has not been read
