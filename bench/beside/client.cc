@@ -1,5 +1,6 @@
-// How long a blocking read of 4 bytes takes: alone, and beside another thread that writes, or reads, 64 MiB at
-// a time on a queue and a buffer of its own; and how much that thread moves meanwhile. Prints one JSON object.
+// How long a blocking read of 4 bytes takes: alone, and beside another thread that writes, or reads, 64 MiB
+// at a time on a queue and a buffer of its own; and how much that thread moves meanwhile. Prints one JSON
+// object.
 #include <algorithm>
 #include <atomic>
 #include <chrono>

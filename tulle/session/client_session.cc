@@ -956,6 +956,8 @@ class Session final : public ClientSession, private FrameSink {
     {
       const std::lock_guard lock(receive_mutex_);
       if (!resumed.ok()) Lose(resumed.error());
+      // Nothing is under way on the new connection, and the last word on what was may have been lost with the old.
+      WakeSatisfied();
       LeaveRole();
     }
     if (resumed.ok()) FlushWithoutBlocking();

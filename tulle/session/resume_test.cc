@@ -134,6 +134,40 @@ TEST_P(ResumeTest, CutAnywhereManyTimes) {
   EXPECT_EQ(relay_->cuts(), kCuts);
 }
 
+// One thread waits for what another will send, and that one for room on a connection that is cut when all that
+// was under way has arrived: nothing is sent again, and nothing comes that would wake it.
+TEST_P(ResumeTest, WhoWaitsForRoomGoesOnWithTheNextConnection) {
+  StartWorker();
+  net::Relay::Options slow;
+  slow.delay = std::chrono::milliseconds(3);
+  StartRelay(slow);
+  SeededRandom random(23);
+  ByteVector bytes(300'000);  // somewhat more than may be under way at first
+  FillPattern(1, bytes);
+  const ByteView view(bytes);
+  for (int round = 0; round < 20; ++round) {
+    Attach();
+    worker_->MoreFollows();  // so that it does not acknowledge commands on its own
+    std::atomic<bool> sent{false};
+    std::thread waits([&] { EXPECT_TRUE(session().WaitUntil([&] { return sent.load(); }).ok()); });
+    std::thread sends([&] {
+      EXPECT_TRUE(session().Send(WriteOf(1, bytes.size()), {&view, 1}).ok());
+      sent = true;
+      EXPECT_TRUE(client_.Ping());
+    });
+    while (worker_->parted() == 0) std::this_thread::yield();
+    // What it has told by then is on its way for three milliseconds.
+    const Instant cut_at = net::Now() + std::chrono::microseconds(random.Below(3'000));
+    while (net::Now() < cut_at) std::this_thread::yield();
+    relay_->CutAll(/*refuse=*/false);
+    sends.join();
+    waits.join();
+    session().Close();
+    client_.session.reset();
+    worker_->Join();
+  }
+}
+
 TEST_P(ResumeTest, AnIdleSessionComesBackToo) {
   StartWorker();
   StartRelay({});
