@@ -19,7 +19,7 @@ namespace tulle::session {
 class FlightLimit {
  public:
   // The least that may be under way, and what may be before anything is known.
-  static constexpr std::uint64_t kLeastBytes = 128u << 10;
+  static constexpr std::uint64_t kLeastBytes = 256u << 10;
   static constexpr std::uint64_t kFirstBytes = 256u << 10;
   // A round trip is taken to last this long at least: less is what a busy processor makes of it.
   static constexpr Duration kLeastRoundTrip = std::chrono::microseconds(200);
