@@ -813,16 +813,9 @@ class Session final : public ClientSession, private FrameSink {
 
   Result<MutableByteView> OnPayload(const wire::FrameHeader& header, ByteView body) override {
     if (IsPart(header)) {
-      wire::PayloadPart part;
-      arena_.Reset();
-      TULLE_RETURN_IF_ERROR(CheckedOrBreach(wire::Decode(body, header.payload_bytes, arena_, &part)));
-      TULLE_RETURN_IF_ERROR(CheckedOrBreach(parts_.Check(part)));
-      if (!parts_.open()) {
-        TULLE_ASSIGN_OR_RETURN(const MutableByteView room,
-                               handler_->OnParts(header.answers, part.total_bytes));
-        parts_.Open(header.answers, part.total_bytes, room);
-      }
-      return parts_.Next(header.payload_bytes);
+      return parts_.Take(header, body, [&](std::uint64_t total_bytes) {
+        return handler_->OnParts(header.answers, total_bytes);
+      });
     }
     if (IsAfterParts(header)) return parts_.Next(header.payload_bytes);
     return handler_->OnPayload(header, body);
@@ -956,7 +949,8 @@ class Session final : public ClientSession, private FrameSink {
     {
       const std::lock_guard lock(receive_mutex_);
       if (!resumed.ok()) Lose(resumed.error());
-      // Nothing is under way on the new connection, and the last word on what was may have been lost with the old.
+      // Nothing is under way on the new connection, and the last word on what was may have been lost with the
+      // old.
       WakeSatisfied();
       LeaveRole();
     }

@@ -20,7 +20,8 @@ namespace {
 constexpr std::uint64_t kTellBytes = 1u << 20;
 // Put by at most: a client may have this much under way, and its farewell.
 constexpr std::size_t kMaxAheadBytes = wire::kMaxWindowBytes + 64u * 1024;
-// A part of a large payload, with what is in front of it, fills records of TLS, and at most one header of the link.
+// A part of a large payload, with what is in front of it, fills records of TLS, and at most one header of the
+// link.
 constexpr std::uint64_t kRecordBytes = 16u << 10;
 constexpr std::uint64_t kMostPartBytes = wire::kMaxLinkDataBytes + wire::kLinkHeaderBytes;
 constexpr std::uint64_t kBeforePartBytes = wire::kLinkHeaderBytes + wire::kFrameHeaderBytes + 16;
@@ -461,9 +462,7 @@ short Link::read_events() const { return POLLIN; }
 // Room in the log comes with what is read.
 short Link::write_events() const { return blocked_on_peer() ? POLLIN : POLLOUT; }
 
-bool Link::has_buffered_input() const {
-  return !ahead_.empty() || (!down() && has_unread());
-}
+bool Link::has_buffered_input() const { return !ahead_.empty() || (!down() && has_unread()); }
 
 void Link::Shutdown() {
   const std::lock_guard lock(write_mutex_);

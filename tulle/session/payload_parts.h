@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "tulle/base/bytes.h"
+#include "tulle/session/frame_io.h"
 #include "tulle/wire/command_table.h"
 #include "tulle/wire/frame.h"
 
@@ -54,6 +55,21 @@ class PayloadParts {
     answers_ = answers;
     total_bytes_ = total_bytes;
     room_ = room.size() < total_bytes ? MutableByteView() : room.first(total_bytes);
+  }
+  // A part, whose header has been checked, is about to arrive: where it shall lie. `room_of(total_bytes)`
+  // says where all of it shall, when this is the first.
+  template <typename RoomOf>
+  Result<MutableByteView> Take(const wire::FrameHeader& header, ByteView body, RoomOf&& room_of) {
+    wire::PayloadPart part;
+    wire::Arena none;
+    wire::WireResult result = wire::Decode(body, header.payload_bytes, none, &part);
+    if (result == wire::WireResult::kOk) result = Check(part);
+    TULLE_RETURN_IF_ERROR(CheckedOrBreach(result));
+    if (!open()) {
+      TULLE_ASSIGN_OR_RETURN(const MutableByteView room, room_of(part.total_bytes));
+      Open(header.answers, part.total_bytes, room);
+    }
+    return Next(header.payload_bytes);
   }
   // Where the next bytes shall lie.
   MutableByteView Next(std::uint64_t size) {

@@ -134,8 +134,8 @@ TEST_P(ResumeTest, CutAnywhereManyTimes) {
   EXPECT_EQ(relay_->cuts(), kCuts);
 }
 
-// One thread waits for what another will send, and that one for room on a connection that is cut when all that
-// was under way has arrived: nothing is sent again, and nothing comes that would wake it.
+// One thread waits for what another will send, and that one for room on a connection that is cut when all
+// that was under way has arrived: nothing is sent again, and nothing comes that would wake it.
 TEST_P(ResumeTest, WhoWaitsForRoomGoesOnWithTheNextConnection) {
   StartWorker();
   net::Relay::Options slow;

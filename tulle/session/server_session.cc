@@ -511,27 +511,19 @@ class Session final : public ServerSession, private FrameSink {
   }
 
   Result<MutableByteView> OnPayload(const wire::FrameHeader& header, ByteView body) override {
-    if (IsPart(header)) return RoomForPart(header, body);
+    if (IsPart(header)) {
+      return parts_.Take(header, body, [&](std::uint64_t total_bytes) {
+        Result<MutableByteView> room = handler_->OnParts(0, total_bytes);
+        handler_failed_ = !room.ok();
+        return room;
+      });
+    }
     // None of the session's other messages carries one; OnFrame will say so.
     if (session_frame_) return MutableByteView();
     if (IsAfterParts(header)) return parts_.Next(header.payload_bytes);
     Result<MutableByteView> room = handler_->OnPayload(header, body);
     handler_failed_ = !room.ok();
     return room;
-  }
-
-  Result<MutableByteView> RoomForPart(const wire::FrameHeader& header, ByteView body) {
-    wire::PayloadPart part;
-    arena_.Reset();
-    TULLE_RETURN_IF_ERROR(CheckedOrBreach(wire::Decode(body, header.payload_bytes, arena_, &part)));
-    TULLE_RETURN_IF_ERROR(CheckedOrBreach(parts_.Check(part)));
-    if (!parts_.open()) {
-      Result<MutableByteView> room = handler_->OnParts(0, part.total_bytes);
-      handler_failed_ = !room.ok();
-      if (!room.ok()) return room;
-      parts_.Open(0, part.total_bytes, *room);
-    }
-    return parts_.Next(header.payload_bytes);
   }
 
   Status OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView payload) override {

@@ -190,16 +190,11 @@ TEST_P(SessionTest, FullSocketsBothWaysDoNotLock) {
 
 TEST_P(SessionTest, LargePayloadsComeInParts) {
   Start();
-  ByteVector bytes(3u << 20), back(3u << 20);
-  FillPattern(4, bytes);
-  const ByteView view(bytes);
-  ASSERT_TRUE(session().Send(WriteOf(4, bytes.size()), {&view, 1}).ok());
-  EXPECT_EQ(client_.Call(ReadOf(4, back.size()), {}, 0, back), 0);
-  EXPECT_TRUE(HasPattern(4, back));
+  MoveBothWays(3u << 20);
   EXPECT_EQ(worker_.parted(), 1u);
   EXPECT_EQ(client_.parted, 1);
   // A payload of several pieces, and one that no part divides.
-  bytes.resize(1'234'567);
+  ByteVector bytes(1'234'567);
   FillPattern(5, bytes);
   const ByteView pieces[] = {ByteView(bytes).first(7), ByteView(bytes).subspan(7, 0),
                              ByteView(bytes).subspan(7, 700'000), ByteView(bytes).subspan(700'007)};
@@ -212,12 +207,7 @@ TEST_P(SessionTest, AnEndThatKnowsNoPartsGetsNone) {
   ServerLimits limits;
   limits.capabilities &= ~static_cast<std::uint64_t>(wire::Capability::kParts);
   Start(limits);
-  ByteVector bytes(3u << 20), back(3u << 20);
-  FillPattern(4, bytes);
-  const ByteView view(bytes);
-  ASSERT_TRUE(session().Send(WriteOf(4, bytes.size()), {&view, 1}).ok());
-  EXPECT_EQ(client_.Call(ReadOf(4, back.size()), {}, 0, back), 0);
-  EXPECT_TRUE(HasPattern(4, back));
+  MoveBothWays(3u << 20);
   EXPECT_EQ(worker_.parted(), 0u);
   EXPECT_EQ(client_.parted, 0);
 }

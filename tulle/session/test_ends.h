@@ -427,6 +427,15 @@ class SessionTest : public testing::TestWithParam<Kind> {
     EXPECT_LE(client_.lost_times, 1);
   }
   ClientSession& session() { return *client_.session; }
+  // A write and a read of so many bytes.
+  void MoveBothWays(std::size_t size) {
+    ByteVector bytes(size), back(size);
+    FillPattern(4, bytes);
+    const ByteView view(bytes);
+    ASSERT_TRUE(session().Send(WriteOf(4, size), {&view, 1}).ok());
+    EXPECT_EQ(client_.Call(ReadOf(4, size), {}, 0, back), 0);
+    EXPECT_TRUE(HasPattern(4, back));
+  }
 
   Client client_;
   EchoWorker worker_;
