@@ -293,7 +293,9 @@ bool Link::StartHeader(Feed& feed) {
   std::uint64_t size = out_of_log_ ? log_.end() - resend_at_ : std::min(feed.left, log_.room());
   size = std::min<std::uint64_t>(size, wire::kMaxLinkDataBytes);
   if (!out_of_log_ && !log_.Reserve(size)) size = 0;  // no memory: as if there were no room
-  blocked_.store(!out_of_log_ && size == 0 && feed.left != 0, std::memory_order_relaxed);
+  const bool blocked = !out_of_log_ && size == 0 && feed.left != 0;
+  blocked_.store(blocked, std::memory_order_relaxed);
+  if (blocked) Ask();  // nothing more will be sent that could
   if (size == 0 && answer_flags_ == 0 && !acknowledgement_due() && !ask_now_) return false;
   wire::LinkHeader header;
   header.data_bytes = static_cast<std::uint32_t>(size);

@@ -12,6 +12,7 @@
 
 #include "tulle/base/random.h"
 #include "tulle/session/resume.h"
+#include "tulle/session/sent_log.h"
 
 namespace tulle::session {
 namespace {
@@ -415,6 +416,37 @@ TEST(ByteLogTest, HoldsWhatWasNotForgotten) {
         ASSERT_EQ(bytes.back(), ByteAt(at + bytes.size() - 1, 5));
         at += bytes.size();
       }
+    }
+  }
+}
+
+// A small copy that stays, made before large bytes ahead of it were copied, held the room of these for ever.
+TEST(SentLogTest, WhatWasForgottenTakesNoRoom) {
+  SentLog log;
+  std::uint64_t sent = 0;
+  const auto bytes = [&](std::size_t size) {
+    std::vector<std::byte> some(size);
+    for (std::size_t k = 0; k < size; ++k) some[k] = ByteAt(sent + k, 5);
+    sent += size;
+    return some;
+  };
+  for (int round = 0; round < 3; ++round) {
+    std::vector<std::byte> large = bytes(log.room() - 48);
+    log.Refer(large, nullptr);
+    const std::vector<std::byte> small = bytes(48);
+    ASSERT_TRUE(log.Reserve(small.size()));
+    log.Append(small);
+    log.Settle();
+    std::fill(large.begin(), large.end(), std::byte{0});
+    log.ForgetBefore(log.end() - 48);
+    ASSERT_EQ(log.room(), ByteLog::kCapacityBytes - 48);
+    ASSERT_TRUE(log.Reserve(log.room())) << "round " << round;
+    log.Append(bytes(1'000'000));
+    for (std::uint64_t at = log.begin(); at < log.end();) {
+      const ByteView here = log.From(at);
+      ASSERT_EQ(here.front(), ByteAt(at, 5));
+      ASSERT_EQ(here.back(), ByteAt(at + here.size() - 1, 5));
+      at += here.size();
     }
   }
 }

@@ -6,6 +6,7 @@
 #include <deque>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "tulle/session/byte_log.h"
 
@@ -19,11 +20,11 @@ class SentLog {
   std::size_t room() const { return ByteLog::kCapacityBytes - static_cast<std::size_t>(end_ - begin_); }
 
   // Is there room, and memory for copies, for so many more bytes?
-  bool Reserve(std::size_t size) { return size <= room() && copies_.Reserve(size); }
+  bool Reserve(std::size_t size) { return size <= room() && ReserveCopies(size); }
 
   void Append(ByteView bytes) {
     if (bytes.empty()) return;
-    if (!copies_.Reserve(bytes.size())) {  // a Settle has used what was reserved
+    if (!ReserveCopies(bytes.size())) {  // a Settle has used what was reserved
       std::shared_ptr<std::byte[]> copy = CopyOf(bytes);
       return Refer({copy.get(), bytes.size()}, copy);
     }
@@ -54,7 +55,7 @@ class SentLog {
       Segment& segment = segments_[i];
       if (segment.lies == nullptr || segment.owner != nullptr) continue;
       const std::size_t size = EndOf(i) - segment.begin;
-      if (copies_.Reserve(size)) {
+      if (ReserveCopies(size)) {
         segment.copied_at = copies_.end();
         copies_.Append({std::exchange(segment.lies, nullptr), size});
         continue;
@@ -113,6 +114,33 @@ class SentLog {
     std::shared_ptr<std::byte[]> copy(new std::byte[bytes.size()]);
     std::copy(bytes.begin(), bytes.end(), copy.get());
     return copy;
+  }
+  // Copies are forgotten in the order in which they were made, and Settle makes some later than copies of what comes
+  // behind them: one that stays may hold the room of many that are gone. Then those that stay move together.
+  bool ReserveCopies(std::size_t size) {
+    if (copies_.Reserve(size)) return true;
+    ByteLog live;
+    std::vector<std::uint64_t> places;
+    for (std::size_t i = 0; i < segments_.size(); ++i) {
+      if (segments_[i].lies != nullptr) continue;
+      places.push_back(live.end());
+      std::size_t left = EndOf(i) - segments_[i].begin;
+      if (!live.Reserve(left)) return false;
+      for (std::uint64_t at = segments_[i].copied_at; left != 0;) {
+        ByteView bytes = copies_.From(at);
+        bytes = bytes.first(std::min(left, bytes.size()));
+        live.Append(bytes);
+        at += bytes.size();
+        left -= bytes.size();
+      }
+    }
+    if (!live.Reserve(size)) return false;
+    auto place = places.begin();
+    for (Segment& segment : segments_) {
+      if (segment.lies == nullptr) segment.copied_at = *place++;
+    }
+    copies_ = std::move(live);
+    return true;
   }
   std::uint64_t EndOf(std::size_t i) const {
     return i + 1 < segments_.size() ? segments_[i + 1].begin : end_;
