@@ -3,7 +3,8 @@
 A benchmark declares TARGETS (what to build), CASES, YARDSTICK_UNITS, and functions that each return
 {case: {"value": ..., "p99": ...}} for one round: measure_yardsticks(bin), and either measure_native(bin) and
 measure_mesh(mesh, bin), or measure(bin) where no mesh is needed. Rounds of everything that is compared are interleaved, so that a slow minute of the
-machine is shared; what is reported is the median over the rounds.
+machine is shared; what is reported is the median over the rounds. A benchmark whose rounds are seeds, not repetitions, has
+lines(bin, runs) instead, which yields its lines.
 
 A line is {bench, case, value, unit, yardstick, yardstick_value, ratio, runs} and p99 where single calls are
 timed; ratio = value / yardstick_value. A yardstick "a+b" is the sum of both. Lines of yardsticks themselves
@@ -88,13 +89,16 @@ def rounded(value):
     return None if value is None else float(f"{value:.4g}")
 
 
-def line(name, runs, case, unit, samples, yardstick=None, yardstick_value=None):
-    value = samples.median(case)
-    result = {
+def plain_line(name, runs, case, value, unit, yardstick=None, yardstick_value=None):
+    return {
         "bench": name, "case": case, "value": rounded(value), "unit": unit, "yardstick": yardstick,
         "yardstick_value": rounded(yardstick_value),
         "ratio": rounded(value / yardstick_value) if yardstick_value else None, "runs": runs,
     }
+
+
+def line(name, runs, case, unit, samples, yardstick=None, yardstick_value=None):
+    result = plain_line(name, runs, case, samples.median(case), unit, yardstick, yardstick_value)
     p99 = samples.median(case, "p99")
     return {**result, "p99": rounded(p99)} if p99 is not None else result
 
@@ -105,6 +109,11 @@ def needs_mesh(bench):
 
 def run(name, bench, bin, runs, other=None):
     """Yields the report's lines. `other` = (label, bin of another build): it is compared case by case."""
+    if hasattr(bench, "lines"):
+        if other:
+            raise SystemExit(f"{name} is not compared with another revision: run it there")
+        yield from bench.lines(bin, runs)
+        return
     native, bare, mesh, other_mesh = Samples(), Samples(), Samples(), Samples()
     builds = [(bin, mesh)] + ([(other[1], other_mesh)] if other else [])
     for number in range(runs):
@@ -143,4 +152,4 @@ def table(lines):
     widths = [max(len(row[i]) for row in rows) for i in range(len(columns))]
     text = ["  ".join(cell.rjust(width) if i in (1, 3, 5, 6) else cell.ljust(width)
                       for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
-    return "\n".join(text + [f"medians of {lines[0]['runs']} interleaved runs; ratio = value / yardstick_value"])
+    return "\n".join(text + [f"{lines[0]['runs']} runs; ratio = value / yardstick_value"])

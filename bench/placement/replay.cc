@@ -1,0 +1,77 @@
+#include "bench/placement/replay.h"
+
+#include <chrono>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "tulle/base/random.h"
+#include "tulle/control/placement/placer.h"
+
+namespace tulle::bench {
+namespace {
+
+using control::Demand;
+
+template <typename T>
+void Shuffle(std::vector<T>* items, Random& random) {
+  for (std::size_t i = items->size(); i > 1; --i) std::swap((*items)[i - 1], (*items)[random.Below(i)]);
+}
+
+std::int64_t Asked(const Demand& demand) { return std::int64_t{demand.gpus} * demand.compute; }
+
+}  // namespace
+
+Replayed Replay(const Openb& openb, std::unique_ptr<control::Policy> policy, std::uint64_t seed) {
+  SeededRandom random(seed);
+  std::vector<const OpenbNode*> nodes;
+  for (const OpenbNode& node : openb.nodes) nodes.push_back(&node);
+  Shuffle(&nodes, random);
+  control::Placer placer(std::move(policy));
+  for (const OpenbNode* node : nodes) placer.Add(node->room);
+
+  std::vector<const Demand*> arrivals;
+  std::int64_t asked = 0;
+  const auto arrive = [&](const OpenbPod& pod) {
+    arrivals.push_back(&pod.demand);
+    asked += Asked(pod.demand);
+  };
+  for (const OpenbPod& pod : openb.pods) arrive(pod);
+  Shuffle(&arrivals, random);
+  while (asked < openb.gpu_milli * 13 / 10) arrive(openb.pods[random.Below(openb.pods.size())]);
+
+  struct Mean {
+    double sum = 0;
+    int count = 0;
+  };
+  std::map<int, Mean> levels;
+  std::int64_t allocated = 0;
+  asked = 0;
+  const double all = static_cast<double>(openb.gpu_milli) / 100;
+  const auto began = std::chrono::steady_clock::now();
+  for (const Demand* demand : arrivals) {
+    asked += Asked(*demand);
+    if (const auto placed = placer.Choose(*demand)) {
+      placer.Take(*demand, *placed);
+      allocated += Asked(*demand);
+    }
+    Mean& level = levels[static_cast<int>(std::lround(static_cast<double>(asked) / all))];
+    level.sum += static_cast<double>(allocated) / all;
+    ++level.count;
+  }
+  const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - began;
+  Replayed replayed{.decision_us = took.count() / static_cast<double>(arrivals.size())};
+  for (const auto& [level, mean] : levels) replayed.allocated[level] = mean.sum / mean.count;
+  return replayed;
+}
+
+std::vector<control::WeightedDemand> WorkloadOf(const Openb& openb) {
+  std::vector<control::WeightedDemand> demands;
+  for (const OpenbPod& pod : openb.pods) {
+    demands.push_back({pod.demand, 1});
+    demands.back().demand.host_memory = 0;
+  }
+  return demands;
+}
+
+}  // namespace tulle::bench
