@@ -115,8 +115,9 @@ class SentLog {
     std::copy(bytes.begin(), bytes.end(), copy.get());
     return copy;
   }
-  // Copies are forgotten in the order in which they were made, and Settle makes some later than copies of what comes
-  // behind them: one that stays may hold the room of many that are gone. Then those that stay move together.
+  // Copies are forgotten in the order in which they were made, and Settle makes some later than copies of
+  // what comes behind them: one that stays may hold the room of many that are gone. Then those that stay move
+  // together.
   bool ReserveCopies(std::size_t size) {
     if (copies_.Reserve(size)) return true;
     ByteLog live;

@@ -100,8 +100,7 @@ void Core::On(const CreateClaim& event) {
   if (Status status = CheckClaimLimits(event.tenant); !status.ok()) {
     return Answer(event.call, std::move(status).error());
   }
-  std::vector<GpuState*> order;
-  Placement placement = TryPlace(spec, {}, &order);
+  const Placement placement = fleet_.Place(spec);
   if (const auto* no_fit = std::get_if<NoFit>(&placement); no_fit != nullptr && spec.no_wait) {
     return Answer(event.call, Refusal(Code::kResourceExhausted, no_fit->message));
   }
@@ -119,10 +118,10 @@ void Core::On(const CreateClaim& event) {
   ClaimState& claim =
       InsertClaim({.claim = {.metadata = metadata, .spec = std::move(spec)}, .request_id = event.request_id});
   if (claim.model().spec.release_when_unheld) claim.unheld_until = now_.mono + options_.hold_grace;
-  if (auto* no_fit = std::get_if<NoFit>(&placement)) {
+  if (const auto* no_fit = std::get_if<NoFit>(&placement)) {
     SetWaiting(claim, no_fit->reason, no_fit->message);
   } else {
-    Bind(claim, std::get<std::vector<Slot>>(placement), order);
+    Bind(claim, std::get<std::vector<Slot>>(placement));
   }
   Touch(Kind::kClaim, metadata.uid, true);
   CheckTimers(claim);

@@ -25,7 +25,7 @@ Record RecordOf(const State& state) {
 }  // namespace
 
 Core::Core(const CoreOptions& options, Random& random, std::uint64_t first_version)
-    : options_(options), random_(random), version_(first_version) {
+    : options_(options), random_(random), version_(first_version), fleet_(MakeBalancedFit()) {
   TULLE_CHECK(options.claim_retention > Duration::zero());  // a call that ends a claim answers with it
 }
 
@@ -99,6 +99,8 @@ void Core::Touch(Kind kind, const std::string& uid, bool durable) {
 template <typename State>
 void Core::Remove(Table<State>& table, Kind kind, const std::string& uid) {
   State& state = *table.Find(uid);
+  if constexpr (std::is_same_v<State, NodeRecord>) fleet_.RemoveNode(state.metadata().name);
+  if constexpr (std::is_same_v<State, GpuState>) fleet_.RemoveGpu(state.gpu);
   if constexpr (std::is_same_v<State, ClaimState>) {
     const Metadata& metadata = state.metadata();
     waiting_.erase({metadata.create_time_us, uid});

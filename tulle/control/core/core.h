@@ -27,7 +27,7 @@
 #include "tulle/base/random.h"
 #include "tulle/control/core/events.h"
 #include "tulle/control/core/table.h"
-#include "tulle/control/placement/placement.h"
+#include "tulle/control/placement/fleet.h"
 
 namespace tulle::control {
 
@@ -188,9 +188,7 @@ class Core {
   Result<ClaimState*> FindClaim(const std::string& tenant, const std::string& name);
 
   // What becomes of them: reconcile.cc.
-  Placement TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus,
-                     std::vector<GpuState*>* order);
-  void Bind(ClaimState& claim, const std::vector<Slot>& slots, const std::vector<GpuState*>& order);
+  void Bind(ClaimState& claim, const std::vector<Slot>& slots);
   void SetWaiting(ClaimState& claim, const std::string& reason, const std::string& message);
   void PlaceWaiting();
   // Works off the difference between the claim and its vGPUs.
@@ -207,9 +205,12 @@ class Core {
   void ApplyReport(VGpuState& vgpu, const VGpuReport& report);
   void Fail(VGpuState& vgpu, const std::string& reason, const std::string& message);
   void SendCreate(const VGpuState& vgpu);
+  // After any change of what is on the GPU.
   void Recount(GpuState& gpu);
 
   // Nodes: nodes.cc.
+  // After any change of whether it takes vGPUs, or of its labels.
+  void UpdateFleet(const NodeRecord& node);
   NodeRecord* NodeOfLink(LinkId link);
   NodeRecord* NodeOf(const VGpuState& vgpu);
   void Command(const NodeRecord& node, NodeCommand command);
@@ -250,6 +251,7 @@ class Core {
   Table<GpuState> gpus_;
   Table<NodeRecord> nodes_;
   Table<InstanceState> instances_;
+  Fleet fleet_;                                  // of gpus_ and nodes_
   std::map<std::string, TenantClaims> tenants_;  // those that have claims
   EndedClaims ended_claims_;                     // of all tenants
   std::map<LinkId, std::string> node_of_link_;

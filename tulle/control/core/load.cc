@@ -35,6 +35,7 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
         state.node.status.message = "the controller has started and waits for it";
         state.lost_at = now.mono + options_.node_lost_after;
       }
+      UpdateFleet(state);
       CheckTimers(state);
     } else if (auto* gpu = std::get_if<Gpu>(&record)) {
       NodeRecord* node = nodes_.Find("", gpu->spec.node);

@@ -11,6 +11,16 @@
 
 namespace tulle::control {
 
+void Core::UpdateFleet(const NodeRecord& node) {
+  std::string closed_because;
+  if (node.node.status.state != NodeState::kReady) {
+    closed_because = Name(node.node.status.state);
+  } else if (node.node.spec.cordoned) {
+    closed_because = "cordoned";
+  }
+  fleet_.SetNode(node.metadata().name, node.metadata().labels, std::move(closed_because));
+}
+
 Core::NodeRecord* Core::NodeOfLink(LinkId link) {
   const auto it = node_of_link_.find(link);
   return it == node_of_link_.end() ? nullptr : nodes_.Find(it->second);
@@ -99,6 +109,7 @@ void Core::On(const RegisterNode& event) {
   model.status.version = event.version;
   model.status.telemetry = event.telemetry;
   model.status.last_heartbeat_us = now_.wall_us;
+  UpdateFleet(*node);
   Touch(Kind::kNode, uid, true);
   Command(*node, NodeRegistered{.node_uid = uid, .heartbeat_interval = options_.heartbeat_interval});
   UpdateInventory(*node, event);
@@ -207,6 +218,7 @@ void Core::On(const NodeLeaving& event) {
   const std::string name = model.metadata.name;
   model.status.state = NodeState::kLeft;
   model.status.message = Cut(event.reason, kMaxMessageBytes);
+  UpdateFleet(*node);
   node_of_link_.erase(event.link);
   node->link.reset();
   for (const auto& [index, uid] : std::map(node->gpus)) {
@@ -230,6 +242,7 @@ void Core::OutOfTouch(NodeRecord& node, const std::string& message) {
   node.link.reset();
   node.node.status.state = NodeState::kNotReady;
   node.node.status.message = message;
+  UpdateFleet(node);
   node.lost_at = now_.mono + options_.node_lost_after;
   for (const auto& [index, uid] : node.gpus) Recount(*gpus_.Find(uid));
   Touch(Kind::kNode, node.metadata().uid, false);
@@ -292,6 +305,7 @@ void Core::On(const CordonNode& event) {
                                                "\"; see `tulle get nodes`"));
   }
   node->node.spec.cordoned = event.cordoned;
+  UpdateFleet(*node);
   for (const auto& [index, uid] : node->gpus) Recount(*gpus_.Find(uid));
   Touch(Kind::kNode, node->metadata().uid, true);
   room_changed_ = true;

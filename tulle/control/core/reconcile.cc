@@ -16,32 +16,13 @@ constexpr Duration kMaxRetryBackoff = std::chrono::seconds(30);
 
 }  // namespace
 
-Placement Core::TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus,
-                         std::vector<GpuState*>* order) {
-  std::vector<PlacementGpu> gpus;
-  std::vector<std::size_t> avoid;
-  gpus.reserve(gpus_.size());
-  gpus_.ForEach([&](GpuState& gpu) {
-    const NodeRecord& node = *nodes_.Find(gpu.node_uid);
-    if (avoid_gpus.contains(gpu.metadata().uid)) avoid.push_back(gpus.size());
-    gpus.push_back({.gpu = &gpu.gpu, .node_labels = &node.metadata().labels});
-    if (node.node.status.state != NodeState::kReady) {
-      gpus.back().closed_because = Name(node.node.status.state);
-    } else if (node.node.spec.cordoned) {
-      gpus.back().closed_because = "cordoned";
-    }
-    order->push_back(&gpu);
-  });
-  return Place(gpus, spec, avoid);
-}
-
-void Core::Bind(ClaimState& claim, const std::vector<Slot>& slots, const std::vector<GpuState*>& order) {
+void Core::Bind(ClaimState& claim, const std::vector<Slot>& slots) {
   Claim& model = claim.model();
   waiting_.erase({model.metadata.create_time_us, model.metadata.uid});
   claim.retry_at.reset();
   claim.start_until = now_.mono + options_.start_timeout;
   for (std::size_t i = 0; i < slots.size(); ++i) {
-    GpuState& gpu = *order[slots[i].gpu];
+    GpuState& gpu = *gpus_.Find(slots[i].gpu_uid);
     Metadata metadata{.uid = NewUid(), .create_time_us = now_.wall_us, .tenant = model.metadata.tenant};
     // A vGPU of an earlier try may still be going under the plain name.
     const std::string stem = model.metadata.name.substr(0, kMaxNameBytes - 12) + "-" + std::to_string(i);
@@ -86,12 +67,11 @@ void Core::PlaceWaiting() {
   for (const auto& [created, uid] : std::set(waiting_)) {
     ClaimState& claim = *claims_.Find(uid);
     if (claim.retry_at && *claim.retry_at > now_.mono) continue;
-    std::vector<GpuState*> order;
-    Placement placement = TryPlace(claim.model().spec, claim.avoid_gpus, &order);
-    if (auto* no_fit = std::get_if<NoFit>(&placement)) {
+    const Placement placement = fleet_.Place(claim.model().spec, claim.avoid_gpus);
+    if (const auto* no_fit = std::get_if<NoFit>(&placement)) {
       SetWaiting(claim, no_fit->reason, no_fit->message);
     } else {
-      Bind(claim, std::get<std::vector<Slot>>(placement), order);
+      Bind(claim, std::get<std::vector<Slot>>(placement));
     }
   }
 }

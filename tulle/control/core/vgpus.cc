@@ -98,6 +98,7 @@ void Core::Recount(GpuState& gpu) {
   for (const auto& [index, gpu_uid] : node.gpus) {
     if (const GpuState* other = gpus_.Find(gpu_uid)) node.node.status.vgpus += other->gpu.status.vgpus;
   }
+  fleet_.SetGpu(gpu.gpu);
   Touch(Kind::kGpu, gpu.metadata().uid, false);
   Touch(Kind::kNode, node.metadata().uid, false);
 }

@@ -92,14 +92,16 @@ Ranking* Placer::RankingOf(const Demand& demand) {
   return &kept->ranking;
 }
 
-std::optional<PlacedDemand> Placer::Choose(const Demand& demand) {
+std::optional<PlacedDemand> Placer::Choose(const Demand& demand,
+                                           const std::function<bool(std::size_t)>& may_use) {
   ++choices_;
   Ranking::Top top;
-  if (const Ranking* ranking = RankingOf(demand)) {
+  const Ranking* const ranking = may_use ? nullptr : RankingOf(demand);
+  if (ranking != nullptr) {
     top = ranking->Best();
   } else {
     VisitWithRoom(demand, [&](std::size_t index, float score) {
-      if (score > top.score) top = {.node = index, .score = score};
+      if (score > top.score && (!may_use || may_use(index))) top = {.node = index, .score = score};
     });
   }
   if (top.score == Choice::kNoRoom) return std::nullopt;

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -36,8 +37,10 @@ class Placer {
   // The node has changed otherwise than by Take and Give. One that has gone has no GPUs.
   void Set(std::size_t index, NodeRoom room);
 
-  // Where the policy puts the demand; nothing when no node has room. Nothing is taken.
-  std::optional<PlacedDemand> Choose(const Demand& demand);
+  // Where the policy puts the demand; nothing when no node has room. Nothing is taken. With `may_use`, only on nodes
+  // for which that is true; then it looks at each that might have room.
+  std::optional<PlacedDemand> Choose(const Demand& demand,
+                                     const std::function<bool(std::size_t)>& may_use = nullptr);
   // Precondition: it fits there; or was taken there.
   void Take(const Demand& demand, const PlacedDemand& placed);
   void Give(const Demand& demand, const PlacedDemand& placed);

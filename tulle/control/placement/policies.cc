@@ -89,6 +89,26 @@ double GpuPackingScore(const NodeRoom& node, const Demand& demand) {
   return std::max(100 - tightest / 10, 50);
 }
 
+class BalancedFit final : public Policy {
+ public:
+  void Look(const NodeRoom& node) override { node_ = &node; }
+  Choice Best(const Demand& demand) const override {
+    return BestGpu(*node_, demand, [&](const std::uint32_t* gpus, std::size_t count) {
+      double left = 0;
+      for (std::size_t i = 0; i < count; ++i) {
+        const GpuRoom gpu = After(node_->gpus[gpus[i]], demand);
+        const double compute = static_cast<double>(gpu.compute) / kWholeGpu;
+        const double memory = gpu.memory_capacity > 0 ? static_cast<double>(gpu.memory) / gpu.memory_capacity : 0;
+        left += memory + compute + std::abs(memory - compute);
+      }
+      return -left;
+    });
+  }
+
+ private:
+  const NodeRoom* node_ = nullptr;
+};
+
 class RandomNode final : public Policy {
  public:
   explicit RandomNode(Random& random) : random_(random) {}
@@ -120,6 +140,8 @@ std::vector<std::uint32_t> GpusOf(const NodeRoom& node, const Demand& demand, co
   }
   return gpus;
 }
+
+std::unique_ptr<Policy> MakeBalancedFit() { return std::make_unique<BalancedFit>(); }
 
 std::unique_ptr<Policy> MakeFgd(std::shared_ptr<const Workload> workload) {
   return std::make_unique<Fgd>(std::move(workload));

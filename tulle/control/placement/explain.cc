@@ -1,11 +1,8 @@
-#include "tulle/control/placement/placement.h"
+#include "tulle/control/placement/explain.h"
 
 #include <algorithm>
 #include <cctype>
-#include <cmath>
 #include <map>
-#include <optional>
-#include <tuple>
 
 #include "tulle/base/bytes.h"
 #include "tulle/control/model/rules.h"
@@ -35,12 +32,11 @@ std::string Join(const std::vector<std::string>& words, std::string_view separat
   return text;
 }
 
-// What is free on a GPU while the vGPUs of one claim are dealt out.
+// What is free on a GPU, and how many vGPUs are on it.
 struct Room {
   std::uint64_t memory = 0;
   std::uint32_t compute = 0;
-  std::uint32_t neighbours = 0;  // vGPUs of anybody
-  std::uint32_t own = 0;         // of this claim
+  std::uint32_t neighbours = 0;
 };
 
 Room RoomOf(const GpuStatus& status) {
@@ -52,43 +48,19 @@ Room RoomOf(const GpuStatus& status) {
           .neighbours = status.vgpus};
 }
 
-// Why a GPU can never serve the spec, whatever is free; empty when it can.
-std::string Mismatch(const PlacementGpu& candidate, const ClaimSpec& spec) {
-  const GpuDescription& is = candidate.gpu->spec.description;
-  for (const auto& [key, value] : spec.node_selector) {
-    const auto it = candidate.node_labels->find(key);
-    if (it == candidate.node_labels->end() || it->second != value)
-      return "is not labelled " + key + "=" + value;
-  }
-  if (std::find(is.apis.begin(), is.apis.end(), spec.api) == is.apis.end())
-    return std::string("has no ") + Name(spec.api);
-  if (!MatchesAny(is.type, spec.gpu_types))
-    return "has \"" + is.type + "\", not " + Join(spec.gpu_types, " or ");
-  if (!MatchesAny(is.vendor, spec.vendors))
-    return "is of \"" + is.vendor + "\", not " + Join(spec.vendors, " or ");
-  return "";
-}
-
-struct Demand {
+// As ClaimSpec has it, in bytes and percent.
+struct Asked {
   std::uint64_t memory = 0;
   std::uint32_t compute = 0;
   bool alone = false;
 };
 
-bool MemoryFits(const Room& room, const Demand& demand) { return room.memory >= demand.memory; }
-bool ComputeFits(const Room& room, const Demand& demand) {
+bool MemoryFits(const Room& room, const Asked& demand) { return room.memory >= demand.memory; }
+bool ComputeFits(const Room& room, const Asked& demand) {
   return room.compute >= demand.compute && (!demand.alone || room.neighbours == 0);
 }
 
-double Score(const Room& room, const Demand& demand, const GpuStatus& status) {
-  const auto fraction = [](double left, double all) { return all > 0 ? left / all : 0; };
-  const double memory = fraction(static_cast<double>(room.memory - demand.memory),
-                                 static_cast<double>(status.allocatable_memory_bytes));
-  const double compute = fraction(room.compute - demand.compute, status.allocatable_compute_percent);
-  return memory + compute + std::abs(memory - compute);
-}
-
-std::string Asked(const ClaimSpec& spec) {
+std::string InWords(const ClaimSpec& spec) {
   std::string text;
   if (spec.count > 1) text += std::to_string(spec.count) + " vGPUs of ";
   if (spec.performance_level == PerformanceLevel::kDedicated) {
@@ -114,13 +86,15 @@ struct NodeView {
   std::uint32_t fits = 0;  // vGPUs of this claim that fit now
 };
 
-std::map<std::string, NodeView> ViewByNode(std::span<const PlacementGpu> gpus, const ClaimSpec& spec,
-                                           const Demand& demand) {
+std::map<std::string, NodeView> ViewByNode(std::span<const ExplainedGpu> gpus, const ClaimSpec& spec,
+                                           const Asked& demand) {
   std::map<std::string, NodeView> nodes;
-  for (const PlacementGpu& candidate : gpus) {
+  for (const ExplainedGpu& candidate : gpus) {
     NodeView& node = nodes[candidate.gpu->spec.node];
     node.closed = candidate.closed_because;
-    if (std::string why = Mismatch(candidate, spec); !why.empty()) {
+    std::string why = LabelMismatch(*candidate.node_labels, spec);
+    if (why.empty()) why = GpuMismatch(candidate.gpu->spec.description, spec);
+    if (!why.empty()) {
       if (node.mismatch.empty()) node.mismatch = std::move(why);
       continue;
     }
@@ -142,9 +116,32 @@ std::map<std::string, NodeView> ViewByNode(std::span<const PlacementGpu> gpus, c
   return nodes;
 }
 
-NoFit Explain(std::span<const PlacementGpu> gpus, const ClaimSpec& spec, const Demand& demand) {
+}  // namespace
+
+std::string GpuMismatch(const GpuDescription& is, const ClaimSpec& spec) {
+  if (std::find(is.apis.begin(), is.apis.end(), spec.api) == is.apis.end())
+    return std::string("has no ") + Name(spec.api);
+  if (!MatchesAny(is.type, spec.gpu_types))
+    return "has \"" + is.type + "\", not " + Join(spec.gpu_types, " or ");
+  if (!MatchesAny(is.vendor, spec.vendors))
+    return "is of \"" + is.vendor + "\", not " + Join(spec.vendors, " or ");
+  return "";
+}
+
+std::string LabelMismatch(const Labels& labels, const ClaimSpec& spec) {
+  for (const auto& [key, value] : spec.node_selector) {
+    const auto it = labels.find(key);
+    if (it == labels.end() || it->second != value) return "is not labelled " + key + "=" + value;
+  }
+  return "";
+}
+
+NoFit Explain(std::span<const ExplainedGpu> gpus, const ClaimSpec& spec) {
+  const Asked demand{.memory = spec.memory_bytes,
+                     .compute = ReservedComputePercent(spec.performance_level, spec.compute_percent),
+                     .alone = spec.performance_level == PerformanceLevel::kDedicated};
   const std::map<std::string, NodeView> nodes = ViewByNode(gpus, spec, demand);
-  const std::string asked = "asked for " + Asked(spec) + "; ";
+  const std::string asked = "asked for " + InWords(spec) + "; ";
   if (nodes.empty()) {
     return {"NoNodes", asked + "the mesh has no GPU: start a node with `tulle up`, see `tulle get nodes`"};
   }
@@ -211,43 +208,6 @@ NoFit Explain(std::span<const PlacementGpu> gpus, const ClaimSpec& spec, const D
             asked + "the largest free share is " + std::to_string(most_compute_free) + "%" + detail};
   }
   return {"InsufficientGpus", asked + "no GPU has both free at once" + detail};
-}
-
-}  // namespace
-
-Placement Place(std::span<const PlacementGpu> gpus, const ClaimSpec& spec,
-                std::span<const std::size_t> avoid) {
-  const Demand demand{.memory = spec.memory_bytes,
-                      .compute = ReservedComputePercent(spec.performance_level, spec.compute_percent),
-                      .alone = spec.performance_level == PerformanceLevel::kDedicated};
-  std::vector<std::pair<std::size_t, Room>> open;
-  for (std::size_t i = 0; i < gpus.size(); ++i) {
-    if (gpus[i].closed_because.empty() && Mismatch(gpus[i], spec).empty())
-      open.emplace_back(i, RoomOf(gpus[i].gpu->status));
-  }
-  std::vector<Slot> slots;
-  while (slots.size() < spec.count) {
-    std::pair<std::size_t, Room>* best = nullptr;
-    std::tuple<bool, std::uint32_t, double, std::string_view> best_rank;
-    for (auto& candidate : open) {
-      const auto& [index, room] = candidate;
-      if (!MemoryFits(room, demand) || !ComputeFits(room, demand)) continue;
-      const Gpu& gpu = *gpus[index].gpu;
-      const bool avoided = std::find(avoid.begin(), avoid.end(), index) != avoid.end();
-      const std::tuple<bool, std::uint32_t, double, std::string_view> rank{
-          avoided, room.own, Score(room, demand, gpu.status), gpu.metadata.name};
-      if (best == nullptr || rank < best_rank) best = &candidate, best_rank = rank;
-    }
-    if (best == nullptr) return Explain(gpus, spec, demand);
-    Room& room = best->second;
-    const std::uint64_t memory = demand.alone ? room.memory : demand.memory;
-    slots.push_back({.gpu = best->first, .memory_bytes = memory});
-    room.memory -= memory;
-    room.compute -= demand.compute;
-    ++room.neighbours;
-    ++room.own;
-  }
-  return slots;
 }
 
 }  // namespace tulle::control

@@ -1,4 +1,4 @@
-#include "tulle/control/placement/placement.h"
+#include "tulle/control/placement/fleet.h"
 
 #include <gtest/gtest.h>
 
@@ -13,14 +13,14 @@ namespace {
 
 constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
 
-// GPUs named node-index, and the labels of their nodes.
+// GPUs named node-index.
 class Mesh {
  public:
   Gpu& Add(const std::string& node, std::uint64_t memory, std::uint64_t used_memory = 0,
            std::uint32_t used_compute = 0, std::uint32_t vgpus = 0) {
     const auto index = static_cast<std::uint32_t>(gpus_.size());
     Gpu& gpu = gpus_.emplace_back();
-    gpu.metadata.name = node + "-" + std::to_string(index);
+    gpu.metadata.name = gpu.metadata.uid = node + "-" + std::to_string(index);
     gpu.spec = {.node = node,
                 .index = index,
                 .description = {.type = "Tesla T4", .vendor = "NVIDIA", .apis = {DeviceApi::kOpenCl}}};
@@ -29,21 +29,27 @@ class Mesh {
                   .allocated_memory_bytes = used_memory,
                   .allocated_compute_percent = used_compute,
                   .vgpus = vgpus};
-    labels_.push_back({{std::string(kNodeLabel), node}});
-    view_.push_back({.gpu = &gpu, .node_labels = &labels_.back()});
+    labels_[node].emplace(kNodeLabel, node);
     return gpu;
   }
-  void Close(std::size_t index, const std::string& why) { view_[index].closed_because = why; }
-  Labels& labels(std::size_t index) { return labels_[index]; }
+  void Close(const std::string& node, const std::string& why) { closed_[node] = why; }
+  Labels& labels(const std::string& node) { return labels_[node]; }
 
-  Placement Try(const ClaimSpec& spec, std::vector<std::size_t> avoid = {}) const {
-    return Place(view_, WithDefaults(spec), avoid);
+  Placement Try(const ClaimSpec& spec, const std::set<std::string>& avoid = {}) const {
+    Fleet fleet(MakeBalancedFit());
+    for (const auto& [node, labels] : labels_) fleet.SetNode(node, labels, "");
+    for (const Gpu& gpu : gpus_) fleet.SetGpu(gpu);
+    for (const auto& [node, why] : closed_) fleet.SetNode(node, labels_.at(node), why);
+    Placement placement = fleet.Place(WithDefaults(spec), avoid);
+    // Nothing has been taken; nor has anything that the first try did been left behind.
+    EXPECT_EQ(fleet.TryPlace(WithDefaults(spec), avoid), fleet.TryPlace(WithDefaults(spec), avoid));
+    return placement;
   }
-  std::vector<std::string> Names(const ClaimSpec& spec, std::vector<std::size_t> avoid = {}) const {
-    const Placement placement = Try(spec, std::move(avoid));
+  std::vector<std::string> Names(const ClaimSpec& spec, const std::set<std::string>& avoid = {}) const {
+    const Placement placement = Try(spec, avoid);
     std::vector<std::string> names;
     if (const auto* slots = std::get_if<std::vector<Slot>>(&placement)) {
-      for (const Slot& slot : *slots) names.push_back(gpus_[slot.gpu].metadata.name);
+      for (const Slot& slot : *slots) names.push_back(slot.gpu_uid);
     }
     return names;
   }
@@ -55,13 +61,13 @@ class Mesh {
 
  private:
   std::deque<Gpu> gpus_;
-  std::deque<Labels> labels_;
-  std::vector<PlacementGpu> view_;
+  std::map<std::string, Labels> labels_;
+  std::map<std::string, std::string> closed_;
 };
 
 using Names = std::vector<std::string>;
 
-TEST(Placement, BestFitKeepsTheEmptyGpuWhole) {
+TEST(Fleet, BestFitKeepsTheEmptyGpuWhole) {
   Mesh mesh;
   mesh.Add("a", 16 * kGiB);
   mesh.Add("b", 16 * kGiB, 8 * kGiB, 50, 1);
@@ -69,21 +75,21 @@ TEST(Placement, BestFitKeepsTheEmptyGpuWhole) {
   EXPECT_EQ(mesh.Names({.memory_bytes = 9 * kGiB, .compute_percent = 25}), Names{"a-0"});
 }
 
-TEST(Placement, ARemainderOfOneResourceWithoutTheOtherIsWorse) {
+TEST(Fleet, ARemainderOfOneResourceWithoutTheOtherIsWorse) {
   Mesh mesh;
   mesh.Add("a", 16 * kGiB, 8 * kGiB, 75, 1);   // 4GiB and 25 % leave 4GiB that no compute can use
   mesh.Add("b", 16 * kGiB, 10 * kGiB, 65, 1);  // as much left in sum, but both
   EXPECT_EQ(mesh.Names({.memory_bytes = 4 * kGiB, .compute_percent = 25}), Names{"b-1"});
 }
 
-TEST(Placement, SpreadsTheVGpusOfAClaimAndStacksOnlyWhenItMust) {
+TEST(Fleet, SpreadsTheVGpusOfAClaimAndStacksOnlyWhenItMust) {
   Mesh mesh;
   for (const char* node : {"a", "b", "c"}) mesh.Add(node, 16 * kGiB);
   EXPECT_EQ(mesh.Names({.memory_bytes = kGiB, .count = 3}), (Names{"a-0", "b-1", "c-2"}));
   EXPECT_EQ(mesh.Names({.memory_bytes = kGiB, .count = 4}), (Names{"a-0", "b-1", "c-2", "a-0"}));
 }
 
-TEST(Placement, AllOrNone) {
+TEST(Fleet, AllOrNone) {
   Mesh mesh;
   mesh.Add("a", 4 * kGiB);
   mesh.Add("b", 4 * kGiB, 2 * kGiB, 50, 1);
@@ -93,19 +99,19 @@ TEST(Placement, AllOrNone) {
             "node b has 2GiB and 50% free on one GPU); see `tulle get gpus`");
 }
 
-TEST(Placement, DedicatedTakesAWholeGpuAndAllItsMemory) {
+TEST(Fleet, DedicatedTakesAWholeGpuAndAllItsMemory) {
   Mesh mesh;
   mesh.Add("a", 4 * kGiB, kGiB, 0, 1);  // a best-effort neighbour
   mesh.Add("b", 8 * kGiB);
   const Placement placement = mesh.Try({.performance_level = PerformanceLevel::kDedicated});
-  EXPECT_EQ(std::get<0>(placement), (std::vector<Slot>{{.gpu = 1, .memory_bytes = 8 * kGiB}}));
+  EXPECT_EQ(std::get<0>(placement), (std::vector<Slot>{{.gpu_uid = "b-1", .memory_bytes = 8 * kGiB}}));
   EXPECT_EQ(mesh.Why({.performance_level = PerformanceLevel::kDedicated, .count = 2}),
             "InsufficientGpus: asked for 2 vGPUs of a whole GPU; only 1 of them fits now (node a has 3GiB "
             "and 100% free on one "
             "GPU, no GPU without vGPUs; node b has room for 1); see `tulle get gpus`");
 }
 
-TEST(Placement, APartOfADeviceIsNoWholeOne) {
+TEST(Fleet, APartOfADeviceIsNoWholeOne) {
   Mesh mesh;
   for (const char* node : {"a", "b"}) mesh.Add(node, 4 * kGiB).status.allocatable_compute_percent = 20;
   EXPECT_EQ(mesh.Names({.compute_percent = 20, .count = 2}), (Names{"a-0", "b-1"}));
@@ -118,7 +124,7 @@ TEST(Placement, APartOfADeviceIsNoWholeOne) {
             std::string::npos);
 }
 
-TEST(Placement, BestEffortReservesNoCompute) {
+TEST(Fleet, BestEffortReservesNoCompute) {
   Mesh mesh;
   mesh.Add("a", 4 * kGiB, kGiB, 100, 1);
   EXPECT_EQ(mesh.Names({.memory_bytes = kGiB, .performance_level = PerformanceLevel::kBestEffort}),
@@ -129,7 +135,7 @@ TEST(Placement, BestEffortReservesNoCompute) {
             "on one GPU); see `tulle get gpus`");
 }
 
-TEST(Placement, SaysWhatWasAskedWhatThereIsAndWhatToDo) {
+TEST(Fleet, SaysWhatWasAskedWhatThereIsAndWhatToDo) {
   Mesh empty;
   EXPECT_EQ(
       empty.Why({}),
@@ -153,17 +159,17 @@ TEST(Placement, SaysWhatWasAskedWhatThereIsAndWhatToDo) {
             "NoMatchingGpu: asked for 1GiB and 25% of compute; no GPU of the mesh matches (node a has no "
             "CUDA); see `tulle get "
             "gpus`");
-  mesh.Close(0, "cordoned");
+  mesh.Close("a", "cordoned");
   EXPECT_EQ(mesh.Why({}),
             "NoReadyNode: asked for 1GiB and 25% of compute; no node with a matching GPU is ready (node a is "
             "cordoned); see `tulle get gpus`");
 }
 
-TEST(Placement, SelectsByTypeVendorAndLabels) {
+TEST(Fleet, SelectsByTypeVendorAndLabels) {
   Mesh mesh;
   mesh.Add("a", 8 * kGiB).spec.description.type = "NVIDIA H100 80GB HBM3";
   mesh.Add("b", 8 * kGiB);
-  mesh.labels(1)["zone"] = "x";
+  mesh.labels("b")["zone"] = "x";
   EXPECT_EQ(mesh.Names({.gpu_types = {"h100"}}), Names{"a-0"});
   EXPECT_EQ(mesh.Names({.gpu_types = {"A100", "T4"}}), Names{"b-1"});
   EXPECT_EQ(mesh.Names({.vendors = {"amd"}}), Names{});
@@ -171,16 +177,16 @@ TEST(Placement, SelectsByTypeVendorAndLabels) {
   EXPECT_EQ(mesh.Names({.node_selector = {{std::string(kNodeLabel), "a"}}}), Names{"a-0"});
 }
 
-TEST(Placement, AvoidedGpusAreTheLastResort) {
+TEST(Fleet, AvoidedGpusAreTheLastResort) {
   Mesh mesh;
   mesh.Add("a", 8 * kGiB);
   mesh.Add("b", 80 * kGiB);
-  EXPECT_EQ(mesh.Names({}, {0}), Names{"b-1"});
-  EXPECT_EQ(mesh.Names({.count = 2}, {0, 1}), (Names{"a-0", "b-1"}));
+  EXPECT_EQ(mesh.Names({}, {"a-0"}), Names{"b-1"});
+  EXPECT_EQ(mesh.Names({.count = 2}, {"a-0", "b-1"}), (Names{"a-0", "b-1"}));
 }
 
 // Random meshes and claims: what is placed fits, and what is refused fits nowhere.
-TEST(Placement, NeverOvercommitsAndNeverRefusesWhatFits) {
+TEST(Fleet, NeverOvercommitsAndNeverRefusesWhatFits) {
   for (std::uint64_t seed = 1; seed <= 2000; ++seed) {
     SeededRandom random(seed);
     Mesh mesh;
@@ -217,9 +223,13 @@ TEST(Placement, NeverOvercommitsAndNeverRefusesWhatFits) {
     std::vector<std::uint64_t> memory(gpus.size()), share(gpus.size());
     std::set<std::size_t> distinct;
     for (const Slot& slot : *slots) {
-      memory[slot.gpu] += slot.memory_bytes;
-      share[slot.gpu] += compute;
-      distinct.insert(slot.gpu);
+      const auto gpu = static_cast<std::size_t>(
+          std::find_if(gpus.begin(), gpus.end(),
+                       [&](const Gpu* other) { return other->metadata.uid == slot.gpu_uid; }) -
+          gpus.begin());
+      memory.at(gpu) += slot.memory_bytes;
+      share[gpu] += compute;
+      distinct.insert(gpu);
     }
     for (std::size_t i = 0; i < gpus.size(); ++i) {
       EXPECT_LE(gpus[i]->status.allocated_memory_bytes + memory[i], gpus[i]->status.allocatable_memory_bytes)

@@ -1,0 +1,194 @@
+#include "tulle/control/placement/fleet.h"
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <utility>
+
+#include "tulle/base/check.h"
+#include "tulle/control/model/rules.h"
+
+namespace tulle::control {
+namespace {
+
+// Pages, so that sizes of up to 8 TiB fit, and what drivers report as a device's memory is a whole number of them.
+constexpr std::uint64_t kPageBytes = 4096;
+constexpr std::int32_t kComputePerPercent = kWholeGpu / 100;
+
+std::int32_t PagesIn(std::uint64_t bytes) {
+  return static_cast<std::int32_t>(
+      std::min<std::uint64_t>(bytes / kPageBytes, std::numeric_limits<std::int32_t>::max()));
+}
+
+template <typename T>
+T Minus(T all, T taken) {
+  return all > taken ? all - taken : 0;  // a GPU may have shrunk under its vGPUs
+}
+
+GpuRoom RoomOf(const Gpu& gpu, GpuKind kind) {
+  const GpuStatus& status = gpu.status;
+  return {.kind = kind,
+          .compute = kComputePerPercent * static_cast<std::int32_t>(Minus(status.allocatable_compute_percent,
+                                                                          status.allocated_compute_percent)),
+          .memory = PagesIn(Minus(status.allocatable_memory_bytes, status.allocated_memory_bytes)),
+          .memory_capacity = std::max(PagesIn(status.allocatable_memory_bytes), 1),
+          .vgpus = static_cast<std::int32_t>(status.vgpus)};
+}
+
+}  // namespace
+
+void Fleet::SetNode(const std::string& name, const Labels& labels, std::string closed_because) {
+  const auto [it, is_new] = index_of_node_.emplace(name, nodes_.size());
+  if (is_new && !vacant_.empty()) {
+    it->second = vacant_.back();
+    vacant_.pop_back();
+  } else if (is_new) {
+    nodes_.emplace_back();
+    placer_.Add({});
+  }
+  NodeEntry& node = nodes_[it->second];
+  const bool was_open = node.closed_because.empty();
+  node.name = name;
+  node.labels = labels;
+  node.closed_because = std::move(closed_because);
+  if (was_open != node.closed_because.empty()) Update(it->second);
+}
+
+void Fleet::RemoveNode(const std::string& name) {
+  const auto it = index_of_node_.find(name);
+  if (it == index_of_node_.end()) return;
+  nodes_[it->second] = {};
+  Update(it->second);
+  vacant_.push_back(it->second);
+  index_of_node_.erase(it);
+}
+
+void Fleet::SetGpu(const Gpu& gpu) {
+  const std::size_t index = index_of_node_.at(gpu.spec.node);
+  std::vector<const Gpu*>& gpus = nodes_[index].gpus;
+  if (std::find(gpus.begin(), gpus.end(), &gpu) == gpus.end()) gpus.push_back(&gpu);
+  Update(index);
+}
+
+void Fleet::RemoveGpu(const Gpu& gpu) {
+  const std::size_t index = index_of_node_.at(gpu.spec.node);
+  std::erase(nodes_[index].gpus, &gpu);
+  Update(index);
+}
+
+GpuKind Fleet::KindOf(const GpuDescription& description) {
+  const auto [it, is_new] = kinds_.emplace(std::tuple(description.type, description.vendor, description.apis),
+                                           static_cast<GpuKind>(kind_descriptions_.size()));
+  if (is_new) kind_descriptions_.push_back(description);
+  return it->second;
+}
+
+void Fleet::Update(std::size_t index) {
+  const NodeEntry& node = nodes_[index];
+  NodeRoom room;
+  if (node.closed_because.empty()) {
+    for (const Gpu* gpu : node.gpus) room.gpus.push_back(RoomOf(*gpu, KindOf(gpu->spec.description)));
+  }
+  placer_.Set(index, std::move(room));
+}
+
+Demand Fleet::DemandOf(const ClaimSpec& spec) const {
+  const std::uint32_t percent = ReservedComputePercent(spec.performance_level, spec.compute_percent);
+  Demand demand{.compute = kComputePerPercent * static_cast<std::int32_t>(percent),
+                .memory = PagesIn(spec.memory_bytes + kPageBytes - 1),
+                .dedicated = spec.performance_level == PerformanceLevel::kDedicated};
+  for (const GpuDescription& kind : kind_descriptions_) demand.kinds.push_back(GpuMismatch(kind, spec).empty());
+  return demand;
+}
+
+std::vector<Slot> Fleet::TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus) {
+  const Demand demand = DemandOf(spec);
+  std::function<bool(std::size_t)> matches;
+  if (!spec.node_selector.empty()) {
+    matches = [&](std::size_t index) { return LabelMismatch(nodes_[index].labels, spec).empty(); };
+  }
+
+  // While the claim's vGPUs are dealt out, the placer's rooms are without what they take, and nothing is free on GPUs that
+  // are not their turn: those to be avoided, and those that hold `most_own` of the claim's already.
+  struct Special {
+    bool avoided = false;
+    std::uint32_t own = 0;
+    std::int32_t memory = 0;  // taken
+  };
+  std::map<std::pair<std::size_t, std::uint32_t>, Special> specials;  // by node and GPU
+  bool use_avoided = false;
+  std::uint32_t most_own = 1;
+  const auto refresh = [&](std::size_t index) {
+    Update(index);
+    NodeRoom room = placer_.node(index);
+    for (std::uint32_t i = 0; i < room.gpus.size(); ++i) {
+      const auto it = specials.find({index, i});
+      if (it == specials.end()) continue;
+      const Special& special = it->second;
+      GpuRoom& gpu = room.gpus[i];
+      const bool open = special.own < most_own && (use_avoided || !special.avoided);
+      const auto own = static_cast<std::int32_t>(special.own);
+      gpu.compute = open ? gpu.compute - own * demand.compute : 0;
+      gpu.memory = open ? gpu.memory - special.memory : 0;
+      gpu.vgpus += open ? own : 1;
+    }
+    placer_.Set(index, std::move(room));
+  };
+  const auto refresh_all = [&] {
+    for (const auto& [place, special] : specials) refresh(place.first);
+  };
+  for (std::size_t index = 0; !avoid_gpus.empty() && index < nodes_.size(); ++index) {
+    for (std::uint32_t i = 0; i < nodes_[index].gpus.size(); ++i) {
+      if (avoid_gpus.contains(nodes_[index].gpus[i]->metadata.uid)) specials[{index, i}].avoided = true;
+    }
+  }
+  refresh_all();
+
+  std::vector<Slot> slots;
+  while (slots.size() < spec.count) {
+    if (const std::optional<PlacedDemand> placed = placer_.Choose(demand, matches)) {
+      const std::uint32_t i = placed->gpus.front();
+      const Gpu& gpu = *nodes_[placed->node].gpus[i];
+      Special& special = specials[{placed->node, i}];
+      const GpuStatus& status = gpu.status;
+      // A whole GPU comes with all that it has.
+      slots.push_back({.gpu_uid = gpu.metadata.uid,
+                       .memory_bytes = demand.dedicated ? Minus(status.allocatable_memory_bytes,
+                                                                status.allocated_memory_bytes)
+                                                        : spec.memory_bytes});
+      ++special.own;
+      special.memory += demand.dedicated ? placer_.node(placed->node).gpus[i].memory : demand.memory;
+      if (slots.size() < spec.count) refresh(placed->node);
+      continue;
+    }
+    const bool may_stack = std::any_of(specials.begin(), specials.end(),
+                                       [&](const auto& entry) { return entry.second.own >= most_own; });
+    if (may_stack) {
+      ++most_own;
+    } else if (!use_avoided && !avoid_gpus.empty()) {
+      use_avoided = true;
+      most_own = 1;
+    } else {
+      break;
+    }
+    refresh_all();
+  }
+  if (spec.count > 1 || !avoid_gpus.empty()) {
+    for (const auto& [place, special] : specials) Update(place.first);
+  }
+  if (slots.size() < spec.count) slots.clear();
+  return slots;
+}
+
+Placement Fleet::Place(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus) {
+  if (std::vector<Slot> slots = TryPlace(spec, avoid_gpus); !slots.empty()) return slots;
+  std::vector<ExplainedGpu> gpus;
+  for (const NodeEntry& node : nodes_) {
+    for (const Gpu* gpu : node.gpus) {
+      gpus.push_back({.gpu = gpu, .node_labels = &node.labels, .closed_because = node.closed_because});
+    }
+  }
+  return Explain(gpus, spec);
+}
+
+}  // namespace tulle::control

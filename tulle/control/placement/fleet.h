@@ -1,0 +1,74 @@
+// The mesh's GPUs as placement knows them, kept up to date GPU by GPU, and where a claim's vGPUs go.
+//
+// A vGPU may go to each GPU that matches (API, type, vendor, the node's labels) of a node that is open, and that has room. Of
+// those the policy (policy.h) chooses, but a claim's own vGPUs are spread: a GPU that holds fewer of them comes
+// first (N vGPUs are N devices to the program, which gains nothing from two on one GPU). Identical slices make this
+// complete: if all N fit anywhere, it finds room for all N.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <tuple>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "tulle/control/model/resources.h"
+#include "tulle/control/placement/explain.h"
+#include "tulle/control/placement/placer.h"
+#include "tulle/control/placement/policy.h"
+
+namespace tulle::control {
+
+struct Slot {
+  std::string gpu_uid;
+  std::uint64_t memory_bytes = 0;
+  friend bool operator==(const Slot&, const Slot&) = default;
+};
+
+using Placement = std::variant<std::vector<Slot>, NoFit>;
+
+// Not thread-safe.
+class Fleet {
+ public:
+  explicit Fleet(std::unique_ptr<Policy> policy) : placer_(std::move(policy)) {}
+
+  // A node is there, or has changed. `closed_because`: why it takes nothing ("cordoned"); empty when it does.
+  void SetNode(const std::string& name, const Labels& labels, std::string closed_because);
+  void RemoveNode(const std::string& name);
+  // A GPU of a node that is there is new, or what is allocated of it has changed. Until RemoveGpu it must stay where it
+  // is, and may change only together with this call.
+  void SetGpu(const Gpu& gpu);
+  void RemoveGpu(const Gpu& gpu);
+
+  // A slot for each vGPU of the claim, whose spec has its defaults, or why there is none. GPUs with these uids are used
+  // only when nothing else does. Nothing is taken: SetGpu says what is.
+  Placement Place(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus = {});
+
+  // The same, without the reason, which takes time in a large mesh: no slots.
+  std::vector<Slot> TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus = {});
+
+ private:
+  struct NodeEntry {
+    std::string name;
+    Labels labels;
+    std::string closed_because;
+    std::vector<const Gpu*> gpus;  // in the order of the placer's
+  };
+  void Update(std::size_t index);
+  GpuKind KindOf(const GpuDescription& description);
+  Demand DemandOf(const ClaimSpec& spec) const;
+
+  Placer placer_;
+  std::vector<NodeEntry> nodes_;  // by the placer's index; without a name: free for another
+  std::unordered_map<std::string, std::size_t> index_of_node_;
+  std::vector<std::size_t> vacant_;
+  std::map<std::tuple<std::string, std::string, std::vector<DeviceApi>>, GpuKind> kinds_;
+  std::vector<GpuDescription> kind_descriptions_;
+};
+
+}  // namespace tulle::control
