@@ -65,6 +65,29 @@ Result<Core::ClaimState*> Core::FindClaim(const std::string& tenant, const std::
                  "there is no claim \"" + Cut(name, kMaxNameBytes) + "\"; see `tulle get claims`");
 }
 
+void Core::Remember(const ClaimSpec& spec) {
+  recent_claims_.push_back(spec);
+  if (recent_claims_.size() > options_.remembered_claims) recent_claims_.pop_front();
+  ++claims_to_learn_;
+  if (rehearsing_ || claims_to_learn_ < options_.rehearse_after_claims) return;
+  if (rehearsed_at_ && now_.mono < *rehearsed_at_ + options_.rehearsal_interval) return;
+  rehearsing_ = true;
+  rehearsed_at_ = now_.mono;
+  claims_to_learn_ = 0;
+  StartRehearsal rehearsal{.nodes = fleet_.EmptyRooms()};
+  for (const ClaimSpec& claim : recent_claims_) {
+    rehearsal.demands.push_back({fleet_.DemandOf(claim), static_cast<double>(claim.count)});
+  }
+  actions_.effects.push_back(std::move(rehearsal));
+}
+
+void Core::On(const Rehearsed& event) {
+  rehearsing_ = false;
+  ++rehearsals_;
+  placement_learnt_ = event.outlook->leftover.has_value();
+  fleet_.Use(MakePredictive(event.outlook));
+}
+
 void Core::On(const CreateClaim& event) {
   const auto check = [&event]() -> Status {
     if (!event.name.empty()) TULLE_RETURN_IF_ERROR(CheckName(event.name, "metadata.name"));
@@ -115,6 +138,7 @@ void Core::On(const CreateClaim& event) {
   while (metadata.name.empty() || claims_.HasName(event.tenant, metadata.name)) {
     metadata.name = "claim-" + NewUid().substr(0, 6);
   }
+  Remember(spec);
   ClaimState& claim =
       InsertClaim({.claim = {.metadata = metadata, .spec = std::move(spec)}, .request_id = event.request_id});
   if (claim.model().spec.release_when_unheld) claim.unheld_until = now_.mono + options_.hold_grace;

@@ -255,6 +255,8 @@ CoreStats Core::Stats() const {
   });
   stats.gpus = gpus_.size();
   stats.instances = instances_.size();
+  stats.rehearsals = rehearsals_;
+  stats.placement_learnt = placement_learnt_;
   return stats;
 }
 

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -44,6 +45,10 @@ struct CoreOptions {
   Duration instance_retention = std::chrono::hours(1);    // after its last hold
   Duration retry_backoff = std::chrono::seconds(1);       // after a failed start; doubles with each
   std::uint32_t start_attempts = 5;                       // then the claim is FAILED
+  // Placement learns from the latest claims, once there are as many new ones, and not more often.
+  Duration rehearsal_interval = std::chrono::minutes(5);
+  std::size_t rehearse_after_claims = 64;
+  std::size_t remembered_claims = 4'096;
   // Records, of about 2 KiB each. The oldest that have ended make room for new ones; live ones do not.
   std::size_t max_claims = 100'000;
   std::size_t max_claims_per_tenant = 1'000;  // so that one tenant cannot use up the others' part
@@ -66,6 +71,8 @@ struct CoreStats {
   std::uint64_t allocatable_memory_bytes = 0;
   std::uint64_t allocated_memory_bytes = 0;
   std::uint64_t sessions = 0;
+  std::uint64_t rehearsals = 0;   // that placement goes or went by, since the controller started
+  bool placement_learnt = false;  // the last one brought more than fragmentation gradient descent
 };
 
 class Core {
@@ -176,6 +183,7 @@ class Core {
   void On(const ReportVGpu& event);
   void On(const NodeLeaving& event);
   void On(const LinkClosed& event);
+  void On(const Rehearsed& event);
   void On(const Tick& event);
 
   // Claims: claims.cc.
@@ -186,6 +194,8 @@ class Core {
   // Precondition: CheckClaimLimits. The oldest ended claims go until there is room for one more record.
   void MakeRoomForClaim(const std::string& tenant);
   Result<ClaimState*> FindClaim(const std::string& tenant, const std::string& name);
+  // A claim was made: placement will learn from it.
+  void Remember(const ClaimSpec& spec);
 
   // What becomes of them: reconcile.cc.
   void Bind(ClaimState& claim, const std::vector<Slot>& slots);
@@ -251,7 +261,13 @@ class Core {
   Table<GpuState> gpus_;
   Table<NodeRecord> nodes_;
   Table<InstanceState> instances_;
-  Fleet fleet_;                                  // of gpus_ and nodes_
+  Fleet fleet_;                          // of gpus_ and nodes_
+  std::deque<ClaimSpec> recent_claims_;  // the oldest first
+  std::size_t claims_to_learn_ = 0;      // since the last rehearsal began
+  bool rehearsing_ = false;
+  std::uint64_t rehearsals_ = 0;
+  bool placement_learnt_ = false;
+  std::optional<Instant> rehearsed_at_;          // when it began
   std::map<std::string, TenantClaims> tenants_;  // those that have claims
   EndedClaims ended_claims_;                     // of all tenants
   std::map<LinkId, std::string> node_of_link_;

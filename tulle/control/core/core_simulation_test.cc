@@ -8,6 +8,7 @@
 
 #include "tulle/control/core/core.h"
 #include "tulle/control/model/rules.h"
+#include "tulle/control/placement/rehearsal.h"
 
 namespace tulle::control {
 namespace {
@@ -57,6 +58,9 @@ class Simulation {
  public:
   explicit Simulation(std::uint64_t seed) : random_(seed), core_random_(seed + 1'000'000) {
     options_.node_forget_after = std::chrono::hours(24 * 365);
+    options_.rehearse_after_claims = 1 + random_.Below(20);
+    options_.rehearsal_interval = std::chrono::seconds(1 + random_.Below(60));
+    options_.remembered_claims = 1 + random_.Below(100);
     if (Chance(2)) options_.max_claims_per_tenant = 1 + random_.Below(30);  // there are 40 names
     for (std::uint64_t i = 0, n = 1 + random_.Below(5); i < n; ++i) {
       SimNode& node = nodes_.emplace_back();
@@ -116,7 +120,13 @@ class Simulation {
         break;
       case 8: Disturb(Pick(nodes_)); break;
       case 9:
-        if (Chance(12)) Restart();
+        if (Chance(12)) {
+          Restart();
+        } else if (rehearsal_) {
+          const StartRehearsal what = *std::exchange(rehearsal_, std::nullopt);
+          Do(Rehearsed{std::make_shared<const Outlook>(
+              Rehearse(what.nodes, what.demands, {.rounds = 1, .runs = 1, .most_arrivals = 200}))});
+        }
         break;
       case 10: Advance(std::chrono::milliseconds(random_.Below(Chance(10) ? 120'000 : 3'000))); break;
       default: Obey(Pick(nodes_)); break;
@@ -224,6 +234,7 @@ class Simulation {
     const Status status = core_->Load(std::move(records), now_);
     ASSERT_TRUE(status.ok()) << status.error().message;
     holds_.clear();
+    rehearsal_.reset();
     for (SimNode& node : nodes_) {
       node.link.reset();
       node.inbox.clear();
@@ -258,6 +269,9 @@ class Simulation {
         }
       } else if (auto* end = std::get_if<EndHold>(&effect)) {
         holds_.erase(end->hold);
+      } else if (auto* rehearsal = std::get_if<StartRehearsal>(&effect)) {
+        EXPECT_FALSE(rehearsal_) << "one at a time";
+        rehearsal_ = std::move(*rehearsal);
       }
     }
   }
@@ -382,6 +396,7 @@ class Simulation {
   }
 
   CoreOptions options_;
+  std::optional<StartRehearsal> rehearsal_;  // under way
   SeededRandom random_;
   SeededRandom core_random_;
   Now now_{.mono = {1'000'000'000}, .wall_us = 1'700'000'000'000'000};

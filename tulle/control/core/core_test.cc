@@ -46,6 +46,8 @@ class CoreTest : public ::testing::Test {
       if (auto* update = std::get_if<UpdateHold>(&effect))
         held_.insert_or_assign(update->hold, update->claim);
       if (auto* close = std::get_if<CloseLink>(&effect)) closed_.insert_or_assign(close->link, close->status);
+      if (auto* rehearsal = std::get_if<StartRehearsal>(&effect))
+        rehearsals_.push_back(std::move(*rehearsal));
     }
   }
 
@@ -124,6 +126,7 @@ class CoreTest : public ::testing::Test {
   std::map<HoldId, Status> ended_;
   std::map<HoldId, Claim> held_;
   std::map<LinkId, Status> closed_;
+  std::vector<StartRehearsal> rehearsals_;
   std::uint64_t calls_ = 0;
 };
 
@@ -544,6 +547,82 @@ TEST_F(CoreTest, AStoreThatContradictsItselfIsRefused) {
     Core core(options_, random_, 1);
     EXPECT_EQ(core.Load(std::move(records), now_).error().code, Code::kDataLoss);
   }
+}
+
+TEST_F(CoreTest, PlacementLearnsFromWhatIsAskedFor) {
+  options_.rehearse_after_claims = 3;
+  options_.rehearsal_interval = 60s;
+  options_.remembered_claims = 4;
+  StartCore();
+  Do(Registration());
+  Do(Registration(LinkId{2}, "b"));
+  const ClaimSpec half{.memory_bytes = kGiB, .compute_percent = 50};
+  Create("one", half);
+  Create("two", {.memory_bytes = kGiB, .compute_percent = 25, .count = 2});
+  EXPECT_TRUE(rehearsals_.empty());
+  Create("three", half);
+  ASSERT_EQ(rehearsals_.size(), 1u);
+  // The mesh as it is when empty, and each claim with as many vGPUs as it asks for.
+  const StartRehearsal& rehearsal = rehearsals_.front();
+  ASSERT_EQ(rehearsal.nodes.size(), 2u);
+  for (const NodeRoom& node : rehearsal.nodes) {
+    ASSERT_EQ(node.gpus.size(), 1u);
+    EXPECT_EQ(FreeOf(node.gpus.front()), kWholeGpu);
+    EXPECT_EQ(node.gpus.front().vgpus, 0);
+  }
+  ASSERT_EQ(rehearsal.demands.size(), 3u);
+  EXPECT_EQ(rehearsal.demands[1].weight, 2);
+  EXPECT_EQ(rehearsal.demands[2].demand, rehearsal.demands[0].demand);
+  EXPECT_EQ(rehearsal.demands[2].demand.compute, kWholeGpu / 2);
+
+  // One at a time, and not too often.
+  const auto claims = [&](const std::string& name, int count) {
+    for (int i = 0; i < count; ++i) {
+      Create(name + std::to_string(i), half);
+      EXPECT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = name + std::to_string(i)}).ok());
+    }
+  };
+  AdvanceBeating(120s, {kLink, LinkId{2}});
+  claims("while-it-runs", 5);
+  EXPECT_EQ(rehearsals_.size(), 1u);
+  EXPECT_EQ(core_->Stats().rehearsals, 0u);
+  Do(Rehearsed{std::make_shared<const Outlook>(Outlook{.workload = Workload(rehearsal.demands)})});
+  EXPECT_EQ(core_->Stats().rehearsals, 1u);
+  claims("again", 1);
+  ASSERT_EQ(rehearsals_.size(), 2u);
+  EXPECT_EQ(rehearsals_[1].demands.size(), 4u) << "of the latest";
+  Do(Rehearsed{std::make_shared<const Outlook>(Outlook{.workload = Workload(rehearsal.demands)})});
+  claims("too-soon", 5);
+  EXPECT_EQ(rehearsals_.size(), 2u);
+  // A new core has what the store remembers, but starts with what comes.
+  AdvanceBeating(60s, {kLink, LinkId{2}});
+  StartCore();
+  EXPECT_EQ(rehearsals_.size(), 2u);
+  Create("first", half);
+  EXPECT_EQ(rehearsals_.size(), 3u);
+}
+
+TEST_F(CoreTest, ARehearsalDecidesWherePlacementGoes) {
+  Do(Registration());
+  Do(Registration(LinkId{2}, "b"));
+  const ClaimSpec half{.memory_bytes = kGiB, .compute_percent = 50};
+  const ClaimSpec quarter{.memory_bytes = kGiB, .compute_percent = 25};
+  const auto node_of = [&](const std::string& claim) {
+    return core_->Get<VGpu>("alice", Get(claim).status.vgpus.at(0))->status.node;
+  };
+  Create("first", half);
+  const std::string used = node_of("first");
+  Create("fits-best", quarter);
+  EXPECT_EQ(node_of("fits-best"), used);
+  EXPECT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "fits-best"}).ok());
+  for (const DeleteVGpu& command : Commands<DeleteVGpu>()) {
+    Do(ReportVGpu{used == "a" ? kLink : LinkId{2}, {.uid = command.uid, .state = ReportedState::kDeleted}});
+  }
+  // Who expects halves does not break the one that is left.
+  const std::vector<WeightedDemand> halves = {{{.compute = kWholeGpu / 2}, 1}};
+  Do(Rehearsed{std::make_shared<const Outlook>(Outlook{.workload = Workload(halves)})});
+  Create("spoils-nothing", quarter);
+  EXPECT_NE(node_of("spoils-nothing"), used);
 }
 
 }  // namespace

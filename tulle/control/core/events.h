@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
@@ -12,6 +13,9 @@
 #include "tulle/base/result.h"
 #include "tulle/base/secret.h"
 #include "tulle/control/model/resources.h"
+#include "tulle/control/placement/outlook.h"
+#include "tulle/control/placement/room.h"
+#include "tulle/control/placement/workload.h"
 
 namespace tulle::control {
 
@@ -112,11 +116,16 @@ struct NodeLeaving {
 struct LinkClosed {
   LinkId link;
 };
+// What a StartRehearsal has come to.
+struct Rehearsed {
+  std::shared_ptr<const Outlook> outlook;
+};
 // Time has passed.
 struct Tick {};
 
-using Event = std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, OpenHold,
-                           CloseHold, RegisterNode, NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Tick>;
+using Event =
+    std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, OpenHold, CloseHold,
+                 RegisterNode, NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Rehearsed, Tick>;
 
 // ---- what is kept in the store
 
@@ -203,7 +212,14 @@ struct CloseLink {
   Status status;
 };
 
-using Effect = std::variant<Reply, UpdateHold, EndHold, SendToNode, CloseLink>;
+// To be rehearsed with these (placement/rehearsal.h), elsewhere, as it takes seconds; then Rehearsed is to be
+// handled. The next one comes after that.
+struct StartRehearsal {
+  std::vector<NodeRoom> nodes;
+  std::vector<WeightedDemand> demands;
+};
+
+using Effect = std::variant<Reply, UpdateHold, EndHold, SendToNode, CloseLink, StartRehearsal>;
 
 // To be done in this order: all writes in one transaction, then changes, then effects. When the writes fail,
 // nothing else may be done, and the core is lost: load a new one from the store.

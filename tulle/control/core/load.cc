@@ -98,6 +98,15 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
                  "not held since the controller started", now.wall_us);
     CheckTimers(claim);
   });
+  std::vector<const Claim*> claims;
+  claims_.ForEach([&](const ClaimState& claim) { claims.push_back(&claim.model()); });
+  std::sort(claims.begin(), claims.end(), [](const Claim* a, const Claim* b) {
+    return std::pair(a->metadata.create_time_us, a->metadata.uid) <
+           std::pair(b->metadata.create_time_us, b->metadata.uid);
+  });
+  const std::size_t skipped = claims.size() - std::min(claims.size(), options_.remembered_claims);
+  for (std::size_t i = skipped; i < claims.size(); ++i) recent_claims_.push_back(claims[i]->spec);
+  claims_to_learn_ = recent_claims_.size();
   // What was true of a resource at its old version may not be so now: each gets a new one.
   const auto renew = [this](auto& state) {
     state.announced = true;

@@ -11,7 +11,8 @@
 namespace tulle::control {
 namespace {
 
-// Pages, so that sizes of up to 8 TiB fit, and what drivers report as a device's memory is a whole number of them.
+// Pages, so that sizes of up to 8 TiB fit, and what drivers report as a device's memory is a whole number of
+// them.
 constexpr std::uint64_t kPageBytes = 4096;
 constexpr std::int32_t kComputePerPercent = kWholeGpu / 100;
 
@@ -97,8 +98,25 @@ Demand Fleet::DemandOf(const ClaimSpec& spec) const {
   Demand demand{.compute = kComputePerPercent * static_cast<std::int32_t>(percent),
                 .memory = PagesIn(spec.memory_bytes + kPageBytes - 1),
                 .dedicated = spec.performance_level == PerformanceLevel::kDedicated};
-  for (const GpuDescription& kind : kind_descriptions_) demand.kinds.push_back(GpuMismatch(kind, spec).empty());
+  for (const GpuDescription& kind : kind_descriptions_)
+    demand.kinds.push_back(GpuMismatch(kind, spec).empty());
   return demand;
+}
+
+std::vector<NodeRoom> Fleet::EmptyRooms() const {
+  std::vector<NodeRoom> rooms;
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    if (placer_.node(i).gpus.empty()) continue;
+    NodeRoom& room = rooms.emplace_back(placer_.node(i));
+    for (std::size_t k = 0; k < room.gpus.size(); ++k) {
+      GpuRoom& gpu = room.gpus[k];
+      gpu.compute = kComputePerPercent *
+                    static_cast<std::int32_t>(nodes_[i].gpus[k]->status.allocatable_compute_percent);
+      gpu.memory = gpu.memory_capacity;
+      gpu.vgpus = 0;
+    }
+  }
+  return rooms;
 }
 
 std::vector<Slot> Fleet::TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus) {
@@ -108,8 +126,9 @@ std::vector<Slot> Fleet::TryPlace(const ClaimSpec& spec, const std::set<std::str
     matches = [&](std::size_t index) { return LabelMismatch(nodes_[index].labels, spec).empty(); };
   }
 
-  // While the claim's vGPUs are dealt out, the placer's rooms are without what they take, and nothing is free on GPUs that
-  // are not their turn: those to be avoided, and those that hold `most_own` of the claim's already.
+  // While the claim's vGPUs are dealt out, the placer's rooms are without what they take, and nothing is free
+  // on GPUs that are not their turn: those to be avoided, and those that hold `most_own` of the claim's
+  // already.
   struct Special {
     bool avoided = false;
     std::uint32_t own = 0;

@@ -1,9 +1,9 @@
 // The mesh's GPUs as placement knows them, kept up to date GPU by GPU, and where a claim's vGPUs go.
 //
-// A vGPU may go to each GPU that matches (API, type, vendor, the node's labels) of a node that is open, and that has room. Of
-// those the policy (policy.h) chooses, but a claim's own vGPUs are spread: a GPU that holds fewer of them comes
-// first (N vGPUs are N devices to the program, which gains nothing from two on one GPU). Identical slices make this
-// complete: if all N fit anywhere, it finds room for all N.
+// A vGPU may go to each GPU that matches (API, type, vendor, the node's labels) of a node that is open, and
+// that has room. Of those the policy (policy.h) chooses, but a claim's own vGPUs are spread: a GPU that holds
+// fewer of them comes first (N vGPUs are N devices to the program, which gains nothing from two on one GPU).
+// Identical slices make this complete: if all N fit anywhere, it finds room for all N.
 #pragma once
 
 #include <cstddef>
@@ -37,20 +37,29 @@ class Fleet {
  public:
   explicit Fleet(std::unique_ptr<Policy> policy) : placer_(std::move(policy)) {}
 
+  // From here on it goes by another policy.
+  void Use(std::unique_ptr<Policy> policy) { placer_.Use(std::move(policy)); }
+
   // A node is there, or has changed. `closed_because`: why it takes nothing ("cordoned"); empty when it does.
   void SetNode(const std::string& name, const Labels& labels, std::string closed_because);
   void RemoveNode(const std::string& name);
-  // A GPU of a node that is there is new, or what is allocated of it has changed. Until RemoveGpu it must stay where it
-  // is, and may change only together with this call.
+  // A GPU of a node that is there is new, or what is allocated of it has changed. Until RemoveGpu it must
+  // stay where it is, and may change only together with this call.
   void SetGpu(const Gpu& gpu);
   void RemoveGpu(const Gpu& gpu);
 
-  // A slot for each vGPU of the claim, whose spec has its defaults, or why there is none. GPUs with these uids are used
-  // only when nothing else does. Nothing is taken: SetGpu says what is.
+  // A slot for each vGPU of the claim, whose spec has its defaults, or why there is none. GPUs with these
+  // uids are used only when nothing else does. Nothing is taken: SetGpu says what is.
   Placement Place(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus = {});
 
   // The same, without the reason, which takes time in a large mesh: no slots.
   std::vector<Slot> TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus = {});
+
+  // What the policy is asked for each vGPU of such a claim. Kinds of GPU that come later are not among its
+  // own.
+  Demand DemandOf(const ClaimSpec& spec) const;
+  // The nodes that are open, as if nothing had been taken of them.
+  std::vector<NodeRoom> EmptyRooms() const;
 
  private:
   struct NodeEntry {
@@ -61,7 +70,6 @@ class Fleet {
   };
   void Update(std::size_t index);
   GpuKind KindOf(const GpuDescription& description);
-  Demand DemandOf(const ClaimSpec& spec) const;
 
   Placer placer_;
   std::vector<NodeEntry> nodes_;  // by the placer's index; without a name: free for another

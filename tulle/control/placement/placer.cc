@@ -20,6 +20,14 @@ std::size_t Placer::Add(NodeRoom room) {
   return index;
 }
 
+void Placer::Use(std::unique_ptr<Policy> policy) {
+  policy_ = std::move(policy);
+  newcomers_.clear();
+  next_newcomer_ = 0;
+  for (Kept& kept : rankings_) newcomers_.push_back(std::move(kept.demand));  // no newcomers
+  rankings_.clear();
+}
+
 void Placer::Set(std::size_t index, NodeRoom room) {
   nodes_[index] = std::move(room);
   Rescore(index);
@@ -75,7 +83,7 @@ Ranking* Placer::RankingOf(const Demand& demand) {
     if (newcomers_.size() < kNewcomers) {
       newcomers_.push_back(demand);
     } else {
-      newcomers_[next_newcomer_++ % kNewcomers] = demand;
+      newcomers_[next_newcomer_++ % newcomers_.size()] = demand;
     }
     return nullptr;
   }

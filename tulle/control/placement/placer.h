@@ -31,14 +31,17 @@ class Placer {
   explicit Placer(std::unique_ptr<Policy> policy, std::size_t most_rankings = 128)
       : policy_(std::move(policy)), most_rankings_(most_rankings) {}
 
+  // From here on it goes by another policy. Its rankings are made when they are needed.
+  void Use(std::unique_ptr<Policy> policy);
+
   std::size_t Add(NodeRoom room);
   std::size_t size() const { return nodes_.size(); }
   const NodeRoom& node(std::size_t index) const { return nodes_[index]; }
   // The node has changed otherwise than by Take and Give. One that has gone has no GPUs.
   void Set(std::size_t index, NodeRoom room);
 
-  // Where the policy puts the demand; nothing when no node has room. Nothing is taken. With `may_use`, only on nodes
-  // for which that is true; then it looks at each that might have room.
+  // Where the policy puts the demand; nothing when no node has room. Nothing is taken. With `may_use`, only
+  // on nodes for which that is true; then it looks at each that might have room.
   std::optional<PlacedDemand> Choose(const Demand& demand,
                                      const std::function<bool(std::size_t)>& may_use = nullptr);
   // Precondition: it fits there; or was taken there.

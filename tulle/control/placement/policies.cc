@@ -98,7 +98,8 @@ class BalancedFit final : public Policy {
       for (std::size_t i = 0; i < count; ++i) {
         const GpuRoom gpu = After(node_->gpus[gpus[i]], demand);
         const double compute = static_cast<double>(gpu.compute) / kWholeGpu;
-        const double memory = gpu.memory_capacity > 0 ? static_cast<double>(gpu.memory) / gpu.memory_capacity : 0;
+        const double memory =
+            gpu.memory_capacity > 0 ? static_cast<double>(gpu.memory) / gpu.memory_capacity : 0;
         left += memory + compute + std::abs(memory - compute);
       }
       return -left;

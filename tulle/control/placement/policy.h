@@ -37,9 +37,9 @@ class Policy {
 // The GPUs that a choice takes: of a demand for one, that one; for several, the first ones that it fits on.
 std::vector<std::uint32_t> GpusOf(const NodeRoom& node, const Demand& demand, const Choice& choice);
 
-// What the mesh goes by while it does not know what it will be asked for: the least of  memory left + compute left +
-// |memory left - compute left|  on the GPU, as parts of it. Best fit; and a remainder of one without the other is a
-// fragment that little can use.
+// What the mesh goes by while it does not know what it will be asked for: the least of  memory left + compute
+// left + |memory left - compute left|  on the GPU, as parts of it. Best fit; and a remainder of one without
+// the other is a fragment that little can use.
 std::unique_ptr<Policy> MakeBalancedFit();
 
 // The published rules, as the experiments of the FGD paper have them (Weng et al., USENIX ATC 2023;

@@ -13,11 +13,11 @@ namespace {
 
 class Rehearsals {
  public:
-  Rehearsals(std::span<const NodeRoom> nodes, std::span<const WeightedDemand> demands, std::size_t most_nodes,
-             Random& random)
-      : nodes_(nodes.begin(), nodes.end()) {
+  Rehearsals(std::span<const NodeRoom> nodes, std::span<const WeightedDemand> demands,
+             const RehearsalOptions& options, const std::stop_token& stop, Random& random)
+      : options_(options), stop_(stop), nodes_(nodes.begin(), nodes.end()) {
     Shuffle(&nodes_, random);
-    if (nodes_.size() > most_nodes) nodes_.resize(most_nodes);
+    if (nodes_.size() > options.most_nodes) nodes_.resize(options.most_nodes);
     std::int64_t memory = 0;
     std::int64_t gpus = 0;
     for (const NodeRoom& node : nodes_) {
@@ -28,7 +28,8 @@ class Rehearsals {
         ++gpus;
       }
     }
-    const GpuRoom average{.memory_capacity = static_cast<std::int32_t>(gpus > 0 ? memory / gpus : 0)};
+    GpuRoom average{.memory_capacity = static_cast<std::int32_t>(gpus > 0 ? memory / gpus : 0)};
+    average.memory = average.memory_capacity;
     double weight = 0;
     for (const WeightedDemand& entry : demands) {
       if (!(entry.weight > 0)) continue;
@@ -64,7 +65,8 @@ class Rehearsals {
     double filled = 0;
     double filled_late = 0;
     int late = 0;
-    for (double asked = 0; asked < capacity_;) {
+    double asked = 0;
+    for (int i = 0; i < options_.most_arrivals && asked < capacity_ && !stop_.stop_requested(); ++i) {
       const Arrival& arrival = Draw(random);
       asked += arrival.asked;
       if (const std::optional<PlacedDemand> placed = placer.Choose(*arrival.demand)) {
@@ -111,6 +113,8 @@ class Rehearsals {
     return it == arrivals_.end() ? arrivals_.back() : *it;
   }
 
+  const RehearsalOptions& options_;
+  const std::stop_token& stop_;
   std::vector<NodeRoom> nodes_;
   double capacity_ = 0;
   std::size_t kinds_ = 0;
@@ -125,9 +129,9 @@ void Scale(std::vector<double>* values, double factor) {
 }  // namespace
 
 Outlook Rehearse(std::span<const NodeRoom> nodes, std::span<const WeightedDemand> demands,
-                 const RehearsalOptions& options) {
+                 const RehearsalOptions& options, const std::stop_token& stop) {
   SeededRandom random(options.seed);
-  const Rehearsals rehearsals(nodes, demands, options.most_nodes, random);
+  const Rehearsals rehearsals(nodes, demands, options, stop, random);
   std::shared_ptr<const Outlook> best =
       std::make_shared<const Outlook>(Outlook{.workload = Workload(demands)});
   if (!rehearsals.possible()) return *best;
@@ -157,6 +161,7 @@ Outlook Rehearse(std::span<const NodeRoom> nodes, std::span<const WeightedDemand
         latest = std::move(next);
       }
     }
+    if (stop.stop_requested()) break;  // the last runs were cut short
     if (most_of_round > most) {
       most = most_of_round;
       best = latest;

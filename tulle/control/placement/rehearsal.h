@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <stop_token>
 
 #include "tulle/control/placement/outlook.h"
 #include "tulle/control/placement/room.h"
@@ -26,11 +27,13 @@ struct RehearsalOptions {
   double remember = 0.5;          // what a round's observations count for in the next
   double gradient = 0.2;          // Outlook::gradient
   std::size_t most_nodes = 1500;  // of a larger mesh a sample is rehearsed on
+  int most_arrivals = 100'000;    // in a run, which may then end before the mesh is full
 };
 
 // `nodes` as they are when nothing has been taken of them. Needs nothing but its arguments and takes seconds,
-// so it may run on a thread of its own. The same arguments give the same outlook.
+// so it may run on a thread of its own; it ends soon after `stop` is asked for, with what it has. The same
+// arguments give the same outlook.
 Outlook Rehearse(std::span<const NodeRoom> nodes, std::span<const WeightedDemand> demands,
-                 const RehearsalOptions& options = {});
+                 const RehearsalOptions& options = {}, const std::stop_token& stop = {});
 
 }  // namespace tulle::control

@@ -3,23 +3,6 @@
 #include "tulle/base/check.h"
 
 namespace tulle::control {
-namespace {
-
-void Move(NodeRoom* node, const Demand& demand, const std::vector<std::uint32_t>& gpus, std::int32_t sign) {
-  node->cpu += sign * demand.cpu;
-  node->host_memory += sign * demand.host_memory;
-  for (const std::uint32_t index : gpus) {
-    GpuRoom& gpu = node->gpus.at(index);
-    gpu.compute += sign * demand.compute;
-    gpu.memory += sign * demand.memory;
-    gpu.vgpus -= sign;
-    TULLE_CHECK(gpu.compute >= 0 && gpu.memory >= 0 && gpu.vgpus >= 0);
-  }
-  TULLE_CHECK(node->cpu >= 0 && node->host_memory >= 0);
-}
-
-}  // namespace
-
 bool Fits(const NodeRoom& node, const Demand& demand) {
   if (!HostFits(node, demand)) return false;
   std::int32_t left = demand.gpus;
@@ -28,11 +11,26 @@ bool Fits(const NodeRoom& node, const Demand& demand) {
 }
 
 void Take(NodeRoom* node, const Demand& demand, const std::vector<std::uint32_t>& gpus) {
-  Move(node, demand, gpus, -1);
+  node->cpu -= demand.cpu;
+  node->host_memory -= demand.host_memory;
+  TULLE_CHECK(node->cpu >= 0 && node->host_memory >= 0);
+  for (const std::uint32_t index : gpus) {
+    GpuRoom& gpu = node->gpus.at(index);
+    TULLE_CHECK(Fits(gpu, demand));
+    gpu = After(gpu, demand);
+  }
 }
 
 void Give(NodeRoom* node, const Demand& demand, const std::vector<std::uint32_t>& gpus) {
-  Move(node, demand, gpus, +1);
+  node->cpu += demand.cpu;
+  node->host_memory += demand.host_memory;
+  for (const std::uint32_t index : gpus) {
+    GpuRoom& gpu = node->gpus.at(index);
+    gpu.compute += demand.compute;
+    gpu.memory = demand.dedicated ? gpu.memory_capacity : gpu.memory + demand.memory;
+    --gpu.vgpus;
+    TULLE_CHECK(gpu.vgpus >= 0);
+  }
 }
 
 }  // namespace tulle::control

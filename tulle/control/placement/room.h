@@ -39,7 +39,7 @@ struct Demand {
   std::int32_t gpus = 1;  // 0: the host only
   std::int32_t compute = 0;
   std::int32_t memory = 0;
-  bool dedicated = false;                // of GPUs that nobody else is on
+  bool dedicated = false;                // GPUs that nobody else is on, with all their memory
   std::vector<std::uint8_t> kinds = {};  // 1 at the index of each GpuKind that will do; empty: any
 
   bool Allows(GpuKind kind) const { return kinds.empty() || (kind < kinds.size() && kinds[kind] != 0); }
@@ -68,7 +68,7 @@ inline std::int32_t FreeOf(const NodeRoom& node) {
 // The GPU once a slice of it has been taken.
 inline GpuRoom After(GpuRoom gpu, const Demand& demand) {
   gpu.compute -= demand.compute;
-  gpu.memory -= demand.memory;
+  gpu.memory = demand.dedicated ? 0 : gpu.memory - demand.memory;
   ++gpu.vgpus;
   return gpu;
 }

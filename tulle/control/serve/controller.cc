@@ -1,10 +1,14 @@
 #include "tulle/control/serve/controller.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
 #include "tulle/base/log.h"
 #include "tulle/control/model/rules.h"
+#include "tulle/control/placement/rehearsal.h"
 #include "tulle/control/serve/records.h"
 
 namespace tulle::control {
@@ -13,6 +17,8 @@ namespace {
 constexpr char kComponent[] = "controller";
 // A controller's epoch is in the high bits of its resource versions, so that versions grow across restarts.
 constexpr int kEpochShift = 40;
+// Of the thread that rehearses: nobody waits for it.
+constexpr int kRehearsalNice = 10;
 // Without anything to do, the strand looks at the clock this often: steady_clock waits do not count suspended
 // time.
 constexpr auto kIdle = std::chrono::seconds(60);
@@ -54,6 +60,7 @@ void Controller::Stop() {
   queue_.lock()->stopping = true;
   wakeup_.notify_one();
   if (strand_.joinable()) strand_.join();
+  rehearsal_ = {};  // asks it to stop, and waits
 }
 
 void Controller::Submit(Item item) {
@@ -187,10 +194,27 @@ void Controller::Deliver(Effect effect) {
       if (it != links->end()) link = it->second;
     }
     if (link) link->OnCommand(std::move(send->command));
+  } else if (auto* rehearsal = std::get_if<StartRehearsal>(&effect)) {
+    Rehearse(std::move(*rehearsal));
   } else if (auto* close = std::get_if<CloseLink>(&effect)) {
     auto node = links_.lock()->extract(static_cast<std::uint64_t>(close->link));
     if (node) node.mapped()->OnClose(close->status);
   }
+}
+
+void Controller::Rehearse(StartRehearsal what) {
+  rehearsal_ = std::jthread([this, what = std::move(what)](const std::stop_token& stop) {
+    setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), kRehearsalNice);
+    const Instant began = clock_.Now();
+    auto outlook = std::make_shared<const Outlook>(control::Rehearse(what.nodes, what.demands, {}, stop));
+    if (stop.stop_requested()) return;
+    Log(LogLevel::kInfo, kComponent, "placement rehearsed",
+        {{"claims", what.demands.size()},
+         {"nodes", what.nodes.size()},
+         {"learnt", outlook->leftover.has_value()},
+         {"seconds", std::chrono::duration<double>(clock_.Now() - began).count()}});
+    Submit({.event = Rehearsed{std::move(outlook)}});
+  });
 }
 
 // One line for each step of a claim's and a node's life.

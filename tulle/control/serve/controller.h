@@ -101,6 +101,8 @@ class Controller {
   void Run();
   void HandleBatch(std::vector<Item> items);
   void Deliver(Effect effect);
+  // On a thread of its own, at low priority.
+  void Rehearse(StartRehearsal what);
   void LogChanges(const std::vector<Change>& changes);
   void Close(const Status& status);
   Now ReadClock() const { return {.mono = clock_.Now(), .wall_us = clock_.WallMicros()}; }
@@ -112,6 +114,7 @@ class Controller {
   std::unique_ptr<Core> core_;  // the strand's, once it runs
   std::unique_ptr<EventLog> log_;
   std::thread strand_;
+  std::jthread rehearsal_;  // the strand's: one at a time
   std::atomic<std::uint64_t> next_id_{1};
   Guarded<Queue> queue_;
   std::condition_variable wakeup_;

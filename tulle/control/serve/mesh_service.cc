@@ -253,6 +253,12 @@ void MeshService::RenderMetrics(std::function<void(std::string)> done) {
       sample("gpu_memory_allocatable_bytes", "", stats.allocatable_memory_bytes);
       gauge("gpu_memory_allocated_bytes", "Device memory that vGPUs have.");
       sample("gpu_memory_allocated_bytes", "", stats.allocated_memory_bytes);
+      gauge("placement_rehearsals",
+            "Rehearsals of what is asked for, by the last of which vGPUs are placed.");
+      sample("placement_rehearsals", "", stats.rehearsals);
+      gauge("placement_learnt",
+            "1 where that fills the mesh better than fragmentation gradient descent alone.");
+      sample("placement_learnt", "", stats.placement_learnt ? 1 : 0);
     }
     const BuildStore::Counters builds = builds_.counters();
     gauge("mesh_builds", "Builds of programs that the mesh remembers.");

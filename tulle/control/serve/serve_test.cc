@@ -494,6 +494,27 @@ TEST_F(ServeTest, TenantsAndRolesAreKeptApart) {
             Code::kUnavailable);
 }
 
+TEST_F(ServeTest, PlacementRehearsesWhatIsAskedFor) {
+  const auto client = ClientOf("alice");
+  FakeNode node = NodeNamed();
+  node.Connect();
+  WaitNode(*client, "a", NodeState::kReady);
+  for (std::size_t i = 0; i < CoreOptions().rehearse_after_claims; ++i) {
+    ASSERT_TRUE(client->CreateClaim({.spec = {.memory_bytes = kGiB, .compute_percent = 30}}).ok());
+  }
+  const auto rehearsals = [&] {
+    std::promise<std::uint64_t> count;
+    controller_->Read(
+        [&](const Core* core) { count.set_value(core == nullptr ? 0 : core->Stats().rehearsals); });
+    return count.get_future().get();
+  };
+  for (const auto until = std::chrono::steady_clock::now() + kSoon;
+       rehearsals() == 0 && std::chrono::steady_clock::now() < until;) {
+    std::this_thread::yield();
+  }
+  EXPECT_EQ(rehearsals(), 1u);
+}
+
 TEST_F(ServeTest, ANodeThatLeavesIsRecordedBeforeItsStreamEnds) {
   const auto client = ClientOf("alice");
   FakeNode node = NodeNamed();
