@@ -2,6 +2,7 @@
 #include "tulle/control/core/core.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "tulle/base/check.h"
@@ -64,15 +65,22 @@ void Core::SetWaiting(ClaimState& claim, const std::string& reason, const std::s
 }
 
 void Core::PlaceWaiting() {
+  // What had no place a moment ago has none now: placing others only takes room.
+  std::map<ClaimSpec, NoFit> without_place;
   for (const auto& [created, uid] : std::set(waiting_)) {
     ClaimState& claim = *claims_.Find(uid);
     if (claim.retry_at && *claim.retry_at > now_.mono) continue;
-    const Placement placement = fleet_.Place(claim.model().spec, claim.avoid_gpus);
-    if (const auto* no_fit = std::get_if<NoFit>(&placement)) {
-      SetWaiting(claim, no_fit->reason, no_fit->message);
-    } else {
-      Bind(claim, std::get<std::vector<Slot>>(placement));
+    const ClaimSpec& spec = claim.model().spec;
+    auto known = without_place.find(spec);
+    if (known == without_place.end()) {
+      Placement placement = fleet_.Place(spec, claim.avoid_gpus);
+      if (const auto* slots = std::get_if<std::vector<Slot>>(&placement)) {
+        Bind(claim, *slots);
+        continue;
+      }
+      known = without_place.emplace(spec, std::move(std::get<NoFit>(placement))).first;
     }
+    SetWaiting(claim, known->second.reason, known->second.message);
   }
 }
 

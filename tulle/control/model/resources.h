@@ -3,6 +3,7 @@
 // tulle/control/api/map.h converts. Values: no ownership, no threads.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -61,6 +62,7 @@ struct ClaimSpec {
   Labels node_selector;
   bool no_wait = false;
   bool release_when_unheld = false;
+  friend auto operator<=>(const ClaimSpec&, const ClaimSpec&) = default;
   friend bool operator==(const ClaimSpec&, const ClaimSpec&) = default;
 };
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cctype>
-#include <map>
 
 #include "tulle/base/bytes.h"
 #include "tulle/control/model/rules.h"
@@ -32,34 +31,6 @@ std::string Join(const std::vector<std::string>& words, std::string_view separat
   return text;
 }
 
-// What is free on a GPU, and how many vGPUs are on it.
-struct Room {
-  std::uint64_t memory = 0;
-  std::uint32_t compute = 0;
-  std::uint32_t neighbours = 0;
-};
-
-Room RoomOf(const GpuStatus& status) {
-  const auto minus = [](auto a, auto b) {
-    return a > b ? a - b : 0;
-  };  // a GPU may have shrunk under its vGPUs
-  return {.memory = minus(status.allocatable_memory_bytes, status.allocated_memory_bytes),
-          .compute = minus(status.allocatable_compute_percent, status.allocated_compute_percent),
-          .neighbours = status.vgpus};
-}
-
-// As ClaimSpec has it, in bytes and percent.
-struct Asked {
-  std::uint64_t memory = 0;
-  std::uint32_t compute = 0;
-  bool alone = false;
-};
-
-bool MemoryFits(const Room& room, const Asked& demand) { return room.memory >= demand.memory; }
-bool ComputeFits(const Room& room, const Asked& demand) {
-  return room.compute >= demand.compute && (!demand.alone || room.neighbours == 0);
-}
-
 std::string InWords(const ClaimSpec& spec) {
   std::string text;
   if (spec.count > 1) text += std::to_string(spec.count) + " vGPUs of ";
@@ -74,46 +45,52 @@ std::string InWords(const ClaimSpec& spec) {
   return text;
 }
 
-// The best GPU of a node for an explanation.
-struct NodeView {
-  std::string closed;    // the node takes nothing
-  std::string mismatch;  // of its first GPU, when none matches
+std::string Memory(std::int32_t pages) { return FormatSize(static_cast<std::uint64_t>(pages) * kPageBytes); }
+
+std::string Percent(std::int32_t compute) { return std::to_string(compute / (kWholeGpu / 100)) + "%"; }
+
+// What there is of those GPUs of a node, or of all nodes, that match.
+struct View {
   bool matches = false;
-  Room best;                      // per resource: memory of the GPU with most memory free, compute likewise
-  std::uint64_t most_memory = 0;  // that any of its GPUs offers at all
-  std::uint32_t most_compute = 0;
-  bool idle_gpu = false;   // one without vGPUs
-  std::uint32_t fits = 0;  // vGPUs of this claim that fit now
+  std::int32_t most_memory = -1;  // that a GPU offers at all, in pages
+  std::int32_t most_compute = 0;
+  std::int32_t free_memory = -1;  // the most on a GPU
+  std::int32_t free_compute = 0;  // the most on a GPU
+  bool idle_gpu = false;          // one without vGPUs
+  std::uint64_t fits = 0;         // vGPUs of this claim that fit now
 };
 
-std::map<std::string, NodeView> ViewByNode(std::span<const ExplainedGpu> gpus, const ClaimSpec& spec,
-                                           const Asked& demand) {
-  std::map<std::string, NodeView> nodes;
-  for (const ExplainedGpu& candidate : gpus) {
-    NodeView& node = nodes[candidate.gpu->spec.node];
-    node.closed = candidate.closed_because;
-    std::string why = LabelMismatch(*candidate.node_labels, spec);
-    if (why.empty()) why = GpuMismatch(candidate.gpu->spec.description, spec);
-    if (!why.empty()) {
-      if (node.mismatch.empty()) node.mismatch = std::move(why);
-      continue;
-    }
-    node.matches = true;
-    const GpuStatus& status = candidate.gpu->status;
-    Room room = RoomOf(status);
-    node.best.memory = std::max(node.best.memory, room.memory);
-    node.best.compute = std::max(node.best.compute, room.compute);
-    node.most_memory = std::max(node.most_memory, status.allocatable_memory_bytes);
-    node.most_compute = std::max(node.most_compute, status.allocatable_compute_percent);
-    node.idle_gpu |= room.neighbours == 0;
-    while (node.fits < spec.count && MemoryFits(room, demand) && ComputeFits(room, demand)) {
-      ++node.fits;
-      ++room.neighbours;
-      room.memory -= demand.memory;
-      room.compute -= demand.compute;
-    }
+View ViewOf(const NodeRoom& node, const Demand& demand) {
+  View view;
+  for (const GpuRoom& gpu : node.gpus) {
+    if (!demand.Allows(gpu.kind)) continue;
+    view.matches = true;
+    view.most_memory = std::max(view.most_memory, gpu.memory_capacity);
+    view.most_compute = std::max(view.most_compute, gpu.compute_capacity);
+    view.free_memory = std::max(view.free_memory, gpu.memory);
+    view.free_compute = std::max(view.free_compute, gpu.compute);
+    view.idle_gpu |= gpu.vgpus == 0;
+    if (!Fits(gpu, demand)) continue;
+    std::int32_t fits = demand.dedicated ? 1 : static_cast<std::int32_t>(kMaxVGpusPerClaim);
+    if (demand.memory > 0) fits = std::min(fits, gpu.memory / demand.memory);
+    if (demand.compute > 0) fits = std::min(fits, gpu.compute / demand.compute);
+    view.fits += static_cast<std::uint64_t>(fits);
   }
-  return nodes;
+  return view;
+}
+
+std::string InWords(const ExplainedNode& node, const View& view, std::span<const GpuDescription> kinds,
+                    const ClaimSpec& spec) {
+  std::string text = "node " + std::string(node.name) + " ";
+  if (std::string why = LabelMismatch(*node.labels, spec); !why.empty()) return text + why;
+  if (!view.matches) return text + GpuMismatch(kinds[node.room->gpus.front().kind], spec);
+  if (!node.closed_because.empty()) return text + "is " + std::string(node.closed_because);
+  if (view.fits > 0)
+    return text + "has room for " + std::to_string(std::min<std::uint64_t>(view.fits, spec.count));
+  text += "has " + Memory(view.free_memory) + " and " + Percent(view.free_compute) + " free on one GPU";
+  if (spec.performance_level == PerformanceLevel::kDedicated && !view.idle_gpu)
+    text += ", no GPU without vGPUs";
+  return text;
 }
 
 }  // namespace
@@ -136,76 +113,58 @@ std::string LabelMismatch(const Labels& labels, const ClaimSpec& spec) {
   return "";
 }
 
-NoFit Explain(std::span<const ExplainedGpu> gpus, const ClaimSpec& spec) {
-  const Asked demand{.memory = spec.memory_bytes,
-                     .compute = ReservedComputePercent(spec.performance_level, spec.compute_percent),
-                     .alone = spec.performance_level == PerformanceLevel::kDedicated};
-  const std::map<std::string, NodeView> nodes = ViewByNode(gpus, spec, demand);
+NoFit Explain(std::span<const ExplainedNode> nodes, std::span<const GpuDescription> kinds,
+              const ClaimSpec& spec, const Demand& demand) {
   const std::string asked = "asked for " + InWords(spec) + "; ";
-  if (nodes.empty()) {
+  View all;
+  bool any_matches = false;
+  std::size_t count = 0;
+  std::string_view largest, most_free;  // nodes
+  std::vector<std::string> lines;
+  for (const ExplainedNode& node : nodes) {
+    if (node.room->gpus.empty()) continue;
+    ++count;
+    View view;
+    if (LabelMismatch(*node.labels, spec).empty()) view = ViewOf(*node.room, demand);
+    if (lines.size() < kMaxNodesInMessage) lines.push_back(InWords(node, view, kinds, spec));
+    any_matches |= view.matches;
+    if (!view.matches || !node.closed_because.empty()) continue;
+    if (view.most_memory > all.most_memory) largest = node.name;
+    if (view.free_memory > all.free_memory) most_free = node.name;
+    all = {.matches = true,
+           .most_memory = std::max(all.most_memory, view.most_memory),
+           .most_compute = std::max(all.most_compute, view.most_compute),
+           .free_memory = std::max(all.free_memory, view.free_memory),
+           .free_compute = std::max(all.free_compute, view.free_compute),
+           .fits = all.fits + view.fits};
+  }
+  if (count == 0) {
     return {"NoNodes", asked + "the mesh has no GPU: start a node with `tulle up`, see `tulle get nodes`"};
   }
-
-  std::vector<std::string> lines;
-  const NodeView* most_memory = nullptr;
-  const NodeView* largest = nullptr;
-  std::string most_memory_name, largest_name;
-  std::uint32_t fits = 0;
-  bool any_matches = false;
-  bool any_open = false;
-  std::uint32_t most_compute = 0, most_compute_free = 0;
-  for (const auto& [name, node] : nodes) {
-    std::string line = "node " + name + " ";
-    if (!node.matches) {
-      line += node.mismatch;
-    } else if (!node.closed.empty()) {
-      any_matches = true;
-      line += "is " + node.closed;
-    } else {
-      any_matches = any_open = true;
-      fits += node.fits;
-      most_compute = std::max(most_compute, node.most_compute);
-      most_compute_free = std::max(most_compute_free, node.best.compute);
-      if (most_memory == nullptr || node.best.memory > most_memory->best.memory)
-        most_memory = &node, most_memory_name = name;
-      if (largest == nullptr || node.most_memory > largest->most_memory) largest = &node, largest_name = name;
-      if (node.fits > 0) {
-        line += "has room for " + std::to_string(node.fits);
-      } else {
-        line += "has " + FormatSize(node.best.memory) + " and " + std::to_string(node.best.compute) +
-                "% free on one GPU";
-        if (demand.alone && !node.idle_gpu) line += ", no GPU without vGPUs";
-      }
-    }
-    if (lines.size() < kMaxNodesInMessage) lines.push_back(std::move(line));
-  }
-  if (nodes.size() > lines.size())
-    lines.push_back(std::to_string(nodes.size() - lines.size()) + " more nodes");
+  if (count > lines.size()) lines.push_back(std::to_string(count - lines.size()) + " more nodes");
   const std::string detail = " (" + Join(lines, "; ") + "); see `tulle get gpus`";
 
   if (!any_matches) return {"NoMatchingGpu", asked + "no GPU of the mesh matches" + detail};
-  if (!any_open) return {"NoReadyNode", asked + "no node with a matching GPU is ready" + detail};
-  if (demand.memory > largest->most_memory) {
-    return {"InsufficientMemory", asked + "the largest GPU has " + FormatSize(largest->most_memory) +
-                                      " on node " + largest_name + detail};
+  if (!all.matches) return {"NoReadyNode", asked + "no node with a matching GPU is ready" + detail};
+  if (demand.memory > all.most_memory) {
+    return {"InsufficientMemory", asked + "the largest GPU has " + Memory(all.most_memory) + " on node " +
+                                      std::string(largest) + detail};
   }
-  if (demand.memory > most_memory->best.memory) {
-    return {"InsufficientMemory", asked + "the largest free slice is " +
-                                      FormatSize(most_memory->best.memory) + " on node " + most_memory_name +
-                                      detail};
+  if (demand.memory > all.free_memory) {
+    return {"InsufficientMemory", asked + "the largest free slice is " + Memory(all.free_memory) +
+                                      " on node " + std::string(most_free) + detail};
   }
-  if (demand.compute > most_compute) {
+  if (demand.compute > all.most_compute) {
     return {"InsufficientCompute",
-            asked + "no GPU offers more than " + std::to_string(most_compute) + "% of its compute" + detail};
+            asked + "no GPU offers more than " + Percent(all.most_compute) + " of its compute" + detail};
   }
-  if (fits > 0) {
-    return {"InsufficientGpus", asked + "only " + std::to_string(fits) + " of them " +
-                                    (fits == 1 ? "fits" : "fit") + " now" + detail};
+  if (all.fits > 0) {
+    return {"InsufficientGpus", asked + "only " + std::to_string(all.fits) + " of them " +
+                                    (all.fits == 1 ? "fits" : "fit") + " now" + detail};
   }
-  if (demand.alone) return {"InsufficientGpus", asked + "no GPU is without vGPUs now" + detail};
-  if (demand.compute > most_compute_free) {
-    return {"InsufficientCompute",
-            asked + "the largest free share is " + std::to_string(most_compute_free) + "%" + detail};
+  if (demand.dedicated) return {"InsufficientGpus", asked + "no GPU is without vGPUs now" + detail};
+  if (demand.compute > all.free_compute) {
+    return {"InsufficientCompute", asked + "the largest free share is " + Percent(all.free_compute) + detail};
   }
   return {"InsufficientGpus", asked + "no GPU has both free at once" + detail};
 }

@@ -3,16 +3,19 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "tulle/control/model/resources.h"
+#include "tulle/control/placement/room.h"
 
 namespace tulle::control {
 
 // Pointers outlive the call.
-struct ExplainedGpu {
-  const Gpu* gpu = nullptr;
-  const Labels* node_labels = nullptr;
-  std::string_view closed_because;  // why its node takes nothing ("cordoned"); empty when it does
+struct ExplainedNode {
+  std::string_view name;
+  const Labels* labels = nullptr;
+  std::string_view closed_because;  // why it takes nothing ("cordoned"); empty when it does
+  const NodeRoom* room = nullptr;
 };
 
 struct NoFit {
@@ -20,8 +23,10 @@ struct NoFit {
   std::string message;  // for people
 };
 
-// Precondition: the spec has its defaults, and does not fit.
-NoFit Explain(std::span<const ExplainedGpu> gpus, const ClaimSpec& spec);
+// `demand`: what the spec asks of a GPU. `kinds`: what each GpuKind is. Precondition: the spec has its
+// defaults, and does not fit.
+NoFit Explain(std::span<const ExplainedNode> nodes, std::span<const GpuDescription> kinds,
+              const ClaimSpec& spec, const Demand& demand);
 
 // Why a GPU, or a node, can never serve the spec, whatever is free; empty when it can.
 std::string GpuMismatch(const GpuDescription& is, const ClaimSpec& spec);

@@ -11,9 +11,6 @@
 namespace tulle::control {
 namespace {
 
-// Pages, so that sizes of up to 8 TiB fit, and what drivers report as a device's memory is a whole number of
-// them.
-constexpr std::uint64_t kPageBytes = 4096;
 constexpr std::int32_t kComputePerPercent = kWholeGpu / 100;
 
 std::int32_t PagesIn(std::uint64_t bytes) {
@@ -28,12 +25,14 @@ T Minus(T all, T taken) {
 
 GpuRoom RoomOf(const Gpu& gpu, GpuKind kind) {
   const GpuStatus& status = gpu.status;
-  return {.kind = kind,
-          .compute = kComputePerPercent * static_cast<std::int32_t>(Minus(status.allocatable_compute_percent,
-                                                                          status.allocated_compute_percent)),
-          .memory = PagesIn(Minus(status.allocatable_memory_bytes, status.allocated_memory_bytes)),
-          .memory_capacity = std::max(PagesIn(status.allocatable_memory_bytes), 1),
-          .vgpus = static_cast<std::int32_t>(status.vgpus)};
+  return {
+      .kind = kind,
+      .compute = kComputePerPercent * static_cast<std::int32_t>(Minus(status.allocatable_compute_percent,
+                                                                      status.allocated_compute_percent)),
+      .memory = PagesIn(Minus(status.allocatable_memory_bytes, status.allocated_memory_bytes)),
+      .compute_capacity = kComputePerPercent * static_cast<std::int32_t>(status.allocatable_compute_percent),
+      .memory_capacity = std::max(PagesIn(status.allocatable_memory_bytes), 1),
+      .vgpus = static_cast<std::int32_t>(status.vgpus)};
 }
 
 }  // namespace
@@ -66,14 +65,23 @@ void Fleet::RemoveNode(const std::string& name) {
 
 void Fleet::SetGpu(const Gpu& gpu) {
   const std::size_t index = index_of_node_.at(gpu.spec.node);
-  std::vector<const Gpu*>& gpus = nodes_[index].gpus;
-  if (std::find(gpus.begin(), gpus.end(), &gpu) == gpus.end()) gpus.push_back(&gpu);
+  NodeEntry& node = nodes_[index];
+  const auto i = std::find(node.gpus.begin(), node.gpus.end(), &gpu) - node.gpus.begin();
+  if (i == std::ssize(node.gpus)) {
+    node.gpus.push_back(&gpu);
+    node.room.gpus.emplace_back();
+  }
+  node.room.gpus[static_cast<std::size_t>(i)] = RoomOf(gpu, KindOf(gpu.spec.description));
   Update(index);
 }
 
 void Fleet::RemoveGpu(const Gpu& gpu) {
   const std::size_t index = index_of_node_.at(gpu.spec.node);
-  std::erase(nodes_[index].gpus, &gpu);
+  NodeEntry& node = nodes_[index];
+  const auto i = std::find(node.gpus.begin(), node.gpus.end(), &gpu) - node.gpus.begin();
+  TULLE_CHECK(i != std::ssize(node.gpus));
+  node.gpus.erase(node.gpus.begin() + i);
+  node.room.gpus.erase(node.room.gpus.begin() + i);
   Update(index);
 }
 
@@ -86,11 +94,7 @@ GpuKind Fleet::KindOf(const GpuDescription& description) {
 
 void Fleet::Update(std::size_t index) {
   const NodeEntry& node = nodes_[index];
-  NodeRoom room;
-  if (node.closed_because.empty()) {
-    for (const Gpu* gpu : node.gpus) room.gpus.push_back(RoomOf(*gpu, KindOf(gpu->spec.description)));
-  }
-  placer_.Set(index, std::move(room));
+  placer_.Set(index, node.closed_because.empty() ? node.room : NodeRoom());
 }
 
 Demand Fleet::DemandOf(const ClaimSpec& spec) const {
@@ -105,13 +109,10 @@ Demand Fleet::DemandOf(const ClaimSpec& spec) const {
 
 std::vector<NodeRoom> Fleet::EmptyRooms() const {
   std::vector<NodeRoom> rooms;
-  for (std::size_t i = 0; i < nodes_.size(); ++i) {
-    if (placer_.node(i).gpus.empty()) continue;
-    NodeRoom& room = rooms.emplace_back(placer_.node(i));
-    for (std::size_t k = 0; k < room.gpus.size(); ++k) {
-      GpuRoom& gpu = room.gpus[k];
-      gpu.compute = kComputePerPercent *
-                    static_cast<std::int32_t>(nodes_[i].gpus[k]->status.allocatable_compute_percent);
+  for (const NodeEntry& node : nodes_) {
+    if (node.gpus.empty() || !node.closed_because.empty()) continue;
+    for (GpuRoom& gpu : rooms.emplace_back(node.room).gpus) {
+      gpu.compute = gpu.compute_capacity;
       gpu.memory = gpu.memory_capacity;
       gpu.vgpus = 0;
     }
@@ -138,8 +139,8 @@ std::vector<Slot> Fleet::TryPlace(const ClaimSpec& spec, const std::set<std::str
   bool use_avoided = false;
   std::uint32_t most_own = 1;
   const auto refresh = [&](std::size_t index) {
-    Update(index);
-    NodeRoom room = placer_.node(index);
+    if (!nodes_[index].closed_because.empty()) return;
+    NodeRoom room = nodes_[index].room;
     for (std::uint32_t i = 0; i < room.gpus.size(); ++i) {
       const auto it = specials.find({index, i});
       if (it == specials.end()) continue;
@@ -176,7 +177,7 @@ std::vector<Slot> Fleet::TryPlace(const ClaimSpec& spec, const std::set<std::str
                                                                 status.allocated_memory_bytes)
                                                         : spec.memory_bytes});
       ++special.own;
-      special.memory += demand.dedicated ? placer_.node(placed->node).gpus[i].memory : demand.memory;
+      special.memory += demand.dedicated ? nodes_[placed->node].room.gpus[i].memory : demand.memory;
       if (slots.size() < spec.count) refresh(placed->node);
       continue;
     }
@@ -201,13 +202,15 @@ std::vector<Slot> Fleet::TryPlace(const ClaimSpec& spec, const std::set<std::str
 
 Placement Fleet::Place(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus) {
   if (std::vector<Slot> slots = TryPlace(spec, avoid_gpus); !slots.empty()) return slots;
-  std::vector<ExplainedGpu> gpus;
+  std::vector<ExplainedNode> nodes;
+  nodes.reserve(nodes_.size());
   for (const NodeEntry& node : nodes_) {
-    for (const Gpu* gpu : node.gpus) {
-      gpus.push_back({.gpu = gpu, .node_labels = &node.labels, .closed_because = node.closed_because});
-    }
+    nodes.push_back({.name = node.name,
+                     .labels = &node.labels,
+                     .closed_because = node.closed_because,
+                     .room = &node.room});
   }
-  return Explain(gpus, spec);
+  return Explain(nodes, kind_descriptions_, spec, DemandOf(spec));
 }
 
 }  // namespace tulle::control

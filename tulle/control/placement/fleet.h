@@ -66,8 +66,10 @@ class Fleet {
     std::string name;
     Labels labels;
     std::string closed_because;
-    std::vector<const Gpu*> gpus;  // in the order of the placer's
+    std::vector<const Gpu*> gpus;
+    NodeRoom room;  // of these, in this order; the placer has it while the node is open
   };
+  // Gives the placer what the node has.
   void Update(std::size_t index);
   GpuKind KindOf(const GpuDescription& description);
 

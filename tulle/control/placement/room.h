@@ -1,6 +1,7 @@
 // What is free on nodes, and what is asked of them, as placement counts it: in small integers, so that a mesh
 // of a hundred thousand GPUs is scored in cache and sums are exact. Compute is in thousandths of a GPU,
-// memory in MiB (what is free rounded down, what is asked rounded up), CPU in thousandths of a processor.
+// its memory in pages (what is free rounded down, what is asked rounded up), hosts' memory in MiB, CPU in
+// thousandths of a processor.
 // Values: no ownership, no threads.
 #pragma once
 
@@ -11,6 +12,8 @@
 namespace tulle::control {
 
 inline constexpr std::int32_t kWholeGpu = 1000;  // of compute
+// Sizes of up to 8 TiB fit, and what drivers report as a device's memory is a whole number of pages.
+inline constexpr std::uint64_t kPageBytes = 4096;
 
 // A model of GPU, numbered by whoever fills the rooms.
 using GpuKind = std::uint32_t;
@@ -19,6 +22,7 @@ struct GpuRoom {
   GpuKind kind = 0;
   std::int32_t compute = kWholeGpu;  // free, as is memory
   std::int32_t memory = 0;
+  std::int32_t compute_capacity = kWholeGpu;
   std::int32_t memory_capacity = 0;  // 0: its memory is not placed by
   std::int32_t vgpus = 0;            // on it now
   friend bool operator==(const GpuRoom&, const GpuRoom&) = default;
