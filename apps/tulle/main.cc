@@ -297,6 +297,24 @@ int Main(int argc, char** argv) {
     return Describe(client, kind, name, NowMicros());
   }));
 
+  std::uint32_t most_nodes = 0;
+  CLI::App* explain_command = app.add_subcommand(
+      "explain", "Why a claim is where it is, or what it waits for, and where one more like it could go");
+  explain_command->footer(
+      "Examples:\n  tulle explain train\n  tulle explain train --nodes 100 -o json\n\n"
+      "Scores are those of the rule that is named; higher is better, and they say nothing from one claim to "
+      "another.");
+  explain_command->add_option("CLAIM", name, "Which")->required();
+  explain_command->add_option("--nodes", most_nodes, "Show so many nodes, the best first")
+      ->check(CLI::Range(1, 1000))
+      ->default_str("20");
+  add_output(explain_command);
+  explain_command->callback([&] {
+    code = Report(WithClient([&](sdk::Client& client) {
+      return Explain(client, name, most_nodes, output == "json" ? Output::kJson : Output::kTable);
+    }));
+  });
+
   CLI::App* delete_command = app.add_subcommand("delete", "Release claims; their programs lose their vGPUs");
   delete_command->footer("Example: tulle delete claim train");
   delete_command->add_option("KIND", kind_text, "claim: the other kinds go with their claim or their daemon")

@@ -340,6 +340,40 @@ Status Describe(sdk::Client& client, sdk::Kind kind, const std::string& name, st
   });
 }
 
+std::string ExplanationOf(const sdk::ClaimExplanation& explanation) {
+  const sdk::Claim& claim = explanation.claim;
+  std::string text = "Claim " + claim.metadata.name + " is " + Word(control::Name(claim.status.phase));
+  if (const std::string why = Why(claim); !why.empty()) text += ": " + why;
+  text += "\n";
+  if (explanation.waiting_position != 0) {
+    text += "It is number " + std::to_string(explanation.waiting_position) + " of " +
+            std::to_string(explanation.waiting_claims) +
+            " waiting claims; the oldest is tried first, and a smaller one may pass it\n";
+  } else if (!claim.status.vgpus.empty()) {
+    text += "Its vGPUs (" + Join(claim.status.vgpus, ", ") + ") are new slices of GPUs that had room (" +
+            Word(control::Name(claim.status.branch)) + ")";
+    if (!claim.status.placed_by.empty()) text += ", chosen by " + claim.status.placed_by;
+    text += "\n";
+  }
+  if (explanation.nodes.empty()) return text + "The mesh has no GPU\n";
+  text += "\nWhat the nodes have for one like it, by " + explanation.policy + ":\n";
+  Table table({"NODE", "SCORE", "ROOM", "GPU", "WHY"});
+  for (const control::NodeVerdict& verdict : explanation.nodes) {
+    char score[32] = "";
+    if (!verdict.gpu.empty()) std::snprintf(score, sizeof score, "%.3g", static_cast<double>(verdict.score));
+    table.Add({verdict.node, score, std::to_string(verdict.room), verdict.gpu, verdict.message});
+  }
+  text += table.TakeText();
+  if (explanation.more_nodes != 0) text += "and " + std::to_string(explanation.more_nodes) + " more nodes\n";
+  return text;
+}
+
+Status Explain(sdk::Client& client, const std::string& claim, std::uint32_t most_nodes, Output output) {
+  TULLE_ASSIGN_OR_RETURN(const sdk::ClaimExplanation explanation, client.ExplainClaim(claim, most_nodes));
+  Print(output == Output::kJson ? sdk::Client::ToJson(explanation) + "\n" : ExplanationOf(explanation));
+  return OkStatus();
+}
+
 Status DeleteClaims(sdk::Client& client, const std::vector<std::string>& names) {
   for (const std::string& name : names) {
     TULLE_ASSIGN_OR_RETURN(const sdk::Claim claim, client.DeleteClaim(name));

@@ -1,4 +1,5 @@
-// `tulle get`, `describe`, `delete`, `watch`: the resources of the mesh as tables, details and JSON.
+// `tulle get`, `describe`, `explain`, `delete`, `watch`: the resources of the mesh as tables, details and
+// JSON.
 #pragma once
 
 #include <optional>
@@ -20,6 +21,8 @@ enum class Output { kTable, kJson };
 Status Get(sdk::Client& client, sdk::Kind kind, const std::vector<std::string>& names, bool all,
            Output output, std::int64_t now_us);
 Status Describe(sdk::Client& client, sdk::Kind kind, const std::string& name, std::int64_t now_us);
+// Why the claim is where it is. `most_nodes`: how many are shown; 0: some.
+Status Explain(sdk::Client& client, const std::string& claim, std::uint32_t most_nodes, Output output);
 Status DeleteClaims(sdk::Client& client, const std::vector<std::string>& names);
 // Until the watch fails; what happened since is not lost when the controller restarts.
 Status WatchKind(sdk::Client& client, sdk::Kind kind, bool all, Output output);
@@ -31,6 +34,7 @@ Status PrintStatus(sdk::Client& client);
 
 template <typename T>
 std::string TableOf(const std::vector<T>& resources, std::int64_t now_us);
+std::string ExplanationOf(const sdk::ClaimExplanation& explanation);
 template <typename T>
 std::string Details(const T& resource, std::int64_t now_us);
 

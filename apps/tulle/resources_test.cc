@@ -32,6 +32,35 @@ TEST(Resources, AWaitingClaimSaysWhy) {
             "train   pending   0/2     8GiB     25%       best-effort   0         5s    no room for 8GiB\n");
 }
 
+TEST(Resources, AnExplanationSaysHowItStandsAndWhatEachNodeHas) {
+  sdk::ClaimExplanation waiting{.claim = WaitingClaim(),
+                                .policy = "balanced-fit",
+                                .waiting_position = 2,
+                                .waiting_claims = 3,
+                                .nodes = {{.node = "a", .message = "has 4GiB and 90% free on one GPU"}},
+                                .more_nodes = 7};
+  EXPECT_EQ(ExplanationOf(waiting),
+            "Claim train is pending: no room for 8GiB\n"
+            "It is number 2 of 3 waiting claims; the oldest is tried first, and a smaller one may pass it\n"
+            "\nWhat the nodes have for one like it, by balanced-fit:\n"
+            "NODE   SCORE   ROOM   GPU   WHY\n"
+            "a      -       0      -     has 4GiB and 90% free on one GPU\n"
+            "and 7 more nodes\n");
+  sdk::ClaimExplanation bound{.claim = WaitingClaim(), .policy = "predictive"};
+  bound.claim.status = {.phase = control::ClaimPhase::kBound,
+                        .vgpus = {"train-0", "train-1"},
+                        .branch = control::AllocationBranch::kCreateSlice,
+                        .placed_by = "predictive"};
+  bound.nodes = {{.node = "a", .room = 3, .gpu = "a-0", .score = 49, .message = "has room for 3"}};
+  EXPECT_EQ(ExplanationOf(bound),
+            "Claim train is bound\n"
+            "Its vGPUs (train-0, train-1) are new slices of GPUs that had room (create-slice), chosen by "
+            "predictive\n"
+            "\nWhat the nodes have for one like it, by predictive:\n"
+            "NODE   SCORE   ROOM   GPU   WHY\n"
+            "a      49      3      a-0   has room for 3\n");
+}
+
 TEST(Resources, DetailsLeaveOutWhatIsEmpty) {
   const std::string text = Details(WaitingClaim(), 6'000'000);
   EXPECT_NE(text.find("Condition Placed:  no (InsufficientMemory): no room for 8GiB\n"), std::string::npos)

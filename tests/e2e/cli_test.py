@@ -29,6 +29,12 @@ class Commands(MeshTest):
             claim = json.loads(self.mesh.tulle("get", "claim", "seen", "-o", "json").stdout)
             self.assertEqual((claim["status"]["phase"], claim["spec"]["memoryBytes"]), ("BOUND", str(256 << 20)))
             self.assertIn("1 bound", self.assert_ok(self.mesh.tulle("status")).stdout)
+            why = self.assert_ok(self.mesh.tulle("explain", "seen")).stdout
+            self.assertRegex(why, r"^Claim seen is bound\nIts vGPUs \(seen-0\) are new slices .*\(create-slice\), chosen by \S+\n")
+            self.assertRegex(why, r"\nNODE +SCORE +ROOM +GPU +WHY\n\S+ +-?[\d.]+ +\d+ +\S+ +has room for \d+\n")
+            why = json.loads(self.assert_ok(self.mesh.tulle("explain", "seen", "-o", "json")).stdout)
+            self.assertEqual(why["claim"]["status"]["branch"], "CREATE_SLICE")
+            self.assertEqual(self.mesh.tulle("explain", "nobody").returncode, 1)
             # Deleting the claim takes the vGPU from the program.
             self.assert_ok(self.mesh.tulle("delete", "claim", "seen"))
             self.assertRegex(process.stdout.readline(), r"^cl\w+: error -\d+\n")

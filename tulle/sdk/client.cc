@@ -271,6 +271,12 @@ class ClientImpl final : public Client {
     return std::make_unique<HoldImpl>(stub_, claim, options);
   }
 
+  Result<ClaimExplanation> ExplainClaim(const std::string& name, std::uint32_t most_nodes,
+                                        const CallOptions& options) override {
+    v1::ExplainClaimRequest request;
+    request.set_most_nodes(most_nodes);
+    return Get(&v1::Mesh::Stub::ExplainClaim, std::move(request), name, options);
+  }
   Result<Claim> GetClaim(const std::string& name, const CallOptions& options) override {
     return Get(&v1::Mesh::Stub::GetClaim, v1::GetClaimRequest(), name, options);
   }
@@ -406,6 +412,9 @@ Result<std::unique_ptr<Client>> Client::Connect() {
 }
 
 std::string Client::ToJson(const Claim& claim) { return control::ToJson(control::ToProto(claim)); }
+std::string Client::ToJson(const ClaimExplanation& explanation) {
+  return control::ToJson(control::ToProto(explanation));
+}
 std::string Client::ToJson(const VGpu& vgpu) { return control::ToJson(control::ToProto(vgpu)); }
 std::string Client::ToJson(const Gpu& gpu) { return control::ToJson(control::ToProto(gpu)); }
 std::string Client::ToJson(const Node& node) { return control::ToJson(control::ToProto(node)); }

@@ -30,6 +30,7 @@ namespace tulle::sdk {
 
 using control::AttachedVGpu;
 using control::Claim;
+using control::ClaimExplanation;
 using control::ClaimSpec;
 using control::Gpu;
 using control::Instance;
@@ -141,6 +142,10 @@ class Client {
   virtual std::unique_ptr<ClaimHold> Hold(const std::string& claim, const HoldOptions& options = {}) = 0;
 
   // By name or uid.
+  // Why the claim is where it is, or what it waits for, and where one more vGPU like its own could go: at
+  // most `most_nodes` nodes (0: the controller's default).
+  virtual Result<ClaimExplanation> ExplainClaim(const std::string& name, std::uint32_t most_nodes = 0,
+                                                const CallOptions& options = {}) = 0;
   virtual Result<Claim> GetClaim(const std::string& name, const CallOptions& options = {}) = 0;
   virtual Result<VGpu> GetVGpu(const std::string& name, const CallOptions& options = {}) = 0;
   virtual Result<Gpu> GetGpu(const std::string& name, const CallOptions& options = {}) = 0;
@@ -167,6 +172,7 @@ class Client {
 
   // A resource as the API's JSON (two spaces of indent), for output and scripts.
   static std::string ToJson(const Claim& claim);
+  static std::string ToJson(const ClaimExplanation& explanation);
   static std::string ToJson(const VGpu& vgpu);
   static std::string ToJson(const Gpu& gpu);
   static std::string ToJson(const Node& node);

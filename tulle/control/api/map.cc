@@ -96,11 +96,15 @@ v1::Claim ToProto(const Claim& from) {
       *added.mutable_last_transition_time() = ToProtoTime(condition.last_transition_us);
   }
   status.set_holders(from.status.holders);
+  status.set_branch(static_cast<v1::AllocationBranch>(from.status.branch));
+  status.set_placed_by(from.status.placed_by);
   return to;
 }
 Claim FromProto(const v1::Claim& from) {
   Claim to{.metadata = FromProto(from.metadata()), .spec = FromProto(from.spec())};
   to.status.phase = static_cast<ClaimPhase>(from.status().phase());
+  to.status.branch = static_cast<AllocationBranch>(from.status().branch());
+  to.status.placed_by = from.status().placed_by();
   to.status.vgpus = StringsOf(from.status().vgpus());
   for (const v1::Condition& condition : from.status().conditions()) {
     to.status.conditions.push_back({.type = condition.type(),
@@ -110,6 +114,39 @@ Claim FromProto(const v1::Claim& from) {
                                     .last_transition_us = FromProtoTime(condition.last_transition_time())});
   }
   to.status.holders = from.status().holders();
+  return to;
+}
+
+v1::ExplainClaimResponse ToProto(const ClaimExplanation& from) {
+  v1::ExplainClaimResponse to;
+  *to.mutable_claim() = ToProto(from.claim);
+  to.set_policy(from.policy);
+  to.set_waiting_position(from.waiting_position);
+  to.set_waiting_claims(from.waiting_claims);
+  for (const NodeVerdict& verdict : from.nodes) {
+    v1::NodeVerdict& added = *to.add_nodes();
+    added.set_node(verdict.node);
+    added.set_room(verdict.room);
+    added.set_gpu(verdict.gpu);
+    added.set_score(verdict.score);
+    added.set_message(verdict.message);
+  }
+  to.set_more_nodes(from.more_nodes);
+  return to;
+}
+ClaimExplanation FromProto(const v1::ExplainClaimResponse& from) {
+  ClaimExplanation to{.claim = FromProto(from.claim()),
+                      .policy = from.policy(),
+                      .waiting_position = from.waiting_position(),
+                      .waiting_claims = from.waiting_claims(),
+                      .more_nodes = from.more_nodes()};
+  for (const v1::NodeVerdict& verdict : from.nodes()) {
+    to.nodes.push_back({.node = verdict.node(),
+                        .room = verdict.room(),
+                        .gpu = verdict.gpu(),
+                        .score = verdict.score(),
+                        .message = verdict.message()});
+  }
   return to;
 }
 

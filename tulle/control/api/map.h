@@ -8,6 +8,7 @@
 namespace tulle::control {
 
 v1::Claim ToProto(const Claim& from);
+v1::ExplainClaimResponse ToProto(const ClaimExplanation& from);
 v1::VGpu ToProto(const VGpu& from);
 v1::Gpu ToProto(const Gpu& from);
 v1::Node ToProto(const Node& from);
@@ -18,6 +19,7 @@ v1::NodeTelemetry ToProto(const NodeTelemetry& from);
 v1::GpuDescription ToProto(const GpuDescription& from);
 
 Claim FromProto(const v1::Claim& from);
+ClaimExplanation FromProto(const v1::ExplainClaimResponse& from);
 VGpu FromProto(const v1::VGpu& from);
 Gpu FromProto(const v1::Gpu& from);
 Node FromProto(const v1::Node& from);

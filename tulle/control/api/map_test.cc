@@ -68,6 +68,7 @@ void GoesBothWays() {
 
 TEST(Map, EveryFieldGoesBothWays) {
   GoesBothWays<v1::Claim>();
+  GoesBothWays<v1::ExplainClaimResponse>();
   GoesBothWays<v1::VGpu>();
   GoesBothWays<v1::Gpu>();
   GoesBothWays<v1::Node>();

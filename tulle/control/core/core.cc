@@ -215,6 +215,21 @@ std::optional<VGpu> Core::FindVGpu(const std::string& uid) const {
   return state == nullptr ? std::nullopt : std::optional<VGpu>(state->model());
 }
 
+std::optional<ClaimExplanation> Core::Explain(const std::string& tenant, const std::string& claim,
+                                              std::size_t most_nodes) const {
+  const ClaimState* state = claims_.Find(tenant, claim);
+  if (state == nullptr) return std::nullopt;
+  ClaimExplanation explanation{.claim = state->model(),
+                               .policy = fleet_.policy_name(),
+                               .waiting_claims = static_cast<std::uint32_t>(waiting_.size())};
+  const auto it = waiting_.find({state->metadata().create_time_us, state->metadata().uid});
+  if (it != waiting_.end()) {
+    explanation.waiting_position = static_cast<std::uint32_t>(1 + std::distance(waiting_.begin(), it));
+  }
+  explanation.nodes = fleet_.Judge(state->model().spec, most_nodes, &explanation.more_nodes);
+  return explanation;
+}
+
 template <typename R>
 Page<R> Core::List(const std::string& tenant, const std::string& after, std::size_t limit,
                    bool live_only) const {

@@ -99,6 +99,9 @@ class Core {
   Page<R> List(const std::string& tenant, const std::string& after, std::size_t limit,
                bool live_only = false) const;
   std::optional<VGpu> FindVGpu(const std::string& uid) const;
+  // At most `most_nodes` verdicts. Nothing: there is no such claim.
+  std::optional<ClaimExplanation> Explain(const std::string& tenant, const std::string& claim,
+                                          std::size_t most_nodes) const;
   std::uint64_t resource_version() const { return version_; }
   CoreStats Stats() const;
 

@@ -549,6 +549,41 @@ TEST_F(CoreTest, AStoreThatContradictsItselfIsRefused) {
   }
 }
 
+TEST_F(CoreTest, ExplainsWhereAClaimIsAndWhatItWaitsFor) {
+  Create("first", {.memory_bytes = 6 * kGiB});
+  EXPECT_EQ(Get("first").status.branch, AllocationBranch::kWait);
+  Do(Registration());
+  Do(Registration(LinkId{2}, "b", 4 * kGiB));
+  EXPECT_EQ(Get("first").status.branch, AllocationBranch::kCreateSlice);
+  EXPECT_EQ(Get("first").status.placed_by, "balanced-fit");
+  Create("second", {.memory_bytes = 5 * kGiB});
+  AdvanceBeating(1s, {kLink, LinkId{2}});
+  Create("third", {.memory_bytes = 7 * kGiB});
+  EXPECT_FALSE(core_->Explain("alice", "nobody", 10).has_value());
+  EXPECT_FALSE(core_->Explain("bob", "first", 10).has_value());
+
+  const ClaimExplanation third = *core_->Explain("alice", "third", 10);
+  EXPECT_EQ(third.claim, Get("third"));
+  EXPECT_EQ(third.waiting_position, 2u);
+  EXPECT_EQ(third.waiting_claims, 2u);
+  EXPECT_EQ(third.policy, "balanced-fit");
+  EXPECT_EQ(third.nodes,
+            (std::vector<NodeVerdict>{{.node = "a", .message = "has 2GiB and 75% free on one GPU"},
+                                      {.node = "b", .message = "has 4GiB and 100% free on one GPU"}}));
+  // Another like the first: nowhere. Others: the best place first, and only so many.
+  EXPECT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "second"}).ok());
+  EXPECT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "third"}).ok());
+  Create("small", {.memory_bytes = kGiB, .compute_percent = 50});
+  const ClaimExplanation small = *core_->Explain("alice", "small", 1);
+  EXPECT_EQ(small.waiting_position, 0u);
+  ASSERT_EQ(small.nodes.size(), 1u);
+  EXPECT_EQ(small.more_nodes, 1u);
+  EXPECT_EQ(small.nodes[0].node, "b") << "on a there is not enough compute";
+  EXPECT_EQ(small.nodes[0].gpu, "b-0");
+  EXPECT_EQ(small.nodes[0].room, 2u);
+  EXPECT_EQ(small.nodes[0].message, "has room for 2");
+}
+
 TEST_F(CoreTest, PlacementLearnsFromWhatIsAskedFor) {
   options_.rehearse_after_claims = 3;
   options_.rehearsal_interval = 60s;

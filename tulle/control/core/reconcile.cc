@@ -50,6 +50,8 @@ void Core::Bind(ClaimState& claim, const std::vector<Slot>& slots) {
     Touch(Kind::kVGpu, metadata.uid, true);
     SendCreate(vgpu);
   }
+  model.status.branch = AllocationBranch::kCreateSlice;
+  model.status.placed_by = fleet_.policy_name();
   SetCondition(&model.status.conditions, kPlaced, true, "Placed", "", now_.wall_us);
   SetCondition(&model.status.conditions, kReady, false, "Starting", "its vGPUs start", now_.wall_us);
   Touch(Kind::kClaim, model.metadata.uid, true);
@@ -59,6 +61,8 @@ void Core::Bind(ClaimState& claim, const std::vector<Slot>& slots) {
 void Core::SetWaiting(ClaimState& claim, const std::string& reason, const std::string& message) {
   Claim& model = claim.model();
   waiting_.emplace(model.metadata.create_time_us, model.metadata.uid);
+  model.status.branch = AllocationBranch::kWait;
+  model.status.placed_by.clear();
   if (SetCondition(&model.status.conditions, kPlaced, false, reason, message, now_.wall_us)) {
     Touch(Kind::kClaim, model.metadata.uid, false);
   }

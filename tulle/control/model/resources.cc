@@ -34,6 +34,15 @@ const char* Name(ClaimPhase phase) {
   return "UNSPECIFIED";
 }
 
+const char* Name(AllocationBranch branch) {
+  switch (branch) {
+    case AllocationBranch::kCreateSlice: return "CREATE_SLICE";
+    case AllocationBranch::kWait: return "WAIT";
+    case AllocationBranch::kUnspecified: break;
+  }
+  return "UNSPECIFIED";
+}
+
 const char* Name(VGpuPhase phase) {
   switch (phase) {
     case VGpuPhase::kCreating: return "CREATING";

@@ -48,6 +48,7 @@ enum class PerformanceLevel {
   kDedicated = 4
 };
 enum class ClaimPhase { kPending = 1, kBound = 2, kReleased = 3, kFailed = 4 };
+enum class AllocationBranch { kUnspecified = 0, kCreateSlice = 3, kWait = 8 };
 enum class VGpuPhase { kCreating = 1, kReady = 2, kFailed = 3, kDeleting = 4 };
 enum class NodeState { kReady = 1, kNotReady = 2, kLeft = 3 };
 
@@ -71,6 +72,8 @@ struct ClaimStatus {
   std::vector<std::string> vgpus;
   std::vector<Condition> conditions;
   std::uint32_t holders = 0;
+  AllocationBranch branch = AllocationBranch::kUnspecified;
+  std::string placed_by;
   friend bool operator==(const ClaimStatus&, const ClaimStatus&) = default;
 };
 
@@ -79,6 +82,27 @@ struct Claim {
   ClaimSpec spec;
   ClaimStatus status;
   friend bool operator==(const Claim&, const Claim&) = default;
+};
+
+// What a node has for one more vGPU like a claim's.
+struct NodeVerdict {
+  std::string node;
+  std::uint32_t room = 0;
+  std::string gpu;  // empty when there is no room
+  float score = 0;  // by the policy, higher is better
+  std::string message;
+  friend bool operator==(const NodeVerdict&, const NodeVerdict&) = default;
+};
+
+// Why a claim is where it is, or what it waits for.
+struct ClaimExplanation {
+  Claim claim;
+  std::string policy;
+  std::uint32_t waiting_position = 0;  // the oldest is 1; 0: it does not wait
+  std::uint32_t waiting_claims = 0;
+  std::vector<NodeVerdict> nodes;  // the best first
+  std::uint32_t more_nodes = 0;
+  friend bool operator==(const ClaimExplanation&, const ClaimExplanation&) = default;
 };
 
 struct VGpuSpec {
@@ -208,6 +232,7 @@ struct AttachedVGpu {
 const char* Name(DeviceApi api);
 const char* Name(PerformanceLevel level);
 const char* Name(ClaimPhase phase);
+const char* Name(AllocationBranch branch);
 const char* Name(VGpuPhase phase);
 const char* Name(NodeState state);
 

@@ -81,13 +81,12 @@ View ViewOf(const NodeRoom& node, const Demand& demand) {
 
 std::string InWords(const ExplainedNode& node, const View& view, std::span<const GpuDescription> kinds,
                     const ClaimSpec& spec) {
-  std::string text = "node " + std::string(node.name) + " ";
-  if (std::string why = LabelMismatch(*node.labels, spec); !why.empty()) return text + why;
-  if (!view.matches) return text + GpuMismatch(kinds[node.room->gpus.front().kind], spec);
-  if (!node.closed_because.empty()) return text + "is " + std::string(node.closed_because);
-  if (view.fits > 0)
-    return text + "has room for " + std::to_string(std::min<std::uint64_t>(view.fits, spec.count));
-  text += "has " + Memory(view.free_memory) + " and " + Percent(view.free_compute) + " free on one GPU";
+  if (std::string why = LabelMismatch(*node.labels, spec); !why.empty()) return why;
+  if (!view.matches) return GpuMismatch(kinds[node.room->gpus.front().kind], spec);
+  if (!node.closed_because.empty()) return "is " + std::string(node.closed_because);
+  if (view.fits > 0) return "has room for " + std::to_string(std::min<std::uint64_t>(view.fits, spec.count));
+  std::string text =
+      "has " + Memory(view.free_memory) + " and " + Percent(view.free_compute) + " free on one GPU";
   if (spec.performance_level == PerformanceLevel::kDedicated && !view.idle_gpu)
     text += ", no GPU without vGPUs";
   return text;
@@ -113,6 +112,18 @@ std::string LabelMismatch(const Labels& labels, const ClaimSpec& spec) {
   return "";
 }
 
+NodeVerdict VerdictOf(const ExplainedNode& node, std::span<const GpuDescription> kinds, const ClaimSpec& spec,
+                      const Demand& demand) {
+  View view;
+  if (LabelMismatch(*node.labels, spec).empty()) view = ViewOf(*node.room, demand);
+  const bool open = view.matches && node.closed_because.empty();
+  ClaimSpec any_number = spec;
+  any_number.count = kMaxVGpusPerClaim;
+  return {.node = std::string(node.name),
+          .room = open ? static_cast<std::uint32_t>(view.fits) : 0,
+          .message = InWords(node, view, kinds, any_number)};
+}
+
 NoFit Explain(std::span<const ExplainedNode> nodes, std::span<const GpuDescription> kinds,
               const ClaimSpec& spec, const Demand& demand) {
   const std::string asked = "asked for " + InWords(spec) + "; ";
@@ -126,7 +137,8 @@ NoFit Explain(std::span<const ExplainedNode> nodes, std::span<const GpuDescripti
     ++count;
     View view;
     if (LabelMismatch(*node.labels, spec).empty()) view = ViewOf(*node.room, demand);
-    if (lines.size() < kMaxNodesInMessage) lines.push_back(InWords(node, view, kinds, spec));
+    if (lines.size() < kMaxNodesInMessage)
+      lines.push_back("node " + std::string(node.name) + " " + InWords(node, view, kinds, spec));
     any_matches |= view.matches;
     if (!view.matches || !node.closed_because.empty()) continue;
     if (view.most_memory > all.most_memory) largest = node.name;

@@ -28,6 +28,10 @@ struct NoFit {
 NoFit Explain(std::span<const ExplainedNode> nodes, std::span<const GpuDescription> kinds,
               const ClaimSpec& spec, const Demand& demand);
 
+// What a node has for such vGPUs: how many fit, and in words; without a GPU and a score.
+NodeVerdict VerdictOf(const ExplainedNode& node, std::span<const GpuDescription> kinds, const ClaimSpec& spec,
+                      const Demand& demand);
+
 // Why a GPU, or a node, can never serve the spec, whatever is free; empty when it can.
 std::string GpuMismatch(const GpuDescription& is, const ClaimSpec& spec);
 std::string LabelMismatch(const Labels& labels, const ClaimSpec& spec);

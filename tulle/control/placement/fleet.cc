@@ -107,6 +107,43 @@ Demand Fleet::DemandOf(const ClaimSpec& spec) const {
   return demand;
 }
 
+std::vector<NodeVerdict> Fleet::Judge(const ClaimSpec& spec, std::size_t most, std::uint32_t* more) const {
+  const Demand demand = DemandOf(spec);
+  struct Judged {
+    float score = 0;
+    std::size_t node = 0;
+    std::uint32_t gpu = 0;
+  };
+  std::vector<Judged> judged;
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    if (nodes_[i].gpus.empty()) continue;
+    Judged& entry = judged.emplace_back(Judged{.score = Choice::kNoRoom, .node = i});
+    const NodeRoom& room = placer_.node(i);
+    if (!Fits(room, demand) || !LabelMismatch(nodes_[i].labels, spec).empty()) continue;
+    placer_.policy().Look(room);
+    const Choice choice = placer_.policy().Best(demand);
+    entry.score = choice.score;
+    entry.gpu = choice.gpu;
+  }
+  const std::size_t count = std::min(judged.size(), most);
+  std::partial_sort(judged.begin(), judged.begin() + static_cast<std::ptrdiff_t>(count), judged.end(),
+                    [](const Judged& a, const Judged& b) {
+                      return std::pair(-a.score, a.node) < std::pair(-b.score, b.node);
+                    });
+  *more = static_cast<std::uint32_t>(judged.size() - count);
+  judged.resize(count);
+  std::vector<NodeVerdict> verdicts;
+  for (const Judged& entry : judged) {
+    const NodeEntry& node = nodes_[entry.node];
+    NodeVerdict& verdict =
+        verdicts.emplace_back(VerdictOf(Explained(node), kind_descriptions_, spec, demand));
+    if (entry.score == Choice::kNoRoom) continue;
+    verdict.gpu = node.gpus[entry.gpu]->metadata.name;
+    verdict.score = entry.score;
+  }
+  return verdicts;
+}
+
 std::vector<NodeRoom> Fleet::EmptyRooms() const {
   std::vector<NodeRoom> rooms;
   for (const NodeEntry& node : nodes_) {
@@ -205,10 +242,7 @@ Placement Fleet::Place(const ClaimSpec& spec, const std::set<std::string>& avoid
   std::vector<ExplainedNode> nodes;
   nodes.reserve(nodes_.size());
   for (const NodeEntry& node : nodes_) {
-    nodes.push_back({.name = node.name,
-                     .labels = &node.labels,
-                     .closed_because = node.closed_because,
-                     .room = &node.room});
+    nodes.push_back(Explained(node));
   }
   return Explain(nodes, kind_descriptions_, spec, DemandOf(spec));
 }

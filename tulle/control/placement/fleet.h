@@ -55,6 +55,11 @@ class Fleet {
   // The same, without the reason, which takes time in a large mesh: no slots.
   std::vector<Slot> TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus = {});
 
+  const char* policy_name() const { return placer_.policy().name(); }
+  // What each node has for one more such vGPU: at most `most`, the best first and those without room last. Of
+  // the rest only the number.
+  std::vector<NodeVerdict> Judge(const ClaimSpec& spec, std::size_t most, std::uint32_t* more) const;
+
   // What the policy is asked for each vGPU of such a claim. Kinds of GPU that come later are not among its
   // own.
   Demand DemandOf(const ClaimSpec& spec) const;
@@ -69,6 +74,10 @@ class Fleet {
     std::vector<const Gpu*> gpus;
     NodeRoom room;  // of these, in this order; the placer has it while the node is open
   };
+  static ExplainedNode Explained(const NodeEntry& node) {
+    return {
+        .name = node.name, .labels = &node.labels, .closed_because = node.closed_because, .room = &node.room};
+  }
   // Gives the placer what the node has.
   void Update(std::size_t index);
   GpuKind KindOf(const GpuDescription& description);

@@ -12,6 +12,7 @@ class Predictive final : public Policy {
  public:
   explicit Predictive(std::shared_ptr<const Outlook> outlook)
       : outlook_(std::move(outlook)), fragmentation_(outlook_->workload) {}
+  const char* name() const override { return "predictive"; }
   void Look(const NodeRoom& node) override {
     node_ = &node;
     fragmentation_.Look(node);

@@ -34,6 +34,8 @@ class Placer {
   // From here on it goes by another policy. Its rankings are made when they are needed.
   void Use(std::unique_ptr<Policy> policy);
 
+  Policy& policy() const { return *policy_; }
+
   std::size_t Add(NodeRoom room);
   std::size_t size() const { return nodes_.size(); }
   const NodeRoom& node(std::size_t index) const { return nodes_[index]; }

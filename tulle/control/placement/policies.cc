@@ -34,6 +34,7 @@ class Fgd final : public Policy {
  public:
   explicit Fgd(std::shared_ptr<const Workload> workload)
       : workload_(std::move(workload)), fragmentation_(*workload_) {}
+  const char* name() const override { return "fragmentation-gradient"; }
   void Look(const NodeRoom& node) override {
     node_ = &node;
     fragmentation_.Look(node);
@@ -54,7 +55,8 @@ class Fgd final : public Policy {
 template <typename Score>
 class WholeNode final : public Policy {
  public:
-  explicit WholeNode(Score score) : score_(score) {}
+  WholeNode(const char* name, Score score) : name_(name), score_(score) {}
+  const char* name() const override { return name_; }
   void Look(const NodeRoom& node) override { node_ = &node; }
   Choice Best(const Demand& demand) const override {
     if (!Fits(*node_, demand)) return {};
@@ -62,6 +64,7 @@ class WholeNode final : public Policy {
   }
 
  private:
+  const char* name_;
   Score score_;
   const NodeRoom* node_ = nullptr;
 };
@@ -91,6 +94,7 @@ double GpuPackingScore(const NodeRoom& node, const Demand& demand) {
 
 class BalancedFit final : public Policy {
  public:
+  const char* name() const override { return "balanced-fit"; }
   void Look(const NodeRoom& node) override { node_ = &node; }
   Choice Best(const Demand& demand) const override {
     return BestGpu(*node_, demand, [&](const std::uint32_t* gpus, std::size_t count) {
@@ -113,6 +117,7 @@ class BalancedFit final : public Policy {
 class RandomNode final : public Policy {
  public:
   explicit RandomNode(Random& random) : random_(random) {}
+  const char* name() const override { return "random"; }
   void Look(const NodeRoom& node) override { node_ = &node; }
   Choice Best(const Demand& demand) const override {
     if (!Fits(*node_, demand)) return {};
@@ -149,15 +154,17 @@ std::unique_ptr<Policy> MakeFgd(std::shared_ptr<const Workload> workload) {
 }
 
 std::unique_ptr<Policy> MakeDotProduct() {
-  return std::make_unique<WholeNode<decltype(&DotProductScore)>>(&DotProductScore);
+  return std::make_unique<WholeNode<decltype("dot-product", &DotProductScore)>>("dot-product",
+                                                                                &DotProductScore);
 }
 
 std::unique_ptr<Policy> MakeBestFit() {
-  return std::make_unique<WholeNode<decltype(&BestFitScore)>>(&BestFitScore);
+  return std::make_unique<WholeNode<decltype("best-fit", &BestFitScore)>>("best-fit", &BestFitScore);
 }
 
 std::unique_ptr<Policy> MakeGpuPacking() {
-  return std::make_unique<WholeNode<decltype(&GpuPackingScore)>>(&GpuPackingScore);
+  return std::make_unique<WholeNode<decltype("gpu-packing", &GpuPackingScore)>>("gpu-packing",
+                                                                                &GpuPackingScore);
 }
 
 std::unique_ptr<Policy> MakeRandom(Random& random) { return std::make_unique<RandomNode>(random); }

@@ -26,6 +26,7 @@ struct Choice {
 class Policy {
  public:
   virtual ~Policy() = default;
+  virtual const char* name() const = 0;
   // Turns to a node, which must stay as it is until the next call.
   virtual void Look(const NodeRoom& node) = 0;
   // The best way to put the demand on that node.

@@ -13,11 +13,17 @@ namespace {
 
 constexpr std::uint32_t kDefaultPage = 100;
 constexpr std::uint32_t kMaxPage = 1000;
+constexpr std::uint32_t kDefaultVerdicts = 20;
 constexpr std::size_t kMaxReferenceBytes = 128;  // of a name or uid in a request
 
 using google::protobuf::Message;
 
 Error Invalid(const std::string& what) { return Error{.code = Code::kInvalidArgument, .message = what}; }
+
+Status CheckReference(const std::string& name) {
+  if (!name.empty() && name.size() <= kMaxReferenceBytes) return OkStatus();
+  return Invalid("name: must have 1 to " + std::to_string(kMaxReferenceBytes) + " bytes");
+}
 
 Error ControllerGone() {
   return Error{.code = Code::kUnavailable,
@@ -78,9 +84,7 @@ template <typename Resource, typename GetRequest, typename ListRequest, typename
 void MeshService::AddReads(const std::string& singular, const std::string& plural, F repeated) {
   Add<GetRequest>(
       "Get" + singular, [this, singular](const Caller& caller, const GetRequest& request, OnDone done) {
-        if (request.name().empty() || request.name().size() > kMaxReferenceBytes) {
-          return done(Invalid("name: must have 1 to " + std::to_string(kMaxReferenceBytes) + " bytes"));
-        }
+        if (Status status = CheckReference(request.name()); !status.ok()) return done(status.error());
         controller_.Read([=, tenant = TenantFor<Resource>(caller), name = request.name()](const Core* core) {
           if (core == nullptr) return done(ControllerGone());
           const std::optional<Resource> resource = core->Get<Resource>(tenant, name);
@@ -162,6 +166,23 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, std::set<st
                            if (!reply.ok()) return done(std::move(reply).error());
                            done(MessagePtr(std::make_unique<v1::DetachResponse>()));
                          });
+      });
+  Add<v1::ExplainClaimRequest>(
+      "ExplainClaim", [this](const Caller& caller, const v1::ExplainClaimRequest& request, OnDone done) {
+        if (Status status = CheckReference(request.name()); !status.ok()) return done(status.error());
+        if (request.most_nodes() > kMaxPage) {
+          return done(Invalid("most_nodes: " + std::to_string(request.most_nodes()) + " is more than " +
+                              std::to_string(kMaxPage)));
+        }
+        const std::uint32_t most = request.most_nodes() == 0 ? kDefaultVerdicts : request.most_nodes();
+        controller_.Read([=, tenant = caller.identity.name, name = request.name()](const Core* core) {
+          if (core == nullptr) return done(ControllerGone());
+          const std::optional<ClaimExplanation> explanation = core->Explain(tenant, name, most);
+          if (!explanation) {
+            return done(Error{.code = Code::kNotFound, .message = "there is no Claim \"" + name + "\""});
+          }
+          done(MessagePtr(std::make_unique<v1::ExplainClaimResponse>(ToProto(*explanation))));
+        });
       });
   Add<v1::CordonNodeRequest>(
       "CordonNode", [this](const Caller& caller, const v1::CordonNodeRequest& request, OnDone done) {

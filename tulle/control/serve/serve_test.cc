@@ -545,6 +545,26 @@ TEST_F(ServeTest, ErrorsAndPagesReachTheClientWhole) {
   EXPECT_EQ(client->GetClaim("none").error().message, "there is no Claim \"none\"");
 }
 
+TEST_F(ServeTest, AClaimIsExplained) {
+  const auto client = ClientOf("alice");
+  ASSERT_TRUE(client->CreateClaim({.name = "c", .spec = {.memory_bytes = kGiB}}).ok());
+  const auto waiting = client->ExplainClaim("c");
+  ASSERT_TRUE(waiting.ok()) << waiting.error().message;
+  EXPECT_EQ(waiting->waiting_position, 1u);
+  EXPECT_TRUE(waiting->nodes.empty());
+  FakeNode node = NodeNamed();
+  node.Connect();
+  WaitClaim(*client, "c", ClaimPhase::kBound);
+  const auto bound = client->ExplainClaim("c", 5);
+  ASSERT_TRUE(bound.ok()) << bound.error().message;
+  EXPECT_EQ(bound->claim.status.branch, AllocationBranch::kCreateSlice);
+  ASSERT_EQ(bound->nodes.size(), 1u);
+  EXPECT_EQ(bound->nodes[0].gpu, "a-0");
+  EXPECT_EQ(client->ExplainClaim("c", 1001).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(client->ExplainClaim("nobody").error().code, Code::kNotFound);
+  EXPECT_EQ(ClientOf("bob")->ExplainClaim("c").error().code, Code::kNotFound);
+}
+
 TEST_F(ServeTest, TheSameMethodsAreThereAsJson) {
   const security::Credentials user = CredentialsOf(security::Role::kUser, "alice");
   httplib::SSLClient http("127.0.0.1", http_server_->port(), user.certificate_file, user.key_file);
