@@ -118,7 +118,8 @@ Status Run(Flags flags) {
   control::Controller controller(options, *store, clock, random);
   TULLE_RETURN_IF_ERROR(controller.Start());
   control::BuildStore builds(flags.build_cache_mib << 20);
-  control::MeshService service(controller, builds, {flags.users.front()}, TULLE_VERSION);
+  control::Enrollment enrollment(controller, authority, random);
+  control::MeshService service(controller, builds, enrollment, {flags.users.front()}, TULLE_VERSION);
 
   if (flags.advertise.empty()) {
     flags.advertise = IsEveryAddress(HostOf(flags.listen)) ? HostName() : HostOf(flags.listen);

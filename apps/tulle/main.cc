@@ -13,6 +13,7 @@
 
 #include "apps/tulle/doctor.h"
 #include "apps/tulle/env.h"
+#include "apps/tulle/join.h"
 #include "apps/tulle/resources.h"
 #include "apps/tulle/run.h"
 #include "apps/tulle/text.h"
@@ -105,7 +106,9 @@ int Main(int argc, char** argv) {
   CLI::App* up_command =
       app.add_subcommand("up", "Run a mesh on this machine: a controller and its nodes, in the foreground");
   up_command->footer(
-      "Example: tulle up --nodes 2\n\nOn one machine nodes split the device: each offers an equal part of "
+      "Examples:\n  tulle up --nodes 2\n  tulle up --listen 10.0.0.1:7400    for other machines, too: it "
+      "prints the lines "
+      "by which they join\n\nOn one machine nodes split the device: each offers an equal part of "
       "its memory and compute, so that nothing\n"
       "is promised twice. With more than 4 a program has to ask for less than the usual 25%: tulle run "
       "--compute 10%.");
@@ -148,6 +151,80 @@ int Main(int argc, char** argv) {
   down_command->footer("Example: tulle down");
   down_command->add_option("--state-dir", state_dir, "Of the mesh")->capture_default_str();
   down_command->callback([&] { code = Report(Down(state_dir)); });
+
+  // --- several machines
+  std::string token_name, lifetime = "1h";
+  CLI::App* token_command = app.add_subcommand("token", "Let another machine or another user into the mesh");
+  token_command->require_subcommand(1);
+  CLI::App* create_token = token_command->add_subcommand(
+      "create", "Make a token for one use, and print the line that its bearer runs; for administrators");
+  create_token->footer(
+      "Examples:\n  tulle token create --node                 a node that chooses its name\n"
+      "  tulle token create --node gpu-1 --lifetime 1d\n  tulle token create --user bob\n\n"
+      "Whoever has the line is let in: hand it over as you would a password.");
+  CLI::Option* node_option =
+      create_token->add_option("--node", token_name, "For a node, of that name if one is given")
+          ->expected(0, 1);
+  CLI::Option* user_option =
+      create_token->add_option("--user", token_name, "For a user of that name")->excludes(node_option);
+  create_token->add_option("--lifetime", lifetime, "How long it may be used, such as 30m, 12h or 7d")
+      ->capture_default_str();
+  create_token->callback([&] {
+    code = Report([&]() -> Status {
+      if (node_option->count() + user_option->count() == 0) {
+        return Error{.code = Code::kInvalidArgument, .message = "say for whom: --node [NAME] or --user NAME"};
+      }
+      TULLE_ASSIGN_OR_RETURN(const Duration duration, ParseLifetime("--lifetime", lifetime));
+      const auto role = user_option->count() != 0 ? control::JoinRole::kUser : control::JoinRole::kNode;
+      return WithClient([&](sdk::Client& client) { return CreateToken(client, role, token_name, duration); });
+    }());
+  });
+
+  JoinOptions join;
+  bool no_start = false;
+  CLI::App* node_command = app.add_subcommand("node", "Make this machine a node of a mesh");
+  node_command->require_subcommand(1);
+  CLI::App* join_command = node_command->add_subcommand(
+      "join", "Join with a token, and serve this machine's GPUs in the foreground");
+  join_command->footer(
+      "Example: tulle node join controller.example --token tulle1.0123... -- --data-listen :7410 --label "
+      "zone=a\n\n"
+      "`tulle token create --node` on the mesh prints the line. What follows -- goes to tulle-node, by which "
+      "the node "
+      "is\nstarted again later; the token is for the first time only.");
+  join_command->add_option("HOST", join.endpoint, "The controller, HOST or HOST:PORT [port 7400]")
+      ->required();
+  join_command->add_option("--token", join.token, "As `tulle token create` printed it")
+      ->required()
+      ->envname("TULLE_TOKEN");
+  join_command->add_option("--name", join.name, "The node's name, if the token names none [this host's]");
+  join_command->add_option("--state-dir", state_dir, "Where its key and configuration are kept")
+      ->capture_default_str();
+  join_command->add_flag("--no-start", no_start, "Only join");
+  join_command->add_option("ARGUMENT", join.node_arguments, "For tulle-node, after --");
+  join_command->callback([&] {
+    join.state_dir = std::filesystem::absolute(state_dir);
+    join.start = !no_start;
+    code = Report(JoinAsNode(join));
+  });
+
+  LoginOptions login;
+  CLI::App* login_command = app.add_subcommand("login", "Use a mesh of other machines, with a token");
+  login_command->footer(
+      "Example: tulle login controller.example --token tulle1.0123...\n\n"
+      "`tulle token create --user NAME` on the mesh prints the line.");
+  login_command->add_option("HOST", login.endpoint, "The controller, HOST or HOST:PORT [port 7400]")
+      ->required();
+  login_command->add_option("--token", login.token, "As `tulle token create` printed it")
+      ->required()
+      ->envname("TULLE_TOKEN");
+  login_command->add_option("--state-dir", state_dir, "Where key and configuration are kept")
+      ->capture_default_str();
+  login_command->add_flag("--replace", login.replace, "Even if there is a configuration already");
+  login_command->callback([&] {
+    login.state_dir = std::filesystem::absolute(state_dir);
+    code = Report(Login(login));
+  });
 
   // --- run
   RunFlags run;

@@ -17,9 +17,11 @@
 #include <memory>
 #include <optional>
 #include <sstream>
+#include <tuple>
 #include <utility>
 #include <vector>
 
+#include "apps/tulle/join.h"
 #include "tulle/base/bytes.h"
 #include "tulle/base/clock.h"
 #include "tulle/base/paths.h"
@@ -39,7 +41,8 @@ constexpr Duration kReadyTimeout = seconds(120);  // a node's first start measur
 constexpr Duration kStopTimeout = seconds(15);    // then children are killed
 constexpr Duration kDownTimeout = seconds(30);
 constexpr Duration kHealthy = seconds(30);  // a child that ran this long may be restarted at once
-constexpr int kMaxRestarts = 5;             // in a row
+constexpr Duration kInvitationLifetime = std::chrono::hours(1);
+constexpr int kMaxRestarts = 5;  // in a row
 constexpr int kReadyFd = 3;
 constexpr std::size_t kMaxReadyBytes = 4096;
 constexpr int kLastLines = 12;  // of a log, in an error
@@ -237,8 +240,9 @@ class Mesh {
     text += Gpus();
     text += "  state, logs  " + options_.state_dir + "\n\nRun a program on a vGPU, in another terminal:\n\n";
     if (options_.name_state_dir) text += "  export TULLE_STATE_DIR=" + options_.state_dir + "\n";
+    text += "  tulle run -- clinfo\n\n" + Invitations();
     text +=
-        "  tulle run -- clinfo\n\nSee also `tulle status`, `tulle get gpus`, `tulle --help`. Ctrl-C stops "
+        "See also `tulle status`, `tulle get gpus`, `tulle --help`. Ctrl-C stops "
         "everything.\n";
     return text;
   }
@@ -316,6 +320,30 @@ class Mesh {
                  exit->Text().c_str(), child.program().log_file.c_str());
     TULLE_RETURN_IF_ERROR(child.Restart(argv()));
     return child.WaitReady(signals_);
+  }
+
+  // For a mesh that other machines can reach: the lines by which one of them joins, as a node or as a user's.
+  // Each is for one use; `tulle token create` makes more.
+  std::string Invitations() const {
+    const std::string host = HostOf(options_.listen);
+    if (host == "localhost" || host.starts_with("127.") || host == "[::1]") return "";
+    const auto client = sdk::Client::Connect();
+    if (!client.ok()) return "";
+    const auto mesh = (*client)->GetMesh();
+    if (!mesh.ok()) return "";
+    const std::string user = mesh->caller.substr(mesh->caller.rfind('/') + 1);
+    std::string text;
+    for (const auto& [role, name, what] :
+         {std::tuple(control::JoinRole::kNode, std::string(),
+                     "Let another machine's GPUs join, within an hour:"),
+          std::tuple(control::JoinRole::kUser, user,
+                     "Use this mesh from another machine, within an hour:")}) {
+      const auto token = (*client)->CreateToken(role, name, kInvitationLifetime);
+      if (!token.ok()) return "";
+      text +=
+          std::string(what) + "\n\n  " + JoinLine(role, (*client)->config().endpoint, token->text) + "\n\n";
+    }
+    return text + "Each is for one use; `tulle token create` makes more.\n\n";
   }
 
   std::string Gpus() const {

@@ -261,6 +261,18 @@ class ClientImpl final : public Client {
     TULLE_RETURN_IF_ERROR(Call(&v1::Mesh::Stub::Detach, request, options));
     return OkStatus();
   }
+  Result<NewToken> CreateToken(control::JoinRole role, const std::string& name, Duration lifetime,
+                               const CallOptions& options) override {
+    v1::CreateTokenRequest request;
+    request.set_role(static_cast<v1::JoinRole>(role));
+    request.set_name(name);
+    *request.mutable_lifetime() = google::protobuf::util::TimeUtil::NanosecondsToDuration(lifetime.count());
+    TULLE_ASSIGN_OR_RETURN(const v1::CreateTokenResponse response,
+                           Call(&v1::Mesh::Stub::CreateToken, request, options));
+    return NewToken{
+        .text = response.token(),
+        .expire_time_us = google::protobuf::util::TimeUtil::TimestampToMicroseconds(response.expire_time())};
+  }
   Result<Node> CordonNode(const std::string& name, bool cordoned, const CallOptions& options) override {
     v1::CordonNodeRequest request;
     request.set_name(name);

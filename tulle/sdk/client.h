@@ -108,6 +108,11 @@ class Watch {
   virtual void Cancel() = 0;
 };
 
+struct NewToken {
+  std::string text;  // secret
+  control::WallMicros expire_time_us = 0;
+};
+
 struct MeshInfo {
   std::string version;  // of the controller
   std::string caller;   // "tulle://user/alice"
@@ -138,6 +143,10 @@ class Client {
   // Whether the node takes new vGPUs. kPermissionDenied for all but administrators of the mesh.
   virtual Result<Node> CordonNode(const std::string& name, bool cordoned,
                                   const CallOptions& options = {}) = 0;
+  // A one-time token with which a host joins as a node (`name` may be empty then: it chooses), or somebody
+  // logs in as a user. kPermissionDenied for all but administrators of the mesh.
+  virtual Result<NewToken> CreateToken(control::JoinRole role, const std::string& name, Duration lifetime,
+                                       const CallOptions& options = {}) = 0;
   // Never null; problems show in the hold's own results. The client must outlive it.
   virtual std::unique_ptr<ClaimHold> Hold(const std::string& claim, const HoldOptions& options = {}) = 0;
 

@@ -61,6 +61,11 @@ KeyPtr ParseKey(const std::string& pem) {
   return {PEM_read_bio_PrivateKey(bio.get(), nullptr, nullptr, nullptr), EVP_PKEY_free};
 }
 
+KeyPtr ParsePublicKey(const std::string& pem) {
+  const BioPtr bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), BIO_free);
+  return {PEM_read_bio_PUBKEY(bio.get(), nullptr, nullptr, nullptr), EVP_PKEY_free};
+}
+
 bool AddExtension(X509* certificate, X509* issuer, int nid, const std::string& value) {
   X509V3_CTX context;
   X509V3_set_ctx_nodb(&context);
@@ -117,6 +122,29 @@ Status RequirePrivate(const std::string& path) {
 
 }  // namespace
 
+Result<KeyPair> MakeKeyPair() {
+  const KeyPtr key(EVP_EC_gen("P-256"), EVP_PKEY_free);
+  const BioPtr public_half(BIO_new(BIO_s_mem()), BIO_free);
+  if (key == nullptr || public_half == nullptr || PEM_write_bio_PUBKEY(public_half.get(), key.get()) != 1) {
+    return CryptoError("cannot make a key");
+  }
+  TULLE_ASSIGN_OR_RETURN(std::string private_pem, ToPem(key.get()));
+  return KeyPair{.private_pem = std::move(private_pem), .public_pem = TextOf(public_half.get())};
+}
+
+Status CheckPublicKey(const std::string& public_key_pem) {
+  const KeyPtr key = ParsePublicKey(public_key_pem);
+  char group[32] = "";
+  if (key != nullptr && EVP_PKEY_get_base_id(key.get()) == EVP_PKEY_EC &&
+      EVP_PKEY_get_group_name(key.get(), group, sizeof group, nullptr) == 1 &&
+      std::string_view(group) == SN_X9_62_prime256v1) {
+    return OkStatus();
+  }
+  ERR_clear_error();
+  return Error{.code = Code::kInvalidArgument,
+               .message = "the public key must be an ECDSA key on the curve P-256, in PEM"};
+}
+
 Result<CertificateAuthority> CertificateAuthority::OpenOrCreate(const std::string& directory,
                                                                 const Clock& clock, Random& random) {
   TULLE_RETURN_IF_ERROR(MakePrivateDirectory(directory));
@@ -168,12 +196,21 @@ Result<CertificateAuthority> CertificateAuthority::OpenOrCreate(const std::strin
 }
 
 Result<PemBundle> CertificateAuthority::Issue(const Identity& identity, const IssueOptions& options) {
+  TULLE_ASSIGN_OR_RETURN(KeyPair key, MakeKeyPair());
+  TULLE_ASSIGN_OR_RETURN(std::string certificate, Certify(identity, key.public_pem, options));
+  return PemBundle{
+      .ca = certificate_pem_, .certificate = std::move(certificate), .key = std::move(key.private_pem)};
+}
+
+Result<std::string> CertificateAuthority::Certify(const Identity& identity, const std::string& public_key_pem,
+                                                  const IssueOptions& options) {
   if (!IsName(identity.name)) {
     return Error{.code = Code::kInvalidArgument,
                  .message = "\"" + identity.name + "\" cannot be a name: use 1 to 63 of a-z, 0-9 and '-'"};
   }
-  const KeyPtr key(EVP_EC_gen("P-256"), EVP_PKEY_free);
-  if (key == nullptr) return CryptoError("cannot make a key");
+  TULLE_RETURN_IF_ERROR(CheckPublicKey(public_key_pem));
+  const std::lock_guard lock(*mutex_);
+  const KeyPtr key = ParsePublicKey(public_key_pem);
   const bool serves = identity.role == Role::kController;
   std::string names = "URI:" + identity.Uri();
   if (serves) {
@@ -198,11 +235,7 @@ Result<PemBundle> CertificateAuthority::Issue(const Identity& identity, const Is
       X509_sign(raw, key_.get(), EVP_sha256()) == 0) {
     return CryptoError("cannot sign a certificate for " + identity.Uri());
   }
-  PemBundle bundle;
-  bundle.ca = certificate_pem_;
-  TULLE_ASSIGN_OR_RETURN(bundle.certificate, ToPem(raw));
-  TULLE_ASSIGN_OR_RETURN(bundle.key, ToPem(key.get()));
-  return bundle;
+  return ToPem(raw);
 }
 
 Result<Credentials> EnsureCredentials(CertificateAuthority& authority, const std::string& directory,

@@ -1,12 +1,13 @@
 // The mesh's own certificate authority (ECDSA P-256): one folder with ca.pem and ca.key, readable by its
-// owner only. It issues a certificate and a fresh key for each identity. Used by the controller; not
-// thread-safe.
+// owner only. It issues a certificate for each identity, with a fresh key or for a key of whoever asks. Used
+// by the controller; once made, thread-safe.
 #pragma once
 
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,15 @@ struct IssueOptions {
   std::chrono::hours validity = std::chrono::hours(24 * 365);
 };
 
+// A new ECDSA P-256 key, both halves in PEM.
+struct KeyPair {
+  std::string private_pem;
+  std::string public_pem;
+};
+Result<KeyPair> MakeKeyPair();
+// kInvalidArgument unless it is the public half of such a key.
+Status CheckPublicKey(const std::string& public_key_pem);
+
 class CertificateAuthority {
  public:
   // Loads the authority in `directory`, or makes one there. Fails when the folder or the key may be read by
@@ -36,6 +46,11 @@ class CertificateAuthority {
   // controller it may serve and carries kControllerTlsName; the others may only be clients.
   Result<PemBundle> Issue(const Identity& identity, const IssueOptions& options = {});
 
+  // A certificate, in PEM, for whoever has the key that belongs to this public one (PEM, ECDSA P-256, as
+  // MakeKeyPair makes it). kInvalidArgument for another sort of key.
+  Result<std::string> Certify(const Identity& identity, const std::string& public_key_pem,
+                              const IssueOptions& options = {});
+
   const std::string& certificate_pem() const { return certificate_pem_; }
 
  private:
@@ -45,6 +60,7 @@ class CertificateAuthority {
   };
   CertificateAuthority(const Clock& clock, Random& random) : clock_(&clock), random_(&random) {}
 
+  std::unique_ptr<std::mutex> mutex_ = std::make_unique<std::mutex>();  // one signature at a time
   const Clock* clock_;
   Random* random_;
   std::unique_ptr<EVP_PKEY, Free> key_;

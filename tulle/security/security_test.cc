@@ -11,6 +11,7 @@
 #include "tulle/security/credentials.h"
 #include "tulle/security/crypto.h"
 #include "tulle/security/files.h"
+#include "tulle/security/join_token.h"
 
 namespace tulle::security {
 namespace {
@@ -157,6 +158,56 @@ TEST(Identity, OnlyTheOneFormIsAccepted) {
   EXPECT_EQ(MakeName("My_Host.local"), "my-host-local");
   EXPECT_EQ(MakeName("--"), "x");
   EXPECT_TRUE(IsName(MakeName(std::string(62, 'a') + ".b")));
+}
+
+TEST_F(SecurityTest, TokensGoThroughTextAndNothingElseIsOne) {
+  const auto authority = *CertificateAuthority::OpenOrCreate(root_ + "/ca", clock_, random_);
+  const JoinToken token = JoinToken::Make(authority.certificate_pem(), random_);
+  EXPECT_EQ(token.fingerprint, FingerprintOf(authority.certificate_pem()));
+  EXPECT_EQ(token.fingerprint.size(), 64u);
+  EXPECT_EQ(FingerprintOf("rubbish"), "");
+  const auto parsed = JoinToken::Parse(token.Text());
+  ASSERT_TRUE(parsed.ok());
+  EXPECT_EQ(parsed->id, token.id);
+  EXPECT_EQ(parsed->secret, token.secret);
+  EXPECT_EQ(parsed->fingerprint, token.fingerprint);
+  EXPECT_NE(JoinToken::Make(authority.certificate_pem(), random_).secret, token.secret);
+  const std::string text = token.Text();
+  for (std::size_t size = 0; size < text.size(); ++size) {
+    EXPECT_FALSE(JoinToken::Parse(text.substr(0, size)).ok()) << size;
+  }
+  for (const std::string& wrong : {text + "0", text + ".", "x" + text, "tulle2" + text.substr(6)}) {
+    const auto refused = JoinToken::Parse(wrong);
+    ASSERT_FALSE(refused.ok()) << wrong;
+    EXPECT_EQ(refused.error().message.find(ToHex(token.secret.Expose())), std::string::npos);
+  }
+}
+
+TEST_F(SecurityTest, WhoHasAKeyIsCertifiedForThatKeyOnly) {
+  auto authority = *CertificateAuthority::OpenOrCreate(root_ + "/ca", clock_, random_);
+  const KeyPair key = *MakeKeyPair();
+  const auto certificate = authority.Certify({Role::kNode, "gpu-1"}, key.public_pem);
+  ASSERT_TRUE(certificate.ok()) << certificate.error().message;
+  EXPECT_EQ(IdentityOfCertificate(*certificate)->Uri(), "tulle://node/gpu-1");
+  const CertificatePtr parsed = Parse(*certificate);
+  BIO* bio = BIO_new_mem_buf(key.private_pem.data(), static_cast<int>(key.private_pem.size()));
+  EVP_PKEY* private_half = PEM_read_bio_PrivateKey(bio, nullptr, nullptr, nullptr);
+  EXPECT_EQ(X509_check_private_key(parsed.get(), private_half), 1);
+  EVP_PKEY_free(private_half);
+  BIO_free(bio);
+  // Another curve, a private key, and rubbish.
+  EVP_PKEY* other = EVP_EC_gen("P-384");
+  BIO* out = BIO_new(BIO_s_mem());
+  PEM_write_bio_PUBKEY(out, other);
+  char* data = nullptr;
+  const long size = BIO_get_mem_data(out, &data);
+  const std::string other_curve(data, static_cast<std::size_t>(size));
+  BIO_free(out);
+  EVP_PKEY_free(other);
+  for (const std::string& wrong : {other_curve, key.private_pem, std::string("rubbish"), std::string()}) {
+    EXPECT_EQ(authority.Certify({Role::kNode, "gpu-1"}, wrong).error().code, Code::kInvalidArgument);
+    EXPECT_FALSE(CheckPublicKey(wrong).ok());
+  }
 }
 
 // RFC 5869, test cases 1 and 3.

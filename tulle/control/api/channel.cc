@@ -16,8 +16,12 @@ void RouteGrpcLog() {
 }
 
 Result<std::shared_ptr<grpc::Channel>> OpenChannel(const security::Credentials& credentials) {
-  RouteGrpcLog();
   TULLE_ASSIGN_OR_RETURN(security::PemBundle pem, security::LoadPemBundle(credentials));
+  return OpenChannel(credentials.endpoint, std::move(pem));
+}
+
+std::shared_ptr<grpc::Channel> OpenChannel(const std::string& endpoint, security::PemBundle pem) {
+  RouteGrpcLog();
   grpc::SslCredentialsOptions tls;
   tls.pem_root_certs = std::move(pem.ca);
   tls.pem_cert_chain = std::move(pem.certificate);
@@ -35,7 +39,7 @@ Result<std::shared_ptr<grpc::Channel>> OpenChannel(const security::Credentials& 
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // the mesh is reached directly or not at all
   // One connection per channel: gRPC otherwise shares it between equal channels of a process, and their ends.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(credentials.endpoint, grpc::SslCredentials(tls), arguments);
+  return grpc::CreateCustomChannel(endpoint, grpc::SslCredentials(tls), arguments);
 }
 
 Error ToError(const grpc::Status& status) {

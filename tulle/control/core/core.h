@@ -54,6 +54,7 @@ struct CoreOptions {
   std::size_t max_claims_per_tenant = 1'000;  // so that one tenant cannot use up the others' part
   std::size_t max_instances = 100'000;
   std::size_t max_nodes = 20'000;
+  std::size_t max_invitations = 1'000;  // that have not been used and have not expired
 };
 
 template <typename R>
@@ -179,6 +180,8 @@ class Core {
   void On(const AttachClaim& event);
   void On(const DetachClaim& event);
   void On(const CordonNode& event);
+  void On(const CreateInvitation& event);
+  void On(const RedeemInvitation& event);
   void On(const OpenHold& event);
   void On(const CloseHold& event);
   void On(const RegisterNode& event);
@@ -236,6 +239,9 @@ class Core {
   void EraseGpu(NodeRecord& node, std::uint32_t index);
   void CheckTimers(NodeRecord& node);
 
+  // Invitations: invitations.cc.
+  void ForgetExpiredInvitations();
+
   // Holds and instances: holds.cc.
   void LeaveInstance(HoldId hold, const std::string& instance_uid);
   void CheckTimers(InstanceState& instance);
@@ -275,6 +281,7 @@ class Core {
   EndedClaims ended_claims_;                     // of all tenants
   std::map<LinkId, std::string> node_of_link_;
   std::map<HoldId, HoldState> holds_;
+  std::map<std::string, Invitation> invitations_;                        // by id
   std::map<std::pair<std::string, std::string>, std::string> requests_;  // (tenant, request id) to claim uid
   std::set<std::pair<WallMicros, std::string>> waiting_;  // claims without a place, oldest first
   std::map<std::string, Instant> armed_;

@@ -549,6 +549,73 @@ TEST_F(CoreTest, AStoreThatContradictsItselfIsRefused) {
   }
 }
 
+TEST_F(CoreTest, InvitationsAreForOneUseByWhomTheyAreFor) {
+  Do(Registration());
+  const auto invite = [&](const std::string& id, JoinRole role, const std::string& name,
+                          Duration lifetime = 60s) {
+    return Call(CreateInvitation{
+        .invitation = {.id = id, .role = role, .name = name, .secret_digest = "digest-" + id},
+        .lifetime = lifetime});
+  };
+  const auto redeem = [&](const std::string& id, const std::string& name, JoinRole role = JoinRole::kNode,
+                          bool name_is_default = false,
+                          const std::string& digest = "") -> Result<Invitation> {
+    auto reply = Call(RedeemInvitation{.id = id,
+                                       .secret_digest = digest.empty() ? "digest-" + id : digest,
+                                       .name = name,
+                                       .name_is_default = name_is_default,
+                                       .role = role});
+    if (!reply.ok()) return reply.error();
+    return std::get<Invitation>(*reply);
+  };
+  ASSERT_TRUE(invite("1", JoinRole::kNode, "gpu-1").ok());
+  // What does not fit leaves it good.
+  EXPECT_EQ(redeem("2", "gpu-1").error().code, Code::kUnauthenticated);
+  EXPECT_EQ(redeem("1", "gpu-1", JoinRole::kNode, false, "digest-2").error().code, Code::kUnauthenticated);
+  EXPECT_EQ(redeem("1", "gpu-1", JoinRole::kNode, false, "digest-1 ").error().code, Code::kUnauthenticated);
+  EXPECT_EQ(redeem("1", "gpu-1", JoinRole::kUser).error().code, Code::kPermissionDenied);
+  EXPECT_EQ(redeem("1", "gpu-2").error().code, Code::kPermissionDenied);
+  StartCore();  // it survives the controller
+  const auto node = redeem("1", "my-host", JoinRole::kNode, /*name_is_default=*/true);
+  ASSERT_TRUE(node.ok()) << node.error().message;
+  EXPECT_EQ(node->name, "gpu-1");
+  EXPECT_EQ(redeem("1", "gpu-1").error().code, Code::kUnauthenticated) << "twice";
+  StartCore();
+  EXPECT_EQ(redeem("1", "gpu-1").error().code, Code::kUnauthenticated)
+      << "twice, the controller having started anew";
+
+  // A node that may choose takes nobody else's name, unless the token is for that name.
+  ASSERT_TRUE(invite("3", JoinRole::kNode, "").ok());
+  EXPECT_EQ(redeem("3", "a").error().code, Code::kAlreadyExists);
+  EXPECT_EQ(redeem("3", "Not A Name").error().code, Code::kInvalidArgument);
+  EXPECT_EQ(redeem("3", "").error().code, Code::kInvalidArgument);
+  EXPECT_EQ(redeem("3", "b")->name, "b");
+  ASSERT_TRUE(invite("4", JoinRole::kNode, "a").ok());
+  EXPECT_EQ(redeem("4", "")->name, "a");
+  ASSERT_TRUE(invite("5", JoinRole::kUser, "bob").ok());
+  EXPECT_EQ(redeem("5", "", JoinRole::kUser)->name, "bob");
+
+  EXPECT_EQ(invite("6", JoinRole::kUser, "").error().code, Code::kInvalidArgument) << "a user has a name";
+  EXPECT_EQ(invite("6", JoinRole::kUnspecified, "x").error().code, Code::kInvalidArgument);
+  EXPECT_EQ(invite("6", JoinRole::kNode, "-", 60s).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(invite("6", JoinRole::kNode, "c", 0s).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(invite("6", JoinRole::kNode, "c", std::chrono::hours(24 * 30 + 1)).error().code,
+            Code::kInvalidArgument);
+  // They expire, and make room.
+  options_.max_invitations = 2;
+  StartCore();
+  ASSERT_TRUE(invite("7", JoinRole::kNode, "c", 60s).ok());
+  ASSERT_TRUE(invite("8", JoinRole::kNode, "c", 120s).ok());
+  EXPECT_EQ(invite("9", JoinRole::kNode, "c").error().code, Code::kResourceExhausted);
+  MoveTo(now_.mono + 60s);
+  EXPECT_EQ(redeem("7", "c").error().code, Code::kUnauthenticated);
+  EXPECT_EQ(redeem("8", "c")->name, "c");
+  ASSERT_TRUE(invite("9", JoinRole::kNode, "c").ok());
+  std::size_t kept = 0;
+  for (const auto& [key, record] : store_) kept += key.first == Kind::kInvitation;
+  EXPECT_EQ(kept, 1u);
+}
+
 TEST_F(CoreTest, ExplainsWhereAClaimIsAndWhatItWaitsFor) {
   Create("first", {.memory_bytes = 6 * kGiB});
   EXPECT_EQ(Get("first").status.branch, AllocationBranch::kWait);

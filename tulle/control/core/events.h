@@ -64,6 +64,21 @@ struct CordonNode {
   std::string name;
   bool cordoned = false;
 };
+// `invitation` is whole but for its time of expiry, which is `lifetime` from now.
+struct CreateInvitation {
+  CallId call;
+  Invitation invitation;
+  Duration lifetime{};
+};
+// Answered with the invitation, its name filled in, which is gone then.
+struct RedeemInvitation {
+  CallId call;
+  std::string id;
+  std::string secret_digest;
+  std::string name;                        // that the bearer asks for; empty: the invitation's
+  bool name_is_default = false;            // the invitation's name overrules it
+  JoinRole role = JoinRole::kUnspecified;  // that the invitation must be for
+};
 struct OpenHold {
   HoldId hold;
   std::string tenant;
@@ -123,9 +138,9 @@ struct Rehearsed {
 // Time has passed.
 struct Tick {};
 
-using Event =
-    std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, OpenHold, CloseHold,
-                 RegisterNode, NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Rehearsed, Tick>;
+using Event = std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, CreateInvitation,
+                           RedeemInvitation, OpenHold, CloseHold, RegisterNode, NodeHeartbeat, ReportVGpu,
+                           NodeLeaving, LinkClosed, Rehearsed, Tick>;
 
 // ---- what is kept in the store
 
@@ -140,10 +155,10 @@ struct VGpuRecord {
   std::string gpu_uid;
   std::vector<Grant> grants;
 };
-using Record = std::variant<ClaimRecord, VGpuRecord, Gpu, Node>;
+using Record = std::variant<ClaimRecord, VGpuRecord, Gpu, Node, Invitation>;
 
-// Enumerators have the numbers of their protobuf twins.
-enum class Kind { kClaim = 1, kVGpu = 2, kGpu = 3, kNode = 4, kInstance = 5 };
+// Enumerators have the numbers of their protobuf twins; those from 100 on have none, as nobody watches them.
+enum class Kind { kClaim = 1, kVGpu = 2, kGpu = 3, kNode = 4, kInstance = 5, kInvitation = 100 };
 
 // ---- actions
 
@@ -162,7 +177,7 @@ struct Change {
   Resource resource;
 };
 
-using ReplyBody = std::variant<std::monostate, Claim, Node, std::vector<AttachedVGpu>>;
+using ReplyBody = std::variant<std::monostate, Claim, Node, std::vector<AttachedVGpu>, Invitation>;
 struct Reply {
   CallId call;
   Result<ReplyBody> body;

@@ -215,6 +215,17 @@ struct Instance {
   friend bool operator==(const Instance&, const Instance&) = default;
 };
 
+// A one-time invitation into the mesh. The secret itself is with its bearer only.
+enum class JoinRole { kUnspecified = 0, kNode = 1, kUser = 2 };
+struct Invitation {
+  std::string id;  // 16 hexadecimal digits
+  JoinRole role = JoinRole::kUnspecified;
+  std::string name;  // of the node or user; a node's may be empty: the bearer chooses one that is free
+  std::string secret_digest;  // SHA-256 of the secret, 64 hexadecimal digits
+  WallMicros expire_time_us = 0;
+  friend bool operator==(const Invitation&, const Invitation&) = default;
+};
+
 // What lets programs attach to one vGPU of a claim.
 struct AttachedVGpu {
   std::string vgpu;

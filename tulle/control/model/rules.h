@@ -20,6 +20,7 @@ inline constexpr std::uint32_t kMaxVGpusPerClaim = 64;
 inline constexpr std::size_t kMaxGpusPerNode = 64;
 inline constexpr std::size_t kMaxVGpusPerNode = 4096;
 inline constexpr std::size_t kGrantKeyBytes = 32;
+inline constexpr WallMicros kMaxInvitationMicros = WallMicros{30} * 24 * 3600 * 1'000'000;
 inline constexpr std::uint64_t kDefaultMemoryBytes = std::uint64_t{1} << 30;
 inline constexpr std::uint32_t kDefaultComputePercent = 25;
 // A vGPU smaller than this cannot hold a program's binaries and arguments.

@@ -24,6 +24,7 @@ namespace {
 constexpr char kHoldPath[] = "/tulle.v1.Mesh/Hold";
 constexpr char kWatchPath[] = "/tulle.v1.Mesh/Watch";
 constexpr char kLinkPath[] = "/tulle.v1.NodeLink/Link";
+constexpr char kEnrollPath[] = "/tulle.v1.Enrollment/Enroll";
 constexpr char kFindBuildPath[] = "/tulle.v1.Builds/FindBuild";
 constexpr char kKeepBuildPath[] = "/tulle.v1.Builds/KeepBuild";
 constexpr int kMaxMessageBytes = 4 << 20;
@@ -194,6 +195,47 @@ class UnaryCall final : public RequestReactor {
   MeshService& service_;
   const std::string path_;
   const Caller caller_;
+  std::optional<grpc::ByteBuffer> response_;
+};
+
+class EnrollCall final : public RequestReactor {
+ public:
+  EnrollCall(MeshService& service, std::string address) : service_(service), address_(std::move(address)) {}
+
+ private:
+  void OnRequest(const grpc::ByteBuffer& buffer) override {
+    v1::EnrollRequest request;
+    if (!Parse(buffer, &request)) {
+      return End(
+          grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a tulle.v1.EnrollRequest"));
+    }
+    const auto self = std::static_pointer_cast<EnrollCall>(shared_from_this());
+    service_.enrollment().Enroll({.token_id = request.token_id(),
+                                  .token_secret = Secret(AsBytes(request.token_secret())),
+                                  .name = request.name(),
+                                  .name_is_default = request.name_is_default(),
+                                  .role = static_cast<JoinRole>(request.role()),
+                                  .public_key_pem = request.public_key_pem(),
+                                  .address = address_},
+                                 [self](Result<Enrollment::Enrolled> enrolled) {
+                                   self->service_.counts().Count(
+                                       "Enroll",
+                                       enrolled.ok() ? std::nullopt : std::optional(enrolled.error().code));
+                                   if (!enrolled.ok()) return self->End(Status(std::move(enrolled).error()));
+                                   v1::EnrollResponse response;
+                                   response.set_identity(enrolled->identity);
+                                   response.set_certificate_pem(enrolled->certificate_pem);
+                                   {
+                                     const std::lock_guard lock(self->mutex_);
+                                     self->response_ = Serialize(response);
+                                   }
+                                   self->End(OkStatus());
+                                 });
+  }
+  std::optional<grpc::ByteBuffer> Next() override { return std::exchange(response_, std::nullopt); }
+
+  MeshService& service_;
+  const std::string address_;
   std::optional<grpc::ByteBuffer> response_;
 };
 
@@ -594,9 +636,11 @@ class Services final : public grpc::CallbackGenericService {
 
  private:
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override {
+    const std::string path = context->method();
+    // The one method that anybody may call.
+    if (path == kEnrollPath) return Started(std::make_shared<EnrollCall>(service_, context->peer()));
     Result<Caller> caller = CallerOf(*context);
     if (!caller.ok()) return Refused(std::move(caller).error());
-    const std::string path = context->method();
     if (path == kLinkPath || path == kFindBuildPath || path == kKeepBuildPath) {
       if (caller->identity.role != security::Role::kNode) {
         return Refused(
@@ -651,9 +695,11 @@ class GrpcServerImpl final : public GrpcServer {
   }
 
   Status Listen(const std::string& address, const security::PemBundle& pem) {
-    grpc::SslServerCredentialsOptions tls(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+    // A client without a certificate gets as far as CreateReactor, so that it can ask for one.
+    grpc::SslServerCredentialsOptions tls(GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY);
     tls.pem_root_certs = pem.ca;
-    tls.pem_key_cert_pairs.push_back({.private_key = pem.key, .cert_chain = pem.certificate});
+    // With the CA's, which who enrolls knows by its fingerprint.
+    tls.pem_key_cert_pairs.push_back({.private_key = pem.key, .cert_chain = pem.certificate + pem.ca});
     grpc::ServerBuilder builder;
     builder.AddListeningPort(address, grpc::SslServerCredentials(tls), &port_);
     builder.RegisterCallbackGenericService(&services_);

@@ -1,6 +1,6 @@
 // The gRPC server: mutual TLS under the mesh's CA, tulle.v1.Mesh for users, tulle.v1.NodeLink and
-// tulle.v1.Builds for nodes. A thin adapter: calls become events of the controller, its answers become
-// messages. Threads are gRPC's own.
+// tulle.v1.Builds for nodes; and tulle.v1.Enrollment for those who have no certificate yet. A thin adapter:
+// calls become events of the controller, its answers become messages. Threads are gRPC's own.
 #pragma once
 
 #include <memory>

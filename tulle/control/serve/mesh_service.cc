@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::uint32_t kDefaultPage = 100;
 constexpr std::uint32_t kMaxPage = 1000;
+constexpr Duration kDefaultTokenLifetime = std::chrono::hours(1);
 constexpr std::uint32_t kDefaultVerdicts = 20;
 constexpr std::size_t kMaxReferenceBytes = 128;  // of a name or uid in a request
 
@@ -119,9 +120,19 @@ void MeshService::AddReads(const std::string& singular, const std::string& plura
       });
 }
 
-MeshService::MeshService(Controller& controller, BuildStore& builds, std::set<std::string> admins,
-                         std::string version)
-    : controller_(controller), builds_(builds), admins_(std::move(admins)), version_(std::move(version)) {
+Status MeshService::CheckAdmin(const Caller& caller, const std::string& what) const {
+  if (admins_.contains(caller.identity.name)) return OkStatus();
+  return Error{.code = Code::kPermissionDenied,
+               .message = caller.identity.Uri() + " may not " + what + "; ask an administrator of the mesh"};
+}
+
+MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment& enrollment,
+                         std::set<std::string> admins, std::string version)
+    : controller_(controller),
+      builds_(builds),
+      enrollment_(enrollment),
+      admins_(std::move(admins)),
+      version_(std::move(version)) {
   AddReads<Claim, v1::GetClaimRequest, v1::ListClaimsRequest, v1::ListClaimsResponse>(
       "Claim", "Claims", [](auto* response) { return response->mutable_claims(); });
   AddReads<VGpu, v1::GetVGpuRequest, v1::ListVGpusRequest, v1::ListVGpusResponse>(
@@ -186,15 +197,30 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, std::set<st
       });
   Add<v1::CordonNodeRequest>(
       "CordonNode", [this](const Caller& caller, const v1::CordonNodeRequest& request, OnDone done) {
-        if (!admins_.contains(caller.identity.name)) {
-          return done(Error{
-              .code = Code::kPermissionDenied,
-              .message = caller.identity.Uri() + " may not cordon nodes; ask an administrator of the mesh"});
-        }
+        if (Status status = CheckAdmin(caller, "cordon nodes"); !status.ok()) return done(status.error());
         Log(LogLevel::kInfo, "api", "cordon",
             {{"caller", caller.identity.Uri()}, {"node", request.name()}, {"cordoned", request.cordoned()}});
         controller_.Call(CordonNode{.name = request.name(), .cordoned = request.cordoned()},
                          Converted<Node>(std::move(done)));
+      });
+  Add<v1::CreateTokenRequest>(
+      "CreateToken", [this](const Caller& caller, const v1::CreateTokenRequest& request, OnDone done) {
+        if (Status status = CheckAdmin(caller, "invite into the mesh"); !status.ok())
+          return done(status.error());
+        const Duration lifetime =
+            request.has_lifetime()
+                ? Duration(google::protobuf::util::TimeUtil::DurationToNanoseconds(request.lifetime()))
+                : kDefaultTokenLifetime;
+        enrollment_.CreateToken(
+            caller.identity.Uri(), static_cast<JoinRole>(request.role()), request.name(), lifetime,
+            [done](Result<Enrollment::NewToken> token) {
+              if (!token.ok()) return done(std::move(token).error());
+              auto response = std::make_unique<v1::CreateTokenResponse>();
+              response->set_token(token->text);
+              *response->mutable_expire_time() =
+                  google::protobuf::util::TimeUtil::MicrosecondsToTimestamp(token->expire_time_us);
+              done(MessagePtr(std::move(response)));
+            });
       });
   Add<v1::GetMeshRequest>("GetMesh", [this](const Caller& caller, const v1::GetMeshRequest&, OnDone done) {
     controller_.Read([this, uri = caller.identity.Uri(), done](const Core* core) {

@@ -17,6 +17,7 @@
 #include "tulle/base/result.h"
 #include "tulle/control/serve/build_store.h"
 #include "tulle/control/serve/controller.h"
+#include "tulle/control/serve/enrollment.h"
 #include "tulle/security/identity.h"
 
 namespace tulle::control {
@@ -44,8 +45,9 @@ class MeshService {
   using OnDone = std::function<void(Result<MessagePtr>)>;
 
   // `admins`: tenants that may change what is everybody's. `builds` is there for its
-  // metrics. It and `controller` must outlive this.
-  MeshService(Controller& controller, BuildStore& builds, std::set<std::string> admins, std::string version);
+  // metrics. It, `controller` and `enrollment` must outlive this.
+  MeshService(Controller& controller, BuildStore& builds, Enrollment& enrollment,
+              std::set<std::string> admins, std::string version);
 
   // Whether the caller may use this API at all: users only.
   static Status CheckCaller(const Caller& caller);
@@ -60,6 +62,7 @@ class MeshService {
            OnDone done);
 
   Controller& controller() { return controller_; }
+  Enrollment& enrollment() { return enrollment_; }
   CallCounts& counts() { return counts_; }
   // All of /metrics. `done` as above.
   void RenderMetrics(std::function<void(std::string)> done);
@@ -69,6 +72,7 @@ class MeshService {
     const google::protobuf::Message* request;  // prototype
     std::function<void(const Caller&, const google::protobuf::Message&, OnDone)> run;
   };
+  Status CheckAdmin(const Caller& caller, const std::string& what) const;
   template <typename Request, typename F>
   void Add(const std::string& name, F run);
   template <typename Resource, typename GetRequest, typename ListRequest, typename ListResponse, typename F>
@@ -76,6 +80,7 @@ class MeshService {
 
   Controller& controller_;
   BuildStore& builds_;
+  Enrollment& enrollment_;
   const std::set<std::string> admins_;
   const std::string version_;
   std::map<std::string, Method, std::less<>> methods_;  // by path

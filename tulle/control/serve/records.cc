@@ -16,6 +16,7 @@ const char* PrefixOf(Kind kind) {
     case Kind::kVGpu: return "vgpu/";
     case Kind::kGpu: return "gpu/";
     case Kind::kNode: return "node/";
+    case Kind::kInvitation: return "invitation/";
     case Kind::kInstance: break;  // not kept
   }
   TULLE_CHECK(false);
@@ -43,6 +44,16 @@ std::string Encode(const VGpuRecord& record) {
 std::string Encode(const Gpu& gpu) { return ToProto(gpu).SerializeAsString(); }
 std::string Encode(const Node& node) { return ToProto(node).SerializeAsString(); }
 
+std::string Encode(const Invitation& invitation) {
+  v1::StoredInvitation stored;
+  stored.set_id(invitation.id);
+  stored.set_role(static_cast<std::uint32_t>(invitation.role));
+  stored.set_name(invitation.name);
+  stored.set_secret_digest(invitation.secret_digest);
+  stored.set_expire_time_us(invitation.expire_time_us);
+  return stored.SerializeAsString();
+}
+
 // The record of one entry; nothing when its bytes are not one.
 std::optional<Record> Decode(const std::string& key, const std::string& value) {
   if (key.starts_with("claim/")) {
@@ -69,6 +80,15 @@ std::optional<Record> Decode(const std::string& key, const std::string& value) {
     v1::Node node;
     if (!node.ParseFromString(value)) return std::nullopt;
     return FromProto(node);
+  }
+  if (key.starts_with("invitation/")) {
+    v1::StoredInvitation stored;
+    if (!stored.ParseFromString(value)) return std::nullopt;
+    return Invitation{.id = stored.id(),
+                      .role = static_cast<JoinRole>(stored.role()),
+                      .name = stored.name(),
+                      .secret_digest = stored.secret_digest(),
+                      .expire_time_us = stored.expire_time_us()};
   }
   return std::nullopt;
 }

@@ -2,6 +2,7 @@
 // link on the other, JSON over HTTPS beside them.
 #include <gmock/gmock.h>
 #include <grpcpp/client_context.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 #include <httplib.h>
 
@@ -23,8 +24,10 @@
 #include "tulle/control/store/memory/memory_store.h"
 #include "tulle/control/store/sqlite/sqlite_store.h"
 #include "tulle/sdk/client.h"
+#include "tulle/sdk/enroll.h"
 #include "tulle/security/ca.h"
 #include "tulle/security/files.h"
+#include "tulle/security/join_token.h"
 #include "tulle/v1/node_link.grpc.pb.h"
 
 namespace tulle::control {
@@ -181,7 +184,9 @@ class ServeTest : public ::testing::Test {
     store_ = *SqliteStore::Open(root_ + "/mesh.db");
     controller_ = std::make_unique<Controller>(options_, *store_, clock_, random_);
     ASSERT_TRUE(controller_->Start().ok());
-    service_ = std::make_unique<MeshService>(*controller_, builds_, std::set<std::string>{"alice"}, "test");
+    enrollment_ = std::make_unique<Enrollment>(*controller_, *authority_, random_);
+    service_ = std::make_unique<MeshService>(*controller_, builds_, *enrollment_,
+                                             std::set<std::string>{"alice"}, "test");
     const auto pem = authority_->Issue({security::Role::kController, "test"}, {.hosts = {"127.0.0.1"}});
     auto grpc_server = GrpcServer::Start("127.0.0.1:" + std::to_string(port_), *pem, *service_, builds_);
     ASSERT_TRUE(grpc_server.ok()) << grpc_server.error().message;
@@ -196,6 +201,7 @@ class ServeTest : public ::testing::Test {
     if (controller_ != nullptr) controller_->Stop();
     grpc_server_.reset();
     service_.reset();
+    enrollment_.reset();
     controller_.reset();
     store_.reset();
   }
@@ -242,6 +248,7 @@ class ServeTest : public ::testing::Test {
   std::unique_ptr<Store> store_;
   BuildStore builds_{1 << 20};
   std::unique_ptr<Controller> controller_;
+  std::unique_ptr<Enrollment> enrollment_;
   std::unique_ptr<MeshService> service_;
   std::unique_ptr<GrpcServer> grpc_server_;
   std::unique_ptr<HttpServer> http_server_;
@@ -563,6 +570,97 @@ TEST_F(ServeTest, AClaimIsExplained) {
   EXPECT_EQ(client->ExplainClaim("c", 1001).error().code, Code::kInvalidArgument);
   EXPECT_EQ(client->ExplainClaim("nobody").error().code, Code::kNotFound);
   EXPECT_EQ(ClientOf("bob")->ExplainClaim("c").error().code, Code::kNotFound);
+}
+
+TEST_F(ServeTest, WhoBearsATokenGetsACertificateOnce) {
+  const std::string endpoint = "127.0.0.1:" + std::to_string(port_);
+  const auto alice = ClientOf("alice");
+  const auto token_for = [&](JoinRole role, const std::string& name) {
+    const auto token = alice->CreateToken(role, name, 60s);
+    EXPECT_TRUE(token.ok()) << token.error().message;
+    return token->text;
+  };
+  EXPECT_EQ(ClientOf("bob")->CreateToken(JoinRole::kUser, "bob", 60s).error().code, Code::kPermissionDenied);
+  EXPECT_EQ(alice->CreateToken(JoinRole::kUser, "", 60s).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(alice->CreateToken(JoinRole::kUser, "carol", 0s).error().code, Code::kInvalidArgument);
+
+  // As a user, who then is one.
+  const std::string token = token_for(JoinRole::kUser, "carol");
+  sdk::EnrollOptions options{.endpoint = endpoint, .token = token, .state_dir = root_ + "/carol"};
+  const auto carol = sdk::Enroll(options);
+  ASSERT_TRUE(carol.ok()) << carol.error().message;
+  EXPECT_EQ(carol->identity, "tulle://user/carol");
+  const auto client = sdk::Client::Connect(*security::LoadCredentials(carol->config_path));
+  ASSERT_TRUE(client.ok());
+  EXPECT_EQ((*client)->GetMesh()->caller, "tulle://user/carol");
+  EXPECT_EQ(sdk::Enroll(options).error().code, Code::kAlreadyExists) << "her configuration is kept";
+  options.replace = true;
+  EXPECT_EQ(sdk::Enroll(options).error().code, Code::kUnauthenticated) << "once";
+  EXPECT_EQ((*client)->GetMesh()->caller, "tulle://user/carol");
+
+  // As a node, which then is one.
+  sdk::EnrollOptions as_node{.endpoint = endpoint,
+                             .token = token_for(JoinRole::kNode, ""),
+                             .role = security::Role::kNode,
+                             .name = "gpu-1",
+                             .state_dir = root_ + "/gpu-1"};
+  const auto enrolled = sdk::Enroll(as_node);
+  ASSERT_TRUE(enrolled.ok()) << enrolled.error().message;
+  EXPECT_EQ(enrolled->config_path, root_ + "/gpu-1/node-gpu-1.conf");
+  FakeNode node(*security::LoadCredentials(enrolled->config_path), "gpu-1");
+  node.Connect();
+  WaitNode(*alice, "gpu-1", NodeState::kReady);
+  // Nobody becomes a node that is there already.
+  as_node.token = token_for(JoinRole::kNode, "");
+  as_node.state_dir = root_ + "/thief";
+  EXPECT_EQ(sdk::Enroll(as_node).error().code, Code::kAlreadyExists);
+  as_node.role = security::Role::kUser;
+  EXPECT_EQ(sdk::Enroll(as_node).error().code, Code::kPermissionDenied);
+  as_node.role = security::Role::kNode;
+  as_node.name = "gpu-2";
+  EXPECT_TRUE(sdk::Enroll(as_node).ok()) << "refusals leave a token good";
+
+  // Another mesh's token is not sent there: its CA is not the one that is shown.
+  const auto other = *security::CertificateAuthority::OpenOrCreate(root_ + "/other-ca", clock_, random_);
+  options.token = security::JoinToken::Make(other.certificate_pem(), random_).Text();
+  EXPECT_EQ(sdk::Enroll(options).error().code, Code::kPermissionDenied);
+  options.endpoint = "127.0.0.1:1";
+  EXPECT_EQ(sdk::Enroll(options).error().code, Code::kUnavailable);
+  options.token = "rubbish";
+  EXPECT_EQ(sdk::Enroll(options).error().code, Code::kInvalidArgument);
+}
+
+// Every method of every service but one, called by nobody.
+TEST_F(ServeTest, NoCallWithoutIdentity) {
+  const auto channel =
+      OpenChannel("127.0.0.1:" + std::to_string(port_), {.ca = authority_->certificate_pem()});
+  grpc::GenericStub stub(channel);
+  int methods = 0;
+  for (const auto* file : {v1::Claim::descriptor()->file(), v1::NodeMessage::descriptor()->file()}) {
+    for (int s = 0; s < file->service_count(); ++s) {
+      for (int m = 0; m < file->service(s)->method_count(); ++m) {
+        const auto* method = file->service(s)->method(m);
+        const std::string path = "/" + file->service(s)->full_name() + "/" + method->name();
+        grpc::ClientContext context;
+        context.set_deadline(std::chrono::system_clock::now() + kSoon);
+        grpc::CompletionQueue queue;
+        const auto call = stub.PrepareUnaryCall(&context, path, grpc::ByteBuffer(), &queue);
+        call->StartCall();
+        grpc::ByteBuffer answer;
+        grpc::Status status;
+        call->Finish(&answer, &status, nullptr);
+        void* tag = nullptr;
+        bool ok = false;
+        ASSERT_TRUE(queue.Next(&tag, &ok));
+        const bool for_anybody = path == "/tulle.v1.Enrollment/Enroll";
+        EXPECT_EQ(status.error_code(),
+                  for_anybody ? grpc::StatusCode::INVALID_ARGUMENT : grpc::StatusCode::UNAUTHENTICATED)
+            << path << ": " << status.error_message();
+        ++methods;
+      }
+    }
+  }
+  EXPECT_GE(methods, 23);
 }
 
 TEST_F(ServeTest, TheSameMethodsAreThereAsJson) {

@@ -1,0 +1,95 @@
+// One-time invitations: how hosts and users come into the mesh.
+#include "tulle/base/secret.h"
+#include "tulle/control/core/core.h"
+#include "tulle/control/core/internal.h"
+#include "tulle/control/model/rules.h"
+
+namespace tulle::control {
+
+void Core::ForgetExpiredInvitations() {
+  for (auto it = invitations_.begin(); it != invitations_.end();) {
+    if (it->second.expire_time_us > now_.wall_us) {
+      ++it;
+      continue;
+    }
+    actions_.writes.push_back({Kind::kInvitation, it->first, std::nullopt});
+    it = invitations_.erase(it);
+  }
+}
+
+void Core::On(const CreateInvitation& event) {
+  Invitation invitation = event.invitation;
+  const auto check = [&]() -> Status {
+    if (invitation.role != JoinRole::kNode && invitation.role != JoinRole::kUser) {
+      return Refusal(Code::kInvalidArgument, "role: must be NODE or USER");
+    }
+    if (invitation.role == JoinRole::kUser || !invitation.name.empty()) {
+      TULLE_RETURN_IF_ERROR(CheckName(invitation.name, "name"));
+    }
+    const WallMicros lifetime_us =
+        std::chrono::duration_cast<std::chrono::microseconds>(event.lifetime).count();
+    if (lifetime_us <= 0 || lifetime_us > kMaxInvitationMicros) {
+      return Refusal(Code::kInvalidArgument,
+                     "lifetime: " + Seconds(event.lifetime) + " is not above 0 and at most 30 days");
+    }
+    invitation.expire_time_us = now_.wall_us + lifetime_us;
+    ForgetExpiredInvitations();
+    if (invitations_.size() >= options_.max_invitations) {
+      return Refusal(Code::kResourceExhausted,
+                     "there are " + std::to_string(invitations_.size()) +
+                         " tokens that nobody has used, at most so many are allowed; "
+                         "wait until some expire");
+    }
+    if (invitations_.contains(invitation.id)) return Refusal(Code::kAborted, "try again");
+    return OkStatus();
+  };
+  if (Status status = check(); !status.ok()) return Answer(event.call, std::move(status).error());
+  actions_.writes.push_back({Kind::kInvitation, invitation.id, invitation});
+  invitations_.emplace(invitation.id, invitation);
+  Answer(event.call, ReplyBody(std::move(invitation)));
+}
+
+void Core::On(const RedeemInvitation& event) {
+  ForgetExpiredInvitations();
+  const auto it = invitations_.find(event.id);
+  // One answer for all of these: who guesses learns nothing.
+  if (it == invitations_.end() ||
+      !ConstantTimeEqual(AsBytes(it->second.secret_digest), AsBytes(event.secret_digest))) {
+    return Answer(event.call,
+                  Refusal(Code::kUnauthenticated,
+                          "the token is unknown, has been used, or has expired; have a new one made "
+                          "with `tulle token create`"));
+  }
+  Invitation invitation = it->second;
+  if (event.role != invitation.role) {
+    return Answer(event.call,
+                  Refusal(Code::kPermissionDenied, invitation.role == JoinRole::kNode
+                                                       ? "the token is for a node: use `tulle node join`"
+                                                       : "the token is for a user: use `tulle login`"));
+  }
+  if (!event.name.empty() && !event.name_is_default && !invitation.name.empty() &&
+      event.name != invitation.name) {
+    return Answer(event.call,
+                  Refusal(Code::kPermissionDenied, "the token is for " + invitation.name + ", not for " +
+                                                       Cut(event.name, kMaxNameBytes)));
+  }
+  if (invitation.name.empty()) {
+    if (Status status = CheckName(event.name, "name"); !status.ok()) {
+      return Answer(event.call, std::move(status).error());
+    }
+    // Else whoever has a token could become any node, and get the keys of its vGPUs.
+    if (nodes_.HasName("", event.name)) {
+      return Answer(event.call, Refusal(Code::kAlreadyExists,
+                                        "there is a node " + event.name +
+                                            " already; choose another name with --name, or have a token "
+                                            "made for it with `tulle token create --node " +
+                                            event.name + "`"));
+    }
+    invitation.name = event.name;
+  }
+  actions_.writes.push_back({Kind::kInvitation, invitation.id, std::nullopt});
+  invitations_.erase(it);
+  Answer(event.call, ReplyBody(std::move(invitation)));
+}
+
+}  // namespace tulle::control
