@@ -42,6 +42,7 @@ struct Flags {
   double node_lost_after_s = 300;
   std::size_t max_claims_per_tenant = control::CoreOptions().max_claims_per_tenant;
   std::size_t build_cache_mib = 256;
+  int certificate_days = 90;
   std::string log_level = "info";
   std::string log_format = "text";
   int ready_fd = -1;
@@ -118,7 +119,8 @@ Status Run(Flags flags) {
   control::Controller controller(options, *store, clock, random);
   TULLE_RETURN_IF_ERROR(controller.Start());
   control::BuildStore builds(flags.build_cache_mib << 20);
-  control::Enrollment enrollment(controller, authority, random);
+  control::Enrollment enrollment(controller, authority, random,
+                                 std::chrono::hours(24 * flags.certificate_days));
   control::MeshService service(controller, builds, enrollment, {flags.users.front()}, TULLE_VERSION);
 
   if (flags.advertise.empty()) {
@@ -209,6 +211,11 @@ int Main(int argc, char** argv) {
          "--build-cache", flags.build_cache_mib,
          "MiB of memory for builds of programs, which need not be built again on other nodes; 0: none")
       ->check(CLI::Range(std::size_t{0}, std::size_t{1} << 20));
+  app.add_option(
+         "--certificate-days", flags.certificate_days,
+         "How long the certificates are valid that nodes and users get with tokens; they renew them by "
+         "themselves when two thirds of that are over")
+      ->check(CLI::Range(1, 3650));
   app.add_option("--log-level", flags.log_level, "Least level that is logged")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}));
   app.add_option("--log-format", flags.log_format, "Lines for people or for machines, on standard error")

@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "tulle/base/paths.h"
+#include "tulle/control/api/renewal.h"
 #include "tulle/sdk/enroll.h"
 #include "tulle/security/identity.h"
 
@@ -75,6 +76,10 @@ Status JoinAsNode(const JoinOptions& options) {
   argv.push_back(nullptr);
   execvp(argv[0], argv.data());
   return ErrnoError("cannot start " + command[0], errno);
+}
+
+void RenewCertificate() {
+  [[maybe_unused]] const Result<bool> renewed = control::RenewIfDue(sdk::DefaultConfigPath(), SystemClock());
 }
 
 Status Login(const LoginOptions& options) {

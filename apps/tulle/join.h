@@ -27,6 +27,9 @@ struct JoinOptions {
 // Then becomes the node daemon, unless it is not to start; only then it returns OK.
 Status JoinAsNode(const JoinOptions& options);
 
+// The user's own certificate, if that is due; says nothing, as the call that follows will.
+void RenewCertificate();
+
 struct LoginOptions {
   std::string endpoint, token, state_dir;
   bool replace = false;

@@ -79,6 +79,7 @@ Result<RunOptions> ToOptions(const RunFlags& flags) {
 
 // Connects, then does it.
 Status WithClient(const std::function<Status(sdk::Client&)>& action) {
+  RenewCertificate();
   TULLE_ASSIGN_OR_RETURN(const std::unique_ptr<sdk::Client> client, sdk::Client::Connect());
   return action(*client);
 }

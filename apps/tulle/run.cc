@@ -21,6 +21,7 @@
 #include <utility>
 
 #include "apps/tulle/attach_dir.h"
+#include "apps/tulle/join.h"
 #include "apps/tulle/text.h"
 #include "tulle/base/bytes.h"
 #include "tulle/base/paths.h"
@@ -84,6 +85,7 @@ class Holder {
   // The error is what the user is told.
   Status Serve() {
     TULLE_ASSIGN_OR_RETURN(const std::string library, FindIcdLibrary());
+    RenewCertificate();
     TULLE_ASSIGN_OR_RETURN(const std::unique_ptr<sdk::Client> client, sdk::Client::Connect());
     TULLE_ASSIGN_OR_RETURN(sdk::Claim claim, CreateClaim(*client));
     const std::string name = claim.metadata.name;

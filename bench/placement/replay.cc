@@ -13,11 +13,6 @@ namespace {
 
 using control::Demand;
 
-template <typename T>
-void Shuffle(std::vector<T>* items, Random& random) {
-  for (std::size_t i = items->size(); i > 1; --i) std::swap((*items)[i - 1], (*items)[random.Below(i)]);
-}
-
 std::int64_t Asked(const Demand& demand) { return std::int64_t{demand.gpus} * demand.compute; }
 
 }  // namespace

@@ -1,7 +1,10 @@
 // Randomness is an argument. SecureRandom for keys and ids; SeededRandom for tests and simulation.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "tulle/base/bytes.h"
 
@@ -15,6 +18,12 @@ class Random {
   // Uniform in [0, bound). Precondition: bound > 0.
   std::uint64_t Below(std::uint64_t bound);
 };
+
+// Into any order with the same likelihood (Fisher and Yates, as Durstenfeld has it).
+template <typename T>
+void Shuffle(std::vector<T>* items, Random& random) {
+  for (std::size_t i = items->size(); i > 1; --i) std::swap((*items)[i - 1], (*items)[random.Below(i)]);
+}
 
 // From the kernel (getrandom). Thread-safe. Aborts the process when the kernel has none to give.
 class SecureRandom final : public Random {

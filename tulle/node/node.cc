@@ -2,9 +2,12 @@
 
 #include <unistd.h>
 
+#include <condition_variable>
+#include <mutex>
 #include <utility>
 
 #include "tulle/base/log.h"
+#include "tulle/control/api/renewal.h"
 #include "tulle/net/local/local.h"
 #include "tulle/security/credentials.h"
 
@@ -13,6 +16,7 @@ namespace {
 
 constexpr auto kSampleInterval = std::chrono::seconds(2);
 constexpr auto kLeaveTimeout = std::chrono::seconds(2);
+constexpr auto kLookAtCertificate = std::chrono::hours(1);
 
 // The address that programs shall use: as told, or this machine's on the way to the controller.
 Result<std::string> EndpointFor(const NodeOptions& options, const HostPort& listening) {
@@ -90,10 +94,30 @@ void Node::Run(std::function<void()> on_ready) {
                                                                        std::exchange(on_ready_, nullptr)();
                                                                      }
                                                                    }});
+  KeepCertificate();
   loop_.Run();
+  renewal_ = {};
   link_->WaitLeft(kLeaveTimeout);
   link_.reset();
   http_port_.reset();
+}
+
+void Node::KeepCertificate() {
+  renewal_ = std::jthread([path = options_.credentials_path](const std::stop_token& stop) {
+    const SystemClock clock;
+    std::mutex mutex;
+    std::condition_variable_any wakeup;
+    std::unique_lock lock(mutex);
+    do {
+      const Result<bool> renewed = control::RenewIfDue(path, clock);
+      if (!renewed.ok()) {
+        Log(LogLevel::kWarn, "node", "the certificate was not renewed; tried again in an hour",
+            {{"why", renewed.error().message}});
+      } else if (*renewed) {
+        Log(LogLevel::kInfo, "node", "the certificate was renewed", {});
+      }
+    } while (!wakeup.wait_for(lock, stop, kLookAtCertificate, [&stop] { return stop.stop_requested(); }));
+  });
 }
 
 void Node::Stop(const std::string& reason) {

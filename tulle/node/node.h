@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include "tulle/base/clock.h"
 #include "tulle/base/result.h"
@@ -56,6 +57,7 @@ class Node {
   Node(const Clock& clock, NodeOptions options);
   Status OpenPorts();
   Snapshot TakeSnapshot() const;
+  void KeepCertificate();
   void SampleLoad();
 
   const NodeOptions options_;
@@ -73,6 +75,7 @@ class Node {
   DataPort::Counters last_data_port_;  // of the closed port
   std::unique_ptr<HttpPort> http_port_;
   std::unique_ptr<ControlLink> link_;
+  std::jthread renewal_;  // of the certificate
 };
 
 }  // namespace tulle::node

@@ -1,9 +1,11 @@
 #include "tulle/security/identity.h"
 
+#include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 
 #include <algorithm>
+#include <ctime>
 #include <memory>
 
 namespace tulle::security {
@@ -15,6 +17,16 @@ constexpr std::size_t kMaxName = 63;
 bool IsNameCharacter(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-'; }
 
 Error NoIdentity(const std::string& what) { return Error{.code = Code::kUnauthenticated, .message = what}; }
+
+using CertificatePtr = std::unique_ptr<X509, void (*)(X509*)>;
+
+CertificatePtr Parse(std::string_view pem) {
+  const std::unique_ptr<BIO, int (*)(BIO*)> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())),
+                                                BIO_free);
+  CertificatePtr certificate(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), X509_free);
+  ERR_clear_error();
+  return certificate;
+}
 
 }  // namespace
 
@@ -58,11 +70,20 @@ Result<Identity> ParseIdentity(std::string_view uri) {
   return NoIdentity("the certificate's name is not tulle://<role>/<name>");
 }
 
+Result<Validity> ValidityOf(std::string_view certificate_pem) {
+  const CertificatePtr certificate = Parse(certificate_pem);
+  std::tm from{};
+  std::tm until{};
+  if (certificate == nullptr || ASN1_TIME_to_tm(X509_get0_notBefore(certificate.get()), &from) != 1 ||
+      ASN1_TIME_to_tm(X509_get0_notAfter(certificate.get()), &until) != 1) {
+    return Error{.code = Code::kInvalidArgument, .message = "not a certificate"};
+  }
+  constexpr std::int64_t kMicros = 1'000'000;
+  return Validity{.from_us = timegm(&from) * kMicros, .until_us = timegm(&until) * kMicros};
+}
+
 Result<Identity> IdentityOfCertificate(std::string_view pem) {
-  const std::unique_ptr<BIO, int (*)(BIO*)> bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())),
-                                                BIO_free);
-  const std::unique_ptr<X509, void (*)(X509*)> certificate(
-      PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), X509_free);
+  const CertificatePtr certificate = Parse(pem);
   if (certificate == nullptr) return NoIdentity("not a certificate");
   const std::unique_ptr<GENERAL_NAMES, void (*)(GENERAL_NAMES*)> names(
       static_cast<GENERAL_NAMES*>(

@@ -1,6 +1,7 @@
 // Who a certificate of the mesh stands for: tulle://<role>/<name>, its one URI subject alternative name.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -28,6 +29,13 @@ std::string MakeName(std::string_view text);
 
 // kUnauthenticated for anything but exactly tulle://<role>/<name>.
 Result<Identity> ParseIdentity(std::string_view uri);
+
+// When a certificate is valid, in microseconds since 1970. kInvalidArgument when the text is not one.
+struct Validity {
+  std::int64_t from_us = 0;
+  std::int64_t until_us = 0;
+};
+Result<Validity> ValidityOf(std::string_view certificate_pem);
 
 // From a certificate in PEM whose signature the caller has verified. kUnauthenticated when it carries no
 // identity, or more than one.

@@ -189,6 +189,10 @@ TEST_F(SecurityTest, WhoHasAKeyIsCertifiedForThatKeyOnly) {
   const auto certificate = authority.Certify({Role::kNode, "gpu-1"}, key.public_pem);
   ASSERT_TRUE(certificate.ok()) << certificate.error().message;
   EXPECT_EQ(IdentityOfCertificate(*certificate)->Uri(), "tulle://node/gpu-1");
+  const Validity validity = *ValidityOf(*certificate);
+  EXPECT_NEAR(static_cast<double>(validity.from_us - clock_.WallMicros()), -3600e6, 60e6);
+  EXPECT_NEAR(static_cast<double>(validity.until_us - clock_.WallMicros()), 365 * 24 * 3600e6, 60e6);
+  EXPECT_FALSE(ValidityOf("rubbish").ok());
   const CertificatePtr parsed = Parse(*certificate);
   BIO* bio = BIO_new_mem_buf(key.private_pem.data(), static_cast<int>(key.private_pem.size()));
   EVP_PKEY* private_half = PEM_read_bio_PrivateKey(bio, nullptr, nullptr, nullptr);

@@ -99,11 +99,6 @@ class Rehearsals {
     double asked;    // of a GPU as they are on average, in thousandths of it
   };
 
-  template <typename T>
-  static void Shuffle(std::vector<T>* items, Random& random) {
-    for (std::size_t i = items->size(); i > 1; --i) std::swap((*items)[i - 1], (*items)[random.Below(i)]);
-  }
-
   const Arrival& Draw(Random& random) const {
     constexpr double kUnit = 1.0 / (std::uint64_t{1} << 53);
     const double at = static_cast<double>(random.Next() >> 11) * kUnit * arrivals_.back().weights;

@@ -47,7 +47,8 @@ void Enrollment::Enroll(Request request, std::function<void(Result<Enrolled>)> d
       const security::Identity identity{
           .role = invitation.role == JoinRole::kNode ? security::Role::kNode : security::Role::kUser,
           .name = invitation.name};
-      TULLE_ASSIGN_OR_RETURN(std::string certificate, authority_.Certify(identity, request.public_key_pem));
+      TULLE_ASSIGN_OR_RETURN(std::string certificate,
+                             authority_.Certify(identity, request.public_key_pem, {.validity = validity_}));
       return Enrolled{.identity = identity.Uri(), .certificate_pem = std::move(certificate)};
     }();
     // Anybody can have himself refused, so that fills no log; the metrics count it.
@@ -58,6 +59,14 @@ void Enrollment::Enroll(Request request, std::function<void(Result<Enrolled>)> d
          {"why", answer.ok() ? "" : answer.error().message}});
     done(answer);
   });
+}
+
+Result<Enrollment::Enrolled> Enrollment::Renew(const security::Identity& identity,
+                                               const std::string& public_key_pem) {
+  TULLE_ASSIGN_OR_RETURN(std::string certificate,
+                         authority_.Certify(identity, public_key_pem, {.validity = validity_}));
+  Log(LogLevel::kInfo, kComponent, "renewed", {{"identity", identity.Uri()}});
+  return Enrolled{.identity = identity.Uri(), .certificate_pem = std::move(certificate)};
 }
 
 }  // namespace tulle::control

@@ -16,9 +16,10 @@ namespace tulle::control {
 
 class Enrollment {
  public:
-  // All must outlive it.
-  Enrollment(Controller& controller, security::CertificateAuthority& authority, Random& random)
-      : controller_(controller), authority_(authority), random_(random) {}
+  // All must outlive it. `validity`: of the certificates.
+  Enrollment(Controller& controller, security::CertificateAuthority& authority, Random& random,
+             std::chrono::hours validity)
+      : controller_(controller), authority_(authority), random_(random), validity_(validity) {}
 
   struct NewToken {
     std::string text;
@@ -42,11 +43,14 @@ class Enrollment {
     std::string certificate_pem;
   };
   void Enroll(Request request, std::function<void(Result<Enrolled>)> done);
+  // For whoever has shown that it is `identity`.
+  Result<Enrolled> Renew(const security::Identity& identity, const std::string& public_key_pem);
 
  private:
   Controller& controller_;
   security::CertificateAuthority& authority_;
   Random& random_;
+  const std::chrono::hours validity_;
 };
 
 }  // namespace tulle::control

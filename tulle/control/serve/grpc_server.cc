@@ -25,6 +25,7 @@ constexpr char kHoldPath[] = "/tulle.v1.Mesh/Hold";
 constexpr char kWatchPath[] = "/tulle.v1.Mesh/Watch";
 constexpr char kLinkPath[] = "/tulle.v1.NodeLink/Link";
 constexpr char kEnrollPath[] = "/tulle.v1.Enrollment/Enroll";
+constexpr char kRenewPath[] = "/tulle.v1.Enrollment/Renew";
 constexpr char kFindBuildPath[] = "/tulle.v1.Builds/FindBuild";
 constexpr char kKeepBuildPath[] = "/tulle.v1.Builds/KeepBuild";
 constexpr int kMaxMessageBytes = 4 << 20;
@@ -198,44 +199,53 @@ class UnaryCall final : public RequestReactor {
   std::optional<grpc::ByteBuffer> response_;
 };
 
+// Both methods of Enrollment; without a caller it is Enroll.
 class EnrollCall final : public RequestReactor {
  public:
-  EnrollCall(MeshService& service, std::string address) : service_(service), address_(std::move(address)) {}
+  EnrollCall(MeshService& service, std::string address, std::optional<Caller> caller)
+      : service_(service), address_(std::move(address)), caller_(std::move(caller)) {}
 
  private:
   void OnRequest(const grpc::ByteBuffer& buffer) override {
-    v1::EnrollRequest request;
-    if (!Parse(buffer, &request)) {
-      return End(
-          grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a tulle.v1.EnrollRequest"));
+    if (caller_) {
+      v1::RenewRequest request;
+      if (!Parse(buffer, &request)) return Malformed(request);
+      return Done(service_.enrollment().Renew(caller_->identity, request.public_key_pem()));
     }
-    const auto self = std::static_pointer_cast<EnrollCall>(shared_from_this());
-    service_.enrollment().Enroll({.token_id = request.token_id(),
-                                  .token_secret = Secret(AsBytes(request.token_secret())),
-                                  .name = request.name(),
-                                  .name_is_default = request.name_is_default(),
-                                  .role = static_cast<JoinRole>(request.role()),
-                                  .public_key_pem = request.public_key_pem(),
-                                  .address = address_},
-                                 [self](Result<Enrollment::Enrolled> enrolled) {
-                                   self->service_.counts().Count(
-                                       "Enroll",
-                                       enrolled.ok() ? std::nullopt : std::optional(enrolled.error().code));
-                                   if (!enrolled.ok()) return self->End(Status(std::move(enrolled).error()));
-                                   v1::EnrollResponse response;
-                                   response.set_identity(enrolled->identity);
-                                   response.set_certificate_pem(enrolled->certificate_pem);
-                                   {
-                                     const std::lock_guard lock(self->mutex_);
-                                     self->response_ = Serialize(response);
-                                   }
-                                   self->End(OkStatus());
-                                 });
+    v1::EnrollRequest request;
+    if (!Parse(buffer, &request)) return Malformed(request);
+    service_.enrollment().Enroll(
+        {.token_id = request.token_id(),
+         .token_secret = Secret(AsBytes(request.token_secret())),
+         .name = request.name(),
+         .name_is_default = request.name_is_default(),
+         .role = static_cast<JoinRole>(request.role()),
+         .public_key_pem = request.public_key_pem(),
+         .address = address_},
+        [self = std::static_pointer_cast<EnrollCall>(shared_from_this())](
+            Result<Enrollment::Enrolled> enrolled) { self->Done(std::move(enrolled)); });
+  }
+  void Malformed(const google::protobuf::Message& request) {
+    End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a " + request.GetTypeName()));
+  }
+  void Done(Result<Enrollment::Enrolled> enrolled) {
+    service_.counts().Count(caller_ ? "Renew" : "Enroll",
+                            enrolled.ok() ? std::nullopt : std::optional(enrolled.error().code));
+    if (!enrolled.ok()) return End(Status(std::move(enrolled).error()));
+    v1::EnrollResponse response;
+    response.set_identity(enrolled->identity);
+    response.set_certificate_pem(enrolled->certificate_pem);
+    {
+      const std::lock_guard lock(mutex_);
+      response_ = Serialize(response);
+    }
+    End(OkStatus());
   }
   std::optional<grpc::ByteBuffer> Next() override { return std::exchange(response_, std::nullopt); }
 
   MeshService& service_;
   const std::string address_;
+  const std::optional<Caller> caller_;
   std::optional<grpc::ByteBuffer> response_;
 };
 
@@ -638,9 +648,14 @@ class Services final : public grpc::CallbackGenericService {
   grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext* context) override {
     const std::string path = context->method();
     // The one method that anybody may call.
-    if (path == kEnrollPath) return Started(std::make_shared<EnrollCall>(service_, context->peer()));
+    if (path == kEnrollPath) {
+      return Started(std::make_shared<EnrollCall>(service_, context->peer(), std::nullopt));
+    }
     Result<Caller> caller = CallerOf(*context);
     if (!caller.ok()) return Refused(std::move(caller).error());
+    if (path == kRenewPath && caller->identity.role != security::Role::kController) {
+      return Started(std::make_shared<EnrollCall>(service_, context->peer(), std::move(*caller)));
+    }
     if (path == kLinkPath || path == kFindBuildPath || path == kKeepBuildPath) {
       if (caller->identity.role != security::Role::kNode) {
         return Refused(

@@ -15,6 +15,7 @@
 
 #include "tulle/base/log.h"
 #include "tulle/control/api/channel.h"
+#include "tulle/control/api/renewal.h"
 #include "tulle/control/model/rules.h"
 #include "tulle/control/serve/controller.h"
 #include "tulle/control/serve/grpc_server.h"
@@ -184,7 +185,7 @@ class ServeTest : public ::testing::Test {
     store_ = *SqliteStore::Open(root_ + "/mesh.db");
     controller_ = std::make_unique<Controller>(options_, *store_, clock_, random_);
     ASSERT_TRUE(controller_->Start().ok());
-    enrollment_ = std::make_unique<Enrollment>(*controller_, *authority_, random_);
+    enrollment_ = std::make_unique<Enrollment>(*controller_, *authority_, random_, std::chrono::hours(24));
     service_ = std::make_unique<MeshService>(*controller_, builds_, *enrollment_,
                                              std::set<std::string>{"alice"}, "test");
     const auto pem = authority_->Issue({security::Role::kController, "test"}, {.hosts = {"127.0.0.1"}});
@@ -628,6 +629,40 @@ TEST_F(ServeTest, WhoBearsATokenGetsACertificateOnce) {
   EXPECT_EQ(sdk::Enroll(options).error().code, Code::kUnavailable);
   options.token = "rubbish";
   EXPECT_EQ(sdk::Enroll(options).error().code, Code::kInvalidArgument);
+}
+
+TEST_F(ServeTest, CertificatesAreRenewedInTime) {
+  const auto token = ClientOf("alice")->CreateToken(JoinRole::kUser, "carol", 60s);
+  const auto carol = sdk::Enroll({.endpoint = "127.0.0.1:" + std::to_string(port_),
+                                  .token = token->text,
+                                  .state_dir = root_ + "/carol"});
+  ASSERT_TRUE(carol.ok()) << carol.error().message;
+  const security::Credentials first = *security::LoadCredentials(carol->config_path);
+  const std::string first_certificate = security::LoadPemBundle(first)->certificate;
+  // It is for 24 hours, and dated an hour back.
+  FakeClock later;
+  later.Advance(std::chrono::microseconds(clock_.WallMicros() - later.WallMicros()));
+  later.Advance(std::chrono::minutes(15 * 60 + 30));
+  EXPECT_FALSE(*RenewIfDue(carol->config_path, later));
+  EXPECT_EQ(security::LoadCredentials(carol->config_path)->certificate_file, first.certificate_file);
+  later.Advance(std::chrono::minutes(20));
+  const auto renewed = RenewIfDue(carol->config_path, later);
+  ASSERT_TRUE(renewed.ok()) << renewed.error().message;
+  EXPECT_TRUE(*renewed);
+  const security::Credentials second = *security::LoadCredentials(carol->config_path);
+  EXPECT_NE(security::LoadPemBundle(second)->certificate, first_certificate);
+  EXPECT_NE(second.key_file, first.key_file);
+  EXPECT_EQ(second.endpoint, first.endpoint);
+  EXPECT_FALSE(std::filesystem::exists(first.certificate_file));
+  EXPECT_FALSE(std::filesystem::exists(first.key_file));
+  const auto client = sdk::Client::Connect(second);
+  ASSERT_TRUE(client.ok());
+  EXPECT_EQ((*client)->GetMesh()->caller, "tulle://user/carol");
+  // While the controller is away nothing is lost.
+  StopStack();
+  const auto away = RenewIfDue(carol->config_path, later);
+  EXPECT_FALSE(away.ok());
+  EXPECT_EQ(security::LoadCredentials(carol->config_path)->certificate_file, second.certificate_file);
 }
 
 // Every method of every service but one, called by nobody.
