@@ -665,7 +665,7 @@ TEST_F(CoreTest, PlacementLearnsFromWhatIsAskedFor) {
   Create("three", half);
   ASSERT_EQ(rehearsals_.size(), 1u);
   // The mesh as it is when empty, and each claim with as many vGPUs as it asks for.
-  const StartRehearsal& rehearsal = rehearsals_.front();
+  const StartRehearsal rehearsal = rehearsals_.front();  // more come
   ASSERT_EQ(rehearsal.nodes.size(), 2u);
   for (const NodeRoom& node : rehearsal.nodes) {
     ASSERT_EQ(node.gpus.size(), 1u);
