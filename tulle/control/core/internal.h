@@ -1,6 +1,6 @@
 // What the files of the core share and nobody else needs: words and small helpers. core.cc is the frame
-// (events in, actions out, timers, reading); load.cc, claims.cc, reconcile.cc, holds.cc, vgpus.cc and
-// nodes.cc each hold the member functions of one concern.
+// (events in, actions out, timers, reading); load.cc, claims.cc, reconcile.cc, holds.cc, vgpus.cc,
+// nodes.cc and invitations.cc each hold the member functions of one concern.
 #pragma once
 
 #include <chrono>
