@@ -18,7 +18,7 @@ PUBLISHED = {"random": "01-Random", "dot-product": "02-DotProd", "gpu-packing": 
 LEVELS = [100, 110, 120, 130]
 FIRST_PUBLISHED_SEED = 42
 FIRST_FRESH_SEED = 1000
-# Of Student's t, 0.95, by degrees of freedom; beyond, of the normal distribution.
+# Of Student's t, 0.95, by degrees of freedom; in between, that of fewer, which is larger.
 T95 = {1: 6.314, 2: 2.920, 3: 2.353, 4: 2.132, 5: 2.015, 6: 1.943, 7: 1.895, 8: 1.860, 9: 1.833, 14: 1.761, 19: 1.729, 29: 1.699}
 
 
