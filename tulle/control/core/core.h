@@ -227,6 +227,8 @@ class Core {
   // Nodes: nodes.cc.
   // After any change of whether it takes vGPUs, or of its labels.
   void UpdateFleet(const NodeRecord& node);
+  // Whether there may be one more node.
+  Status CheckNodeLimit() const;
   NodeRecord* NodeOfLink(LinkId link);
   NodeRecord* NodeOf(const VGpuState& vgpu);
   void Command(const NodeRecord& node, NodeCommand command);
@@ -241,6 +243,7 @@ class Core {
 
   // Invitations: invitations.cc.
   void ForgetExpiredInvitations();
+  void ExpectNode(const std::string& name);
 
   // Holds and instances: holds.cc.
   void LeaveInstance(HoldId hold, const std::string& instance_uid);

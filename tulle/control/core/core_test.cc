@@ -590,6 +590,16 @@ TEST_F(CoreTest, InvitationsAreForOneUseByWhomTheyAreFor) {
   EXPECT_EQ(redeem("3", "Not A Name").error().code, Code::kInvalidArgument);
   EXPECT_EQ(redeem("3", "").error().code, Code::kInvalidArgument);
   EXPECT_EQ(redeem("3", "b")->name, "b");
+  // From then on it is there, before it has come, and nobody else is given its name.
+  EXPECT_EQ(core_->Get<Node>("", "b")->status.state, NodeState::kNotReady);
+  ASSERT_TRUE(invite("3b", JoinRole::kNode, "").ok());
+  EXPECT_EQ(redeem("3b", "b").error().code, Code::kAlreadyExists);
+  StartCore();
+  EXPECT_EQ(redeem("3b", "b").error().code, Code::kAlreadyExists);
+  EXPECT_EQ(redeem("3b", "gpu-1").error().code, Code::kAlreadyExists);
+  EXPECT_EQ(redeem("3b", "b-2")->name, "b-2");
+  Do(Registration(LinkId{2}, "b"));
+  EXPECT_EQ(core_->Get<Node>("", "b")->status.state, NodeState::kReady);
   ASSERT_TRUE(invite("4", JoinRole::kNode, "a").ok());
   EXPECT_EQ(redeem("4", "")->name, "a");
   ASSERT_TRUE(invite("5", JoinRole::kUser, "bob").ok());

@@ -17,6 +17,17 @@ void Core::ForgetExpiredInvitations() {
   }
 }
 
+// Its name is taken from now on, for as long as that of a node that is lost.
+void Core::ExpectNode(const std::string& name) {
+  NodeRecord& node =
+      nodes_.Insert({.node = {.metadata = {.name = name, .uid = NewUid(), .create_time_us = now_.wall_us}}});
+  node.node.status.message = "has joined and has not come yet";
+  node.forget_at = now_.mono + options_.node_forget_after;
+  UpdateFleet(node);
+  Touch(Kind::kNode, node.metadata().uid, true);
+  CheckTimers(node);
+}
+
 void Core::On(const CreateInvitation& event) {
   Invitation invitation = event.invitation;
   const auto check = [&]() -> Status {
@@ -86,6 +97,10 @@ void Core::On(const RedeemInvitation& event) {
                                             event.name + "`"));
     }
     invitation.name = event.name;
+  }
+  if (invitation.role == JoinRole::kNode && !nodes_.HasName("", invitation.name)) {
+    if (Status status = CheckNodeLimit(); !status.ok()) return Answer(event.call, std::move(status).error());
+    ExpectNode(invitation.name);
   }
   actions_.writes.push_back({Kind::kInvitation, invitation.id, std::nullopt});
   invitations_.erase(it);

@@ -21,6 +21,12 @@ void Core::UpdateFleet(const NodeRecord& node) {
   fleet_.SetNode(node.metadata().name, node.metadata().labels, std::move(closed_because));
 }
 
+Status Core::CheckNodeLimit() const {
+  if (nodes_.size() < options_.max_nodes) return OkStatus();
+  return Refusal(Code::kResourceExhausted,
+                 "the mesh has " + std::to_string(nodes_.size()) + " nodes, its limit");
+}
+
 Core::NodeRecord* Core::NodeOfLink(LinkId link) {
   const auto it = node_of_link_.find(link);
   return it == node_of_link_.end() ? nullptr : nodes_.Find(it->second);
@@ -73,11 +79,7 @@ void Core::On(const RegisterNode& event) {
                        std::to_string(gpu.allocatable_compute_percent) + " is more than 100");
       }
     }
-    if (nodes_.Find("", event.name) == nullptr && nodes_.size() >= options_.max_nodes) {
-      return Refusal(Code::kResourceExhausted,
-                     "the mesh has " + std::to_string(nodes_.size()) + " nodes, its limit");
-    }
-    return OkStatus();
+    return nodes_.Find("", event.name) == nullptr ? CheckNodeLimit() : OkStatus();
   };
   if (Status status = check(); !status.ok()) {
     actions_.effects.push_back(CloseLink{event.link, std::move(status)});
