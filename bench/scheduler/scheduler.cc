@@ -20,6 +20,7 @@
 #include <latch>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -29,6 +30,7 @@
 #include "tulle/base/clock.h"
 #include "tulle/base/random.h"
 #include "tulle/control/core/core.h"
+#include "tulle/control/model/rules.h"
 #include "tulle/control/placement/rehearsal.h"
 #include "tulle/control/serve/controller.h"
 #include "tulle/control/store/sqlite/sqlite_store.h"
@@ -62,6 +64,12 @@ double Percentile(std::vector<double>* values, double share) {
   return (*values)[static_cast<std::size_t>(share * static_cast<double>(values->size() - 1))];
 }
 
+InventoryGpu PretendGpu(std::uint32_t index) {
+  return {.index = index,
+          .description = {.type = "pretend", .apis = {DeviceApi::kOpenCl}, .memory_bytes = kGpuMemory},
+          .allocatable_memory_bytes = kGpuMemory};
+}
+
 // A mesh around a core: nodes that do at once what they are told.
 class Mesh {
  public:
@@ -74,10 +82,7 @@ class Mesh {
     for (std::uint32_t first = 0; first < gpus; first += kGpusPerNode) {
       RegisterNode node{.link = LinkId{first + 1}, .name = "n" + std::to_string(first), .endpoint = "n:1"};
       for (std::uint32_t i = 0; i < std::min(kGpusPerNode, gpus - first); ++i) {
-        node.gpus.push_back(
-            {.index = i,
-             .description = {.type = "pretend", .apis = {DeviceApi::kOpenCl}, .memory_bytes = kGpuMemory},
-             .allocatable_memory_bytes = kGpuMemory});
+        node.gpus.push_back(PretendGpu(i));
         capacity_ += 100;
       }
       Do(node);
@@ -176,7 +181,8 @@ class Mesh {
   std::uint64_t calls_ = 0;
 };
 
-void MeasureMesh(const Openb& openb, std::uint32_t gpus, bool last) {
+// With `as_yardstick` its decisions only.
+void MeasureMesh(const Openb& openb, std::uint32_t gpus, bool last, bool as_yardstick = false) {
   constexpr std::uint64_t kPercent = 95;
   constexpr int kClaims = 20'000;
   Mesh mesh(openb, gpus);
@@ -184,6 +190,8 @@ void MeasureMesh(const Openb& openb, std::uint32_t gpus, bool last) {
   const auto began = steady_clock::now();
   mesh.Churn(kPercent, kClaims);
   const double seconds = Seconds(steady_clock::now() - began);
+  if (as_yardstick)
+    return Print(std::to_string(gpus) + "-gpus-decision", Percentile(&mesh.decisions_us, 0.5));
   const std::string name = std::to_string(gpus) + "-gpus ";
   Print(name + "decision", Percentile(&mesh.decisions_us, 0.5), Percentile(&mesh.decisions_us, 0.99));
   if (!mesh.refusals_us.empty()) {
@@ -193,12 +201,25 @@ void MeasureMesh(const Openb& openb, std::uint32_t gpus, bool last) {
   if (last) Print("rehearsal", mesh.rehearsal_s);
 }
 
-// The controller with its store on a disk, and callers that each make one claim after the other.
+std::string MakeFolder() {
+  std::string folder = std::filesystem::temp_directory_path() / "tulle-scheduler-XXXXXX";
+  TULLE_CHECK(mkdtemp(folder.data()) != nullptr);
+  return folder;
+}
+
+// Nodes that take note of nothing: a claim is made when it has its place, on the disk.
+class Silent final : public LinkListener {
+ public:
+  void OnCommand(NodeCommand) override {}
+  void OnClose(const Status&) override {}
+};
+
+// The controller with its store on a disk, and callers that each make one claim after the other. There is
+// room for all.
 void MeasureDurable() {
   constexpr int kCallers = 100;
   constexpr int kClaims = 100;
-  std::string folder = std::filesystem::temp_directory_path() / "tulle-scheduler-XXXXXX";
-  TULLE_CHECK(mkdtemp(folder.data()) != nullptr);
+  const std::string folder = MakeFolder();
   SystemClock clock;
   SecureRandom random;
   {
@@ -208,12 +229,19 @@ void MeasureDurable() {
     options.core.max_claims_per_tenant = 2 * kCallers * kClaims;
     Controller controller(options, **store, clock, random);
     TULLE_CHECK(controller.Start().ok());
+    for (std::size_t i = 0; i < kCallers * kClaims / 4 / kMaxGpusPerNode + 1; ++i) {
+      RegisterNode node{.link = controller.OpenLink(std::make_shared<Silent>()),
+                        .name = "n" + std::to_string(i),
+                        .endpoint = "n:1"};
+      for (std::uint32_t k = 0; k < kMaxGpusPerNode; ++k) node.gpus.push_back(PretendGpu(k));
+      controller.FromNode(std::move(node));
+    }
     std::latch done(kCallers * kClaims);
     std::atomic<int> failed{0};
     // A caller calls again when it has its answer.
     std::function<void(int)> call = [&](int left) {
       controller.Call(CreateClaim{.tenant = "t"}, [&, left](Result<ReplyBody> reply) {
-        failed += !reply.ok();
+        failed += !reply.ok() || std::get<Claim>(*reply).status.branch != AllocationBranch::kCreateSlice;
         if (left > 1) call(left - 1);
         done.count_down();
       });
@@ -225,6 +253,12 @@ void MeasureDurable() {
     Print("durable-claims", kCallers * kClaims / Seconds(steady_clock::now() - began));
     controller.Stop();
   }
+  std::filesystem::remove_all(folder);
+}
+
+// The store by itself.
+void MeasureCommits() {
+  const std::string folder = MakeFolder();
   {
     constexpr int kCommits = 200;
     auto store = SqliteStore::Open(folder + "/bare.db");
@@ -243,10 +277,16 @@ void MeasureDurable() {
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    std::fprintf(stderr, "usage: %s FOLDER GPUS...\n", argv[0]);
+    std::fprintf(stderr, "usage: %s FOLDER GPUS...|--yardsticks\n", argv[0]);
     return 2;
   }
   const Openb openb = LoadOpenb(argv[1], "default");
+  if (std::string_view(argv[2]) == "--yardsticks") {
+    MeasureMesh(openb, 6'212, false, /*as_yardstick=*/true);
+    MeasureCommits();
+    std::printf("}\n");
+    return 0;
+  }
   std::vector<NodeRoom> rooms;
   for (const OpenbNode& node : openb.nodes) rooms.push_back(node.room);
   const auto outlook = std::make_shared<const Outlook>(Rehearse(rooms, WorkloadOf(openb)));
