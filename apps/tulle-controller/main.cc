@@ -1,27 +1,26 @@
-// tulle-controller: the mesh's controller. Flags in, servers over one Controller out, signals to stop.
+// tulle-controller: the mesh's controller. Flags in, servers over one store out, signals to stop. With a
+// store that several controllers share it serves while it leads, and stands by while another one does.
 
 #include <signal.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "apps/tulle-controller/serving.h"
 #include "tulle/base/clock.h"
+#include "tulle/base/guarded.h"
 #include "tulle/base/log.h"
 #include "tulle/base/paths.h"
 #include "tulle/base/random.h"
-#include "tulle/control/serve/build_store.h"
-#include "tulle/control/serve/controller.h"
-#include "tulle/control/serve/grpc_server.h"
 #include "tulle/control/serve/http_server.h"
-#include "tulle/control/serve/mesh_service.h"
+#include "tulle/control/store/etcd/etcd_store.h"
 #include "tulle/control/store/memory/memory_store.h"
 #include "tulle/control/store/sqlite/sqlite_store.h"
 #include "tulle/security/ca.h"
@@ -30,12 +29,18 @@
 namespace tulle {
 namespace {
 
+constexpr std::size_t kMaxPemBytes = 1 << 20;
+
 struct Flags {
   std::string listen = "127.0.0.1:7400";
   std::string http_listen = "127.0.0.1:7401";
-  std::string advertise;
+  std::vector<std::string> advertise;
   std::string state_dir = DefaultStateDir();
   std::string store = "sqlite";
+  std::vector<std::string> etcd_endpoints = {"http://127.0.0.1:2379"};
+  std::string etcd_prefix = control::EtcdOptions().prefix;
+  std::string etcd_ca, etcd_certificate, etcd_key;
+  double lease_s = 5;
   std::vector<std::string> nodes;
   std::vector<std::string> users;
   double hold_grace_s = 10;
@@ -48,50 +53,100 @@ struct Flags {
   int ready_fd = -1;
 };
 
-std::string HostName() {
-  char name[256] = "localhost";
-  gethostname(name, sizeof name - 1);
-  return name;
-}
-
-std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }
-
 bool IsEveryAddress(const std::string& host) { return host.empty() || host == "0.0.0.0" || host == "[::]"; }
 
 Duration Seconds(double seconds) {
   return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(seconds));
 }
 
-Result<std::unique_ptr<control::Store>> OpenStore(const Flags& flags) {
-  if (flags.store == "memory")
-    return std::unique_ptr<control::Store>(std::make_unique<control::MemoryStore>());
-  TULLE_ASSIGN_OR_RETURN(auto store, control::SqliteStore::Open(flags.state_dir + "/mesh.db"));
-  return std::unique_ptr<control::Store>(std::move(store));
+ServingOptions ToOptions(const Flags& flags) {
+  ServingOptions options{.listen = flags.listen,
+                         .http_listen = flags.http_listen,
+                         .advertise = flags.advertise,
+                         .state_dir = flags.state_dir,
+                         .nodes = flags.nodes,
+                         .users = flags.users,
+                         .build_cache_mib = flags.build_cache_mib,
+                         .certificate_days = flags.certificate_days,
+                         .ready_fd = flags.ready_fd};
+  options.core.hold_grace = Seconds(flags.hold_grace_s);
+  options.core.node_lost_after = Seconds(flags.node_lost_after_s);
+  options.core.max_claims_per_tenant = flags.max_claims_per_tenant;
+  if (options.advertise.empty()) {
+    const std::string host = HostOf(flags.listen);
+    options.advertise = {IsEveryAddress(host) ? HostName() : host};
+  }
+  return options;
 }
 
-// Certificates and <role>-<name>.conf for each user and node; client.conf is the first user's.
-Status WriteCredentials(const Flags& flags, security::CertificateAuthority& authority, const Clock& clock,
-                        const std::string& endpoint, const std::string& http_endpoint) {
-  const auto write = [&](security::Role role, const std::string& name, const std::string& file) -> Status {
-    TULLE_ASSIGN_OR_RETURN(
-        security::Credentials credentials,
-        security::EnsureCredentials(authority, flags.state_dir + "/credentials", {role, name}, clock));
-    credentials.endpoint = endpoint;
-    credentials.http_endpoint = http_endpoint;
-    // Relative, so that the state directory may be moved.
-    for (std::string* path : {&credentials.ca_file, &credentials.certificate_file, &credentials.key_file}) {
-      path->erase(0, flags.state_dir.size() + 1);
-    }
-    return security::SaveCredentials(credentials, flags.state_dir + "/" + file);
+Result<control::EtcdOptions> ToEtcdOptions(const Flags& flags) {
+  control::EtcdOptions options{.endpoints = flags.etcd_endpoints, .prefix = flags.etcd_prefix};
+  const auto read = [](const std::string& path, std::string* pem) -> Status {
+    if (path.empty()) return OkStatus();
+    TULLE_ASSIGN_OR_RETURN(*pem, security::ReadFile(path, kMaxPemBytes));
+    return OkStatus();
   };
-  for (const std::string& node : flags.nodes)
-    TULLE_RETURN_IF_ERROR(write(security::Role::kNode, node, "node-" + node + ".conf"));
-  for (const std::string& user : flags.users)
-    TULLE_RETURN_IF_ERROR(write(security::Role::kUser, user, "user-" + user + ".conf"));
-  return write(security::Role::kUser, flags.users.front(), "client.conf");
+  TULLE_RETURN_IF_ERROR(read(flags.etcd_ca, &options.ca_pem));
+  TULLE_RETURN_IF_ERROR(read(flags.etcd_certificate, &options.certificate_pem));
+  TULLE_RETURN_IF_ERROR(read(flags.etcd_key, &options.key_pem));
+  return options;
 }
 
-Status Run(Flags flags) {
+// One of several controllers: leads, stands by, and leads again, until `stop`.
+Status TakeTurns(const Flags& flags, ServingOptions options, security::CertificateAuthority& authority,
+                 const Clock& clock, Random& random, const std::stop_token& stop) {
+  TULLE_ASSIGN_OR_RETURN(const control::EtcdOptions etcd, ToEtcdOptions(flags));
+  TULLE_ASSIGN_OR_RETURN(const security::PemBundle pem, ControllerCertificate(options, authority));
+  const std::string port = flags.listen.substr(flags.listen.rfind(':'));
+  const std::string host = HostOf(flags.listen);
+  const std::string name = (IsEveryAddress(host) ? HostName() : host) + port;
+  while (!stop.stop_requested()) {
+    // Of one turn: it ends with `stop`, or when the lead is lost.
+    std::stop_source turn;
+    const std::stop_callback stopped(stop, [&turn] { turn.request_stop(); });
+    Guarded<std::string> leader;
+    std::unique_ptr<control::HttpServer> standby;
+    control::EtcdLeadership leadership{
+        .name = name, .lease = Seconds(flags.lease_s), .on_lost = [&turn] { turn.request_stop(); }};
+    leadership.on_standby = [&](const std::string& other) {
+      if (std::exchange(*leader.lock(), other) != other) {
+        Log(LogLevel::kInfo, "controller", "stands by", {{"leader", other}});
+      }
+      if (standby != nullptr) return;
+      auto started =
+          control::HttpServer::StartStandby(flags.http_listen, pem, [&leader] { return *leader.lock(); });
+      if (started.ok()) {
+        standby = std::move(*started);
+      } else {
+        Log(LogLevel::kWarn, "controller", started.error().message);
+      }
+    };
+    auto store = control::EtcdStore::Lead(etcd, std::move(leadership), clock, stop);
+    if (!store.ok()) {
+      return store.error().code == Code::kCancelled ? OkStatus() : Status(std::move(store).error());
+    }
+    standby.reset();  // its port is needed
+    Log(LogLevel::kInfo, "controller", "leads", {{"as", name}});
+    const Status status = Serve(options, **store, authority, clock, random, turn.get_token());
+    options.ready_fd = -1;
+    if (!status.ok() && status.error().code != Code::kAborted) return status;
+    if (!status.ok()) Log(LogLevel::kWarn, "controller", status.error().message);
+  }
+  return OkStatus();
+}
+
+Status ServeAlone(const Flags& flags, const ServingOptions& options,
+                  security::CertificateAuthority& authority, const Clock& clock, Random& random,
+                  const std::stop_token& stop) {
+  if (flags.store == "memory") {
+    control::MemoryStore store;
+    return Serve(options, store, authority, clock, random, stop);
+  }
+  TULLE_ASSIGN_OR_RETURN(const auto store, control::SqliteStore::Open(flags.state_dir + "/mesh.db"));
+  return Serve(options, *store, authority, clock, random, stop);
+}
+
+Status Run(const Flags& flags) {
   // Before any thread is made, so that all of them leave these signals to the wait below.
   sigset_t signals;
   sigemptyset(&signals);
@@ -102,64 +157,23 @@ Status Run(Flags flags) {
   const SystemClock clock;
   SecureRandom random;
   TULLE_RETURN_IF_ERROR(security::MakePrivateDirectory(flags.state_dir));
-  TULLE_ASSIGN_OR_RETURN(const std::unique_ptr<control::Store> store, OpenStore(flags));
+  const ServingOptions options = ToOptions(flags);
   TULLE_ASSIGN_OR_RETURN(
       security::CertificateAuthority authority,
       security::CertificateAuthority::OpenOrCreate(flags.state_dir + "/ca", clock, random));
 
-  std::atomic<bool> failed = false;
-  control::ControllerOptions options;
-  options.core.hold_grace = Seconds(flags.hold_grace_s);
-  options.core.node_lost_after = Seconds(flags.node_lost_after_s);
-  options.core.max_claims_per_tenant = flags.max_claims_per_tenant;
-  options.on_fatal = [&failed](const Error&) {
-    failed = true;
-    kill(getpid(), SIGTERM);
-  };
-  control::Controller controller(options, *store, clock, random);
-  TULLE_RETURN_IF_ERROR(controller.Start());
-  control::BuildStore builds(flags.build_cache_mib << 20);
-  control::Enrollment enrollment(controller, authority, random,
-                                 std::chrono::hours(24 * flags.certificate_days));
-  control::MeshService service(controller, builds, enrollment, {flags.users.front()}, TULLE_VERSION);
-
-  if (flags.advertise.empty()) {
-    flags.advertise = IsEveryAddress(HostOf(flags.listen)) ? HostName() : HostOf(flags.listen);
-  }
-  std::set<std::string> hosts = {"localhost", "127.0.0.1", "::1", HostName(), flags.advertise};
-  hosts.erase("[::1]");  // an address in a certificate has no brackets
-  TULLE_ASSIGN_OR_RETURN(const security::PemBundle pem,
-                         authority.Issue({security::Role::kController, security::MakeName(HostName())},
-                                         {.hosts = {hosts.begin(), hosts.end()}}));
-  TULLE_ASSIGN_OR_RETURN(std::unique_ptr<control::GrpcServer> grpc,
-                         control::GrpcServer::Start(flags.listen, pem, service, builds));
-  TULLE_ASSIGN_OR_RETURN(std::unique_ptr<control::HttpServer> http,
-                         control::HttpServer::Start(flags.http_listen, pem, service));
-  const std::string grpc_port = ":" + std::to_string(grpc->port());
-  const std::string http_port = ":" + std::to_string(http->port());
-  TULLE_RETURN_IF_ERROR(
-      WriteCredentials(flags, authority, clock, flags.advertise + grpc_port, flags.advertise + http_port));
-
-  const std::string grpc_address = HostOf(flags.listen) + grpc_port;
-  const std::string http_address = HostOf(flags.http_listen) + http_port;
-  Log(LogLevel::kInfo, "controller", "listening",
-      {{"grpc", grpc_address}, {"http", http_address}, {"state", flags.state_dir}});
-  if (flags.ready_fd >= 0) {
-    const std::string text = "grpc " + grpc_address + "\nhttp " + http_address + "\n";
-    [[maybe_unused]] const ssize_t written = write(flags.ready_fd, text.data(), text.size());
-    close(flags.ready_fd);
-  }
-
+  Status status;
+  std::jthread work([&](const std::stop_token& stop) {
+    status = flags.store == "etcd" ? TakeTurns(flags, options, authority, clock, random, stop)
+                                   : ServeAlone(flags, options, authority, clock, random, stop);
+    kill(getpid(), SIGTERM);  // if it has ended by itself, this ends the wait
+  });
   int signal_number = 0;
   sigwait(&signals, &signal_number);
   Log(LogLevel::kInfo, "controller", "stopping", {{"signal", strsignal(signal_number)}});
-  controller.Stop();  // ends all streams, so that the servers have nothing to wait for
-  http.reset();
-  grpc.reset();
-  if (failed)
-    return Error{.code = Code::kInternal,
-                 .message = "the store failed; see the log. Start again to go on from it"};
-  return OkStatus();
+  work.request_stop();
+  work.join();
+  return status;
 }
 
 int Main(int argc, char** argv) {
@@ -180,14 +194,34 @@ int Main(int argc, char** argv) {
   app.add_option("--http-listen", flags.http_listen,
                  "HOST:PORT of the JSON API, /healthz and /metrics; port 0: any free one");
   app.add_option("--advertise", flags.advertise,
-                 "Host name or address that is written into client.conf and node-NAME.conf [the host of "
-                 "--listen, or this "
-                 "host's name when that is every address]")
+                 "Host name or address, or HOST:PORT, that is written into client.conf and node-NAME.conf; "
+                 "of several "
+                 "controllers: each, as all of them are tried [the host of --listen, or this host's name "
+                 "when that is "
+                 "every address]")
+      ->take_all()
+      ->delimiter(',')
       ->default_str("");
   app.add_option("--state-dir", flags.state_dir, "Where store, keys and credentials are kept");
-  app.add_option("--store", flags.store,
-                 "sqlite: a file in the state directory; memory: everything is forgotten at the end")
-      ->check(CLI::IsMember({"sqlite", "memory"}));
+  app.add_option(
+         "--store", flags.store,
+         "sqlite: a file in the state directory; etcd: for several controllers, one of which leads; memory: "
+         "everything is forgotten at the end")
+      ->check(CLI::IsMember({"sqlite", "etcd", "memory"}));
+  app.add_option("--etcd", flags.etcd_endpoints,
+                 "Each member of etcd, https://HOST:PORT; http only where it is on this host")
+      ->take_all()
+      ->delimiter(',')
+      ->default_str(flags.etcd_endpoints.front());
+  app.add_option("--etcd-prefix", flags.etcd_prefix, "What the mesh's keys in etcd begin with; a mesh each");
+  app.add_option("--etcd-ca", flags.etcd_ca, "PEM file with the CA of etcd's certificates [the system's]")
+      ->default_str("");
+  app.add_option("--etcd-cert", flags.etcd_certificate, "PEM file with this one's certificate for etcd")
+      ->default_str("");
+  app.add_option("--etcd-key", flags.etcd_key, "PEM file with the key of --etcd-cert")->default_str("");
+  app.add_option("--lease", flags.lease_s,
+                 "Seconds without a sign of life after which another controller leads (with --store etcd)")
+      ->check(CLI::Range(2.0, 600.0));
   app.add_option("--node", flags.nodes,
                  "Name of a node that gets credentials, node-NAME.conf; may be repeated")
       ->take_all()

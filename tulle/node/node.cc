@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "tulle/base/log.h"
+#include "tulle/control/api/channel.h"
 #include "tulle/control/api/renewal.h"
 #include "tulle/net/local/local.h"
 #include "tulle/security/credentials.h"
@@ -27,7 +28,8 @@ Result<std::string> EndpointFor(const NodeOptions& options, const HostPort& list
   if (!listening.host.empty()) return listening.Text();
   TULLE_ASSIGN_OR_RETURN(const security::Credentials credentials,
                          security::LoadCredentials(options.credentials_path));
-  const std::string local = LocalAddressTowards(credentials.endpoint);
+  const std::vector<std::string> controllers = control::EndpointsOf(credentials.endpoint);
+  const std::string local = controllers.empty() ? "" : LocalAddressTowards(controllers.front());
   if (local.empty()) {
     return Error{
         .code = Code::kFailedPrecondition,

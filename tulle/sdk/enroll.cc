@@ -26,12 +26,21 @@ std::string WithPort(const std::string& endpoint) {
   return has_port ? endpoint : endpoint + ":" + kDefaultPort;
 }
 
+// The same for each of a list.
+std::string WithPorts(const std::string& list) {
+  std::string whole;
+  for (const std::string& endpoint : control::EndpointsOf(list)) {
+    whole += (whole.empty() ? "" : ",") + WithPort(endpoint);
+  }
+  return whole;
+}
+
 }  // namespace
 
 Result<Enrollment> Enroll(const EnrollOptions& options) {
   TULLE_ASSIGN_OR_RETURN(const security::JoinToken token, security::JoinToken::Parse(options.token));
   const bool is_user = options.role == security::Role::kUser;
-  Enrollment enrollment{.endpoint = WithPort(options.endpoint)};
+  Enrollment enrollment{.endpoint = WithPorts(options.endpoint)};
   const std::string client_config = options.state_dir + "/client.conf";
   if (is_user && !options.replace && std::filesystem::exists(client_config)) {
     const auto present = security::LoadCredentials(client_config);
@@ -43,8 +52,13 @@ Result<Enrollment> Enroll(const EnrollOptions& options) {
             "; --replace replaces it, --state-dir keeps another beside it"};
   }
   TULLE_RETURN_IF_ERROR(security::MakePrivateDirectory(options.state_dir));
-  TULLE_ASSIGN_OR_RETURN(const std::string ca,
-                         security::FetchAuthority(enrollment.endpoint, token.fingerprint));
+  Result<std::string> fetched =
+      Error{.code = Code::kInvalidArgument, .message = "say where the controller is"};
+  for (const std::string& endpoint : control::EndpointsOf(enrollment.endpoint)) {
+    fetched = security::FetchAuthority(endpoint, token.fingerprint);
+    if (fetched.ok()) break;
+  }
+  TULLE_ASSIGN_OR_RETURN(const std::string ca, std::move(fetched));
   TULLE_ASSIGN_OR_RETURN(security::KeyPair key, security::MakeKeyPair());
 
   v1::EnrollRequest request;

@@ -10,8 +10,8 @@
 namespace tulle::sdk {
 
 struct EnrollOptions {
-  std::string endpoint;                         // of the controller, host[:port]; port 7400 unless given
-  std::string token;                            // as `tulle token create` prints it
+  std::string endpoint;  // of the controller, host[:port]; port 7400 unless given; several: with ','
+  std::string token;     // as `tulle token create` prints it
   security::Role role = security::Role::kUser;  // what the token must be for
   std::string name;                             // of a node whose token names none
   bool name_is_default = false;                 // a token that names another overrules it
@@ -22,7 +22,7 @@ struct EnrollOptions {
 struct Enrollment {
   std::string identity;     // "tulle://node/gpu-1"
   std::string name;         // its last part
-  std::string endpoint;     // with the port
+  std::string endpoint;     // with the ports
   std::string config_path;  // client.conf, or node-NAME.conf, in the state directory
 };
 

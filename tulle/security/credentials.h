@@ -21,7 +21,7 @@ namespace tulle::security {
 inline constexpr char kControllerTlsName[] = "controller.tulle";
 
 struct Credentials {
-  std::string endpoint;       // host:port of the gRPC services
+  std::string endpoint;  // host:port of the gRPC services; of several controllers: each, with ',' between
   std::string http_endpoint;  // host:port of the JSON services (https); may be empty
   std::string identity;       // for people; the certificate decides
   std::string ca_file;

@@ -6,13 +6,19 @@
 #include <grpcpp/channel.h>
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "tulle/base/result.h"
 #include "tulle/security/credentials.h"
 
 namespace tulle::control {
 
-// Does not wait for the connection. Fails when a file cannot be read.
+// "HOST:PORT,HOST:PORT" as the credentials of a mesh with several controllers name them: its parts.
+std::vector<std::string> EndpointsOf(const std::string& list);
+
+// Does not wait for the connection, which is to the first of the credentials' endpoints that accepts it: of
+// several controllers only the one that leads does. Fails when a file cannot be read.
 Result<std::shared_ptr<grpc::Channel>> OpenChannel(const security::Credentials& credentials);
 
 // The same with texts; without a certificate in `pem` the controller knows nobody at this end.

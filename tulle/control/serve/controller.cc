@@ -46,7 +46,7 @@ Controller::Controller(ControllerOptions options, Store& store, const Clock& clo
 Controller::~Controller() { Stop(); }
 
 Status Controller::Start() {
-  TULLE_ASSIGN_OR_RETURN(StoredState state, LoadState(store_));
+  TULLE_ASSIGN_OR_RETURN(StoredState state, LoadState(store_, options_.ca_fingerprint));
   core_ = std::make_unique<Core>(options_.core, random_, state.epoch << kEpochShift);
   const std::size_t records = state.records.size();
   TULLE_RETURN_IF_ERROR(core_->Load(std::move(state.records), ReadClock()));

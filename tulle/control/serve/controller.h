@@ -28,6 +28,7 @@ namespace tulle::control {
 
 struct ControllerOptions {
   CoreOptions core;
+  std::string ca_fingerprint;          // of the mesh's CA; the store is to be that mesh's
   std::size_t watch_history = 16'384;  // changes kept for watchers, about 1 KiB each
   std::size_t max_queued = 65'536;     // events, and reads; more are refused
   std::size_t max_batch = 1'024;       // events per commit

@@ -75,13 +75,39 @@ Result<Caller> CallerOf(const httplib::Request& request) {
 
 class HttpServerImpl final : public HttpServer {
  public:
-  HttpServerImpl(const security::PemBundle& pem, MeshService& service)
-      : service_(service),
-        server_([&pem](SSL_CTX& context) { return security::ConfigureServer(context, pem); }) {}
+  explicit HttpServerImpl(const security::PemBundle& pem)
+      : server_([&pem](SSL_CTX& context) { return security::ConfigureServer(context, pem); }) {}
 
   ~HttpServerImpl() override {
     server_.stop();
     if (thread_.joinable()) thread_.join();
+  }
+
+  // What is served, before Listen.
+  void Serve(MeshService& service) {
+    service_ = &service;
+    server_.Post(
+        R"(/tulle\.v1\.Mesh/([A-Za-z]+))",
+        [this](const httplib::Request& request, httplib::Response& response) { Answer(request, &response); });
+    server_.Get("/healthz", [](const httplib::Request&, httplib::Response& response) {
+      response.set_content("ok\n", "text/plain");
+    });
+    server_.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
+      const auto text = std::make_shared<std::promise<std::string>>();
+      auto future = text->get_future();
+      service_->RenderMetrics([text](std::string rendered) { text->set_value(std::move(rendered)); });
+      response.set_content(future.get(), "text/plain; version=0.0.4");
+    });
+  }
+  void StandBy(std::function<std::string()> leader) {
+    server_.Post(R"(/.*)", [leader](const httplib::Request&, httplib::Response& response) {
+      AnswerError(Error{.code = Code::kUnavailable,
+                        .message = "this controller stands by; the one that leads is " + leader()},
+                  &response);
+    });
+    server_.Get("/healthz", [leader](const httplib::Request&, httplib::Response& response) {
+      response.set_content("ok: stands by for " + leader() + "\n", "text/plain");
+    });
   }
 
   Status Listen(const std::string& address) {
@@ -110,18 +136,6 @@ class HttpServerImpl final : public HttpServer {
           const int on = 1;
           setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
         });
-    server_.Post(
-        R"(/tulle\.v1\.Mesh/([A-Za-z]+))",
-        [this](const httplib::Request& request, httplib::Response& response) { Serve(request, &response); });
-    server_.Get("/healthz", [](const httplib::Request&, httplib::Response& response) {
-      response.set_content("ok\n", "text/plain");
-    });
-    server_.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
-      const auto text = std::make_shared<std::promise<std::string>>();
-      auto future = text->get_future();
-      service_.RenderMetrics([text](std::string rendered) { text->set_value(std::move(rendered)); });
-      response.set_content(future.get(), "text/plain; version=0.0.4");
-    });
     port_ = port == 0 ? server_.bind_to_any_port(host) : server_.bind_to_port(host, port) ? port : -1;
     if (port_ <= 0) {
       return Error{.code = Code::kUnavailable,
@@ -136,7 +150,7 @@ class HttpServerImpl final : public HttpServer {
   int port() const override { return port_; }
 
  private:
-  void Serve(const httplib::Request& http, httplib::Response* response) {
+  void Answer(const httplib::Request& http, httplib::Response* response) {
     const auto refuse = [response](Code code, const std::string& message) {
       AnswerError(Error{.code = code, .message = message}, response);
     };
@@ -148,7 +162,7 @@ class HttpServerImpl final : public HttpServer {
       response->set_header("Accept-Post", kJson);
       return;
     }
-    const MeshService::MessagePtr request = service_.NewRequest(http.path);
+    const MeshService::MessagePtr request = service_->NewRequest(http.path);
     if (request == nullptr) {
       return refuse(
           Code::kUnimplemented,
@@ -162,8 +176,8 @@ class HttpServerImpl final : public HttpServer {
 
     const auto answer = std::make_shared<std::promise<Result<MeshService::MessagePtr>>>();
     auto future = answer->get_future();
-    service_.Run(http.path, *caller, *request,
-                 [answer](Result<MeshService::MessagePtr> result) { answer->set_value(std::move(result)); });
+    service_->Run(http.path, *caller, *request,
+                  [answer](Result<MeshService::MessagePtr> result) { answer->set_value(std::move(result)); });
     if (future.wait_for(kAnswerWithin) != std::future_status::ready) {
       return refuse(Code::kDeadlineExceeded, "no answer within 15 s; it may still take effect");
     }
@@ -175,7 +189,7 @@ class HttpServerImpl final : public HttpServer {
     response->set_content(json, kJson);
   }
 
-  MeshService& service_;
+  MeshService* service_ = nullptr;  // null: stands by
   httplib::SSLServer server_;
   std::thread thread_;
   int port_ = -1;
@@ -185,7 +199,17 @@ class HttpServerImpl final : public HttpServer {
 
 Result<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string& address,
                                                       const security::PemBundle& pem, MeshService& service) {
-  auto server = std::make_unique<HttpServerImpl>(pem, service);
+  auto server = std::make_unique<HttpServerImpl>(pem);
+  server->Serve(service);
+  TULLE_RETURN_IF_ERROR(server->Listen(address));
+  return std::unique_ptr<HttpServer>(std::move(server));
+}
+
+Result<std::unique_ptr<HttpServer>> HttpServer::StartStandby(const std::string& address,
+                                                             const security::PemBundle& pem,
+                                                             std::function<std::string()> leader) {
+  auto server = std::make_unique<HttpServerImpl>(pem);
+  server->StandBy(std::move(leader));
   TULLE_RETURN_IF_ERROR(server->Listen(address));
   return std::unique_ptr<HttpServer>(std::move(server));
 }

@@ -3,6 +3,7 @@
 // /healthz and /metrics (Prometheus text). A thread of its own, and a small pool that serves connections.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -17,6 +18,11 @@ class HttpServer {
   // Listens on `address` (host:port; port 0 chooses one). `service` must outlive it.
   static Result<std::unique_ptr<HttpServer>> Start(const std::string& address, const security::PemBundle& pem,
                                                    MeshService& service);
+  // For a controller that stands by: /healthz says so, and every method answers "unavailable" with the
+  // address of the one that leads, as `leader` says it, on any thread.
+  static Result<std::unique_ptr<HttpServer>> StartStandby(const std::string& address,
+                                                          const security::PemBundle& pem,
+                                                          std::function<std::string()> leader);
   virtual ~HttpServer() = default;  // waits for the requests in hand, at most a few seconds
 
   virtual int port() const = 0;

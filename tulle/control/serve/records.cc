@@ -9,6 +9,7 @@ namespace {
 
 constexpr char kMeshKey[] = "mesh";
 constexpr std::uint32_t kFormat = 1;
+constexpr std::size_t kShownDigits = 12;  // of a fingerprint
 
 const char* PrefixOf(Kind kind) {
   switch (kind) {
@@ -101,7 +102,7 @@ Store::Write ToStoreWrite(const Write& write) {
   return out;
 }
 
-Result<StoredState> LoadState(Store& store) {
+Result<StoredState> LoadState(Store& store, const std::string& ca_fingerprint) {
   const auto unreadable = [](const std::string& what) {
     return Error{.code = Code::kDataLoss, .message = "the store cannot be read: " + what};
   };
@@ -121,6 +122,16 @@ Result<StoredState> LoadState(Store& store) {
       return unreadable(key);
     }
   }
+  if (!mesh.ca_fingerprint().empty() && mesh.ca_fingerprint() != ca_fingerprint) {
+    return Error{
+        .code = Code::kFailedPrecondition,
+        .message = "the store is that of a mesh with another certificate authority (" +
+                   mesh.ca_fingerprint().substr(0, kShownDigits) + "..., this controller's is " +
+                   ca_fingerprint.substr(0, kShownDigits) +
+                   "...): copy the folder ca/ of a controller of that mesh into this one's state directory, "
+                   "or use another --store"};
+  }
+  mesh.set_ca_fingerprint(ca_fingerprint);
   state.epoch = mesh.epoch() + 1;
   mesh.set_format(kFormat);
   mesh.set_epoch(state.epoch);

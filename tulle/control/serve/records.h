@@ -18,7 +18,8 @@ struct StoredState {
   std::uint64_t epoch = 0;  // of the controller that starts now; one more than that of the last one
 };
 
-// Everything in the store, and a new epoch, which is committed. kDataLoss for what cannot be read.
-Result<StoredState> LoadState(Store& store);
+// Everything in the store, and a new epoch, which is committed. kDataLoss for what cannot be read;
+// kFailedPrecondition when the store is that of a mesh with another CA than the one of this fingerprint.
+Result<StoredState> LoadState(Store& store, const std::string& ca_fingerprint);
 
 }  // namespace tulle::control

@@ -57,6 +57,51 @@ TEST_F(ServeTest, AClaimsLifeFromCreationToABrokenHold) {
   EXPECT_TRUE(node.WaitUntil([](const auto& running) { return running.empty(); }));
 }
 
+TEST_F(ServeTest, AClientFindsTheControllerThatListensAmongSeveral) {
+  security::Credentials credentials = CredentialsOf(security::Role::kUser, "alice");
+  // One that has no address, one where nobody listens, and the one.
+  credentials.endpoint = "nosuch.invalid:7400,127.0.0.1:1," + credentials.endpoint;
+  const auto client = *sdk::Client::Connect(credentials);
+  const auto mesh = client->GetMesh();
+  ASSERT_TRUE(mesh.ok()) << mesh.error().message;
+  EXPECT_EQ(mesh->caller, "tulle://user/alice");
+}
+
+TEST_F(ServeTest, AStandbySaysWhoLeads) {
+  const auto pem = authority_->Issue({security::Role::kController, "standby"}, {.hosts = {"127.0.0.1"}});
+  const auto standby = HttpServer::StartStandby("127.0.0.1:0", *pem, [] { return "10.0.0.1:7400"; });
+  ASSERT_TRUE(standby.ok()) << standby.error().message;
+  const auto credentials = CredentialsOf(security::Role::kUser, "alice");
+  httplib::SSLClient http("127.0.0.1", (*standby)->port(), credentials.certificate_file,
+                          credentials.key_file);
+  http.set_ca_cert_path(credentials.ca_file.c_str());
+  const auto health = http.Get("/healthz");
+  ASSERT_TRUE(health) << httplib::to_string(health.error());
+  EXPECT_EQ(health->body, "ok: stands by for 10.0.0.1:7400\n");
+  const auto answer = http.Post("/tulle.v1.Mesh/GetMesh", "{}", "application/json");
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, 503);
+  EXPECT_EQ(answer->body,
+            "{\"code\":\"unavailable\",\"message\":\"this controller stands by; the one that leads is "
+            "10.0.0.1:7400\"}");
+}
+
+TEST(Controller, TakesTheStoreOfItsOwnMeshOnly) {
+  MemoryStore store;
+  SystemClock clock;
+  SecureRandom random;
+  const auto start = [&](const std::string& ca) {
+    Controller controller({.ca_fingerprint = ca}, store, clock, random);
+    return controller.Start();
+  };
+  ASSERT_TRUE(start(std::string(64, 'a')).ok());
+  ASSERT_TRUE(start(std::string(64, 'a')).ok());
+  const Status other = start(std::string(64, 'b'));
+  ASSERT_FALSE(other.ok());
+  EXPECT_EQ(other.error().code, Code::kFailedPrecondition);
+  EXPECT_THAT(other.error().message, HasSubstr("(aaaaaaaaaaaa..., this controller's is bbbbbbbbbbbb...)"));
+}
+
 TEST_F(ServeTest, BuildsGoOnlyToNodesThatServeTheirTenant) {
   FakeNode a = NodeNamed("a");
   FakeNode b = NodeNamed("b");
