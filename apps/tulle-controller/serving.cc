@@ -76,7 +76,9 @@ Result<security::PemBundle> ControllerCertificate(const ServingOptions& options,
 Status Serve(const ServingOptions& options, control::Store& store, security::CertificateAuthority& authority,
              const Clock& clock, Random& random, const std::stop_token& stop) {
   std::stop_source failed;
-  control::Controller controller({.core = options.core,
+  control::CoreOptions core = options.core;
+  core.admins = {options.users.front()};
+  control::Controller controller({.core = std::move(core),
                                   .ca_fingerprint = security::FingerprintOf(authority.certificate_pem()),
                                   .on_fatal = [&failed](const Error&) { failed.request_stop(); }},
                                  store, clock, random);
@@ -84,7 +86,7 @@ Status Serve(const ServingOptions& options, control::Store& store, security::Cer
   control::BuildStore builds(options.build_cache_mib << 20);
   control::Enrollment enrollment(controller, authority, random,
                                  std::chrono::hours(24 * options.certificate_days));
-  control::MeshService service(controller, builds, enrollment, {options.users.front()}, TULLE_VERSION);
+  control::MeshService service(controller, builds, enrollment, TULLE_VERSION);
   TULLE_ASSIGN_OR_RETURN(const security::PemBundle pem, ControllerCertificate(options, authority));
   TULLE_ASSIGN_OR_RETURN(std::unique_ptr<control::GrpcServer> grpc,
                          control::GrpcServer::Start(options.listen, pem, service, builds));

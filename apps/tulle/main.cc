@@ -16,6 +16,7 @@
 #include "apps/tulle/join.h"
 #include "apps/tulle/resources.h"
 #include "apps/tulle/run.h"
+#include "apps/tulle/tenants.h"
 #include "apps/tulle/text.h"
 #include "apps/tulle/trace.h"
 #include "apps/tulle/up.h"
@@ -39,6 +40,7 @@ struct RunFlags {
   std::string memory, compute, level, node, name;
   std::vector<std::string> types, vendors, labels, command;
   std::uint32_t gpus = 1;
+  std::int32_t priority = 0;
   bool no_wait = false, with_local = false, over_network = false, quiet = false;
   std::string trace;
   bool trace_payloads = false;
@@ -57,6 +59,7 @@ Result<RunOptions> ToOptions(const RunFlags& flags) {
   spec.vendors = flags.vendors;
   spec.count = flags.gpus;
   spec.no_wait = flags.no_wait;
+  spec.priority = flags.priority;
   if (!flags.memory.empty()) {
     TULLE_ASSIGN_OR_RETURN(spec.memory_bytes, ParseMemory("--memory", flags.memory));
   }
@@ -257,6 +260,10 @@ int Main(int argc, char** argv) {
   run_command->add_option("--label", run.labels, "On nodes with this label only, KEY=VALUE; may be repeated")
       ->take_all();
   run_command->add_option("--name", run.name, "Name of the claim, for `tulle get claims` [chosen]");
+  run_command
+      ->add_option("--priority", run.priority, "Among your own claims that wait for room, higher first")
+      ->check(CLI::Range(-1000, 1000))
+      ->capture_default_str();
   run_command->add_flag("--no-wait", run.no_wait,
                         "Fail at once when nothing fits, instead of waiting for room");
   run_command->add_flag(
@@ -335,7 +342,7 @@ int Main(int argc, char** argv) {
   std::vector<std::string> names;
   bool all = false;
   const auto add_kind = [&](CLI::App* command) {
-    command->add_option("KIND", kind_text, "nodes, gpus, vgpus, claims or instances")->required();
+    command->add_option("KIND", kind_text, "nodes, gpus, vgpus, claims, instances or tenants")->required();
   };
   const auto add_output = [&](CLI::App* command) {
     command->add_option("-o,--output", output, "table or json")
@@ -345,12 +352,23 @@ int Main(int argc, char** argv) {
   const auto add_all = [&](CLI::App* command) {
     command->add_flag("--all", all, "Claims that have ended too; they are kept for some minutes");
   };
-  const auto with_kind = [&](const std::function<Status(sdk::Client&, sdk::Kind, Output)>& action) {
+  std::string tenant;
+  bool all_tenants = false;
+  const auto add_tenant = [&](CLI::App* command) {
+    return command->add_option("--tenant", tenant,
+                               "Whose; others' for those whose role lets them [your own]");
+  };
+  const auto add_tenants = [&](CLI::App* command) {
+    CLI::Option* whose = add_tenant(command);
+    command->add_flag("-A,--all-tenants", all_tenants, "All tenants'")->excludes(whose);
+  };
+  const auto with_kind = [&](const std::function<Status(sdk::Client&, const Selection&, Output)>& action) {
     return [&, action] {
       code = Report([&]() -> Status {
-        TULLE_ASSIGN_OR_RETURN(const sdk::Kind kind, ParseKind(kind_text));
+        Selection selection{.tenant = all_tenants ? "-" : tenant, .all = all};
+        TULLE_ASSIGN_OR_RETURN(selection.kind, ParseKind(kind_text));
         return WithClient([&](sdk::Client& client) {
-          return action(client, kind, output == "json" ? Output::kJson : Output::kTable);
+          return action(client, selection, output == "json" ? Output::kJson : Output::kTable);
         });
       }());
     };
@@ -362,17 +380,19 @@ int Main(int argc, char** argv) {
   add_kind(get_command);
   get_command->add_option("NAME", names, "Only these");
   add_all(get_command);
+  add_tenants(get_command);
   add_output(get_command);
-  get_command->callback(with_kind([&](sdk::Client& client, sdk::Kind kind, Output format) {
-    return Get(client, kind, names, all, format, NowMicros());
+  get_command->callback(with_kind([&](sdk::Client& client, const Selection& selection, Output format) {
+    return Get(client, selection, names, format, NowMicros());
   }));
 
   CLI::App* describe_command = app.add_subcommand("describe", "Show all about one resource");
   describe_command->footer("Example: tulle describe claim train");
   add_kind(describe_command);
   describe_command->add_option("NAME", name, "Which")->required();
-  describe_command->callback(with_kind([&](sdk::Client& client, sdk::Kind kind, Output) {
-    return Describe(client, kind, name, NowMicros());
+  add_tenant(describe_command);
+  describe_command->callback(with_kind([&](sdk::Client& client, const Selection& selection, Output) {
+    return Describe(client, selection, name, NowMicros());
   }));
 
   std::uint32_t most_nodes = 0;
@@ -386,26 +406,24 @@ int Main(int argc, char** argv) {
   explain_command->add_option("--nodes", most_nodes, "Show so many nodes, the best first")
       ->check(CLI::Range(1, 1000))
       ->default_str("20");
+  add_tenant(explain_command);
   add_output(explain_command);
   explain_command->callback([&] {
     code = Report(WithClient([&](sdk::Client& client) {
-      return Explain(client, name, most_nodes, output == "json" ? Output::kJson : Output::kTable);
+      return Explain(client, name, tenant, most_nodes, output == "json" ? Output::kJson : Output::kTable);
     }));
   });
 
-  CLI::App* delete_command = app.add_subcommand("delete", "Release claims; their programs lose their vGPUs");
-  delete_command->footer("Example: tulle delete claim train");
-  delete_command->add_option("KIND", kind_text, "claim: the other kinds go with their claim or their daemon")
+  CLI::App* delete_command = app.add_subcommand(
+      "delete", "Release claims, so that their programs lose their vGPUs; or forget tenants");
+  delete_command->footer("Examples:\n  tulle delete claim train\n  tulle delete tenant bob");
+  delete_command
+      ->add_option("KIND", kind_text, "claim or tenant: the other kinds go with their claim or their daemon")
       ->required();
   delete_command->add_option("NAME", names, "Which")->required();
-  delete_command->callback(with_kind([&](sdk::Client& client, sdk::Kind kind, Output) -> Status {
-    if (kind != sdk::Kind::kClaim) {
-      return Error{
-          .code = Code::kInvalidArgument,
-          .message =
-              "only claims can be deleted; vGPUs go with their claim, nodes and GPUs with their daemon"};
-    }
-    return DeleteClaims(client, names);
+  add_tenant(delete_command);
+  delete_command->callback(with_kind([&](sdk::Client& client, const Selection& selection, Output) {
+    return Delete(client, selection, names);
   }));
 
   CLI::App* watch_command =
@@ -413,10 +431,15 @@ int Main(int argc, char** argv) {
   watch_command->footer("Example: tulle watch claims");
   add_kind(watch_command);
   add_all(watch_command);
+  add_tenants(watch_command);
   add_output(watch_command);
-  watch_command->callback(with_kind([&](sdk::Client& client, sdk::Kind kind, Output format) {
-    return WatchKind(client, kind, all, format);
+  watch_command->callback(with_kind([&](sdk::Client& client, const Selection& selection, Output format) {
+    return WatchKind(client, selection, format);
   }));
+
+  // --- who shares the mesh
+  AddTenantCommands(
+      app, [&code](const std::function<Status(sdk::Client&)>& action) { code = Report(WithClient(action)); });
 
   // --- the mesh and this machine
   CLI::App* status_command =

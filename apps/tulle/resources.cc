@@ -18,6 +18,7 @@ namespace {
 using control::Condition;
 
 constexpr int kRetryMs = 200;
+constexpr char kAllTenants[] = "-";
 
 void Print(const std::string& text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
@@ -25,6 +26,12 @@ void Print(const std::string& text) {
 }
 
 std::string Percent(std::uint64_t percent) { return std::to_string(percent) + "%"; }
+std::string Count(std::uint64_t count) { return std::to_string(count); }
+
+template <typename T, typename F>
+std::optional<std::string> Mapped(const std::optional<T>& value, F text) {
+  return value ? std::optional<std::string>(text(*value)) : std::nullopt;
+}
 
 std::string Join(const std::vector<std::string>& texts, const char* separator = ",") {
   std::string joined;
@@ -173,6 +180,47 @@ const std::vector<Column<sdk::Instance>>& Columns() {
   return columns;
 }
 
+// "4GiB of 10GiB", "4GiB".
+std::string OfLimit(const std::string& used, const std::optional<std::string>& limit) {
+  return limit ? used + " of " + *limit : used;
+}
+
+template <>
+const std::vector<Column<sdk::Tenant>>& Columns() {
+  using T = sdk::Tenant;
+  static const std::vector<Column<T>> columns = {
+      {"NAME", [](const T& t, std::int64_t) { return t.metadata.name; }},
+      {"ROLE",
+       [](const T& t, std::int64_t) {
+         return Word(control::Name(t.spec.role)) + (t.spec.suspended ? ",suspended" : "");
+       }},
+      {"CLAIMS",
+       [](const T& t, std::int64_t) {
+         return OfLimit(std::to_string(t.status.claims), Mapped(t.spec.quota.claims, Count));
+       }},
+      {"WAITING", [](const T& t, std::int64_t) { return std::to_string(t.status.waiting_claims); }},
+      {"VGPUS",
+       [](const T& t, std::int64_t) {
+         return OfLimit(std::to_string(t.status.vgpus), Mapped(t.spec.quota.vgpus, Count));
+       }},
+      {"MEMORY",
+       [](const T& t, std::int64_t) {
+         return OfLimit(FormatSize(t.status.memory_bytes), Mapped(t.spec.quota.memory_bytes, FormatSize));
+       }},
+      {"COMPUTE",
+       [](const T& t, std::int64_t) {
+         return OfLimit(Percent(t.status.compute_percent), Mapped(t.spec.quota.compute_percent, Percent));
+       }},
+      {"SHARE",
+       [](const T& t, std::int64_t) {
+         return Percent(static_cast<std::uint64_t>(100 * t.status.dominant_share + 0.5F));
+       }},
+      {"WEIGHT", [](const T& t, std::int64_t) { return std::to_string(t.spec.weight); }},
+      {"AGE", [](const T& t, std::int64_t now) { return Age(t.metadata, now); }},
+  };
+  return columns;
+}
+
 template <typename T>
 std::vector<std::string> Heads() {
   std::vector<std::string> heads;
@@ -225,6 +273,7 @@ Facts MoreFacts(const sdk::Claim& c) {
   return facts;
 }
 Facts MoreFacts(const sdk::Instance&) { return {}; }
+Facts MoreFacts(const sdk::Tenant&) { return {}; }
 
 // The calls of each kind.
 template <typename T>
@@ -242,9 +291,24 @@ auto WithKind(sdk::Kind kind, bool all, F&& f) {
     case sdk::Kind::kGpu: return f(Calls<sdk::Gpu>{&C::GetGpu, &C::ListGpus});
     case sdk::Kind::kVGpu: return f(Calls<sdk::VGpu>{&C::GetVGpu, &C::ListVGpus});
     case sdk::Kind::kInstance: return f(Calls<sdk::Instance>{&C::GetInstance, &C::ListInstances});
+    case sdk::Kind::kTenant: return f(Calls<sdk::Tenant>{&C::GetTenant, &C::ListTenants});
     case sdk::Kind::kClaim: break;
   }
   return f(Calls<sdk::Claim>{&C::GetClaim, all ? &C::ListClaims : &C::ListLiveClaims});
+}
+
+// With whose they are, where they are of several tenants.
+template <typename T>
+std::string TableOfTenants(const std::vector<T>& resources, std::int64_t now_us) {
+  std::vector<std::string> heads = Heads<T>();
+  heads.insert(heads.begin(), "TENANT");
+  Table table(heads);
+  for (const T& resource : resources) {
+    std::vector<std::string> row = Row(resource, now_us);
+    row.insert(row.begin(), resource.metadata.tenant);
+    table.Add(std::move(row));
+  }
+  return table.TakeText();
 }
 
 template <typename T>
@@ -292,49 +356,52 @@ std::string Details(const T& resource, std::int64_t now_us) {
 
 template std::string TableOf(const std::vector<sdk::Claim>&, std::int64_t);
 template std::string TableOf(const std::vector<sdk::Gpu>&, std::int64_t);
+template std::string TableOf(const std::vector<sdk::Tenant>&, std::int64_t);
 template std::string Details(const sdk::Claim&, std::int64_t);
 
 Result<sdk::Kind> ParseKind(const std::string& text) {
-  static const std::map<std::string_view, sdk::Kind> kinds = {{"claim", sdk::Kind::kClaim},
-                                                              {"vgpu", sdk::Kind::kVGpu},
-                                                              {"gpu", sdk::Kind::kGpu},
-                                                              {"node", sdk::Kind::kNode},
-                                                              {"instance", sdk::Kind::kInstance}};
+  static const std::map<std::string_view, sdk::Kind> kinds = {
+      {"claim", sdk::Kind::kClaim}, {"vgpu", sdk::Kind::kVGpu},         {"gpu", sdk::Kind::kGpu},
+      {"node", sdk::Kind::kNode},   {"instance", sdk::Kind::kInstance}, {"tenant", sdk::Kind::kTenant}};
   std::string_view singular = text;
   if (singular.ends_with('s')) singular.remove_suffix(1);
   const auto it = kinds.find(singular);
   if (it != kinds.end()) return it->second;
-  return Error{
-      .code = Code::kInvalidArgument,
-      .message = "there is no kind " + text + "; the kinds are nodes, gpus, vgpus, claims and instances"};
+  return Error{.code = Code::kInvalidArgument,
+               .message = "there is no kind " + text +
+                          "; the kinds are nodes, gpus, vgpus, claims, instances and tenants"};
 }
 
-Status Get(sdk::Client& client, sdk::Kind kind, const std::vector<std::string>& names, bool all,
+Status Get(sdk::Client& client, const Selection& selection, const std::vector<std::string>& names,
            Output output, std::int64_t now_us) {
-  return WithKind(kind, all, [&]<typename T>(Calls<T> calls) -> Status {
+  const sdk::CallOptions options{.tenant = selection.tenant};
+  return WithKind(selection.kind, selection.all, [&]<typename T>(Calls<T> calls) -> Status {
     std::vector<T> resources;
     if (names.empty()) {
-      TULLE_ASSIGN_OR_RETURN(resources, (client.*calls.list)({}));
+      TULLE_ASSIGN_OR_RETURN(resources, (client.*calls.list)(options));
     }
     for (const std::string& name : names) {
-      TULLE_ASSIGN_OR_RETURN(T resource, (client.*calls.get)(name, {}));
+      TULLE_ASSIGN_OR_RETURN(T resource, (client.*calls.get)(name, options));
       resources.push_back(std::move(resource));
     }
     if (output == Output::kJson) {
       Print(names.size() == 1 ? sdk::Client::ToJson(resources[0]) + "\n" : JsonList(resources));
     } else if (resources.empty()) {
-      std::fputs(kind == sdk::Kind::kClaim && !all ? "none; --all shows those that have ended\n" : "none\n",
+      std::fputs(selection.kind == sdk::Kind::kClaim && !selection.all
+                     ? "none; --all shows those that have ended\n"
+                     : "none\n",
                  stderr);
     } else {
-      Print(TableOf(resources, now_us));
+      Print(selection.tenant == kAllTenants ? TableOfTenants(resources, now_us) : TableOf(resources, now_us));
     }
     return OkStatus();
   });
 }
 
-Status Describe(sdk::Client& client, sdk::Kind kind, const std::string& name, std::int64_t now_us) {
-  return WithKind(kind, true, [&]<typename T>(Calls<T> calls) -> Status {
-    TULLE_ASSIGN_OR_RETURN(const T resource, (client.*calls.get)(name, {}));
+Status Describe(sdk::Client& client, const Selection& selection, const std::string& name,
+                std::int64_t now_us) {
+  return WithKind(selection.kind, true, [&]<typename T>(Calls<T> calls) -> Status {
+    TULLE_ASSIGN_OR_RETURN(const T resource, (client.*calls.get)(name, {.tenant = selection.tenant}));
     Print(Details(resource, now_us));
     return OkStatus();
   });
@@ -348,7 +415,9 @@ std::string ExplanationOf(const sdk::ClaimExplanation& explanation) {
   if (explanation.waiting_position != 0) {
     text += "It is number " + std::to_string(explanation.waiting_position) + " of " +
             std::to_string(explanation.waiting_claims) +
-            " waiting claims; the oldest is tried first, and a smaller one may pass it\n";
+            " waiting claims; those of the tenant with the least share are tried first, and a smaller one "
+            "may pass "
+            "it\n";
   } else if (!claim.status.vgpus.empty()) {
     text += "Its vGPUs (" + Join(claim.status.vgpus, ", ") + ") are new slices of GPUs that had room (" +
             Word(control::Name(claim.status.branch)) + ")";
@@ -368,22 +437,35 @@ std::string ExplanationOf(const sdk::ClaimExplanation& explanation) {
   return text;
 }
 
-Status Explain(sdk::Client& client, const std::string& claim, std::uint32_t most_nodes, Output output) {
-  TULLE_ASSIGN_OR_RETURN(const sdk::ClaimExplanation explanation, client.ExplainClaim(claim, most_nodes));
+Status Explain(sdk::Client& client, const std::string& claim, const std::string& tenant,
+               std::uint32_t most_nodes, Output output) {
+  TULLE_ASSIGN_OR_RETURN(const sdk::ClaimExplanation explanation,
+                         client.ExplainClaim(claim, most_nodes, {.tenant = tenant}));
   Print(output == Output::kJson ? sdk::Client::ToJson(explanation) + "\n" : ExplanationOf(explanation));
   return OkStatus();
 }
 
-Status DeleteClaims(sdk::Client& client, const std::vector<std::string>& names) {
+Status Delete(sdk::Client& client, const Selection& selection, const std::vector<std::string>& names) {
   for (const std::string& name : names) {
-    TULLE_ASSIGN_OR_RETURN(const sdk::Claim claim, client.DeleteClaim(name));
-    Print("claim " + claim.metadata.name + " released\n");
+    if (selection.kind == sdk::Kind::kTenant) {
+      TULLE_ASSIGN_OR_RETURN(const sdk::Tenant tenant, client.DeleteTenant(name));
+      Print("tenant " + tenant.metadata.name + " forgotten\n");
+    } else if (selection.kind == sdk::Kind::kClaim) {
+      TULLE_ASSIGN_OR_RETURN(const sdk::Claim claim, client.DeleteClaim(name, {.tenant = selection.tenant}));
+      Print("claim " + claim.metadata.name + " released\n");
+    } else {
+      return Error{
+          .code = Code::kInvalidArgument,
+          .message =
+              "only claims and tenants can be deleted; vGPUs go with their claim, nodes and GPUs with "
+              "their daemon"};
+    }
   }
   return OkStatus();
 }
 
-Status WatchKind(sdk::Client& client, sdk::Kind kind, bool all, Output output) {
-  return WithKind(kind, all, [&]<typename T>(Calls<T>) -> Status {
+Status WatchKind(sdk::Client& client, const Selection& selection, Output output) {
+  return WithKind(selection.kind, selection.all, [&]<typename T>(Calls<T>) -> Status {
     constexpr const char* kEvents[] = {"", "added", "modified", "deleted"};
     std::vector<std::string> heads = Heads<T>();
     heads.insert(heads.begin(), "EVENT");
@@ -391,7 +473,8 @@ Status WatchKind(sdk::Client& client, sdk::Kind kind, bool all, Output output) {
     bool synced = false;  // what exists is one table; changes then come row by row
     std::uint64_t version = 0;
     for (;;) {
-      const std::unique_ptr<sdk::Watch> watch = client.WatchChanges({kind}, version, !all);
+      const std::unique_ptr<sdk::Watch> watch =
+          client.WatchChanges({selection.kind}, version, !selection.all, selection.tenant);
       for (;;) {
         const auto event = watch->Next();
         if (!event.ok()) {

@@ -16,16 +16,25 @@ Result<sdk::Kind> ParseKind(const std::string& text);
 
 enum class Output { kTable, kJson };
 
-// All print on standard output. `now_us`: wall clock, for ages. `all`: claims that have ended too; those
-// asked for by name are shown in any case.
-Status Get(sdk::Client& client, sdk::Kind kind, const std::vector<std::string>& names, bool all,
+// Of the resources of a kind, which.
+struct Selection {
+  sdk::Kind kind = sdk::Kind::kClaim;
+  std::string tenant;  // whose; empty: the caller's own; "-": all tenants'
+  bool all = false;    // claims that have ended too; those asked for by name are shown in any case
+};
+
+// All print on standard output. `now_us`: wall clock, for ages.
+Status Get(sdk::Client& client, const Selection& selection, const std::vector<std::string>& names,
            Output output, std::int64_t now_us);
-Status Describe(sdk::Client& client, sdk::Kind kind, const std::string& name, std::int64_t now_us);
+Status Describe(sdk::Client& client, const Selection& selection, const std::string& name,
+                std::int64_t now_us);
 // Why the claim is where it is. `most_nodes`: how many are shown; 0: some.
-Status Explain(sdk::Client& client, const std::string& claim, std::uint32_t most_nodes, Output output);
-Status DeleteClaims(sdk::Client& client, const std::vector<std::string>& names);
+Status Explain(sdk::Client& client, const std::string& claim, const std::string& tenant,
+               std::uint32_t most_nodes, Output output);
+// Claims or tenants.
+Status Delete(sdk::Client& client, const Selection& selection, const std::vector<std::string>& names);
 // Until the watch fails; what happened since is not lost when the controller restarts.
-Status WatchKind(sdk::Client& client, sdk::Kind kind, bool all, Output output);
+Status WatchKind(sdk::Client& client, const Selection& selection, Output output);
 
 // One screen: is the mesh there, what does it have, what is in use.
 Status PrintStatus(sdk::Client& client);

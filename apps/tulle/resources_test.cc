@@ -11,7 +11,7 @@ TEST(Resources, KindsHaveTwoForms) {
   const auto wrong = ParseKind("pods");
   ASSERT_FALSE(wrong.ok());
   EXPECT_EQ(wrong.error().message,
-            "there is no kind pods; the kinds are nodes, gpus, vgpus, claims and instances");
+            "there is no kind pods; the kinds are nodes, gpus, vgpus, claims, instances and tenants");
 }
 
 sdk::Claim WaitingClaim() {
@@ -41,7 +41,8 @@ TEST(Resources, AnExplanationSaysHowItStandsAndWhatEachNodeHas) {
                                 .more_nodes = 7};
   EXPECT_EQ(ExplanationOf(waiting),
             "Claim train is pending: no room for 8GiB\n"
-            "It is number 2 of 3 waiting claims; the oldest is tried first, and a smaller one may pass it\n"
+            "It is number 2 of 3 waiting claims; those of the tenant with the least share are tried first, "
+            "and a smaller one may pass it\n"
             "\nWhat the nodes have for one like it, by balanced-fit:\n"
             "NODE   SCORE   ROOM   GPU   WHY\n"
             "a      -       0      -     has 4GiB and 90% free on one GPU\n"

@@ -148,7 +148,7 @@ class Mesh {
   void End(std::size_t index) {
     std::swap(live_[index], live_.back());
     taken_ -= live_.back().percent;
-    Do(DeleteClaim{.call = CallId{++calls_}, .tenant = "t", .name = live_.back().name});
+    Do(DeleteClaim{.call = CallId{++calls_}, .caller = "t", .tenant = "t", .name = live_.back().name});
     live_.pop_back();
   }
 

@@ -10,14 +10,14 @@ import unittest
 import urllib.request
 from pathlib import Path
 
-from mesh import BIN, PATIENCE_S, MeshTest
+from mesh import BIN, PATIENCE_S, MeshTest, wait_for
 
 
 class Commands(MeshTest):
     def test_tables_and_json_of_all_kinds(self):
         with self.mesh.start_run("steady", stdin=-1, flags=["--name", "seen", "--memory", "256MiB"]) as process:
             self.assertEqual(process.stdout.readline(), "ready\n")
-            for kind in ("nodes", "gpus", "vgpus", "claims", "instances"):
+            for kind in ("nodes", "gpus", "vgpus", "claims", "instances", "tenants"):
                 table = self.assert_ok(self.mesh.tulle("get", kind)).stdout.splitlines()
                 self.assertTrue(table[0].startswith("NAME "), table)
                 resources = json.loads(self.assert_ok(self.mesh.tulle("get", kind, "-o", "json")).stdout)
@@ -50,6 +50,38 @@ class Commands(MeshTest):
                 self.assertTrue(line, "the watch ended")
             watch.kill()
             watch.communicate()
+
+    def test_a_mesh_that_several_share(self):
+        me = json.loads(self.mesh.tulle("get", "tenants", "-o", "json").stdout or "[]")
+        name = me[0]["metadata"]["name"] if me else self.mesh.tulle("status").stdout.partition("tulle://user/")[2].split()[0]
+        # What the administrator sets of himself holds, too; and what waits for a quota says so.
+        self.assertRegex(self.assert_ok(self.mesh.tulle("tenant", "set", name, "--role", "admin", "--memory", "300MiB", "--weight", "3")).stdout,
+                         rf"\n{name} +admin +0 +0 +0 +0B of 300MiB +0% +0% +3 ")
+        with self.mesh.start_run("steady", stdin=-1, flags=["--name", "first", "--memory", "256MiB"]) as first:
+            self.assertEqual(first.stdout.readline(), "ready\n")
+            refused = self.mesh.run("true", flags=["--memory", "256MiB", "--no-wait"])
+            self.assertEqual(refused.returncode, 125)
+            self.assertIn("it asks for 256MiB of memory, you have 256MiB, and your quota is 300MiB", refused.stderr)
+            with self.mesh.start_run("true", flags=["--name", "second", "--memory", "256MiB", "--priority", "5"]) as second:
+                wait_for(lambda: "your quota is 300MiB" in self.mesh.tulle("get", "claims").stdout, "the second claim waits")
+                self.assertIn("number 1 of 1 waiting", self.assert_ok(self.mesh.tulle("explain", "second")).stdout)
+                self.assert_ok(self.mesh.tulle("tenant", "set", name, "--memory", "none"))
+                self.assertEqual(second.wait(PATIENCE_S), 0)
+                second.communicate()
+            self.assertIn("first", self.assert_ok(self.mesh.tulle("get", "claims", "-A")).stdout)
+            first.communicate("", timeout=PATIENCE_S)
+        self.assertRegex(self.assert_ok(self.mesh.tulle("usage", "--since", "1d")).stdout,
+                         rf"^TENANT +GPU-HOURS +MEMORY-GIB-HOURS +VGPU-HOURS\n{name} ")
+        audit = self.assert_ok(self.mesh.tulle("audit", "--since", "1h", "--most", "1000")).stdout
+        self.assertRegex(audit, rf"\n\S+Z +tulle://user/{name} +\S+ +UpdateTenant +ok +\{{")
+        self.assertRegex(audit, r" CreateClaim +resource exhausted: it asks for ")
+        node = json.loads(self.mesh.tulle("get", "nodes", "-o", "json").stdout)[0]["metadata"]["name"]
+        self.assertEqual(self.assert_ok(self.mesh.tulle("cordon", node)).stdout, f"node {node} is cordoned\n")
+        self.assertIn("cordoned", self.mesh.run("true", flags=["--no-wait"]).stderr)
+        self.assert_ok(self.mesh.tulle("uncordon", node))
+        self.assertIn("stays one", self.mesh.tulle("tenant", "set", name, "--suspend").stderr)
+        self.assertEqual(self.mesh.tulle("tenant", "set", name, "--role", "king").returncode, 2)
+        self.assertEqual(self.mesh.tulle("delete", "tenant", "nobody").returncode, 1)
 
     def test_what_is_not_there_is_an_error(self):
         done = self.mesh.tulle("get", "claim", "nothing")

@@ -168,8 +168,9 @@ class HoldImpl final : public ClaimHold {
 class WatchImpl final : public Watch {
  public:
   WatchImpl(v1::Mesh::Stub& stub, const std::vector<Kind>& kinds, std::uint64_t resource_version,
-            bool live_only) {
+            bool live_only, const std::string& tenant) {
     v1::WatchRequest request;
+    request.set_tenant(tenant);
     for (const Kind kind : kinds) request.add_kinds(static_cast<v1::Kind>(kind));
     request.set_resource_version(resource_version);
     request.set_live_only(live_only);
@@ -196,6 +197,7 @@ class WatchImpl final : public Watch {
       case v1::WatchEvent::kGpu: event.resource = control::FromProto(from.gpu()); break;
       case v1::WatchEvent::kNode: event.resource = control::FromProto(from.node()); break;
       case v1::WatchEvent::kInstance: event.resource = control::FromProto(from.instance()); break;
+      case v1::WatchEvent::kTenant: event.resource = control::FromProto(from.tenant()); break;
       case v1::WatchEvent::RESOURCE_NOT_SET: break;
     }
     return event;
@@ -305,6 +307,39 @@ class ClientImpl final : public Client {
     return Get(&v1::Mesh::Stub::GetInstance, v1::GetInstanceRequest(), name, options);
   }
 
+  Result<Tenant> GetTenant(const std::string& name, const CallOptions& options) override {
+    return Get(&v1::Mesh::Stub::GetTenant, v1::GetTenantRequest(), name, options);
+  }
+  Result<Tenant> UpdateTenant(const Tenant& tenant, const CallOptions& options) override {
+    v1::UpdateTenantRequest request;
+    *request.mutable_tenant() = control::ToProto(tenant);
+    return Converted(Call(&v1::Mesh::Stub::UpdateTenant, request, options));
+  }
+  Result<Tenant> DeleteTenant(const std::string& name, const CallOptions& options) override {
+    return Get(&v1::Mesh::Stub::DeleteTenant, v1::DeleteTenantRequest(), name, options);
+  }
+  Result<std::vector<TenantUsage>> GetUsage(control::WallMicros since_us,
+                                            const CallOptions& options) override {
+    v1::GetUsageRequest request;
+    request.set_tenant(options.tenant);
+    *request.mutable_since_time() = google::protobuf::util::TimeUtil::MicrosecondsToTimestamp(since_us);
+    TULLE_ASSIGN_OR_RETURN(const auto response, Call(&v1::Mesh::Stub::GetUsage, request, options));
+    std::vector<TenantUsage> usage;
+    for (const v1::TenantUsage& of : response.tenants()) usage.push_back(control::FromProto(of));
+    return usage;
+  }
+  Result<std::vector<AuditEntry>> ListAudit(control::WallMicros since_us, const std::string& caller,
+                                            std::uint32_t most, const CallOptions& options) override {
+    v1::ListAuditRequest request;
+    *request.mutable_since_time() = google::protobuf::util::TimeUtil::MicrosecondsToTimestamp(since_us);
+    request.set_caller(caller);
+    request.set_most(most);
+    TULLE_ASSIGN_OR_RETURN(const auto response, Call(&v1::Mesh::Stub::ListAudit, request, options));
+    std::vector<AuditEntry> entries;
+    for (const v1::AuditEntry& entry : response.entries()) entries.push_back(control::FromProto(entry));
+    return entries;
+  }
+
   Result<std::vector<Claim>> ListClaims(const CallOptions& options) override {
     return ListClaims(v1::ListClaimsRequest(), options);
   }
@@ -330,10 +365,15 @@ class ClientImpl final : public Client {
         &v1::Mesh::Stub::ListInstances, v1::ListInstancesRequest(),
         [](const auto& r) { return r.instances(); }, options);
   }
+  Result<std::vector<Tenant>> ListTenants(const CallOptions& options) override {
+    return List<Tenant>(
+        &v1::Mesh::Stub::ListTenants, v1::ListTenantsRequest(), [](const auto& r) { return r.tenants(); },
+        options);
+  }
 
   std::unique_ptr<Watch> WatchChanges(const std::vector<Kind>& kinds, std::uint64_t resource_version,
-                                      bool live_only) override {
-    return std::make_unique<WatchImpl>(stub_, kinds, resource_version, live_only);
+                                      bool live_only, const std::string& tenant) override {
+    return std::make_unique<WatchImpl>(stub_, kinds, resource_version, live_only, tenant);
   }
 
   const Config& config() const override { return config_; }
@@ -373,6 +413,7 @@ class ClientImpl final : public Client {
            Request request, const std::string& name, const CallOptions& options)
       -> Result<decltype(control::FromProto(std::declval<Response>()))> {
     request.set_name(name);
+    if constexpr (requires { request.set_tenant(options.tenant); }) request.set_tenant(options.tenant);
     return Converted(Call(method, request, options));
   }
 
@@ -387,6 +428,7 @@ class ClientImpl final : public Client {
                                      Request request, F items, const CallOptions& options) {
     std::vector<Resource> all;
     request.set_page_size(kPageSize);
+    if constexpr (requires { request.set_tenant(options.tenant); }) request.set_tenant(options.tenant);
     do {
       TULLE_ASSIGN_OR_RETURN(const Response response, Call(method, request, options));
       for (const auto& item : items(response)) all.push_back(control::FromProto(item));
@@ -431,5 +473,8 @@ std::string Client::ToJson(const VGpu& vgpu) { return control::ToJson(control::T
 std::string Client::ToJson(const Gpu& gpu) { return control::ToJson(control::ToProto(gpu)); }
 std::string Client::ToJson(const Node& node) { return control::ToJson(control::ToProto(node)); }
 std::string Client::ToJson(const Instance& instance) { return control::ToJson(control::ToProto(instance)); }
+std::string Client::ToJson(const Tenant& tenant) { return control::ToJson(control::ToProto(tenant)); }
+std::string Client::ToJson(const TenantUsage& usage) { return control::ToJson(control::ToProto(usage)); }
+std::string Client::ToJson(const AuditEntry& entry) { return control::ToJson(control::ToProto(entry)); }
 
 }  // namespace tulle::sdk

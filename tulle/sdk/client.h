@@ -29,6 +29,7 @@
 namespace tulle::sdk {
 
 using control::AttachedVGpu;
+using control::AuditEntry;
 using control::Claim;
 using control::ClaimExplanation;
 using control::ClaimSpec;
@@ -36,6 +37,8 @@ using control::Gpu;
 using control::Instance;
 using control::Labels;
 using control::Node;
+using control::Tenant;
+using control::TenantUsage;
 using control::VGpu;
 
 // How to reach a controller and as whom. Read and written by tulle/security/credentials.h.
@@ -51,6 +54,9 @@ struct CallOptions {
   Duration timeout = std::chrono::seconds(10);
   // kUnavailable at once when the controller cannot be reached.
   bool fail_fast = false;
+  // Whose claims, vGPUs and instances; empty: the caller's own; "-", where it lists: all tenants'.
+  // kPermissionDenied where the caller's role does not let it.
+  std::string tenant;
 };
 
 struct NewClaim {
@@ -88,13 +94,13 @@ class ClaimHold {
   virtual bool connected() const = 0;
 };
 
-enum class Kind { kClaim = 1, kVGpu = 2, kGpu = 3, kNode = 4, kInstance = 5 };
+enum class Kind { kClaim = 1, kVGpu = 2, kGpu = 3, kNode = 4, kInstance = 5, kTenant = 6 };
 enum class EventType { kAdded = 1, kModified = 2, kDeleted = 3, kSynced = 4 };
 
 struct Event {
   EventType type = EventType::kSynced;
   std::uint64_t resource_version = 0;  // resume from here
-  std::variant<std::monostate, Claim, VGpu, Gpu, Node, Instance> resource;
+  std::variant<std::monostate, Claim, VGpu, Gpu, Node, Instance, Tenant> resource;
 };
 
 // One stream of changes. Next is called by one thread; Cancel by any.
@@ -140,13 +146,19 @@ class Client {
                                                    const CallOptions& options = {}) = 0;
   // Revokes all grants of the claim; the next Attach makes new ones.
   virtual Status Detach(const std::string& claim, const CallOptions& options = {}) = 0;
-  // Whether the node takes new vGPUs. kPermissionDenied for all but administrators of the mesh.
+  // Whether the node takes new vGPUs. kPermissionDenied for all but operators and administrators of the
+  // mesh.
   virtual Result<Node> CordonNode(const std::string& name, bool cordoned,
                                   const CallOptions& options = {}) = 0;
   // A one-time token with which a host joins as a node (`name` may be empty then: it chooses), or somebody
-  // logs in as a user. kPermissionDenied for all but administrators of the mesh.
+  // logs in as a user. kPermissionDenied for all but administrators of the mesh, and operators for nodes.
   virtual Result<NewToken> CreateToken(control::JoinRole role, const std::string& name, Duration lifetime,
                                        const CallOptions& options = {}) = 0;
+  // Sets the tenant's whole spec; it need not be there. kAborted when `tenant` has a resource version and has
+  // changed since. Both for administrators.
+  virtual Result<Tenant> UpdateTenant(const Tenant& tenant, const CallOptions& options = {}) = 0;
+  // kFailedPrecondition while it has claims that have not ended.
+  virtual Result<Tenant> DeleteTenant(const std::string& name, const CallOptions& options = {}) = 0;
   // Never null; problems show in the hold's own results. The client must outlive it.
   virtual std::unique_ptr<ClaimHold> Hold(const std::string& claim, const HoldOptions& options = {}) = 0;
 
@@ -161,6 +173,16 @@ class Client {
   virtual Result<Node> GetNode(const std::string& name, const CallOptions& options = {}) = 0;
   virtual Result<Instance> GetInstance(const std::string& name, const CallOptions& options = {}) = 0;
 
+  virtual Result<Tenant> GetTenant(const std::string& name, const CallOptions& options = {}) = 0;
+
+  // What options.tenant has had since then (0: all that is known), in whole hours.
+  virtual Result<std::vector<TenantUsage>> GetUsage(control::WallMicros since_us,
+                                                    const CallOptions& options = {}) = 0;
+  // The latest `most` (0: the controller's default) calls since then that changed something, or were to; the
+  // latest last. `caller`: "tulle://user/bob", or empty. For operators and administrators.
+  virtual Result<std::vector<AuditEntry>> ListAudit(control::WallMicros since_us, const std::string& caller,
+                                                    std::uint32_t most, const CallOptions& options = {}) = 0;
+
   // All pages.
   virtual Result<std::vector<Claim>> ListClaims(const CallOptions& options = {}) = 0;
   // Those that have not ended: PENDING and BOUND.
@@ -169,12 +191,14 @@ class Client {
   virtual Result<std::vector<Gpu>> ListGpus(const CallOptions& options = {}) = 0;
   virtual Result<std::vector<Node>> ListNodes(const CallOptions& options = {}) = 0;
   virtual Result<std::vector<Instance>> ListInstances(const CallOptions& options = {}) = 0;
+  virtual Result<std::vector<Tenant>> ListTenants(const CallOptions& options = {}) = 0;
 
   // No kinds: all. From version 0: what exists as kAdded, then kSynced, then changes. With live_only, the
   // last of a claim is the kModified of its end, and claims that have ended are not among what exists. The
-  // client must outlive it.
+  // client must outlive it. `tenant`: as in CallOptions.
   virtual std::unique_ptr<Watch> WatchChanges(const std::vector<Kind>& kinds,
-                                              std::uint64_t resource_version = 0, bool live_only = false) = 0;
+                                              std::uint64_t resource_version = 0, bool live_only = false,
+                                              const std::string& tenant = "") = 0;
 
   // The controller may be unreachable; that is an error of each call, never of these.
   virtual const Config& config() const = 0;
@@ -186,6 +210,9 @@ class Client {
   static std::string ToJson(const Gpu& gpu);
   static std::string ToJson(const Node& node);
   static std::string ToJson(const Instance& instance);
+  static std::string ToJson(const Tenant& tenant);
+  static std::string ToJson(const TenantUsage& usage);
+  static std::string ToJson(const AuditEntry& entry);
 };
 
 }  // namespace tulle::sdk

@@ -8,6 +8,8 @@
 namespace tulle::control {
 namespace {
 
+constexpr double kSecondsPerHour = 3600;
+
 using google::protobuf::util::TimeUtil;
 
 google::protobuf::Timestamp ToProtoTime(WallMicros us) { return TimeUtil::MicrosecondsToTimestamp(us); }
@@ -64,6 +66,7 @@ v1::ClaimSpec ToProto(const ClaimSpec& from) {
   CopyInto(from.node_selector, to.mutable_node_selector());
   to.set_no_wait(from.no_wait);
   to.set_release_when_unheld(from.release_when_unheld);
+  to.set_priority(from.priority);
   return to;
 }
 ClaimSpec FromProto(const v1::ClaimSpec& from) {
@@ -76,7 +79,8 @@ ClaimSpec FromProto(const v1::ClaimSpec& from) {
           .count = from.count(),
           .node_selector = LabelsOf(from.node_selector()),
           .no_wait = from.no_wait(),
-          .release_when_unheld = from.release_when_unheld()};
+          .release_when_unheld = from.release_when_unheld(),
+          .priority = from.priority()};
 }
 
 v1::Claim ToProto(const Claim& from) {
@@ -298,6 +302,89 @@ Instance FromProto(const v1::Instance& from) {
           .status = {.address = from.status().address(),
                      .claims = StringsOf(from.status().claims()),
                      .last_seen_us = FromProtoTime(from.status().last_seen_time())}};
+}
+
+v1::TenantSpec ToProto(const TenantSpec& from) {
+  v1::TenantSpec to;
+  to.set_role(static_cast<v1::TenantRole>(from.role));
+  v1::Quota& quota = *to.mutable_quota();
+  if (from.quota.memory_bytes) quota.set_memory_bytes(*from.quota.memory_bytes);
+  if (from.quota.compute_percent) quota.set_compute_percent(*from.quota.compute_percent);
+  if (from.quota.vgpus) quota.set_vgpus(*from.quota.vgpus);
+  if (from.quota.claims) quota.set_claims(*from.quota.claims);
+  to.set_weight(from.weight);
+  to.set_suspended(from.suspended);
+  return to;
+}
+TenantSpec FromProto(const v1::TenantSpec& from) {
+  TenantSpec to{
+      .role = static_cast<TenantRole>(from.role()), .weight = from.weight(), .suspended = from.suspended()};
+  const v1::Quota& quota = from.quota();
+  if (quota.has_memory_bytes()) to.quota.memory_bytes = quota.memory_bytes();
+  if (quota.has_compute_percent()) to.quota.compute_percent = quota.compute_percent();
+  if (quota.has_vgpus()) to.quota.vgpus = quota.vgpus();
+  if (quota.has_claims()) to.quota.claims = quota.claims();
+  return to;
+}
+
+v1::Tenant ToProto(const Tenant& from) {
+  v1::Tenant to;
+  *to.mutable_metadata() = ToProto(from.metadata);
+  *to.mutable_spec() = ToProto(from.spec);
+  v1::TenantStatus& status = *to.mutable_status();
+  status.set_memory_bytes(from.status.memory_bytes);
+  status.set_compute_percent(from.status.compute_percent);
+  status.set_vgpus(from.status.vgpus);
+  status.set_claims(from.status.claims);
+  status.set_waiting_claims(from.status.waiting_claims);
+  status.set_dominant_share(from.status.dominant_share);
+  return to;
+}
+Tenant FromProto(const v1::Tenant& from) {
+  return {.metadata = FromProto(from.metadata()),
+          .spec = FromProto(from.spec()),
+          .status = {.memory_bytes = from.status().memory_bytes(),
+                     .compute_percent = from.status().compute_percent(),
+                     .vgpus = from.status().vgpus(),
+                     .claims = from.status().claims(),
+                     .waiting_claims = from.status().waiting_claims(),
+                     .dominant_share = from.status().dominant_share()}};
+}
+
+v1::TenantUsage ToProto(const TenantUsage& from) {
+  v1::TenantUsage to;
+  to.set_tenant(from.tenant);
+  to.set_gpu_seconds(from.usage.gpu_seconds);
+  to.set_memory_gib_hours(from.usage.memory_gib_seconds / kSecondsPerHour);
+  to.set_vgpu_hours(from.usage.vgpu_seconds / kSecondsPerHour);
+  return to;
+}
+TenantUsage FromProto(const v1::TenantUsage& from) {
+  return {.tenant = from.tenant(),
+          .usage = {.gpu_seconds = from.gpu_seconds(),
+                    .memory_gib_seconds = from.memory_gib_hours() * kSecondsPerHour,
+                    .vgpu_seconds = from.vgpu_hours() * kSecondsPerHour}};
+}
+
+v1::AuditEntry ToProto(const AuditEntry& from) {
+  v1::AuditEntry to;
+  *to.mutable_time() = ToProtoTime(from.time_us);
+  to.set_caller(from.caller);
+  to.set_address(from.address);
+  to.set_method(from.method);
+  to.set_request(from.request);
+  to.set_code(from.code);
+  to.set_message(from.message);
+  return to;
+}
+AuditEntry FromProto(const v1::AuditEntry& from) {
+  return {.time_us = FromProtoTime(from.time()),
+          .caller = from.caller(),
+          .address = from.address(),
+          .method = from.method(),
+          .request = from.request(),
+          .code = from.code(),
+          .message = from.message()};
 }
 
 v1::AttachedVGpu ToProto(const AttachedVGpu& from) {

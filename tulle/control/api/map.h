@@ -13,8 +13,12 @@ v1::VGpu ToProto(const VGpu& from);
 v1::Gpu ToProto(const Gpu& from);
 v1::Node ToProto(const Node& from);
 v1::Instance ToProto(const Instance& from);
+v1::Tenant ToProto(const Tenant& from);
+v1::TenantUsage ToProto(const TenantUsage& from);
+v1::AuditEntry ToProto(const AuditEntry& from);
 v1::AttachedVGpu ToProto(const AttachedVGpu& from);
 v1::ClaimSpec ToProto(const ClaimSpec& from);
+v1::TenantSpec ToProto(const TenantSpec& from);
 v1::NodeTelemetry ToProto(const NodeTelemetry& from);
 v1::GpuDescription ToProto(const GpuDescription& from);
 
@@ -24,8 +28,12 @@ VGpu FromProto(const v1::VGpu& from);
 Gpu FromProto(const v1::Gpu& from);
 Node FromProto(const v1::Node& from);
 Instance FromProto(const v1::Instance& from);
+Tenant FromProto(const v1::Tenant& from);
+TenantUsage FromProto(const v1::TenantUsage& from);
+AuditEntry FromProto(const v1::AuditEntry& from);
 AttachedVGpu FromProto(const v1::AttachedVGpu& from);
 ClaimSpec FromProto(const v1::ClaimSpec& from);
+TenantSpec FromProto(const v1::TenantSpec& from);
 NodeTelemetry FromProto(const v1::NodeTelemetry& from);
 GpuDescription FromProto(const v1::GpuDescription& from);
 

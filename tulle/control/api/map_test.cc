@@ -49,6 +49,8 @@ void Fill(Message* message, int* next) {
       case FieldDescriptor::CPPTYPE_UINT32:
         reflection->SetUInt32(message, field, static_cast<std::uint32_t>(n));
         break;
+      case FieldDescriptor::CPPTYPE_INT32: reflection->SetInt32(message, field, -n); break;
+      case FieldDescriptor::CPPTYPE_DOUBLE: reflection->SetDouble(message, field, n); break;
       case FieldDescriptor::CPPTYPE_FLOAT: reflection->SetFloat(message, field, static_cast<float>(n)); break;
       case FieldDescriptor::CPPTYPE_BOOL: reflection->SetBool(message, field, true); break;
       default: FAIL() << "teach Fill about " << field->full_name();
@@ -73,6 +75,9 @@ TEST(Map, EveryFieldGoesBothWays) {
   GoesBothWays<v1::Gpu>();
   GoesBothWays<v1::Node>();
   GoesBothWays<v1::Instance>();
+  GoesBothWays<v1::Tenant>();
+  GoesBothWays<v1::TenantUsage>();
+  GoesBothWays<v1::AuditEntry>();
   GoesBothWays<v1::AttachedVGpu>();
 }
 
@@ -93,6 +98,10 @@ TEST(Map, EnumeratorsHaveTheSameNumbers) {
   for (const auto level : {PerformanceLevel::kBestEffort, PerformanceLevel::kBurst,
                            PerformanceLevel::kGuaranteed, PerformanceLevel::kDedicated}) {
     EXPECT_EQ(v1::PerformanceLevel_Name(static_cast<int>(level)), Name(level));
+  }
+  for (const auto role :
+       {TenantRole::kAdmin, TenantRole::kOperator, TenantRole::kMember, TenantRole::kViewer}) {
+    EXPECT_EQ(v1::TenantRole_Name(static_cast<int>(role)), Name(role));
   }
   for (const auto api : {DeviceApi::kOpenCl, DeviceApi::kCuda})
     EXPECT_EQ(v1::DeviceApi_Name(static_cast<int>(api)), Name(api));

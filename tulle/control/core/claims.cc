@@ -1,6 +1,7 @@
 // What users ask of claims: to create, delete, attach and detach them, and how many they may have.
 #include "tulle/control/core/core.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "tulle/control/core/internal.h"
@@ -11,7 +12,9 @@ namespace tulle::control {
 Core::ClaimState& Core::InsertClaim(ClaimRecord record) {
   ClaimState& claim = claims_.Insert({.record = std::move(record)});
   const Metadata& metadata = claim.metadata();
-  ++tenants_[metadata.tenant].records;
+  TenantState& tenant = TenantOf(metadata);
+  ++tenant.records;
+  Touch(Kind::kTenant, tenant.metadata().uid, false);
   if (!claim.record.request_id.empty()) {
     requests_[{metadata.tenant, claim.record.request_id}] = metadata.uid;
   }
@@ -22,20 +25,27 @@ void Core::SetEnded(ClaimState& claim) {
   const Metadata& metadata = claim.metadata();
   claim.erase_at = now_.mono + options_.claim_retention;
   const EndedClaims::value_type key(*claim.erase_at, metadata.create_time_us, metadata.uid);
-  tenants_[metadata.tenant].ended.insert(key);
+  TenantState& tenant = TenantOf(metadata);
+  tenant.ended.insert(key);
   ended_claims_.insert(key);
+  Touch(Kind::kTenant, tenant.metadata().uid, false);
 }
 
-Status Core::CheckClaimLimits(const std::string& tenant) const {
-  if (const auto it = tenants_.find(tenant); it != tenants_.end()) {
-    const std::size_t live = it->second.records - it->second.ended.size();
-    if (live >= options_.max_claims_per_tenant) {
-      return Refusal(Code::kResourceExhausted,
-                     "you have " + std::to_string(live) + " claims that have not ended, at most " +
-                         std::to_string(options_.max_claims_per_tenant) +
-                         " are allowed; release some with `tulle delete claim NAME`, or raise the "
-                         "controller's --max-claims-per-tenant");
-    }
+std::size_t Core::MostClaimsOf(const TenantState& tenant) const {
+  const std::size_t quota = tenant.tenant.spec.quota.claims.value_or(options_.max_claims_per_tenant);
+  return std::min(quota, options_.max_claims_per_tenant);
+}
+
+Status Core::CheckClaimLimits(const TenantState& tenant) const {
+  const std::size_t own = tenant.records - tenant.ended.size();
+  if (own >= MostClaimsOf(tenant)) {
+    const bool is_quota = MostClaimsOf(tenant) < options_.max_claims_per_tenant;
+    return Refusal(Code::kResourceExhausted,
+                   "you have " + std::to_string(own) + " claims that have not ended, at most " +
+                       std::to_string(MostClaimsOf(tenant)) +
+                       " are allowed; release some with `tulle delete claim NAME`, or " +
+                       (is_quota ? "ask an administrator for a larger quota"
+                                 : "raise the controller's --max-claims-per-tenant"));
   }
   const std::size_t live = claims_.size() - ended_claims_.size();
   if (live >= options_.max_claims) {
@@ -47,15 +57,11 @@ Status Core::CheckClaimLimits(const std::string& tenant) const {
   return OkStatus();
 }
 
-void Core::MakeRoomForClaim(const std::string& tenant) {
+void Core::MakeRoomForClaim(const TenantState& tenant) {
   const auto remove_oldest = [this](const EndedClaims& ended) {
     Remove(claims_, Kind::kClaim, std::string(std::get<std::string>(*ended.begin())));
   };
-  for (auto it = tenants_.find(tenant);
-       it != tenants_.end() && it->second.records >= options_.max_claims_per_tenant;
-       it = tenants_.find(tenant)) {
-    remove_oldest(it->second.ended);
-  }
+  while (tenant.records >= options_.max_claims_per_tenant) remove_oldest(tenant.ended);
   while (claims_.size() >= options_.max_claims) remove_oldest(ended_claims_);
 }
 
@@ -89,7 +95,8 @@ void Core::On(const Rehearsed& event) {
 }
 
 void Core::On(const CreateClaim& event) {
-  const auto check = [&event]() -> Status {
+  const auto check = [&]() -> Status {
+    TULLE_RETURN_IF_ERROR(Authorize(event.tenant, Permission::kUse));
     if (!event.name.empty()) TULLE_RETURN_IF_ERROR(CheckName(event.name, "metadata.name"));
     TULLE_RETURN_IF_ERROR(CheckLabels(event.labels, "metadata.labels"));
     TULLE_RETURN_IF_ERROR(CheckClaimSpec(event.spec));
@@ -120,15 +127,22 @@ void Core::On(const CreateClaim& event) {
                                                                 "; delete it with `tulle delete claim " +
                                                                 event.name + "` or choose another name"));
   }
-  if (Status status = CheckClaimLimits(event.tenant); !status.ok()) {
+  auto found = TenantNamed(event.tenant);
+  if (!found.ok()) return Answer(event.call, std::move(found).error());
+  const TenantState& tenant = **found;
+  if (Status status = CheckClaimLimits(tenant); !status.ok()) {
     return Answer(event.call, std::move(status).error());
   }
-  const Placement placement = fleet_.Place(spec);
+  if (const auto never = OverQuota(tenant, {}, spec, spec.count * spec.memory_bytes)) {
+    return Answer(event.call,
+                  Refusal(Code::kResourceExhausted, never->message + ", whatever else you give back"));
+  }
+  const Placement placement = PlaceFor(tenant, spec, {});
   if (const auto* no_fit = std::get_if<NoFit>(&placement); no_fit != nullptr && spec.no_wait) {
     return Answer(event.call, Refusal(Code::kResourceExhausted, no_fit->message));
   }
   if (namesake != nullptr) Remove(claims_, Kind::kClaim, std::string(namesake->metadata().uid));
-  MakeRoomForClaim(event.tenant);
+  MakeRoomForClaim(tenant);
 
   Metadata metadata{.name = event.name,
                     .uid = NewUid(),
@@ -153,6 +167,10 @@ void Core::On(const CreateClaim& event) {
 }
 
 void Core::On(const DeleteClaim& event) {
+  const Permission needed = event.caller == event.tenant ? Permission::kUse : Permission::kOperate;
+  if (Status status = Authorize(event.caller, needed); !status.ok()) {
+    return Answer(event.call, std::move(status).error());
+  }
   auto found = FindClaim(event.tenant, event.name);
   if (!found.ok()) return Answer(event.call, std::move(found).error());
   ClaimState& claim = **found;
@@ -161,11 +179,15 @@ void Core::On(const DeleteClaim& event) {
     Remove(claims_, Kind::kClaim, std::string(claim.metadata().uid));
     return;
   }
-  End(claim, ClaimPhase::kReleased, "Deleted", "deleted by its user");
+  End(claim, ClaimPhase::kReleased, "Deleted",
+      event.caller == event.tenant ? "deleted by its user" : "deleted by " + event.caller);
   AnswerWith(event.call, Kind::kClaim, claim.metadata().uid);
 }
 
 void Core::On(const AttachClaim& event) {
+  if (Status status = Authorize(event.tenant, Permission::kUse); !status.ok()) {
+    return Answer(event.call, std::move(status).error());
+  }
   auto found = FindClaim(event.tenant, event.name);
   if (!found.ok()) return Answer(event.call, std::move(found).error());
   ClaimState& claim = **found;
@@ -196,6 +218,9 @@ void Core::On(const AttachClaim& event) {
 }
 
 void Core::On(const DetachClaim& event) {
+  if (Status status = Authorize(event.tenant, Permission::kUse); !status.ok()) {
+    return Answer(event.call, std::move(status).error());
+  }
   auto found = FindClaim(event.tenant, event.name);
   if (!found.ok()) return Answer(event.call, std::move(found).error());
   ClaimState& claim = **found;

@@ -100,18 +100,23 @@ template <typename State>
 void Core::Remove(Table<State>& table, Kind kind, const std::string& uid) {
   State& state = *table.Find(uid);
   if constexpr (std::is_same_v<State, NodeRecord>) fleet_.RemoveNode(state.metadata().name);
-  if constexpr (std::is_same_v<State, GpuState>) fleet_.RemoveGpu(state.gpu);
+  if constexpr (std::is_same_v<State, GpuState>) {
+    fleet_.RemoveGpu(state.gpu);
+    capacity_memory_bytes_ -= state.counted_memory_bytes;
+    capacity_compute_percent_ -= state.counted_compute_percent;
+  }
   if constexpr (std::is_same_v<State, ClaimState>) {
     const Metadata& metadata = state.metadata();
-    waiting_.erase({metadata.create_time_us, uid});
+    StopWaiting(state);
     if (!state.record.request_id.empty()) requests_.erase({metadata.tenant, state.record.request_id});
-    const auto tenant = tenants_.find(metadata.tenant);
+    TenantState& tenant = TenantOf(metadata);
     if (state.erase_at) {
       const EndedClaims::value_type key(*state.erase_at, metadata.create_time_us, uid);
-      tenant->second.ended.erase(key);
+      tenant.ended.erase(key);
       ended_claims_.erase(key);
     }
-    if (--tenant->second.records == 0) tenants_.erase(tenant);
+    --tenant.records;
+    Touch(Kind::kTenant, tenant.metadata().uid, false);
   }
   if (state.announced) {
     state.model().metadata.resource_version = ++version_;
@@ -128,6 +133,7 @@ template void Core::Remove(Table<VGpuState>&, Kind, const std::string&);
 template void Core::Remove(Table<GpuState>&, Kind, const std::string&);
 template void Core::Remove(Table<NodeRecord>&, Kind, const std::string&);
 template void Core::Remove(Table<InstanceState>&, Kind, const std::string&);
+template void Core::Remove(Table<TenantState>&, Kind, const std::string&);
 
 template <typename State>
 void Core::FlushTouched(Table<State>& table, Kind kind) {
@@ -152,6 +158,21 @@ void Core::Flush() {
     instance.instance.status.claims.assign(names.begin(), names.end());
     instance.instance.status.last_seen_us = now_.wall_us;
   }
+  for (const auto& [key, touched] : touched_) {
+    if (key.first != Kind::kTenant) continue;
+    TenantState& tenant = *tenants_.Find(key.second);
+    TenantStatus& status = tenant.tenant.status;
+    status.claims = static_cast<std::uint32_t>(tenant.records - tenant.ended.size());
+    status.waiting_claims = static_cast<std::uint32_t>(tenant.waiting.size());
+    status.dominant_share = static_cast<float>(DominantShare(tenant));
+  }
+  for (const auto& [uid, hour] : std::exchange(touched_usage_, {})) {
+    const TenantState* tenant = tenants_.Find(uid);
+    if (tenant == nullptr) continue;
+    actions_.writes.push_back(
+        {Kind::kUsage, UsageKey(tenant->metadata().name, hour), tenant->usage.at(hour)});
+  }
+  FlushTouched(tenants_, Kind::kTenant);
   FlushTouched(nodes_, Kind::kNode);
   FlushTouched(gpus_, Kind::kGpu);
   FlushTouched(claims_, Kind::kClaim);
@@ -171,8 +192,9 @@ void Core::Flush() {
   }
   touched_.clear();
   for (const auto& [call, kind, uid] : std::exchange(answers_, {})) {
-    Answer(call, kind == Kind::kClaim ? ReplyBody(claims_.Find(uid)->model())
-                                      : ReplyBody(nodes_.Find(uid)->model()));
+    Answer(call, kind == Kind::kClaim    ? ReplyBody(claims_.Find(uid)->model())
+                 : kind == Kind::kTenant ? ReplyBody(tenants_.Find(uid)->model())
+                                         : ReplyBody(nodes_.Find(uid)->model()));
   }
   if (!ended_holds_.empty()) {
     for (const auto& [hold, instance_uid] : std::exchange(ended_holds_, {}))
@@ -204,6 +226,11 @@ const auto& Core::TableOf<Instance>() const {
   return instances_;
 }
 
+template <>
+const auto& Core::TableOf<Tenant>() const {
+  return tenants_;
+}
+
 template <typename R>
 std::optional<R> Core::Get(const std::string& tenant, const std::string& name) const {
   const auto* state = TableOf<R>().Find(tenant, name);
@@ -221,27 +248,42 @@ std::optional<ClaimExplanation> Core::Explain(const std::string& tenant, const s
   if (state == nullptr) return std::nullopt;
   ClaimExplanation explanation{.claim = state->model(),
                                .policy = fleet_.policy_name(),
-                               .waiting_claims = static_cast<std::uint32_t>(waiting_.size())};
-  const auto it = waiting_.find({state->metadata().create_time_us, state->metadata().uid});
-  if (it != waiting_.end()) {
-    explanation.waiting_position = static_cast<std::uint32_t>(1 + std::distance(waiting_.begin(), it));
-  }
+                               .waiting_claims = static_cast<std::uint32_t>(waiting_claims_)};
+  explanation.waiting_position = WaitingPosition(*state);
   explanation.nodes = fleet_.Judge(state->model().spec, most_nodes, &explanation.more_nodes);
   return explanation;
 }
+
+namespace {
+
+// Adds what Table::Visit shows to a page, until it is full.
+template <typename R>
+auto Into(Page<R>* page, std::size_t limit, bool live_only) {
+  return [=](const auto& state) {
+    if constexpr (std::is_same_v<R, Claim>) {
+      if (live_only && IsFinal(state.model().status.phase)) return true;
+    }
+    page->more = page->resources.size() == limit;
+    if (!page->more) page->resources.push_back(state.model());
+    return !page->more;
+  };
+}
+
+}  // namespace
 
 template <typename R>
 Page<R> Core::List(const std::string& tenant, const std::string& after, std::size_t limit,
                    bool live_only) const {
   Page<R> page;
-  TableOf<R>().Visit(tenant, after, [&](const auto& state) {
-    if constexpr (std::is_same_v<R, Claim>) {
-      if (live_only && IsFinal(state.model().status.phase)) return true;
-    }
-    page.more = page.resources.size() == limit;
-    if (!page.more) page.resources.push_back(state.model());
-    return !page.more;
-  });
+  TableOf<R>().Visit(tenant, after, Into(&page, limit, live_only));
+  return page;
+}
+
+template <typename R>
+Page<R> Core::ListAll(const std::pair<std::string, std::string>& after, std::size_t limit,
+                      bool live_only) const {
+  Page<R> page;
+  TableOf<R>().VisitAll(after, Into(&page, limit, live_only));
   return page;
 }
 
@@ -250,11 +292,18 @@ template std::optional<VGpu> Core::Get<VGpu>(const std::string&, const std::stri
 template std::optional<Gpu> Core::Get<Gpu>(const std::string&, const std::string&) const;
 template std::optional<Node> Core::Get<Node>(const std::string&, const std::string&) const;
 template std::optional<Instance> Core::Get<Instance>(const std::string&, const std::string&) const;
+template std::optional<Tenant> Core::Get<Tenant>(const std::string&, const std::string&) const;
 template Page<Claim> Core::List<Claim>(const std::string&, const std::string&, std::size_t, bool) const;
 template Page<VGpu> Core::List<VGpu>(const std::string&, const std::string&, std::size_t, bool) const;
 template Page<Gpu> Core::List<Gpu>(const std::string&, const std::string&, std::size_t, bool) const;
 template Page<Node> Core::List<Node>(const std::string&, const std::string&, std::size_t, bool) const;
 template Page<Instance> Core::List<Instance>(const std::string&, const std::string&, std::size_t, bool) const;
+template Page<Tenant> Core::List<Tenant>(const std::string&, const std::string&, std::size_t, bool) const;
+template Page<Claim> Core::ListAll<Claim>(const std::pair<std::string, std::string>&, std::size_t,
+                                          bool) const;
+template Page<VGpu> Core::ListAll<VGpu>(const std::pair<std::string, std::string>&, std::size_t, bool) const;
+template Page<Instance> Core::ListAll<Instance>(const std::pair<std::string, std::string>&, std::size_t,
+                                                bool) const;
 
 CoreStats Core::Stats() const {
   CoreStats stats;

@@ -11,8 +11,11 @@
 //                                                    confirmed the end
 //   node   READY <-> NOT_READY, -> LEFT
 //
-// Waiting claims are tried again, oldest first, when something becomes free; a smaller one may pass a larger
-// one.
+// Waiting claims are tried again when something becomes free. The tenant with the least dominant share comes
+// first (weighted; Ghodsi et al., Dominant Resource Fairness, NSDI 2011), of its claims the one of the
+// highest priority, then the oldest; a smaller one may pass a larger one. So that this neither starves the
+// larger one nor takes its tenant's share, GPUs are set aside for a claim that has waited for `patience`, or
+// whose tenant would still not have more than others if it had it: there, what becomes free is kept for it.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +31,7 @@
 #include "tulle/base/random.h"
 #include "tulle/control/core/events.h"
 #include "tulle/control/core/table.h"
+#include "tulle/control/model/rules.h"
 #include "tulle/control/placement/fleet.h"
 
 namespace tulle::control {
@@ -52,6 +56,11 @@ struct CoreOptions {
   // Records, of about 2 KiB each. The oldest that have ended make room for new ones; live ones do not.
   std::size_t max_claims = 100'000;
   std::size_t max_claims_per_tenant = 1'000;  // so that one tenant cannot use up the others' part
+  std::set<std::string> admins;               // tenants that are administrators whatever is said of them
+  std::size_t max_tenants = 10'000;
+  Duration patience = std::chrono::minutes(5);  // after which room is kept for a claim that waits
+  std::size_t max_set_aside = 256;              // claims for which room is kept
+  Duration usage_retention = std::chrono::hours(24 * 90);
   std::size_t max_instances = 100'000;
   std::size_t max_nodes = 20'000;
   std::size_t max_invitations = 1'000;  // that have not been used and have not expired
@@ -92,13 +101,26 @@ class Core {
   // When Handle(Tick) is next needed; nothing when only events can change something.
   std::optional<Instant> NextTick() const;
 
-  // Reading. `R` is Claim, VGpu, Gpu, Node or Instance; `tenant` is empty for GPUs and nodes.
+  // Whether `caller` may do that, and whether it may see what `tenant` has. kPermissionDenied with the
+  // reason.
+  Status Authorize(const std::string& caller, Permission permission) const;
+  Status CheckRead(const std::string& caller, const std::string& tenant) const;
+
+  // Reading. `R` is Claim, VGpu, Gpu, Node, Instance or Tenant; `tenant` is empty for GPUs, nodes and
+  // tenants.
   template <typename R>
   std::optional<R> Get(const std::string& tenant, const std::string& name) const;
   // Up to `limit` in the order of names, from the first after `after`. `live_only`: without ended claims.
   template <typename R>
   Page<R> List(const std::string& tenant, const std::string& after, std::size_t limit,
                bool live_only = false) const;
+  // Of all tenants, in the order of tenants, then names; `after`: both of the last one.
+  template <typename R>
+  Page<R> ListAll(const std::pair<std::string, std::string>& after, std::size_t limit,
+                  bool live_only = false) const;
+  // In whole hours, from the one that `since_us` is in. `tenant`: nothing: all that have used something.
+  std::vector<TenantUsage> UsageSince(const std::optional<std::string>& tenant, WallMicros since_us,
+                                      const Now& now) const;
   std::optional<VGpu> FindVGpu(const std::string& uid) const;
   // At most `most_nodes` verdicts. Nothing: there is no such claim.
   std::optional<ClaimExplanation> Explain(const std::string& tenant, const std::string& claim,
@@ -114,7 +136,8 @@ class Core {
     std::set<HoldId> holds;
     std::vector<std::pair<CallId, Instant>> attaches;  // waiting, each until when
     std::set<std::string> avoid_gpus;                  // where the last try failed
-    std::optional<Instant> unheld_until, start_until, retry_at, erase_at;
+    std::optional<Instant> unheld_until, start_until, retry_at, erase_at, impatient_at;
+    std::vector<std::string> set_aside;  // uids of GPUs that are kept for it
     bool announced = false;
     Claim& model() { return record.claim; }
     const Claim& model() const { return record.claim; }
@@ -133,7 +156,8 @@ class Core {
     using Model = Gpu;
     Gpu gpu;
     std::string node_uid;
-    std::set<std::string> vgpus;  // uids
+    std::set<std::string> vgpus;                                          // uids
+    std::uint64_t counted_memory_bytes = 0, counted_compute_percent = 0;  // in capacity_
     bool announced = false;
     Gpu& model() { return gpu; }
     const Gpu& model() const { return gpu; }
@@ -170,9 +194,21 @@ class Core {
   };
   // Of claims: when the record goes, when it was made, uid. In the order of their ends.
   using EndedClaims = std::set<std::tuple<Instant, WallMicros, std::string>>;
-  struct TenantClaims {
+  // In the order in which a tenant's waiting claims are tried: -priority, when it was made, uid.
+  using WaitingKey = std::tuple<std::int32_t, WallMicros, std::string>;
+  static WaitingKey KeyOf(const ClaimState& claim);
+  struct TenantState {
+    using Model = Tenant;
+    Tenant tenant;  // the status is up to date but for what Flush fills in
     std::size_t records = 0;
     EndedClaims ended;
+    std::set<WaitingKey> waiting;
+    std::map<WallMicros, UsageRecord> usage;  // by hour
+    Instant accrued;                          // `usage` counts until then
+    bool announced = false;
+    Tenant& model() { return tenant; }
+    const Tenant& model() const { return tenant; }
+    const Metadata& metadata() const { return tenant.metadata; }
   };
 
   void On(const CreateClaim& event);
@@ -180,6 +216,8 @@ class Core {
   void On(const AttachClaim& event);
   void On(const DetachClaim& event);
   void On(const CordonNode& event);
+  void On(const UpdateTenant& event);
+  void On(const DeleteTenant& event);
   void On(const CreateInvitation& event);
   void On(const RedeemInvitation& event);
   void On(const OpenHold& event);
@@ -196,17 +234,47 @@ class Core {
   ClaimState& InsertClaim(ClaimRecord record);
   void SetEnded(ClaimState& claim);
   // Whether the tenant may have one more live claim.
-  Status CheckClaimLimits(const std::string& tenant) const;
+  Status CheckClaimLimits(const TenantState& tenant) const;
+  std::size_t MostClaimsOf(const TenantState& tenant) const;
   // Precondition: CheckClaimLimits. The oldest ended claims go until there is room for one more record.
-  void MakeRoomForClaim(const std::string& tenant);
+  void MakeRoomForClaim(const TenantState& tenant);
   Result<ClaimState*> FindClaim(const std::string& tenant, const std::string& name);
   // A claim was made: placement will learn from it.
   void Remember(const ClaimSpec& spec);
 
+  // Tenants: tenants.cc.
+  TenantRole RoleOf(const std::string& tenant) const;
+  // Made if it is not there yet. kResourceExhausted when there may be no more.
+  Result<TenantState*> TenantNamed(const std::string& name);
+  TenantState& TenantOf(const Metadata& metadata) { return *tenants_.Find("", metadata.tenant); }
+  // Of the whole mesh, 0 to 1.
+  double DominantShare(const TenantState& tenant) const { return DominantShare(tenant.tenant.status); }
+  double DominantShare(const TenantStatus& has) const;
+  // What its quota has against so much more for it, beside what it has: nothing, or why it waits.
+  // `memory_bytes`: of all vGPUs of such a claim.
+  std::optional<NoFit> OverQuota(const TenantState& tenant, const TenantStatus& has, const ClaimSpec& spec,
+                                 std::uint64_t memory_bytes) const;
+  // A vGPU counts for its tenant from now on (+1), or no longer (-1).
+  void Charge(const VGpu& vgpu, int sign);
+  // Usage: usage.cc. What the tenant has had since the last time is added up.
+  void Accrue(TenantState& tenant);
+
   // What becomes of them: reconcile.cc.
+  // Where the claim's vGPUs go, if its tenant's quota allows for them.
+  Placement PlaceFor(const TenantState& tenant, const ClaimSpec& spec,
+                     const std::set<std::string>& avoid_gpus);
+  void StartWaiting(ClaimState& claim);
+  void StopWaiting(ClaimState& claim);
+  void GiveBackSetAside(ClaimState& claim);
+  // In the order in which waiting claims are tried, from 1; 0: it does not wait.
+  std::uint32_t WaitingPosition(const ClaimState& claim) const;
   void Bind(ClaimState& claim, const std::vector<Slot>& slots);
   void SetWaiting(ClaimState& claim, const std::string& reason, const std::string& message);
   void PlaceWaiting();
+  struct PlacingRound;
+  void TryWaiting(PlacingRound& round, const TenantState& tenant, ClaimState& claim);
+  // Whether room is to be kept for it.
+  bool MayHaveSetAside(PlacingRound& round, const TenantState& tenant, const ClaimState& claim) const;
   // Works off the difference between the claim and its vGPUs.
   void Reconcile(ClaimState& claim);
   void StartFailed(ClaimState& claim, const std::string& message);
@@ -279,14 +347,17 @@ class Core {
   bool rehearsing_ = false;
   std::uint64_t rehearsals_ = 0;
   bool placement_learnt_ = false;
-  std::optional<Instant> rehearsed_at_;          // when it began
-  std::map<std::string, TenantClaims> tenants_;  // those that have claims
-  EndedClaims ended_claims_;                     // of all tenants
+  std::optional<Instant> rehearsed_at_;  // when it began
+  Table<TenantState> tenants_;
+  EndedClaims ended_claims_;               // of all tenants
+  std::size_t waiting_claims_ = 0;         // likewise
+  std::set<std::string> waiting_tenants_;  // uids of those that have some
+  std::set<std::string> set_aside_for_;    // uids of claims for which GPUs are kept
+  std::uint64_t capacity_memory_bytes_ = 0, capacity_compute_percent_ = 0;  // of all GPUs
   std::map<LinkId, std::string> node_of_link_;
   std::map<HoldId, HoldState> holds_;
   std::map<std::string, Invitation> invitations_;                        // by id
   std::map<std::pair<std::string, std::string>, std::string> requests_;  // (tenant, request id) to claim uid
-  std::set<std::pair<WallMicros, std::string>> waiting_;  // claims without a place, oldest first
   std::map<std::string, Instant> armed_;
   std::set<std::pair<Instant, std::string>> wakeups_;
 
@@ -295,7 +366,8 @@ class Core {
   Actions actions_;
   std::map<std::pair<Kind, std::string>, Touched> touched_;
   std::vector<std::tuple<CallId, Kind, std::string>> answers_;
-  std::vector<std::pair<HoldId, std::string>> ended_holds_;  // with the instance's uid
+  std::vector<std::pair<HoldId, std::string>> ended_holds_;     // with the instance's uid
+  std::set<std::pair<std::string, WallMicros>> touched_usage_;  // tenant's uid, hour
   bool room_changed_ = false;
 };
 

@@ -96,7 +96,7 @@ class Simulation {
       case 1:
       case 2: Create(); break;
       case 3:
-        if (!claims_.empty()) Do(DeleteClaim{NextCall(), "t", Pick(claims_)});
+        if (!claims_.empty()) Do(DeleteClaim{NextCall(), "t", "t", Pick(claims_)});
         break;
       case 4:
         if (!claims_.empty()) {

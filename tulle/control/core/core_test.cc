@@ -3,132 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tulle/control/core/test_core.h"
 #include "tulle/control/model/rules.h"
 
 namespace tulle::control {
 namespace {
 
 using ::testing::HasSubstr;
-using namespace std::chrono_literals;
-
-constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
-constexpr LinkId kLink{1};
-
-// A core with a clock, a store that survives it, and what it said last.
-class CoreTest : public ::testing::Test {
- protected:
-  CoreTest() { StartCore(); }
-
-  void StartCore() {
-    core_ = std::make_unique<Core>(options_, random_, ++epoch_ << 40);
-    std::vector<Record> records;
-    for (const auto& [key, record] : store_) records.push_back(record);
-    const Status status = core_->Load(std::move(records), now_);
-    ASSERT_TRUE(status.ok()) << status.error().message;
-  }
-
-  void Do(const Event& event) {
-    Actions actions = core_->Handle(event, now_);
-    for (Write& write : actions.writes) {
-      if (write.record) {
-        store_.insert_or_assign({write.kind, write.uid}, std::move(*write.record));
-      } else {
-        store_.erase({write.kind, write.uid});
-      }
-    }
-    changes_ = std::move(actions.changes);
-    commands_.clear();
-    for (Effect& effect : actions.effects) {
-      if (auto* reply = std::get_if<Reply>(&effect))
-        replies_.insert_or_assign(reply->call, std::move(reply->body));
-      if (auto* send = std::get_if<SendToNode>(&effect)) commands_.push_back(std::move(send->command));
-      if (auto* end = std::get_if<EndHold>(&effect)) ended_.insert_or_assign(end->hold, end->status);
-      if (auto* update = std::get_if<UpdateHold>(&effect))
-        held_.insert_or_assign(update->hold, update->claim);
-      if (auto* close = std::get_if<CloseLink>(&effect)) closed_.insert_or_assign(close->link, close->status);
-      if (auto* rehearsal = std::get_if<StartRehearsal>(&effect))
-        rehearsals_.push_back(std::move(*rehearsal));
-    }
-  }
-
-  // Moves time and wakes the core when it wants to be woken.
-  void Advance(Duration by) {
-    const Instant end = now_.mono + by;
-    while (core_->NextTick() && *core_->NextTick() <= end) {
-      MoveTo(std::max(now_.mono, *core_->NextTick()));
-      Do(Tick{});
-    }
-    MoveTo(end);
-  }
-  // The same while the nodes of `links` keep sending heartbeats.
-  void AdvanceBeating(Duration by, const std::vector<LinkId>& links) {
-    for (const Instant end = now_.mono + by; now_.mono < end;) {
-      for (const LinkId link : links) Do(NodeHeartbeat{.link = link});
-      Advance(std::min<Duration>(1s, end - now_.mono));
-    }
-  }
-  void MoveTo(Instant to) {
-    now_.wall_us += std::chrono::duration_cast<std::chrono::microseconds>(to - now_.mono).count();
-    now_.mono = to;
-  }
-
-  CallId NextCall() { return CallId{++calls_}; }
-  Result<ReplyBody> Call(auto event) {
-    event.call = NextCall();
-    Do(event);
-    const auto it = replies_.find(event.call);
-    if (it == replies_.end()) return Error{.code = Code::kUnknown, .message = "no reply"};
-    return it->second;
-  }
-  Claim Create(const std::string& name, ClaimSpec spec = {}) {
-    auto reply = Call(CreateClaim{.tenant = "alice", .name = name, .spec = std::move(spec)});
-    EXPECT_TRUE(reply.ok()) << reply.error().message;
-    return std::get<Claim>(*reply);
-  }
-  Claim Get(const std::string& name) { return core_->Get<Claim>("alice", name).value_or(Claim{}); }
-
-  RegisterNode Registration(LinkId link = kLink, const std::string& name = "a",
-                            std::uint64_t memory = 8 * kGiB) {
-    return {.link = link,
-            .name = name,
-            .endpoint = name + ":7",
-            .local_endpoint = "local:" + name,
-            .gpus = {{.description = {.type = "cpu", .apis = {DeviceApi::kOpenCl}, .memory_bytes = memory},
-                      .allocatable_memory_bytes = memory}}};
-  }
-  template <typename C>
-  std::vector<C> Commands() const {
-    std::vector<C> found;
-    for (const NodeCommand& command : commands_) {
-      if (const auto* it = std::get_if<C>(&command)) found.push_back(*it);
-    }
-    return found;
-  }
-  VGpuReport ReadyReport(const CreateVGpu& command) {
-    VGpuReport report{.uid = command.uid, .state = ReportedState::kReady};
-    for (const Grant& grant : command.grants) report.grant_ids.push_back(grant.id);
-    return report;
-  }
-  // A node that makes what it is told to make at once.
-  void Comply(LinkId link = kLink) {
-    for (const CreateVGpu& command : Commands<CreateVGpu>()) Do(ReportVGpu{link, ReadyReport(command)});
-  }
-
-  CoreOptions options_;
-  SeededRandom random_{1};
-  Now now_{.mono = {1'000'000'000}, .wall_us = 1'700'000'000'000'000};
-  std::uint64_t epoch_ = 0;
-  std::unique_ptr<Core> core_;
-  std::map<std::pair<Kind, std::string>, Record> store_;
-  std::vector<Change> changes_;
-  std::vector<NodeCommand> commands_;
-  std::map<CallId, Result<ReplyBody>> replies_;
-  std::map<HoldId, Status> ended_;
-  std::map<HoldId, Claim> held_;
-  std::map<LinkId, Status> closed_;
-  std::vector<StartRehearsal> rehearsals_;
-  std::uint64_t calls_ = 0;
-};
 
 TEST_F(CoreTest, AClaimGoesFromPendingToBoundToReleased) {
   Do(Registration());
@@ -151,7 +32,7 @@ TEST_F(CoreTest, AClaimGoesFromPendingToBoundToReleased) {
   EXPECT_EQ(vgpus[0].grant_id, creates[0].grants[0].id);
   EXPECT_EQ(vgpus[0].grant_key, creates[0].grants[0].key);
 
-  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "c"}).ok());
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "c"}).ok());
   EXPECT_EQ(Get("c").status.phase, ClaimPhase::kReleased);
   ASSERT_EQ(Commands<DeleteVGpu>().size(), 1u);
   EXPECT_EQ(core_->Get<Gpu>("", "a-0")->status.allocated_memory_bytes, kGiB)
@@ -161,7 +42,7 @@ TEST_F(CoreTest, AClaimGoesFromPendingToBoundToReleased) {
   EXPECT_FALSE(core_->Get<VGpu>("alice", "c-0"));
   Advance(options_.claim_retention);
   EXPECT_FALSE(core_->Get<Claim>("alice", "c"));
-  EXPECT_EQ(store_.size(), 2u) << "the node and its GPU";
+  EXPECT_EQ(Kept(), 2u) << "the node and its GPU";
 }
 
 TEST_F(CoreTest, AWaitingClaimSaysWhyAndGetsWhatBecomesFree) {
@@ -179,7 +60,7 @@ TEST_F(CoreTest, AWaitingClaimSaysWhyAndGetsWhatBecomesFree) {
   EXPECT_FALSE(core_->Get<Claim>("alice", "third"));
 
   const std::string uid = core_->Get<VGpu>("alice", "first-0")->metadata.uid;
-  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "first"}).ok());
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "first"}).ok());
   EXPECT_EQ(Get("second").status.vgpus.size(), 0u);
   Do(ReportVGpu{kLink, {.uid = uid, .state = ReportedState::kDeleted}});
   Comply();
@@ -220,7 +101,7 @@ TEST_F(CoreTest, AHoldEndsWithItsClaim) {
   Do(OpenHold{.hold = HoldId{1}, .tenant = "alice", .claim = "c"});
   Do(OpenHold{.hold = HoldId{2}, .tenant = "bob", .claim = "c"});
   EXPECT_EQ(ended_.at(HoldId{2}).error().code, Code::kNotFound) << "another tenant's";
-  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "c"}).ok());
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "c"}).ok());
   EXPECT_TRUE(ended_.at(HoldId{1}).ok());
   EXPECT_EQ(held_.at(HoldId{1}).status.phase, ClaimPhase::kReleased);
 }
@@ -264,7 +145,7 @@ TEST_F(CoreTest, ARegisteringNodeGetsTheDifference) {
   Do(LinkClosed{kLink});
   EXPECT_EQ(core_->Get<Node>("", "a")->status.state, NodeState::kNotReady);
   EXPECT_FALSE(core_->Get<Gpu>("", "a-0")->status.schedulable);
-  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "released"}).ok());
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "released"}).ok());
   ASSERT_TRUE(Call(DetachClaim{.tenant = "alice", .name = "kept"}).ok());
 
   RegisterNode registration = Registration(LinkId{2});
@@ -299,7 +180,7 @@ TEST_F(CoreTest, ASilentOrLostNode) {
               HasSubstr("NodeLost: node a has been out of touch for 300 s"));
   Advance(options_.node_forget_after);
   EXPECT_FALSE(core_->Get<Node>("", "a"));
-  EXPECT_TRUE(store_.empty());
+  EXPECT_EQ(Kept(), 0u);
 }
 
 TEST_F(CoreTest, ANodeThatLeavesTakesItsVGpusWithIt) {
@@ -403,7 +284,7 @@ TEST_F(CoreTest, OnlyLiveClaimsCountAgainstTheTenantsLimit) {
   EXPECT_FALSE(Call(CreateClaim{.tenant = "alice", .name = "d"}).ok()) << "also after a restart";
 
   for (const char* name : {"b", "a"}) {
-    ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = name}).ok());
+    ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = name}).ok());
     Advance(1s);
   }
   const auto no_room = Call(CreateClaim{.tenant = "alice", .name = "d", .spec = {.no_wait = true}});
@@ -415,9 +296,9 @@ TEST_F(CoreTest, OnlyLiveClaimsCountAgainstTheTenantsLimit) {
   Create("a");  // in place of the one that has ended
   EXPECT_FALSE(Call(CreateClaim{.tenant = "alice", .name = "e"}).ok());
   EXPECT_EQ(Get("c").status.phase, ClaimPhase::kPending);
-  EXPECT_EQ(store_.size(), 4u) << "three of alice, one of bob";
+  EXPECT_EQ(Kept(), 4u) << "three of alice, one of bob";
 
-  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "c"}).ok());
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "c"}).ok());
   Advance(options_.claim_retention);
   Create("e");
   EXPECT_FALSE(Call(CreateClaim{.tenant = "alice", .name = "f"}).ok()) << "counted down once, not twice";
@@ -431,10 +312,10 @@ TEST_F(CoreTest, EndedClaimsOfAllTenantsMakeRoomInAFullMesh) {
     ASSERT_TRUE(Call(CreateClaim{.tenant = "bob", .name = name, .request_id = name}).ok());
   EXPECT_THAT(Call(CreateClaim{.tenant = "carol"}).error().message,
               HasSubstr("the mesh has 3 claims that have not ended, at most 3 are allowed"));
-  ASSERT_TRUE(Call(DeleteClaim{.tenant = "bob", .name = "b"}).ok());
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "bob", .tenant = "bob", .name = "b"}).ok());
   EXPECT_TRUE(Call(CreateClaim{.tenant = "carol"}).ok());
   EXPECT_FALSE(core_->Get<Claim>("bob", "b"));
-  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "a"}).ok());
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "a"}).ok());
   EXPECT_TRUE(Call(CreateClaim{.tenant = "bob", .name = "b2", .request_id = "b"}).ok())
       << "a request id goes with its claim";
 }
@@ -444,8 +325,9 @@ TEST_F(CoreTest, NamesAreUniqueAmongTheLiving) {
   const Claim first = Create("c");
   EXPECT_EQ(Call(CreateClaim{.tenant = "alice", .name = "c"}).error().code, Code::kAlreadyExists);
   EXPECT_TRUE(Call(CreateClaim{.tenant = "bob", .name = "c"}).ok()) << "tenants do not see each other";
-  EXPECT_EQ(Call(DeleteClaim{.tenant = "carol", .name = "c"}).error().code, Code::kNotFound);
-  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "c"}).ok());
+  EXPECT_EQ(Call(DeleteClaim{.caller = "carol", .tenant = "carol", .name = "c"}).error().code,
+            Code::kNotFound);
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "c"}).ok());
   const Claim second = Create("c");
   EXPECT_NE(first.metadata.uid, second.metadata.uid);
   EXPECT_EQ(second.status.vgpus, std::vector<std::string>{"c-0-2"}) << "the first c-0 is still going";
@@ -455,14 +337,14 @@ TEST_F(CoreTest, NamesAreUniqueAmongTheLiving) {
 
 TEST_F(CoreTest, CordonedNodesTakeNothingNew) {
   Do(Registration());
-  ASSERT_TRUE(Call(CordonNode{.name = "a", .cordoned = true}).ok());
+  ASSERT_TRUE(Call(CordonNode{.caller = "root", .name = "a", .cordoned = true}).ok());
   Create("c");
   EXPECT_EQ(FindCondition(Get("c").status.conditions, "Placed")->reason, "NoReadyNode");
   StartCore();
   Do(Registration(LinkId{2}));
   EXPECT_TRUE(core_->Get<Node>("", "a")->spec.cordoned) << "also after a restart";
   EXPECT_TRUE(Get("c").status.vgpus.empty());
-  ASSERT_TRUE(Call(CordonNode{.name = "a", .cordoned = false}).ok());
+  ASSERT_TRUE(Call(CordonNode{.caller = "root", .name = "a", .cordoned = false}).ok());
   EXPECT_EQ(Get("c").status.vgpus.size(), 1u);
 }
 
@@ -476,18 +358,18 @@ TEST_F(CoreTest, ListsAreInPagesAndVersionsGrow) {
   const Page<Claim> last = core_->List<Claim>("alice", "c", 3);
   ASSERT_EQ(last.resources.size(), 1u);
   EXPECT_FALSE(last.more);
-  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "b"}).ok());
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "b"}).ok());
   const Page<Claim> live = core_->List<Claim>("alice", "", 2, true);
   ASSERT_EQ(live.resources.size(), 2u);
   EXPECT_EQ(live.resources[1].metadata.name, "c") << "an ended one takes no place in a page";
   EXPECT_TRUE(live.more);
-  ASSERT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "d"}).ok());
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "d"}).ok());
   EXPECT_FALSE(core_->List<Claim>("alice", "", 2, true).more) << "only an ended one would come";
   const std::uint64_t before = core_->resource_version();
   Create("e");
-  ASSERT_EQ(changes_.size(), 1u);
-  EXPECT_EQ(changes_[0].type, ChangeType::kAdded);
-  EXPECT_GT(std::get<Claim>(changes_[0].resource).metadata.resource_version, before);
+  ASSERT_EQ(changes_.size(), 2u) << "the claim, and what its tenant has";
+  EXPECT_EQ(changes_[1].type, ChangeType::kAdded);
+  EXPECT_GT(std::get<Claim>(changes_[1].resource).metadata.resource_version, before);
 }
 
 TEST_F(CoreTest, NodesThatShareADevicePromiseItOnce) {
@@ -554,6 +436,7 @@ TEST_F(CoreTest, InvitationsAreForOneUseByWhomTheyAreFor) {
   const auto invite = [&](const std::string& id, JoinRole role, const std::string& name,
                           Duration lifetime = 60s) {
     return Call(CreateInvitation{
+        .caller = "root",
         .invitation = {.id = id, .role = role, .name = name, .secret_digest = "digest-" + id},
         .lifetime = lifetime});
   };
@@ -648,8 +531,8 @@ TEST_F(CoreTest, ExplainsWhereAClaimIsAndWhatItWaitsFor) {
             (std::vector<NodeVerdict>{{.node = "a", .message = "has 2GiB and 75% free on one GPU"},
                                       {.node = "b", .message = "has 4GiB and 100% free on one GPU"}}));
   // Another like the first: nowhere. Others: the best place first, and only so many.
-  EXPECT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "second"}).ok());
-  EXPECT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "third"}).ok());
+  EXPECT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "second"}).ok());
+  EXPECT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "third"}).ok());
   Create("small", {.memory_bytes = kGiB, .compute_percent = 50});
   const ClaimExplanation small = *core_->Explain("alice", "small", 1);
   EXPECT_EQ(small.waiting_position, 0u);
@@ -691,7 +574,8 @@ TEST_F(CoreTest, PlacementLearnsFromWhatIsAskedFor) {
   const auto claims = [&](const std::string& name, int count) {
     for (int i = 0; i < count; ++i) {
       Create(name + std::to_string(i), half);
-      EXPECT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = name + std::to_string(i)}).ok());
+      EXPECT_TRUE(
+          Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = name + std::to_string(i)}).ok());
     }
   };
   AdvanceBeating(120s, {kLink, LinkId{2}});
@@ -726,7 +610,7 @@ TEST_F(CoreTest, ARehearsalDecidesWherePlacementGoes) {
   const std::string used = node_of("first");
   Create("fits-best", quarter);
   EXPECT_EQ(node_of("fits-best"), used);
-  EXPECT_TRUE(Call(DeleteClaim{.tenant = "alice", .name = "fits-best"}).ok());
+  EXPECT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "fits-best"}).ok());
   for (const DeleteVGpu& command : Commands<DeleteVGpu>()) {
     Do(ReportVGpu{used == "a" ? kLink : LinkId{2}, {.uid = command.uid, .state = ReportedState::kDeleted}});
   }

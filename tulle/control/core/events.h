@@ -46,7 +46,8 @@ struct CreateClaim {
 };
 struct DeleteClaim {
   CallId call;
-  std::string tenant;
+  std::string caller;
+  std::string tenant;  // whose claim
   std::string name;
 };
 struct AttachClaim {
@@ -61,12 +62,14 @@ struct DetachClaim {
 };
 struct CordonNode {
   CallId call;
+  std::string caller;
   std::string name;
   bool cordoned = false;
 };
 // `invitation` is whole but for its time of expiry, which is `lifetime` from now.
 struct CreateInvitation {
   CallId call;
+  std::string caller;
   Invitation invitation;
   Duration lifetime{};
 };
@@ -78,6 +81,19 @@ struct RedeemInvitation {
   std::string name;                        // that the bearer asks for; empty: the invitation's
   bool name_is_default = false;            // the invitation's name overrules it
   JoinRole role = JoinRole::kUnspecified;  // that the invitation must be for
+};
+struct UpdateTenant {
+  CallId call;
+  std::string caller;
+  std::string name;
+  Labels labels;
+  TenantSpec spec;
+  std::uint64_t resource_version = 0;  // that the tenant must have; 0: any
+};
+struct DeleteTenant {
+  CallId call;
+  std::string caller;
+  std::string name;
 };
 struct OpenHold {
   HoldId hold;
@@ -138,9 +154,9 @@ struct Rehearsed {
 // Time has passed.
 struct Tick {};
 
-using Event = std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, CreateInvitation,
-                           RedeemInvitation, OpenHold, CloseHold, RegisterNode, NodeHeartbeat, ReportVGpu,
-                           NodeLeaving, LinkClosed, Rehearsed, Tick>;
+using Event = std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, UpdateTenant,
+                           DeleteTenant, CreateInvitation, RedeemInvitation, OpenHold, CloseHold,
+                           RegisterNode, NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Rehearsed, Tick>;
 
 // ---- what is kept in the store
 
@@ -155,10 +171,26 @@ struct VGpuRecord {
   std::string gpu_uid;
   std::vector<Grant> grants;
 };
-using Record = std::variant<ClaimRecord, VGpuRecord, Gpu, Node, Invitation>;
+// Of one tenant in one hour.
+struct UsageRecord {
+  std::string tenant;
+  WallMicros hour_us = 0;   // when it begins
+  WallMicros until_us = 0;  // it counts what was until then
+  Usage usage;
+};
+using Record = std::variant<ClaimRecord, VGpuRecord, Gpu, Node, Invitation, Tenant, UsageRecord>;
 
 // Enumerators have the numbers of their protobuf twins; those from 100 on have none, as nobody watches them.
-enum class Kind { kClaim = 1, kVGpu = 2, kGpu = 3, kNode = 4, kInstance = 5, kInvitation = 100 };
+enum class Kind {
+  kClaim = 1,
+  kVGpu = 2,
+  kGpu = 3,
+  kNode = 4,
+  kInstance = 5,
+  kTenant = 6,
+  kInvitation = 100,
+  kUsage = 101
+};
 
 // ---- actions
 
@@ -169,7 +201,7 @@ struct Write {
   std::optional<Record> record;
 };
 
-using Resource = std::variant<Claim, VGpu, Gpu, Node, Instance>;  // in the order of Kind
+using Resource = std::variant<Claim, VGpu, Gpu, Node, Instance, Tenant>;  // in the order of Kind
 enum class ChangeType { kAdded = 1, kModified = 2, kDeleted = 3 };
 // For watchers.
 struct Change {
@@ -177,7 +209,7 @@ struct Change {
   Resource resource;
 };
 
-using ReplyBody = std::variant<std::monostate, Claim, Node, std::vector<AttachedVGpu>, Invitation>;
+using ReplyBody = std::variant<std::monostate, Claim, Node, Tenant, std::vector<AttachedVGpu>, Invitation>;
 struct Reply {
   CallId call;
   Result<ReplyBody> body;

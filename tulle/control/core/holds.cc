@@ -10,6 +10,9 @@ namespace tulle::control {
 
 void Core::On(const OpenHold& event) {
   const auto refuse = [&](Error error) { actions_.effects.push_back(EndHold{event.hold, std::move(error)}); };
+  if (Status status = Authorize(event.tenant, Permission::kUse); !status.ok()) {
+    return refuse(std::move(status).error());
+  }
   if (!event.instance.empty()) {
     if (Status status = CheckName(event.instance, "instance"); !status.ok())
       return refuse(std::move(status).error());

@@ -1,6 +1,6 @@
 // What the files of the core share and nobody else needs: words and small helpers. core.cc is the frame
-// (events in, actions out, timers, reading); load.cc, claims.cc, reconcile.cc, holds.cc, vgpus.cc,
-// nodes.cc and invitations.cc each hold the member functions of one concern.
+// (events in, actions out, timers, reading); load.cc, claims.cc, reconcile.cc, holds.cc, vgpus.cc, nodes.cc,
+// tenants.cc, usage.cc and invitations.cc each hold the member functions of one concern.
 #pragma once
 
 #include <chrono>
@@ -11,6 +11,7 @@
 
 #include "tulle/base/clock.h"
 #include "tulle/base/result.h"
+#include "tulle/control/model/resources.h"
 
 namespace tulle::control {
 
@@ -18,6 +19,11 @@ namespace tulle::control {
 inline constexpr char kPlaced[] = "Placed";
 inline constexpr char kReady[] = "Ready";
 inline constexpr char kHeld[] = "Held";
+// Why a claim waits.
+inline constexpr char kQuotaExceeded[] = "QuotaExceeded";
+
+// By which a tenant's hour is kept.
+std::string UsageKey(const std::string& tenant, WallMicros hour);
 
 inline Error Refusal(Code code, std::string message) {
   return Error{.code = code, .message = std::move(message)};

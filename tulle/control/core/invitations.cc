@@ -31,6 +31,8 @@ void Core::ExpectNode(const std::string& name) {
 void Core::On(const CreateInvitation& event) {
   Invitation invitation = event.invitation;
   const auto check = [&]() -> Status {
+    TULLE_RETURN_IF_ERROR(Authorize(
+        event.caller, invitation.role == JoinRole::kNode ? Permission::kOperate : Permission::kAdminister));
     if (invitation.role != JoinRole::kNode && invitation.role != JoinRole::kUser) {
       return Refusal(Code::kInvalidArgument, "role: must be NODE or USER");
     }

@@ -13,9 +13,9 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
   const auto corrupt = [](const std::string& what) {
     return Refusal(Code::kDataLoss, "the store contradicts itself: " + what);
   };
-  // In the order of dependence: nodes, their GPUs, claims, their vGPUs.
+  // In the order of dependence: nodes, their GPUs, claims, their vGPUs; tenants before what is theirs.
   std::stable_sort(records.begin(), records.end(), [](const Record& a, const Record& b) {
-    constexpr int kOrder[] = {2, 3, 1, 0, 4};  // by index in Record
+    constexpr int kOrder[] = {2, 3, 1, 0, 4, 0, 1};  // by index in Record
     return kOrder[a.index()] < kOrder[b.index()];
   });
   for (Record& record : records) {
@@ -43,7 +43,19 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
       node->gpus[gpu->spec.index] = gpu->metadata.uid;
       ++node->node.status.gpus;
       Recount(gpus_.Insert({.gpu = std::move(*gpu), .node_uid = node->node.metadata.uid}));
+    } else if (auto* tenant = std::get_if<Tenant>(&record)) {
+      if (!is_new(tenants_, tenant->metadata))
+        return corrupt("tenant " + tenant->metadata.name + " is there twice");
+      tenant->status = {};
+      tenants_.Insert({.tenant = std::move(*tenant), .accrued = now.mono});
+    } else if (auto* usage = std::get_if<UsageRecord>(&record)) {
+      const auto named = TenantNamed(usage->tenant);
+      if (!named.ok()) return named.error();
+      const WallMicros hour = usage->hour_us;
+      (*named)->usage.emplace(hour, std::move(*usage));
     } else if (auto* claim = std::get_if<ClaimRecord>(&record)) {
+      // In older stores a tenant is there by its claims only.
+      if (const auto named = TenantNamed(claim->claim.metadata.tenant); !named.ok()) return named.error();
       if (!is_new(claims_, claim->claim.metadata))
         return corrupt("claim " + claim->claim.metadata.name + " is there twice");
       ClaimState& state = InsertClaim(std::move(*claim));
@@ -72,7 +84,14 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
         claim->vgpu_uids.push_back(uid);
       }
       gpu->vgpus.insert(uid);
-      vgpus_.Insert({.record = std::move(*vgpu)});
+      const VGpu& model = vgpus_.Insert({.record = std::move(*vgpu)}).model();
+      if (model.status.phase != VGpuPhase::kDeleting) {
+        TenantStatus& has = TenantOf(model.metadata).tenant.status;
+        has.memory_bytes += model.spec.memory_bytes;
+        has.compute_percent +=
+            ReservedComputePercent(model.spec.performance_level, model.spec.compute_percent);
+        ++has.vgpus;
+      }
       Recount(*gpu);
     }
   }
@@ -91,7 +110,7 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
                        " of " + std::to_string(model.spec.count) + " vGPUs");
     }
     if (model.status.phase == ClaimPhase::kPending && claim.vgpu_uids.empty()) {
-      waiting_.emplace(model.metadata.create_time_us, model.metadata.uid);
+      StartWaiting(claim);
     }
     const bool starting =
         std::any_of(claim.vgpu_uids.begin(), claim.vgpu_uids.end(), [this](const std::string& uid) {
@@ -101,6 +120,17 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
     SetCondition(&model.status.conditions, kHeld, false, "ControllerStarted",
                  "not held since the controller started", now.wall_us);
     CheckTimers(claim);
+  });
+  // What the vGPUs that are there have had since the last controller counted.
+  tenants_.ForEach([&](TenantState& tenant) {
+    if (!tenant.usage.empty()) {
+      const WallMicros missed_us =
+          std::max(now.wall_us - tenant.usage.rbegin()->second.until_us, WallMicros{0});
+      tenant.accrued = now.mono - std::chrono::microseconds(missed_us);
+    }
+    tenant.tenant.status.claims = static_cast<std::uint32_t>(tenant.records - tenant.ended.size());
+    tenant.tenant.status.waiting_claims = static_cast<std::uint32_t>(tenant.waiting.size());
+    tenant.tenant.status.dominant_share = static_cast<float>(DominantShare(tenant));
   });
   std::vector<const Claim*> claims;
   claims_.ForEach([&](const ClaimState& claim) { claims.push_back(&claim.model()); });
@@ -116,6 +146,7 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
     state.announced = true;
     state.model().metadata.resource_version = ++version_;
   };
+  tenants_.ForEach(renew);
   nodes_.ForEach(renew);
   gpus_.ForEach(renew);
   claims_.ForEach(renew);

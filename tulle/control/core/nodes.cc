@@ -300,6 +300,9 @@ void Core::CheckTimers(NodeRecord& node) {
 }
 
 void Core::On(const CordonNode& event) {
+  if (Status status = Authorize(event.caller, Permission::kOperate); !status.ok()) {
+    return Answer(event.call, std::move(status).error());
+  }
   NodeRecord* node = nodes_.Find("", event.name);
   if (node == nullptr) {
     return Answer(event.call,

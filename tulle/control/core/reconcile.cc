@@ -14,12 +14,14 @@ namespace tulle::control {
 namespace {
 
 constexpr Duration kMaxRetryBackoff = std::chrono::seconds(30);
+// At all GPUs in one round of placing, for some to set aside: in a large mesh each takes a millisecond.
+constexpr std::size_t kMostLooks = 4;
 
 }  // namespace
 
 void Core::Bind(ClaimState& claim, const std::vector<Slot>& slots) {
   Claim& model = claim.model();
-  waiting_.erase({model.metadata.create_time_us, model.metadata.uid});
+  StopWaiting(claim);
   claim.retry_at.reset();
   claim.start_until = now_.mono + options_.start_timeout;
   for (std::size_t i = 0; i < slots.size(); ++i) {
@@ -46,6 +48,7 @@ void Core::Bind(ClaimState& claim, const std::vector<Slot>& slots) {
     claim.vgpu_uids.push_back(metadata.uid);
     model.status.vgpus.push_back(metadata.name);
     gpu.vgpus.insert(metadata.uid);
+    Charge(vgpu.model(), +1);
     Recount(gpu);
     Touch(Kind::kVGpu, metadata.uid, true);
     SendCreate(vgpu);
@@ -60,7 +63,7 @@ void Core::Bind(ClaimState& claim, const std::vector<Slot>& slots) {
 
 void Core::SetWaiting(ClaimState& claim, const std::string& reason, const std::string& message) {
   Claim& model = claim.model();
-  waiting_.emplace(model.metadata.create_time_us, model.metadata.uid);
+  StartWaiting(claim);
   model.status.branch = AllocationBranch::kWait;
   model.status.placed_by.clear();
   if (SetCondition(&model.status.conditions, kPlaced, false, reason, message, now_.wall_us)) {
@@ -68,24 +71,151 @@ void Core::SetWaiting(ClaimState& claim, const std::string& reason, const std::s
   }
 }
 
-void Core::PlaceWaiting() {
+Core::WaitingKey Core::KeyOf(const ClaimState& claim) {
+  return {-claim.model().spec.priority, claim.metadata().create_time_us, claim.metadata().uid};
+}
+
+void Core::StartWaiting(ClaimState& claim) {
+  TenantState& tenant = TenantOf(claim.metadata());
+  if (!tenant.waiting.insert(KeyOf(claim)).second) return;
+  claim.impatient_at = now_.mono + options_.patience;
+  ++waiting_claims_;
+  waiting_tenants_.insert(tenant.metadata().uid);
+  Touch(Kind::kTenant, tenant.metadata().uid, false);
+}
+
+void Core::GiveBackSetAside(ClaimState& claim) {
+  if (claim.set_aside.empty()) return;
+  fleet_.Open(std::exchange(claim.set_aside, {}));
+  set_aside_for_.erase(claim.metadata().uid);
+}
+
+void Core::StopWaiting(ClaimState& claim) {
+  claim.impatient_at.reset();
+  GiveBackSetAside(claim);
+  TenantState& tenant = TenantOf(claim.metadata());
+  if (tenant.waiting.erase(KeyOf(claim)) == 0) return;
+  --waiting_claims_;
+  if (tenant.waiting.empty()) waiting_tenants_.erase(tenant.metadata().uid);
+  Touch(Kind::kTenant, tenant.metadata().uid, false);
+}
+
+Placement Core::PlaceFor(const TenantState& tenant, const ClaimSpec& spec,
+                         const std::set<std::string>& avoid_gpus) {
+  const TenantStatus& has = tenant.tenant.status;
+  if (auto over = OverQuota(tenant, has, spec, spec.count * spec.memory_bytes)) return *std::move(over);
+  Placement placement = fleet_.Place(spec, avoid_gpus);
+  const auto* slots = std::get_if<std::vector<Slot>>(&placement);
+  if (slots == nullptr || spec.memory_bytes != 0) return placement;
+  // What it takes of a whole GPU is known only now.
+  std::uint64_t memory_bytes = 0;
+  for (const Slot& slot : *slots) memory_bytes += slot.memory_bytes;
+  if (auto over = OverQuota(tenant, has, spec, memory_bytes)) return *std::move(over);
+  return placement;
+}
+
+struct Core::PlacingRound {
   // What had no place a moment ago has none now: placing others only takes room.
   std::map<ClaimSpec, NoFit> without_place;
-  for (const auto& [created, uid] : std::set(waiting_)) {
-    ClaimState& claim = *claims_.Find(uid);
-    if (claim.retry_at && *claim.retry_at > now_.mono) continue;
-    const ClaimSpec& spec = claim.model().spec;
-    auto known = without_place.find(spec);
-    if (known == without_place.end()) {
-      Placement placement = fleet_.Place(spec, claim.avoid_gpus);
-      if (const auto* slots = std::get_if<std::vector<Slot>>(&placement)) {
-        Bind(claim, *slots);
-        continue;
-      }
-      known = without_place.emplace(spec, std::move(std::get<NoFit>(placement))).first;
-    }
+  std::map<std::string, double> planned;  // by the tenant's uid: what is set aside for it, of the mesh
+  std::optional<double> most, second;     // shares by weight of the two tenants that have most
+  std::string richest;                    // the uid of the first of them
+  std::size_t looked = 0;                 // through all GPUs, for some to set aside
+};
+
+void Core::PlaceWaiting() {
+  // Tenants that have claims left to try, the least share first: share by weight, when the next claim was
+  // made, uid.
+  std::set<std::tuple<double, WallMicros, std::string>> order;
+  std::map<std::string, WaitingKey> tried;  // by the tenant's uid: its last one
+  const auto enqueue = [&](const TenantState& tenant) {
+    const auto last = tried.find(tenant.metadata().uid);
+    const auto next = last == tried.end() ? tenant.waiting.begin() : tenant.waiting.upper_bound(last->second);
+    if (next == tenant.waiting.end()) return;
+    order.emplace(DominantShare(tenant) / tenant.tenant.spec.weight, std::get<WallMicros>(*next),
+                  tenant.metadata().uid);
+  };
+  for (const std::string& uid : waiting_tenants_) enqueue(*tenants_.Find(uid));
+  // Whose turn comes earlier may have what is kept for a later one.
+  for (const std::string& uid : set_aside_for_) fleet_.Open(claims_.Find(uid)->set_aside);
+  PlacingRound round;
+  while (!order.empty()) {
+    const std::string tenant_uid = std::get<std::string>(order.extract(order.begin()).value());
+    const TenantState& tenant = *tenants_.Find(tenant_uid);
+    const auto last = tried.find(tenant_uid);
+    const auto next = last == tried.end() ? tenant.waiting.begin() : tenant.waiting.upper_bound(last->second);
+    const WaitingKey key = *next;
+    tried[tenant_uid] = key;
+    ClaimState& claim = *claims_.Find(std::get<std::string>(key));
+    if (!claim.retry_at || *claim.retry_at <= now_.mono) TryWaiting(round, tenant, claim);
+    fleet_.Close(claim.set_aside);
+    enqueue(tenant);
+  }
+}
+
+void Core::TryWaiting(PlacingRound& round, const TenantState& tenant, ClaimState& claim) {
+  const ClaimSpec& spec = claim.model().spec;
+  const auto known = round.without_place.find(spec);
+  if (known == round.without_place.end()) {
+    Placement placement = PlaceFor(tenant, spec, claim.avoid_gpus);
+    if (const auto* slots = std::get_if<std::vector<Slot>>(&placement)) return Bind(claim, *slots);
+    const NoFit& no_fit = std::get<NoFit>(placement);
+    SetWaiting(claim, no_fit.reason, no_fit.message);
+    // That is one tenant's matter, and nothing is to be kept for it.
+    if (no_fit.reason == kQuotaExceeded) return GiveBackSetAside(claim);
+    round.without_place.emplace(spec, no_fit);
+  } else {
     SetWaiting(claim, known->second.reason, known->second.message);
   }
+  if (!MayHaveSetAside(round, tenant, claim)) return GiveBackSetAside(claim);
+  if (!claim.set_aside.empty() || set_aside_for_.size() >= options_.max_set_aside ||
+      round.looked >= kMostLooks) {
+    return;
+  }
+  ++round.looked;
+  claim.set_aside = fleet_.SetAside(spec);
+  if (!claim.set_aside.empty()) set_aside_for_.insert(claim.metadata().uid);
+}
+
+bool Core::MayHaveSetAside(PlacingRound& round, const TenantState& tenant, const ClaimState& claim) const {
+  if (IsDue(claim.impatient_at, now_.mono)) return true;
+  if (!round.most) {
+    round.most = round.second = 0;
+    tenants_.ForEach([&](const TenantState& other) {
+      const double share = DominantShare(other) / other.tenant.spec.weight;
+      if (share > *round.most) {
+        round.second = std::exchange(*round.most, share);
+        round.richest = other.metadata().uid;
+      } else if (share > *round.second) {
+        round.second = share;
+      }
+    });
+  }
+  const ClaimSpec& spec = claim.model().spec;
+  TenantStatus with = tenant.tenant.status;
+  with.memory_bytes += spec.count * spec.memory_bytes;
+  with.compute_percent += spec.count * ReservedComputePercent(spec.performance_level, spec.compute_percent);
+  double& planned = round.planned[tenant.metadata().uid];
+  const double adds = std::max(DominantShare(with) - DominantShare(tenant), 0.0);
+  const double others = round.richest == tenant.metadata().uid ? *round.second : *round.most;
+  if ((DominantShare(tenant) + planned + adds) / tenant.tenant.spec.weight > others) return false;
+  planned += adds;
+  return true;
+}
+
+std::uint32_t Core::WaitingPosition(const ClaimState& claim) const {
+  const TenantState& tenant = *tenants_.Find("", claim.metadata().tenant);
+  const auto it = tenant.waiting.find(KeyOf(claim));
+  if (it == tenant.waiting.end()) return 0;
+  const auto rank = [this](const TenantState& of) {
+    return std::pair(DominantShare(of) / of.tenant.spec.weight, std::get<WallMicros>(*of.waiting.begin()));
+  };
+  auto position = static_cast<std::size_t>(1 + std::distance(tenant.waiting.begin(), it));
+  for (const std::string& uid : waiting_tenants_) {
+    const TenantState& other = *tenants_.Find(uid);
+    if (&other != &tenant && rank(other) < rank(tenant)) position += other.waiting.size();
+  }
+  return static_cast<std::uint32_t>(position);
 }
 
 void Core::Reconcile(ClaimState& claim) {
@@ -149,7 +279,7 @@ void Core::End(ClaimState& claim, ClaimPhase phase, const std::string& reason, c
   TULLE_CHECK(MayBecome(model.status.phase, phase));
   model.status.phase = phase;
   SetCondition(&model.status.conditions, kReady, false, reason, Cut(message, kMaxMessageBytes), now_.wall_us);
-  waiting_.erase({model.metadata.create_time_us, model.metadata.uid});
+  StopWaiting(claim);
   for (const std::string& uid : std::exchange(claim.vgpu_uids, {})) BeginDelete(*vgpus_.Find(uid));
   model.status.vgpus.clear();
   model.status.holders = 0;
@@ -209,6 +339,8 @@ void Core::CheckTimers(ClaimState& claim) {
     claim.retry_at.reset();
     room_changed_ = true;
   }
+  const bool is_impatient = IsDue(claim.impatient_at, now_.mono);
+  if (is_impatient && claim.set_aside.empty()) room_changed_ = true;
   std::erase_if(claim.attaches, [&](const std::pair<CallId, Instant>& attach) {
     if (attach.second > now_.mono) return false;
     std::string message = "claim " + claim.metadata().name + ": ";
@@ -230,6 +362,7 @@ void Core::CheckTimers(ClaimState& claim) {
   std::optional<Instant> next;
   for (const auto& at : {claim.erase_at, claim.unheld_until, claim.start_until, claim.retry_at})
     KeepEarliest(&next, at);
+  if (!is_impatient) KeepEarliest(&next, claim.impatient_at);
   for (const auto& [call, until] : claim.attaches) KeepEarliest(&next, until);
   Arm(uid, next);
 }

@@ -65,6 +65,13 @@ class Table {
       if (!visit(by_uid_.at(it->second))) return;
     }
   }
+  // The same for all tenants, one after the other, from the first after `after`.
+  template <typename F>
+  void VisitAll(const NameKey& after, F visit) const {
+    for (auto it = by_name_.upper_bound(after); it != by_name_.end(); ++it) {
+      if (!visit(by_uid_.at(it->second))) return;
+    }
+  }
   template <typename F>
   void ForEach(F visit) {
     for (const auto& [name, uid] : by_name_) visit(by_uid_.at(uid));

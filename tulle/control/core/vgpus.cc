@@ -11,6 +11,7 @@ void Core::SetPhase(VGpuState& vgpu, VGpuPhase phase) {
   VGpuStatus& status = vgpu.model().status;
   if (status.phase == phase) return;
   TULLE_CHECK(MayBecome(status.phase, phase));
+  if (phase == VGpuPhase::kDeleting) Charge(vgpu.model(), -1);
   status.phase = phase;
   if (phase != VGpuPhase::kReady) {
     status.sessions = 0;
@@ -28,6 +29,7 @@ void Core::BeginDelete(VGpuState& vgpu) {
 
 void Core::EraseVGpu(const std::string& uid) {
   const VGpuState* vgpu = vgpus_.Find(uid);
+  if (vgpu->model().status.phase != VGpuPhase::kDeleting) Charge(vgpu->model(), -1);
   GpuState& gpu = *gpus_.Find(vgpu->record.gpu_uid);
   gpu.vgpus.erase(uid);
   Recount(gpu);
@@ -92,6 +94,10 @@ void Core::Recount(GpuState& gpu) {
     status.allocated_memory_bytes += spec.memory_bytes;
     status.allocated_compute_percent += ReservedComputePercent(spec.performance_level, spec.compute_percent);
   }
+  capacity_memory_bytes_ += status.allocatable_memory_bytes - gpu.counted_memory_bytes;
+  capacity_compute_percent_ += status.allocatable_compute_percent - gpu.counted_compute_percent;
+  gpu.counted_memory_bytes = status.allocatable_memory_bytes;
+  gpu.counted_compute_percent = status.allocatable_compute_percent;
   NodeRecord& node = *nodes_.Find(gpu.node_uid);
   status.schedulable = node.node.status.state == NodeState::kReady && !node.node.spec.cordoned;
   node.node.status.vgpus = 0;

@@ -62,19 +62,44 @@ const char* Name(NodeState state) {
   return "UNSPECIFIED";
 }
 
-bool ParsePerformanceLevel(std::string_view text, PerformanceLevel* level) {
+const char* Name(TenantRole role) {
+  switch (role) {
+    case TenantRole::kAdmin: return "ADMIN";
+    case TenantRole::kOperator: return "OPERATOR";
+    case TenantRole::kMember: return "MEMBER";
+    case TenantRole::kViewer: return "VIEWER";
+    case TenantRole::kUnspecified: break;
+  }
+  return "UNSPECIFIED";
+}
+
+namespace {
+
+// The one of `candidates` that has that name.
+template <typename Enum>
+bool Parse(std::string_view text, std::initializer_list<Enum> candidates, Enum* value) {
   std::string word(text);
   std::transform(word.begin(), word.end(), word.begin(), [](char c) {
     return c == '-' ? '_' : c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
   });
-  for (const PerformanceLevel candidate : {PerformanceLevel::kBestEffort, PerformanceLevel::kBurst,
-                                           PerformanceLevel::kGuaranteed, PerformanceLevel::kDedicated}) {
-    if (word == Name(candidate)) {
-      *level = candidate;
-      return true;
-    }
+  for (const Enum candidate : candidates) {
+    if (word != Name(candidate)) continue;
+    *value = candidate;
+    return true;
   }
   return false;
+}
+
+}  // namespace
+
+bool ParsePerformanceLevel(std::string_view text, PerformanceLevel* level) {
+  using enum PerformanceLevel;
+  return Parse(text, {kBestEffort, kBurst, kGuaranteed, kDedicated}, level);
+}
+
+bool ParseTenantRole(std::string_view text, TenantRole* role) {
+  using enum TenantRole;
+  return Parse(text, {kAdmin, kOperator, kMember, kViewer}, role);
 }
 
 const Condition* FindCondition(const std::vector<Condition>& conditions, std::string_view type) {

@@ -6,6 +6,7 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -63,6 +64,7 @@ struct ClaimSpec {
   Labels node_selector;
   bool no_wait = false;
   bool release_when_unheld = false;
+  std::int32_t priority = 0;
   friend auto operator<=>(const ClaimSpec&, const ClaimSpec&) = default;
   friend bool operator==(const ClaimSpec&, const ClaimSpec&) = default;
 };
@@ -98,7 +100,7 @@ struct NodeVerdict {
 struct ClaimExplanation {
   Claim claim;
   std::string policy;
-  std::uint32_t waiting_position = 0;  // the oldest is 1; 0: it does not wait
+  std::uint32_t waiting_position = 0;  // in the order of tries, from 1; 0: it does not wait
   std::uint32_t waiting_claims = 0;
   std::vector<NodeVerdict> nodes;  // the best first
   std::uint32_t more_nodes = 0;
@@ -215,6 +217,67 @@ struct Instance {
   friend bool operator==(const Instance&, const Instance&) = default;
 };
 
+enum class TenantRole { kUnspecified = 0, kAdmin = 1, kOperator = 2, kMember = 3, kViewer = 4 };
+
+// What a tenant may have at once; what is not set is not limited.
+struct Quota {
+  std::optional<std::uint64_t> memory_bytes;
+  std::optional<std::uint32_t> compute_percent;
+  std::optional<std::uint32_t> vgpus;
+  std::optional<std::uint32_t> claims;
+  friend bool operator==(const Quota&, const Quota&) = default;
+};
+
+struct TenantSpec {
+  TenantRole role = TenantRole::kUnspecified;
+  Quota quota;
+  std::uint32_t weight = 0;
+  bool suspended = false;
+  friend bool operator==(const TenantSpec&, const TenantSpec&) = default;
+};
+
+struct TenantStatus {
+  std::uint64_t memory_bytes = 0;
+  std::uint32_t compute_percent = 0;
+  std::uint32_t vgpus = 0;
+  std::uint32_t claims = 0;
+  std::uint32_t waiting_claims = 0;
+  float dominant_share = 0;
+  friend bool operator==(const TenantStatus&, const TenantStatus&) = default;
+};
+
+struct Tenant {
+  Metadata metadata;
+  TenantSpec spec;
+  TenantStatus status;
+  friend bool operator==(const Tenant&, const Tenant&) = default;
+};
+
+// What vGPUs have had over a time.
+struct Usage {
+  double gpu_seconds = 0;  // of reserved compute
+  double memory_gib_seconds = 0;
+  double vgpu_seconds = 0;
+  friend bool operator==(const Usage&, const Usage&) = default;
+};
+struct TenantUsage {
+  std::string tenant;
+  Usage usage;
+  friend bool operator==(const TenantUsage&, const TenantUsage&) = default;
+};
+
+// A call that changed something, or was to.
+struct AuditEntry {
+  WallMicros time_us = 0;
+  std::string caller;
+  std::string address;
+  std::string method;
+  std::string request;
+  std::string code;
+  std::string message;
+  friend bool operator==(const AuditEntry&, const AuditEntry&) = default;
+};
+
 // A one-time invitation into the mesh. The secret itself is with its bearer only.
 enum class JoinRole { kUnspecified = 0, kNode = 1, kUser = 2 };
 struct Invitation {
@@ -246,9 +309,13 @@ const char* Name(ClaimPhase phase);
 const char* Name(AllocationBranch branch);
 const char* Name(VGpuPhase phase);
 const char* Name(NodeState state);
+const char* Name(TenantRole role);
 
 // "best-effort", "burst", "guaranteed", "dedicated" (any case, '_' for '-'). False for anything else.
 bool ParsePerformanceLevel(std::string_view text, PerformanceLevel* level);
+
+// "admin", "operator", "member", "viewer" (any case). False for anything else.
+bool ParseTenantRole(std::string_view text, TenantRole* role);
 
 // The condition of that type, or null.
 const Condition* FindCondition(const std::vector<Condition>& conditions, std::string_view type);

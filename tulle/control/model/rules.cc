@@ -81,6 +81,11 @@ Status CheckClaimSpec(const ClaimSpec& spec) {
                                      " is more than the most that one claim may ask for, " +
                                      std::to_string(kMaxVGpusPerClaim));
   }
+  if (spec.priority < -kMaxPriority || spec.priority > kMaxPriority) {
+    return Invalid("spec.priority", std::to_string(spec.priority) + " is not between " +
+                                        std::to_string(-kMaxPriority) + " and " +
+                                        std::to_string(kMaxPriority));
+  }
   const auto level = static_cast<int>(spec.performance_level);
   if (level < 0 || level > static_cast<int>(PerformanceLevel::kDedicated)) {
     return Invalid("spec.performance_level",
@@ -91,6 +96,35 @@ Status CheckClaimSpec(const ClaimSpec& spec) {
     return Invalid("spec.api", std::to_string(api) + " is not an API that this controller knows");
   }
   return OkStatus();
+}
+
+Status CheckTenantSpec(const TenantSpec& spec) {
+  const auto role = static_cast<int>(spec.role);
+  if (role < 0 || role > static_cast<int>(TenantRole::kViewer)) {
+    return Invalid("spec.role", std::to_string(role) + " is not a role that this controller knows");
+  }
+  if (spec.weight > kMaxTenantWeight) {
+    return Invalid("spec.weight",
+                   std::to_string(spec.weight) + " is more than " + std::to_string(kMaxTenantWeight));
+  }
+  return OkStatus();
+}
+
+TenantSpec WithDefaults(TenantSpec spec) {
+  if (spec.role == TenantRole::kUnspecified) spec.role = TenantRole::kMember;
+  if (spec.weight == 0) spec.weight = 1;
+  return spec;
+}
+
+bool MayDo(TenantRole role, Permission permission) {
+  using enum TenantRole;
+  switch (permission) {
+    case Permission::kUse: return role != kViewer;
+    case Permission::kReadAll: return role == kViewer || role == kOperator || role == kAdmin;
+    case Permission::kOperate: return role == kOperator || role == kAdmin;
+    case Permission::kAdminister: return role == kAdmin;
+  }
+  return false;
 }
 
 ClaimSpec WithDefaults(ClaimSpec spec) {

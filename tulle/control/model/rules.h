@@ -21,6 +21,8 @@ inline constexpr std::size_t kMaxGpusPerNode = 64;
 inline constexpr std::size_t kMaxVGpusPerNode = 4096;
 inline constexpr std::size_t kGrantKeyBytes = 32;
 inline constexpr WallMicros kMaxInvitationMicros = WallMicros{30} * 24 * 3600 * 1'000'000;
+inline constexpr std::int32_t kMaxPriority = 1000;  // and, below 0, the least
+inline constexpr std::uint32_t kMaxTenantWeight = 1000;
 inline constexpr std::uint64_t kDefaultMemoryBytes = std::uint64_t{1} << 30;
 inline constexpr std::uint32_t kDefaultComputePercent = 25;
 // A vGPU smaller than this cannot hold a program's binaries and arguments.
@@ -36,9 +38,21 @@ Status CheckName(std::string_view name, std::string_view path);
 Status CheckLabels(const Labels& labels, std::string_view path);
 // A spec as the user wrote it, before WithDefaults.
 Status CheckClaimSpec(const ClaimSpec& spec);
+Status CheckTenantSpec(const TenantSpec& spec);
 
 // The spec with each field that was left open filled in. Memory stays 0 for kDedicated: all that the GPU has.
 ClaimSpec WithDefaults(ClaimSpec spec);
+
+TenantSpec WithDefaults(TenantSpec spec);
+
+// What a role lets one do.
+enum class Permission {
+  kUse,         // to have claims, and all that goes with them
+  kReadAll,     // to see what other tenants have
+  kOperate,     // to cordon nodes, let nodes join, end others' claims, read the audit log
+  kAdminister,  // to set tenants, and let users join
+};
+bool MayDo(TenantRole role, Permission permission);
 
 // Compute that a vGPU of this spec keeps from others: none for kBestEffort.
 std::uint32_t ReservedComputePercent(PerformanceLevel level, std::uint32_t compute_percent);

@@ -31,13 +31,13 @@ TEST(ClaimSpec, RefusalsNameTheFieldTheValueAndTheLimit) {
 }
 
 TEST(ClaimSpec, DefaultsAreEnoughToRun) {
-  const ClaimSpec spec = WithDefaults({});
+  const ClaimSpec spec = WithDefaults(ClaimSpec{});
   EXPECT_EQ(spec.api, DeviceApi::kOpenCl);
   EXPECT_EQ(spec.memory_bytes, kDefaultMemoryBytes);
   EXPECT_EQ(spec.compute_percent, kDefaultComputePercent);
   EXPECT_EQ(spec.performance_level, PerformanceLevel::kBurst);
   EXPECT_EQ(spec.count, 1u);
-  const ClaimSpec dedicated = WithDefaults({.performance_level = PerformanceLevel::kDedicated});
+  const ClaimSpec dedicated = WithDefaults(ClaimSpec{.performance_level = PerformanceLevel::kDedicated});
   EXPECT_EQ(dedicated.memory_bytes, 0u);
   EXPECT_EQ(dedicated.compute_percent, 100u);
   EXPECT_EQ(ReservedComputePercent(PerformanceLevel::kBestEffort, 100), 0u);

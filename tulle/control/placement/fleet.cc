@@ -18,6 +18,12 @@ std::int32_t PagesIn(std::uint64_t bytes) {
       std::min<std::uint64_t>(bytes / kPageBytes, std::numeric_limits<std::int32_t>::max()));
 }
 
+// Nothing is free there.
+void Shut(GpuRoom* gpu) {
+  gpu->compute = gpu->memory = 0;
+  ++gpu->vgpus;
+}
+
 template <typename T>
 T Minus(T all, T taken) {
   return all > taken ? all - taken : 0;  // a GPU may have shrunk under its vGPUs
@@ -70,6 +76,7 @@ void Fleet::SetGpu(const Gpu& gpu) {
   if (i == std::ssize(node.gpus)) {
     node.gpus.push_back(&gpu);
     node.room.gpus.emplace_back();
+    node_of_gpu_[gpu.metadata.uid] = index;
   }
   node.room.gpus[static_cast<std::size_t>(i)] = RoomOf(gpu, KindOf(gpu.spec.description));
   Update(index);
@@ -80,6 +87,8 @@ void Fleet::RemoveGpu(const Gpu& gpu) {
   NodeEntry& node = nodes_[index];
   const auto i = std::find(node.gpus.begin(), node.gpus.end(), &gpu) - node.gpus.begin();
   TULLE_CHECK(i != std::ssize(node.gpus));
+  node_of_gpu_.erase(gpu.metadata.uid);
+  set_aside_.erase(gpu.metadata.uid);
   node.gpus.erase(node.gpus.begin() + i);
   node.room.gpus.erase(node.room.gpus.begin() + i);
   Update(index);
@@ -93,8 +102,48 @@ GpuKind Fleet::KindOf(const GpuDescription& description) {
 }
 
 void Fleet::Update(std::size_t index) {
-  const NodeEntry& node = nodes_[index];
-  placer_.Set(index, node.closed_because.empty() ? node.room : NodeRoom());
+  NodeEntry& node = nodes_[index];
+  node.open_room = node.room;
+  for (std::size_t i = 0; !set_aside_.empty() && i < node.gpus.size(); ++i) {
+    if (set_aside_.contains(node.gpus[i]->metadata.uid)) Shut(&node.open_room.gpus[i]);
+  }
+  placer_.Set(index, node.closed_because.empty() ? node.open_room : NodeRoom());
+}
+
+void Fleet::SetOpen(const std::vector<std::string>& gpus, bool open) {
+  for (const std::string& uid : gpus) {
+    const auto it = node_of_gpu_.find(uid);
+    if (it == node_of_gpu_.end()) continue;
+    if (open ? set_aside_.erase(uid) != 0 : set_aside_.insert(uid).second) Update(it->second);
+  }
+}
+
+std::vector<std::string> Fleet::SetAside(const ClaimSpec& spec) {
+  const Demand demand = DemandOf(spec);
+  // What is missing, in parts of what the GPU has.
+  std::vector<std::pair<double, std::string>> candidates;
+  for (const NodeEntry& node : nodes_) {
+    if (node.gpus.empty() || !node.closed_because.empty() || !LabelMismatch(node.labels, spec).empty())
+      continue;
+    for (std::size_t i = 0; i < node.gpus.size(); ++i) {
+      const GpuRoom& gpu = node.room.gpus[i];
+      if (!demand.Allows(gpu.kind) || gpu.compute_capacity < demand.compute ||
+          gpu.memory_capacity < demand.memory || set_aside_.contains(node.gpus[i]->metadata.uid)) {
+        continue;
+      }
+      const double compute = static_cast<double>(demand.compute - gpu.compute) / kWholeGpu;
+      const double memory = demand.dedicated
+                                ? 1 - static_cast<double>(gpu.memory) / gpu.memory_capacity
+                                : static_cast<double>(demand.memory - gpu.memory) / gpu.memory_capacity;
+      candidates.emplace_back(std::max(compute, memory), node.gpus[i]->metadata.uid);
+    }
+  }
+  if (candidates.size() < spec.count) return {};
+  std::partial_sort(candidates.begin(), candidates.begin() + spec.count, candidates.end());
+  std::vector<std::string> uids;
+  for (std::uint32_t i = 0; i < spec.count; ++i) uids.push_back(std::move(candidates[i].second));
+  Close(uids);
+  return uids;
 }
 
 Demand Fleet::DemandOf(const ClaimSpec& spec) const {
@@ -177,7 +226,7 @@ std::vector<Slot> Fleet::TryPlace(const ClaimSpec& spec, const std::set<std::str
   std::uint32_t most_own = 1;
   const auto refresh = [&](std::size_t index) {
     if (!nodes_[index].closed_because.empty()) return;
-    NodeRoom room = nodes_[index].room;
+    NodeRoom room = nodes_[index].open_room;
     for (std::uint32_t i = 0; i < room.gpus.size(); ++i) {
       const auto it = specials.find({index, i});
       if (it == specials.end()) continue;
@@ -214,7 +263,7 @@ std::vector<Slot> Fleet::TryPlace(const ClaimSpec& spec, const std::set<std::str
                                                                 status.allocated_memory_bytes)
                                                         : spec.memory_bytes});
       ++special.own;
-      special.memory += demand.dedicated ? nodes_[placed->node].room.gpus[i].memory : demand.memory;
+      special.memory += demand.dedicated ? nodes_[placed->node].open_room.gpus[i].memory : demand.memory;
       if (slots.size() < spec.count) refresh(placed->node);
       continue;
     }
@@ -244,7 +293,13 @@ Placement Fleet::Place(const ClaimSpec& spec, const std::set<std::string>& avoid
   for (const NodeEntry& node : nodes_) {
     nodes.push_back(Explained(node));
   }
-  return Explain(nodes, kind_descriptions_, spec, DemandOf(spec));
+  NoFit no_fit = Explain(nodes, kind_descriptions_, spec, DemandOf(spec));
+  if (!set_aside_.empty()) {
+    no_fit.message += "; " + std::to_string(set_aside_.size()) +
+                      (set_aside_.size() == 1 ? " GPU is" : " GPUs are") +
+                      " set aside for claims whose turn it is";
+  }
+  return no_fit;
 }
 
 }  // namespace tulle::control

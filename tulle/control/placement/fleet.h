@@ -55,6 +55,14 @@ class Fleet {
   // The same, without the reason, which takes time in a large mesh: no slots.
   std::vector<Slot> TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus = {});
 
+  // Sets GPUs aside on which the claim would fit if they were empty, those where least is missing: until they
+  // are given back nothing is placed there. Their uids, one for each of its vGPUs; none when there are not so
+  // many left.
+  std::vector<std::string> SetAside(const ClaimSpec& spec);
+  // Lets claims be placed there again, or no longer. GPUs that have gone are passed over.
+  void Open(const std::vector<std::string>& gpus) { SetOpen(gpus, true); }
+  void Close(const std::vector<std::string>& gpus) { SetOpen(gpus, false); }
+
   const char* policy_name() const { return placer_.policy().name(); }
   // What each node has for one more such vGPU: at most `most`, the best first and those without room last. Of
   // the rest only the number.
@@ -72,12 +80,17 @@ class Fleet {
     Labels labels;
     std::string closed_because;
     std::vector<const Gpu*> gpus;
-    NodeRoom room;  // of these, in this order; the placer has it while the node is open
+    NodeRoom room;  // of these, in this order
+    NodeRoom
+        open_room;  // the same with nothing free on those set aside; the placer has it while the node is open
   };
   static ExplainedNode Explained(const NodeEntry& node) {
-    return {
-        .name = node.name, .labels = &node.labels, .closed_because = node.closed_because, .room = &node.room};
+    return {.name = node.name,
+            .labels = &node.labels,
+            .closed_because = node.closed_because,
+            .room = &node.open_room};
   }
+  void SetOpen(const std::vector<std::string>& gpus, bool open);
   // Gives the placer what the node has.
   void Update(std::size_t index);
   GpuKind KindOf(const GpuDescription& description);
@@ -86,6 +99,8 @@ class Fleet {
   std::vector<NodeEntry> nodes_;  // by the placer's index; without a name: free for another
   std::unordered_map<std::string, std::size_t> index_of_node_;
   std::vector<std::size_t> vacant_;
+  std::unordered_map<std::string, std::size_t> node_of_gpu_;  // by uid
+  std::set<std::string> set_aside_;                           // uids
   std::map<std::tuple<std::string, std::string, std::vector<DeviceApi>>, GpuKind> kinds_;
   std::vector<GpuDescription> kind_descriptions_;
 };

@@ -242,5 +242,45 @@ TEST(Fleet, NeverOvercommitsAndNeverRefusesWhatFits) {
   }
 }
 
+TEST(Fleet, WhatIsSetAsideIsKeptUntilItIsGivenBack) {
+  Fleet fleet(MakeBalancedFit());
+  std::deque<Gpu> gpus;
+  fleet.SetNode("a", {}, "");
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    Gpu& gpu = gpus.emplace_back();
+    gpu.metadata.uid = std::to_string(i);
+    gpu.spec = {.node = "a", .index = i, .description = {.type = "t", .apis = {DeviceApi::kOpenCl}}};
+    gpu.status = {.allocatable_memory_bytes = 8 * kGiB,
+                  .allocatable_compute_percent = 100,
+                  .allocated_memory_bytes = (2 + i) * kGiB,
+                  .vgpus = 1};
+    fleet.SetGpu(gpu);
+  }
+  const ClaimSpec large = WithDefaults(ClaimSpec{.memory_bytes = 8 * kGiB, .count = 2});
+  const ClaimSpec small = WithDefaults(ClaimSpec{.memory_bytes = kGiB});
+  EXPECT_TRUE(fleet.SetAside(WithDefaults(ClaimSpec{.memory_bytes = 9 * kGiB})).empty()) << "fits nowhere";
+  EXPECT_TRUE(fleet.SetAside(WithDefaults(ClaimSpec{.count = 4})).empty()) << "there are three";
+  const std::vector<std::string> kept = fleet.SetAside(large);
+  EXPECT_EQ(kept, (std::vector<std::string>{"0", "1"})) << "where least is missing";
+  EXPECT_EQ(fleet.TryPlace(small).at(0).gpu_uid, "2");
+  EXPECT_TRUE(fleet.SetAside(large).empty()) << "only one GPU is left";
+  EXPECT_TRUE(fleet
+                  .TryPlace(WithDefaults(
+                      ClaimSpec{.memory_bytes = kGiB, .performance_level = PerformanceLevel::kDedicated}))
+                  .empty());
+  const Placement placement = fleet.Place(WithDefaults(ClaimSpec{.memory_bytes = 5 * kGiB}));
+  ASSERT_TRUE(std::holds_alternative<NoFit>(placement));
+  EXPECT_NE(std::get<NoFit>(placement).message.find("; 2 GPUs are set aside for claims whose turn it is"),
+            std::string::npos)
+      << std::get<NoFit>(placement).message;
+  // What becomes free there is kept, too.
+  gpus[0].status.allocated_memory_bytes = 0;
+  fleet.SetGpu(gpus[0]);
+  EXPECT_TRUE(fleet.TryPlace(WithDefaults(ClaimSpec{.memory_bytes = 7 * kGiB})).empty());
+  fleet.RemoveGpu(gpus[1]);
+  fleet.Open(kept);
+  EXPECT_EQ(fleet.TryPlace(WithDefaults(ClaimSpec{.memory_bytes = 7 * kGiB})).at(0).gpu_uid, "0");
+}
+
 }  // namespace
 }  // namespace tulle::control

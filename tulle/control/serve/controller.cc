@@ -50,6 +50,8 @@ Status Controller::Start() {
   core_ = std::make_unique<Core>(options_.core, random_, state.epoch << kEpochShift);
   const std::size_t records = state.records.size();
   TULLE_RETURN_IF_ERROR(core_->Load(std::move(state.records), ReadClock()));
+  audit_log_ =
+      std::make_unique<AuditLog>(options_.audit_entries, std::move(state.audit), state.first_audit_number);
   log_ = std::make_unique<EventLog>(options_.watch_history, core_->resource_version());
   Log(LogLevel::kInfo, kComponent, "started", {{"epoch", state.epoch}, {"records", records}});
   strand_ = std::thread([this] { Run(); });
@@ -69,7 +71,7 @@ void Controller::Submit(Item item) {
     auto queue = queue_.lock();
     if (queue->stopping) {
       refusal = Stopped();
-    } else if (item.on_reply && queue->items.size() >= options_.max_queued) {
+    } else if ((item.on_reply || !item.event) && queue->items.size() >= options_.max_queued) {
       refusal = Error{.code = Code::kResourceExhausted,
                       .message = "the controller is overloaded; try again later",
                       .retry = Retry::kSame};
@@ -81,6 +83,8 @@ void Controller::Submit(Item item) {
   if (item.on_reply) item.on_reply(*refusal);
   if (item.hold_listener) item.hold_listener->OnEnd(*refusal);
 }
+
+void Controller::Audit(AuditEntry entry) { Submit({.audit = std::move(entry)}); }
 
 HoldId Controller::Hold(OpenHold event, std::shared_ptr<HoldListener> listener) {
   const HoldId hold = event.hold = static_cast<HoldId>(next_id_.fetch_add(1));
@@ -146,8 +150,14 @@ void Controller::Run() {
   Close(Stopped());
 }
 
+void Controller::AddAudit(AuditEntry entry, std::vector<Store::Write>* writes) {
+  entry.time_us = clock_.WallMicros();
+  for (Store::Write& write : audit_log_->Append(std::move(entry))) writes->push_back(std::move(write));
+}
+
 void Controller::HandleBatch(std::vector<Item> items) {
   Actions actions;
+  std::vector<Store::Write> audit;
   for (Item& item : items) {
     if (item.on_reply) replies_.emplace(static_cast<std::uint64_t>(item.call), std::move(item.on_reply));
     if (item.hold_listener) {
@@ -155,14 +165,26 @@ void Controller::HandleBatch(std::vector<Item> items) {
     } else if (item.hold != HoldId{}) {
       holds_.erase(static_cast<std::uint64_t>(item.hold));
     }
-    Append(&actions, core_->Handle(item.event, ReadClock()));
+    if (item.audit && item.event)
+      audits_.emplace(static_cast<std::uint64_t>(item.call), std::move(*item.audit));
+    if (item.audit && !item.event) AddAudit(std::move(*item.audit), &audit);
+    if (item.event) Append(&actions, core_->Handle(*item.event, ReadClock()));
   }
   if (const auto tick = core_->NextTick(); tick && *tick <= clock_.Now())
     Append(&actions, core_->Handle(Tick{}, ReadClock()));
 
-  if (!actions.writes.empty()) {
-    std::vector<Store::Write> writes;
-    writes.reserve(actions.writes.size());
+  for (const Effect& effect : actions.effects) {
+    const auto* reply = std::get_if<Reply>(&effect);
+    if (reply == nullptr) continue;
+    auto node = audits_.extract(static_cast<std::uint64_t>(reply->call));
+    if (node.empty()) continue;
+    node.mapped().code = reply->body.ok() ? "ok" : CodeName(reply->body.error().code);
+    if (!reply->body.ok()) node.mapped().message = reply->body.error().message;
+    AddAudit(std::move(node.mapped()), &audit);
+  }
+  if (!actions.writes.empty() || !audit.empty()) {
+    std::vector<Store::Write> writes = std::move(audit);
+    writes.reserve(writes.size() + actions.writes.size());
     for (const Write& write : actions.writes) writes.push_back(ToStoreWrite(write));
     if (Status status = store_.Commit(writes); !status.ok()) {
       Log(LogLevel::kError, kComponent, "the store failed; stopping", {{"error", ToString(status.error())}});

@@ -21,6 +21,7 @@
 #include "tulle/base/random.h"
 #include "tulle/base/result.h"
 #include "tulle/control/core/core.h"
+#include "tulle/control/serve/audit_log.h"
 #include "tulle/control/serve/event_log.h"
 #include "tulle/control/store/store.h"
 
@@ -32,6 +33,7 @@ struct ControllerOptions {
   std::size_t watch_history = 16'384;  // changes kept for watchers, about 1 KiB each
   std::size_t max_queued = 65'536;     // events, and reads; more are refused
   std::size_t max_batch = 1'024;       // events per commit
+  std::size_t audit_entries = 20'000;  // of the audit log, about 500 bytes each
   std::function<void(const Error&)> on_fatal = [](const Error&) {};
 };
 
@@ -63,11 +65,17 @@ class Controller {
   using OnReply = std::function<void(Result<ReplyBody>)>;
   // `event` is one with a `call`, which is filled in. `on_reply` is called exactly once, by the strand or,
   // when the controller cannot take the call, at once.
+  // `audit`: the call's entry in the audit log but for its outcome; in the store when `on_reply` is called.
   template <typename E>
-  void Call(E event, OnReply on_reply) {
+  void Call(E event, OnReply on_reply, std::optional<AuditEntry> audit = std::nullopt) {
     event.call = static_cast<CallId>(next_id_.fetch_add(1));
-    Submit({.event = std::move(event), .call = event.call, .on_reply = std::move(on_reply)});
+    Submit({.event = std::move(event),
+            .call = event.call,
+            .on_reply = std::move(on_reply),
+            .audit = std::move(audit)});
   }
+  // An entry for a call that was answered without an event; whole, but for its time. In the store soon.
+  void Audit(AuditEntry entry);
 
   // `event.hold` is filled in and returned. Unless closed first, OnEnd is called exactly once.
   HoldId Hold(OpenHold event, std::shared_ptr<HoldListener> listener);
@@ -82,13 +90,16 @@ class Controller {
   void Read(std::function<void(const Core*)> read);
 
   EventLog& log() { return *log_; }
+  AuditLog& audit_log() { return *audit_log_; }
   const CoreOptions& core_options() const { return options_.core; }
+  Now ReadClock() const { return {.mono = clock_.Now(), .wall_us = clock_.WallMicros()}; }
 
  private:
   struct Item {
-    Event event;
+    std::optional<Event> event;  // nothing: `audit` only
     CallId call{};
     OnReply on_reply;
+    std::optional<AuditEntry> audit;
     HoldId hold{};
     std::shared_ptr<HoldListener> hold_listener;
   };
@@ -101,12 +112,12 @@ class Controller {
   void Submit(Item item);
   void Run();
   void HandleBatch(std::vector<Item> items);
+  void AddAudit(AuditEntry entry, std::vector<Store::Write>* writes);
   void Deliver(Effect effect);
   // On a thread of its own, at low priority.
   void Rehearse(StartRehearsal what);
   void LogChanges(const std::vector<Change>& changes);
   void Close(const Status& status);
-  Now ReadClock() const { return {.mono = clock_.Now(), .wall_us = clock_.WallMicros()}; }
 
   const ControllerOptions options_;
   Store& store_;
@@ -114,6 +125,7 @@ class Controller {
   Random& random_;
   std::unique_ptr<Core> core_;  // the strand's, once it runs
   std::unique_ptr<EventLog> log_;
+  std::unique_ptr<AuditLog> audit_log_;
   std::thread strand_;
   std::jthread rehearsal_;  // the strand's: one at a time
   std::atomic<std::uint64_t> next_id_{1};
@@ -123,6 +135,7 @@ class Controller {
 
   // Of the strand.
   std::unordered_map<std::uint64_t, OnReply> replies_;
+  std::unordered_map<std::uint64_t, AuditEntry> audits_;  // of calls that have not been answered yet
   std::unordered_map<std::uint64_t, std::shared_ptr<HoldListener>> holds_;
   std::unordered_map<std::string, int> logged_states_;  // by uid
   bool failed_ = false;

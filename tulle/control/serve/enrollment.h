@@ -25,9 +25,9 @@ class Enrollment {
     std::string text;
     WallMicros expire_time_us = 0;
   };
-  // `caller`: for the log. `done` as of Controller::Call.
+  // `audit` and `done` as of Controller::Call.
   void CreateToken(const std::string& caller, JoinRole role, const std::string& name, Duration lifetime,
-                   std::function<void(Result<NewToken>)> done);
+                   AuditEntry audit, std::function<void(Result<NewToken>)> done);
 
   struct Request {
     std::string token_id;
@@ -44,7 +44,8 @@ class Enrollment {
   };
   void Enroll(Request request, std::function<void(Result<Enrolled>)> done);
   // For whoever has shown that it is `identity`.
-  Result<Enrolled> Renew(const security::Identity& identity, const std::string& public_key_pem);
+  Result<Enrolled> Renew(const security::Identity& identity, const std::string& address,
+                         const std::string& public_key_pem);
 
  private:
   Controller& controller_;

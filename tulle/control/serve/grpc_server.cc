@@ -30,6 +30,7 @@ constexpr char kFindBuildPath[] = "/tulle.v1.Builds/FindBuild";
 constexpr char kKeepBuildPath[] = "/tulle.v1.Builds/KeepBuild";
 constexpr int kMaxMessageBytes = 4 << 20;
 constexpr std::size_t kBuildKeyBytes = 32;
+constexpr char kAllTenants[] = "-";
 // Streams of all clients together; each costs about 50 KiB.
 constexpr int kMaxStreams = 20'000;
 // Commands that a node has not taken. More means that it hangs: it is cut off and registers anew.
@@ -210,7 +211,7 @@ class EnrollCall final : public RequestReactor {
     if (caller_) {
       v1::RenewRequest request;
       if (!Parse(buffer, &request)) return Malformed(request);
-      return Done(service_.enrollment().Renew(caller_->identity, request.public_key_pem()));
+      return Done(service_.enrollment().Renew(caller_->identity, caller_->address, request.public_key_pem()));
     }
     v1::EnrollRequest request;
     if (!Parse(buffer, &request)) return Malformed(request);
@@ -311,11 +312,18 @@ class WatchCall final : public RequestReactor, public EventLog::Watcher {
  private:
   bool Wants(Kind kind) const { return kinds_.empty() || kinds_.contains(kind); }
   bool Wants(const Change& change) const {
-    const std::string& tenant = TenantOf(change.resource);
     // A claim has ended before its record goes.
     const bool hidden =
         live_only_ && KindOf(change.resource) == Kind::kClaim && change.type == ChangeType::kDeleted;
-    return Wants(KindOf(change.resource)) && !hidden && (tenant.empty() || tenant == caller_.identity.name);
+    return Wants(KindOf(change.resource)) && !hidden && IsVisible(change.resource);
+  }
+  // Of tenants those that may be seen, of tenants' resources those asked for, and all that is the mesh's.
+  bool IsVisible(const Resource& resource) const {
+    if (const auto* tenant = std::get_if<Tenant>(&resource)) {
+      return reads_all_ || tenant->metadata.name == caller_.identity.name;
+    }
+    const std::string& tenant = TenantOf(resource);
+    return tenant.empty() || tenant_ == kAllTenants || tenant == tenant_;
   }
 
   void OnRequest(const grpc::ByteBuffer& buffer) override {
@@ -323,7 +331,7 @@ class WatchCall final : public RequestReactor, public EventLog::Watcher {
     if (!Parse(buffer, &request))
       return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a WatchRequest"));
     for (const int kind : request.kinds()) {
-      if (kind < v1::CLAIM || kind > v1::INSTANCE) {
+      if (kind < v1::CLAIM || kind > v1::TENANT) {
         return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
                                 "kinds: " + std::to_string(kind) + " is not a kind"));
       }
@@ -331,18 +339,27 @@ class WatchCall final : public RequestReactor, public EventLog::Watcher {
     }
     live_only_ = request.live_only();
     const auto self = std::static_pointer_cast<WatchCall>(shared_from_this());
-    if (request.resource_version() != 0) return Follow(request.resource_version());
-    controller_.Read([self](const Core* core) {
+    tenant_ = request.tenant().empty() ? caller_.identity.name : request.tenant();
+    controller_.Read([self, version = request.resource_version()](const Core* core) {
       if (core == nullptr)
         return self->End(
             grpc::Status(grpc::StatusCode::UNAVAILABLE, "the controller is stopping; try again"));
+      if (Status status = core->CheckRead(self->caller_.identity.name, self->tenant_); !status.ok()) {
+        return self->End(status);
+      }
       {
         const std::lock_guard lock(self->mutex_);
-        self->Snapshot<Node>(*core, "");
-        self->Snapshot<Gpu>(*core, "");
-        self->Snapshot<Claim>(*core, self->caller_.identity.name);
-        self->Snapshot<VGpu>(*core, self->caller_.identity.name);
-        self->Snapshot<Instance>(*core, self->caller_.identity.name);
+        self->reads_all_ = core->Authorize(self->caller_.identity.name, Permission::kReadAll).ok();
+      }
+      if (version != 0) return self->Follow(version);
+      {
+        const std::lock_guard lock(self->mutex_);
+        self->Snapshot<Node>(*core);
+        self->Snapshot<Gpu>(*core);
+        self->Snapshot<Tenant>(*core);
+        self->Snapshot<Claim>(*core);
+        self->Snapshot<VGpu>(*core);
+        self->Snapshot<Instance>(*core);
         self->synced_at_ = core->resource_version();
       }
       self->Follow(core->resource_version());
@@ -350,11 +367,18 @@ class WatchCall final : public RequestReactor, public EventLog::Watcher {
   }
 
   template <typename R>
-  void Snapshot(const Core& core, const std::string& tenant) {
+  void Snapshot(const Core& core) {
     if (!Wants(KindOf(Resource(R{})))) return;
     constexpr std::size_t kAll = std::numeric_limits<std::size_t>::max() - 1;
-    for (R& resource : core.List<R>(tenant, "", kAll, live_only_).resources) {
-      existing_.push_back({ChangeType::kAdded, std::move(resource)});
+    Page<R> page;
+    if constexpr (std::is_same_v<R, Node> || std::is_same_v<R, Gpu> || std::is_same_v<R, Tenant>) {
+      page = core.List<R>("", "", kAll);
+    } else {
+      page = tenant_ == kAllTenants ? core.ListAll<R>({}, kAll, live_only_)
+                                    : core.List<R>(tenant_, "", kAll, live_only_);
+    }
+    for (R& resource : page.resources) {
+      if (IsVisible(resource)) existing_.push_back({ChangeType::kAdded, std::move(resource)});
     }
   }
 
@@ -400,6 +424,8 @@ class WatchCall final : public RequestReactor, public EventLog::Watcher {
     *event->mutable_instance() = std::move(instance);
   }
 
+  static void Set(v1::WatchEvent* event, v1::Tenant tenant) { *event->mutable_tenant() = std::move(tenant); }
+
   std::optional<grpc::ByteBuffer> Next() override {
     if (!version_ || failed_) return std::nullopt;
     if (!existing_.empty()) {
@@ -427,6 +453,8 @@ class WatchCall final : public RequestReactor, public EventLog::Watcher {
   Controller& controller_;
   const Caller caller_;
   std::set<Kind> kinds_;
+  std::string tenant_;      // whose resources are watched
+  bool reads_all_ = false;  // tenants, too
   bool live_only_ = false;
   std::deque<Change> existing_;
   std::optional<std::uint64_t> synced_at_;

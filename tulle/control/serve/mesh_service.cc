@@ -1,9 +1,9 @@
 #include "tulle/control/serve/mesh_service.h"
 
 #include <google/protobuf/descriptor.h>
+#include <google/protobuf/util/json_util.h>
 #include <google/protobuf/util/time_util.h>
 
-#include "tulle/base/log.h"
 #include "tulle/control/api/map.h"
 #include "tulle/control/model/rules.h"
 #include "tulle/v1/mesh.pb.h"
@@ -36,10 +36,36 @@ const google::protobuf::ServiceDescriptor& MeshDescriptor() {
   return *v1::Claim::descriptor()->file()->FindServiceByName("Mesh");
 }
 
-// GPUs and nodes belong to the mesh, the rest to tenants.
+constexpr std::size_t kMaxAuditedBytes = 1024;  // of a request
+constexpr char kAllTenants[] = "-";
+constexpr std::uint32_t kDefaultAudit = 100;
+constexpr std::uint32_t kMaxAudit = 1000;
+
+// Claims, vGPUs and instances are tenants'; the rest is the mesh's.
 template <typename Resource>
-std::string TenantFor(const Caller& caller) {
-  return std::is_same_v<Resource, Gpu> || std::is_same_v<Resource, Node> ? "" : caller.identity.name;
+constexpr bool kIsTenants =
+    !std::is_same_v<Resource, Gpu> && !std::is_same_v<Resource, Node> && !std::is_same_v<Resource, Tenant>;
+
+// Whose resources a request is about: `tenant` as it says it.
+template <typename Resource>
+std::string TenantFor(const Caller& caller, const std::string& tenant) {
+  if (!kIsTenants<Resource>) return "";
+  return tenant.empty() ? caller.identity.name : tenant;
+}
+
+template <typename Request>
+std::string TenantIn(const Request& request) {
+  if constexpr (requires { request.tenant(); }) return request.tenant();
+  return "";
+}
+
+AuditEntry AuditOf(const Caller& caller, const std::string& method, const Message& request) {
+  std::string json;
+  (void)google::protobuf::util::MessageToJsonString(request, &json);
+  return {.caller = caller.identity.Uri(),
+          .address = caller.address,
+          .method = method,
+          .request = json.substr(0, kMaxAuditedBytes)};
 }
 
 // Answers with the `Body` of the core's reply, as a message.
@@ -81,13 +107,27 @@ void MeshService::Add(const std::string& name, F run) {
       }};
 }
 
+template <typename Body, typename Event>
+void MeshService::Change(const std::string& method, const Caller& caller, const Message& request, Event event,
+                         OnDone done) {
+  controller_.Call(std::move(event), Converted<Body>(std::move(done)), AuditOf(caller, method, request));
+}
+
 template <typename Resource, typename GetRequest, typename ListRequest, typename ListResponse, typename F>
 void MeshService::AddReads(const std::string& singular, const std::string& plural, F repeated) {
   Add<GetRequest>(
       "Get" + singular, [this, singular](const Caller& caller, const GetRequest& request, OnDone done) {
         if (Status status = CheckReference(request.name()); !status.ok()) return done(status.error());
-        controller_.Read([=, tenant = TenantFor<Resource>(caller), name = request.name()](const Core* core) {
+        const std::string tenant = TenantFor<Resource>(caller, TenantIn(request));
+        controller_.Read([=, who = caller.identity.name, name = request.name()](const Core* core) {
           if (core == nullptr) return done(ControllerGone());
+          const bool reads_tenant = kIsTenants<Resource> || std::is_same_v<Resource, Tenant>;
+          if (Status status = core->CheckRead(who, !reads_tenant          ? who
+                                                   : kIsTenants<Resource> ? tenant
+                                                                          : name);
+              !status.ok()) {
+            return done(status.error());
+          }
           const std::optional<Resource> resource = core->Get<Resource>(tenant, name);
           if (!resource) {
             return done(
@@ -97,42 +137,54 @@ void MeshService::AddReads(const std::string& singular, const std::string& plura
           done(MessagePtr(std::make_unique<decltype(message)>(std::move(message))));
         });
       });
-  Add<ListRequest>(
-      "List" + plural, [this, repeated](const Caller& caller, const ListRequest& request, OnDone done) {
-        if (!request.page_token().empty() && !IsResourceName(request.page_token())) {
-          return done(Invalid("page_token: is not one that a List has returned"));
+  Add<ListRequest>("List" + plural, [this, repeated](const Caller& caller, const ListRequest& request,
+                                                     OnDone done) {
+    // "name", or "tenant/name" where the list is of all tenants.
+    const std::string& token = request.page_token();
+    const std::string tenant = TenantFor<Resource>(caller, TenantIn(request));
+    const bool all = tenant == kAllTenants;
+    const std::size_t slash = all ? token.find('/') : std::string::npos;
+    const std::pair<std::string, std::string> after(
+        all ? token.substr(0, slash) : "", all && slash == std::string::npos ? "" : token.substr(slash + 1));
+    if (!token.empty() && (!IsResourceName(after.second) || (all && !IsResourceName(after.first)))) {
+      return done(Invalid("page_token: is not one that a List has returned"));
+    }
+    const std::uint32_t limit =
+        std::min(request.page_size() == 0 ? kDefaultPage : request.page_size(), kMaxPage);
+    bool live_only = false;
+    if constexpr (requires { request.live_only(); }) live_only = request.live_only();
+    controller_.Read([=, who = caller.identity.name](const Core* core) {
+      if (core == nullptr) return done(ControllerGone());
+      Page<Resource> page;
+      if constexpr (kIsTenants<Resource>) {
+        if (Status status = core->CheckRead(who, tenant); !status.ok()) return done(status.error());
+        page = all ? core->ListAll<Resource>(after, limit, live_only)
+                   : core->List<Resource>(tenant, after.second, limit, live_only);
+      } else {
+        if (Status status = core->CheckRead(who, who); !status.ok()) return done(status.error());
+        page = core->List<Resource>("", after.second, limit, live_only);
+      }
+      if constexpr (std::is_same_v<Resource, Tenant>) {
+        if (!core->Authorize(who, Permission::kReadAll).ok()) {
+          page = {};
+          if (auto own = core->Get<Tenant>("", who)) page.resources.push_back(*std::move(own));
         }
-        const std::uint32_t limit =
-            std::min(request.page_size() == 0 ? kDefaultPage : request.page_size(), kMaxPage);
-        bool live_only = false;
-        if constexpr (requires { request.live_only(); }) live_only = request.live_only();
-        controller_.Read(
-            [=, tenant = TenantFor<Resource>(caller), after = request.page_token()](const Core* core) {
-              if (core == nullptr) return done(ControllerGone());
-              const Page<Resource> page = core->List<Resource>(tenant, after, limit, live_only);
-              auto response = std::make_unique<ListResponse>();
-              for (const Resource& resource : page.resources)
-                *repeated(response.get())->Add() = ToProto(resource);
-              if (page.more) response->set_next_page_token(page.resources.back().metadata.name);
-              response->set_resource_version(core->resource_version());
-              done(MessagePtr(std::move(response)));
-            });
-      });
-}
-
-Status MeshService::CheckAdmin(const Caller& caller, const std::string& what) const {
-  if (admins_.contains(caller.identity.name)) return OkStatus();
-  return Error{.code = Code::kPermissionDenied,
-               .message = caller.identity.Uri() + " may not " + what + "; ask an administrator of the mesh"};
+      }
+      auto response = std::make_unique<ListResponse>();
+      for (const Resource& resource : page.resources) *repeated(response.get())->Add() = ToProto(resource);
+      if (page.more) {
+        const Metadata& last = page.resources.back().metadata;
+        response->set_next_page_token(all ? last.tenant + "/" + last.name : last.name);
+      }
+      response->set_resource_version(core->resource_version());
+      done(MessagePtr(std::move(response)));
+    });
+  });
 }
 
 MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment& enrollment,
-                         std::set<std::string> admins, std::string version)
-    : controller_(controller),
-      builds_(builds),
-      enrollment_(enrollment),
-      admins_(std::move(admins)),
-      version_(std::move(version)) {
+                         std::string version)
+    : controller_(controller), builds_(builds), enrollment_(enrollment), version_(std::move(version)) {
   AddReads<Claim, v1::GetClaimRequest, v1::ListClaimsRequest, v1::ListClaimsResponse>(
       "Claim", "Claims", [](auto* response) { return response->mutable_claims(); });
   AddReads<VGpu, v1::GetVGpuRequest, v1::ListVGpusRequest, v1::ListVGpusResponse>(
@@ -143,40 +195,102 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
       "Node", "Nodes", [](auto* response) { return response->mutable_nodes(); });
   AddReads<Instance, v1::GetInstanceRequest, v1::ListInstancesRequest, v1::ListInstancesResponse>(
       "Instance", "Instances", [](auto* response) { return response->mutable_instances(); });
+  AddReads<Tenant, v1::GetTenantRequest, v1::ListTenantsRequest, v1::ListTenantsResponse>(
+      "Tenant", "Tenants", [](auto* response) { return response->mutable_tenants(); });
 
   Add<v1::CreateClaimRequest>(
       "CreateClaim", [this](const Caller& caller, const v1::CreateClaimRequest& request, OnDone done) {
         const v1::Metadata& metadata = request.claim().metadata();
-        controller_.Call(CreateClaim{.tenant = caller.identity.name,
-                                     .name = metadata.name(),
-                                     .labels = {metadata.labels().begin(), metadata.labels().end()},
-                                     .spec = FromProto(request.claim().spec()),
-                                     .request_id = request.request_id()},
-                         Converted<Claim>(std::move(done)));
+        Change<Claim>("CreateClaim", caller, request,
+                      CreateClaim{.tenant = caller.identity.name,
+                                  .name = metadata.name(),
+                                  .labels = {metadata.labels().begin(), metadata.labels().end()},
+                                  .spec = FromProto(request.claim().spec()),
+                                  .request_id = request.request_id()},
+                      std::move(done));
       });
   Add<v1::DeleteClaimRequest>(
       "DeleteClaim", [this](const Caller& caller, const v1::DeleteClaimRequest& request, OnDone done) {
-        controller_.Call(DeleteClaim{.tenant = caller.identity.name, .name = request.name()},
-                         Converted<Claim>(std::move(done)));
+        Change<Claim>("DeleteClaim", caller, request,
+                      DeleteClaim{.caller = caller.identity.name,
+                                  .tenant = TenantFor<Claim>(caller, request.tenant()),
+                                  .name = request.name()},
+                      std::move(done));
       });
-  Add<v1::AttachRequest>(
-      "Attach", [this](const Caller& caller, const v1::AttachRequest& request, OnDone done) {
-        controller_.Call(AttachClaim{.tenant = caller.identity.name, .name = request.claim()},
-                         [done](Result<ReplyBody> reply) {
-                           if (!reply.ok()) return done(std::move(reply).error());
-                           auto response = std::make_unique<v1::AttachResponse>();
-                           for (const AttachedVGpu& vgpu : std::get<std::vector<AttachedVGpu>>(*reply))
-                             *response->add_vgpus() = ToProto(vgpu);
-                           done(MessagePtr(std::move(response)));
+  Add<v1::AttachRequest>("Attach",
+                         [this](const Caller& caller, const v1::AttachRequest& request, OnDone done) {
+                           controller_.Call(
+                               AttachClaim{.tenant = caller.identity.name, .name = request.claim()},
+                               [done](Result<ReplyBody> reply) {
+                                 if (!reply.ok()) return done(std::move(reply).error());
+                                 auto response = std::make_unique<v1::AttachResponse>();
+                                 for (const AttachedVGpu& vgpu : std::get<std::vector<AttachedVGpu>>(*reply))
+                                   *response->add_vgpus() = ToProto(vgpu);
+                                 done(MessagePtr(std::move(response)));
+                               },
+                               AuditOf(caller, "Attach", request));
                          });
+  Add<v1::DetachRequest>("Detach",
+                         [this](const Caller& caller, const v1::DetachRequest& request, OnDone done) {
+                           controller_.Call(
+                               DetachClaim{.tenant = caller.identity.name, .name = request.claim()},
+                               [done](Result<ReplyBody> reply) {
+                                 if (!reply.ok()) return done(std::move(reply).error());
+                                 done(MessagePtr(std::make_unique<v1::DetachResponse>()));
+                               },
+                               AuditOf(caller, "Detach", request));
+                         });
+  Add<v1::UpdateTenantRequest>(
+      "UpdateTenant", [this](const Caller& caller, const v1::UpdateTenantRequest& request, OnDone done) {
+        const v1::Metadata& metadata = request.tenant().metadata();
+        Change<Tenant>("UpdateTenant", caller, request,
+                       UpdateTenant{.caller = caller.identity.name,
+                                    .name = metadata.name(),
+                                    .labels = {metadata.labels().begin(), metadata.labels().end()},
+                                    .spec = FromProto(request.tenant().spec()),
+                                    .resource_version = metadata.resource_version()},
+                       std::move(done));
       });
-  Add<v1::DetachRequest>(
-      "Detach", [this](const Caller& caller, const v1::DetachRequest& request, OnDone done) {
-        controller_.Call(DetachClaim{.tenant = caller.identity.name, .name = request.claim()},
-                         [done](Result<ReplyBody> reply) {
-                           if (!reply.ok()) return done(std::move(reply).error());
-                           done(MessagePtr(std::make_unique<v1::DetachResponse>()));
-                         });
+  Add<v1::DeleteTenantRequest>(
+      "DeleteTenant", [this](const Caller& caller, const v1::DeleteTenantRequest& request, OnDone done) {
+        Change<Tenant>("DeleteTenant", caller, request,
+                       DeleteTenant{.caller = caller.identity.name, .name = request.name()}, std::move(done));
+      });
+  Add<v1::GetUsageRequest>(
+      "GetUsage", [this](const Caller& caller, const v1::GetUsageRequest& request, OnDone done) {
+        const std::string tenant = request.tenant().empty() ? caller.identity.name : request.tenant();
+        const WallMicros since_us =
+            google::protobuf::util::TimeUtil::TimestampToMicroseconds(request.since_time());
+        controller_.Read([=, this, who = caller.identity.name](const Core* core) {
+          if (core == nullptr) return done(ControllerGone());
+          if (Status status = core->CheckRead(who, tenant); !status.ok()) return done(status.error());
+          auto response = std::make_unique<v1::GetUsageResponse>();
+          for (const TenantUsage& usage :
+               core->UsageSince(tenant == kAllTenants ? std::nullopt : std::optional(tenant), since_us,
+                                controller_.ReadClock())) {
+            *response->add_tenants() = ToProto(usage);
+          }
+          done(MessagePtr(std::move(response)));
+        });
+      });
+  Add<v1::ListAuditRequest>(
+      "ListAudit", [this](const Caller& caller, const v1::ListAuditRequest& request, OnDone done) {
+        if (request.most() > kMaxAudit) {
+          return done(Invalid("most: " + std::to_string(request.most()) + " is more than " +
+                              std::to_string(kMaxAudit)));
+        }
+        controller_.Read([=, this, who = caller.identity.name](const Core* core) {
+          if (core == nullptr) return done(ControllerGone());
+          if (Status status = core->Authorize(who, Permission::kOperate); !status.ok())
+            return done(status.error());
+          auto response = std::make_unique<v1::ListAuditResponse>();
+          for (const AuditEntry& entry : controller_.audit_log().Read(
+                   google::protobuf::util::TimeUtil::TimestampToMicroseconds(request.since_time()),
+                   request.caller(), request.most() == 0 ? kDefaultAudit : request.most())) {
+            *response->add_entries() = ToProto(entry);
+          }
+          done(MessagePtr(std::move(response)));
+        });
       });
   Add<v1::ExplainClaimRequest>(
       "ExplainClaim", [this](const Caller& caller, const v1::ExplainClaimRequest& request, OnDone done) {
@@ -186,8 +300,10 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
                               std::to_string(kMaxPage)));
         }
         const std::uint32_t most = request.most_nodes() == 0 ? kDefaultVerdicts : request.most_nodes();
-        controller_.Read([=, tenant = caller.identity.name, name = request.name()](const Core* core) {
+        const std::string tenant = TenantFor<Claim>(caller, request.tenant());
+        controller_.Read([=, who = caller.identity.name, name = request.name()](const Core* core) {
           if (core == nullptr) return done(ControllerGone());
+          if (Status status = core->CheckRead(who, tenant); !status.ok()) return done(status.error());
           const std::optional<ClaimExplanation> explanation = core->Explain(tenant, name, most);
           if (!explanation) {
             return done(Error{.code = Code::kNotFound, .message = "there is no Claim \"" + name + "\""});
@@ -195,25 +311,22 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
           done(MessagePtr(std::make_unique<v1::ExplainClaimResponse>(ToProto(*explanation))));
         });
       });
-  Add<v1::CordonNodeRequest>(
-      "CordonNode", [this](const Caller& caller, const v1::CordonNodeRequest& request, OnDone done) {
-        if (Status status = CheckAdmin(caller, "cordon nodes"); !status.ok()) return done(status.error());
-        Log(LogLevel::kInfo, "api", "cordon",
-            {{"caller", caller.identity.Uri()}, {"node", request.name()}, {"cordoned", request.cordoned()}});
-        controller_.Call(CordonNode{.name = request.name(), .cordoned = request.cordoned()},
-                         Converted<Node>(std::move(done)));
-      });
+  Add<v1::CordonNodeRequest>("CordonNode", [this](const Caller& caller, const v1::CordonNodeRequest& request,
+                                                  OnDone done) {
+    Change<Node>(
+        "CordonNode", caller, request,
+        CordonNode{.caller = caller.identity.name, .name = request.name(), .cordoned = request.cordoned()},
+        std::move(done));
+  });
   Add<v1::CreateTokenRequest>(
       "CreateToken", [this](const Caller& caller, const v1::CreateTokenRequest& request, OnDone done) {
-        if (Status status = CheckAdmin(caller, "invite into the mesh"); !status.ok())
-          return done(status.error());
         const Duration lifetime =
             request.has_lifetime()
                 ? Duration(google::protobuf::util::TimeUtil::DurationToNanoseconds(request.lifetime()))
                 : kDefaultTokenLifetime;
         enrollment_.CreateToken(
-            caller.identity.Uri(), static_cast<JoinRole>(request.role()), request.name(), lifetime,
-            [done](Result<Enrollment::NewToken> token) {
+            caller.identity.name, static_cast<JoinRole>(request.role()), request.name(), lifetime,
+            AuditOf(caller, "CreateToken", request), [done](Result<Enrollment::NewToken> token) {
               if (!token.ok()) return done(std::move(token).error());
               auto response = std::make_unique<v1::CreateTokenResponse>();
               response->set_token(token->text);
@@ -264,7 +377,13 @@ void MeshService::Run(std::string_view path, const Caller& caller, const Message
     counts_.Count(name, result.ok() ? std::nullopt : std::optional(result.error().code));
     done(std::move(result));
   };
-  if (Status status = CheckCaller(caller); !status.ok()) return done(std::move(status).error());
+  if (Status status = CheckCaller(caller); !status.ok()) {
+    AuditEntry entry = AuditOf(caller, it->first.substr(it->first.rfind('/') + 1), request);
+    entry.code = CodeName(status.error().code);
+    entry.message = status.error().message;
+    controller_.Audit(std::move(entry));
+    return done(std::move(status).error());
+  }
   it->second.run(caller, request, std::move(done));
 }
 

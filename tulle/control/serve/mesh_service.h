@@ -8,7 +8,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -44,10 +43,8 @@ class MeshService {
   using MessagePtr = std::unique_ptr<google::protobuf::Message>;
   using OnDone = std::function<void(Result<MessagePtr>)>;
 
-  // `admins`: tenants that may change what is everybody's. `builds` is there for its
-  // metrics. It, `controller` and `enrollment` must outlive this.
-  MeshService(Controller& controller, BuildStore& builds, Enrollment& enrollment,
-              std::set<std::string> admins, std::string version);
+  // `builds` is there for its metrics. It, `controller` and `enrollment` must outlive this.
+  MeshService(Controller& controller, BuildStore& builds, Enrollment& enrollment, std::string version);
 
   // Whether the caller may use this API at all: users only.
   static Status CheckCaller(const Caller& caller);
@@ -72,16 +69,18 @@ class MeshService {
     const google::protobuf::Message* request;  // prototype
     std::function<void(const Caller&, const google::protobuf::Message&, OnDone)> run;
   };
-  Status CheckAdmin(const Caller& caller, const std::string& what) const;
   template <typename Request, typename F>
   void Add(const std::string& name, F run);
+  // The event goes to the controller, and into the audit log.
+  template <typename Body, typename Event>
+  void Change(const std::string& method, const Caller& caller, const google::protobuf::Message& request,
+              Event event, OnDone done);
   template <typename Resource, typename GetRequest, typename ListRequest, typename ListResponse, typename F>
   void AddReads(const std::string& singular, const std::string& plural, F repeated);
 
   Controller& controller_;
   BuildStore& builds_;
   Enrollment& enrollment_;
-  const std::set<std::string> admins_;
   const std::string version_;
   std::map<std::string, Method, std::less<>> methods_;  // by path
   CallCounts counts_;

@@ -1,5 +1,8 @@
 #include "tulle/control/serve/records.h"
 
+#include <cstdio>
+#include <cstdlib>
+
 #include "tulle/control/api/map.h"
 #include "tulle/control/model/rules.h"
 #include "tulle/v1/stored.pb.h"
@@ -8,6 +11,8 @@ namespace tulle::control {
 namespace {
 
 constexpr char kMeshKey[] = "mesh";
+constexpr char kAuditPrefix[] = "audit/";
+constexpr std::size_t kAuditPrefixSize = sizeof kAuditPrefix - 1;
 constexpr std::uint32_t kFormat = 1;
 constexpr std::size_t kShownDigits = 12;  // of a fingerprint
 
@@ -18,6 +23,8 @@ const char* PrefixOf(Kind kind) {
     case Kind::kGpu: return "gpu/";
     case Kind::kNode: return "node/";
     case Kind::kInvitation: return "invitation/";
+    case Kind::kTenant: return "tenant/";
+    case Kind::kUsage: return "usage/";
     case Kind::kInstance: break;  // not kept
   }
   TULLE_CHECK(false);
@@ -44,6 +51,19 @@ std::string Encode(const VGpuRecord& record) {
 }
 std::string Encode(const Gpu& gpu) { return ToProto(gpu).SerializeAsString(); }
 std::string Encode(const Node& node) { return ToProto(node).SerializeAsString(); }
+
+std::string Encode(const Tenant& tenant) { return ToProto(tenant).SerializeAsString(); }
+
+std::string Encode(const UsageRecord& record) {
+  v1::StoredUsage stored;
+  stored.set_tenant(record.tenant);
+  stored.set_hour_us(record.hour_us);
+  stored.set_until_us(record.until_us);
+  stored.set_gpu_seconds(record.usage.gpu_seconds);
+  stored.set_memory_gib_seconds(record.usage.memory_gib_seconds);
+  stored.set_vgpu_seconds(record.usage.vgpu_seconds);
+  return stored.SerializeAsString();
+}
 
 std::string Encode(const Invitation& invitation) {
   v1::StoredInvitation stored;
@@ -82,6 +102,21 @@ std::optional<Record> Decode(const std::string& key, const std::string& value) {
     if (!node.ParseFromString(value)) return std::nullopt;
     return FromProto(node);
   }
+  if (key.starts_with("tenant/")) {
+    v1::Tenant tenant;
+    if (!tenant.ParseFromString(value)) return std::nullopt;
+    return FromProto(tenant);
+  }
+  if (key.starts_with("usage/")) {
+    v1::StoredUsage stored;
+    if (!stored.ParseFromString(value)) return std::nullopt;
+    return UsageRecord{.tenant = stored.tenant(),
+                       .hour_us = stored.hour_us(),
+                       .until_us = stored.until_us(),
+                       .usage = {.gpu_seconds = stored.gpu_seconds(),
+                                 .memory_gib_seconds = stored.memory_gib_seconds(),
+                                 .vgpu_seconds = stored.vgpu_seconds()}};
+  }
   if (key.starts_with("invitation/")) {
     v1::StoredInvitation stored;
     if (!stored.ParseFromString(value)) return std::nullopt;
@@ -95,6 +130,14 @@ std::optional<Record> Decode(const std::string& key, const std::string& value) {
 }
 
 }  // namespace
+
+Store::Write AuditWrite(std::uint64_t number, const AuditEntry* entry) {
+  char key[32];
+  std::snprintf(key, sizeof key, "%s%020llu", kAuditPrefix, static_cast<unsigned long long>(number));
+  Store::Write write{.key = key};
+  if (entry != nullptr) write.value = ToProto(*entry).SerializeAsString();
+  return write;
+}
 
 Store::Write ToStoreWrite(const Write& write) {
   Store::Write out{.key = PrefixOf(write.kind) + write.uid};
@@ -116,6 +159,12 @@ Result<StoredState> LoadState(Store& store, const std::string& ca_fingerprint) {
         return unreadable("it has format " + std::to_string(mesh.format()) + ", this version knows up to " +
                           std::to_string(kFormat));
       }
+    } else if (key.starts_with(kAuditPrefix)) {
+      v1::AuditEntry entry;
+      if (!entry.ParseFromString(value)) return unreadable(key);
+      if (state.audit.empty())
+        state.first_audit_number = std::strtoull(key.c_str() + kAuditPrefixSize, nullptr, 10);
+      state.audit.push_back(FromProto(entry));
     } else if (auto record = Decode(key, value)) {
       state.records.push_back(std::move(*record));
     } else {

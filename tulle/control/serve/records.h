@@ -12,9 +12,13 @@
 namespace tulle::control {
 
 Store::Write ToStoreWrite(const Write& write);
+// The audit log's entry of that number, or, without one, that it goes.
+Store::Write AuditWrite(std::uint64_t number, const AuditEntry* entry);
 
 struct StoredState {
   std::vector<Record> records;
+  std::vector<AuditEntry> audit;         // of consecutive numbers, the oldest first
+  std::uint64_t first_audit_number = 0;  // of the first one
   std::uint64_t epoch = 0;  // of the controller that starts now; one more than that of the last one
 };
 

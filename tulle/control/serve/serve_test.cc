@@ -91,7 +91,9 @@ TEST(Controller, TakesTheStoreOfItsOwnMeshOnly) {
   SystemClock clock;
   SecureRandom random;
   const auto start = [&](const std::string& ca) {
-    Controller controller({.ca_fingerprint = ca}, store, clock, random);
+    ControllerOptions options;
+    options.ca_fingerprint = ca;
+    Controller controller(options, store, clock, random);
     return controller.Start();
   };
   ASSERT_TRUE(start(std::string(64, 'a')).ok());

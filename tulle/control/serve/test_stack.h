@@ -167,6 +167,7 @@ class ServeTest : public ::testing::Test {
     authority_ = std::make_unique<security::CertificateAuthority>(
         *security::CertificateAuthority::OpenOrCreate(root_ + "/ca", clock_, random_));
     options_.core.hold_grace = 300ms;
+    options_.core.admins = {"alice"};
     options_.core.heartbeat_timeout = std::chrono::minutes(10);
   }
   ~ServeTest() override {
@@ -180,8 +181,7 @@ class ServeTest : public ::testing::Test {
     controller_ = std::make_unique<Controller>(options_, *store_, clock_, random_);
     ASSERT_TRUE(controller_->Start().ok());
     enrollment_ = std::make_unique<Enrollment>(*controller_, *authority_, random_, std::chrono::hours(24));
-    service_ = std::make_unique<MeshService>(*controller_, builds_, *enrollment_,
-                                             std::set<std::string>{"alice"}, "test");
+    service_ = std::make_unique<MeshService>(*controller_, builds_, *enrollment_, "test");
     const auto pem = authority_->Issue({security::Role::kController, "test"}, {.hosts = {"127.0.0.1"}});
     auto grpc_server = GrpcServer::Start("127.0.0.1:" + std::to_string(port_), *pem, *service_, builds_);
     ASSERT_TRUE(grpc_server.ok()) << grpc_server.error().message;

@@ -1,0 +1,31 @@
+// `tulle tenant`, `usage`, `audit`, `cordon`, `uncordon`: running a mesh that several share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "tulle/base/result.h"
+#include "tulle/sdk/client.h"
+
+namespace tulle::cli {
+
+// Connects, does it, and keeps the exit code.
+using Runner = std::function<void(const std::function<Status(sdk::Client&)>&)>;
+
+// `run` must be callable for as long as the app is.
+void AddTenantCommands(CLI::App& app, const Runner& run);
+
+// --- parts of the above, for tests
+
+// What `tulle tenant set` says; empty: as it is. "none" for no limit.
+struct TenantChange {
+  std::string role, memory, compute, vgpus, claims, weight;
+  bool suspend = false, resume = false;
+};
+Status Apply(const TenantChange& change, control::TenantSpec* spec);
+std::string UsageTable(const std::vector<sdk::TenantUsage>& usage);
+std::string AuditTable(const std::vector<sdk::AuditEntry>& entries);
+
+}  // namespace tulle::cli
