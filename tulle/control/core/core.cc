@@ -32,7 +32,8 @@ Core::Core(const CoreOptions& options, Random& random, std::uint64_t first_versi
 Actions Core::Handle(const Event& event, const Now& now) {
   now_ = now;
   std::visit([this](const auto& e) { On(e); }, event);
-  if (std::exchange(room_changed_, false)) PlaceWaiting();
+  // What is given back in the first round, which was kept for a claim, is for others in the second.
+  for (int round = 0; round < 2 && std::exchange(room_changed_, false); ++round) PlaceWaiting();
   Flush();
   return std::exchange(actions_, {});
 }

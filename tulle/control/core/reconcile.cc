@@ -88,6 +88,7 @@ void Core::GiveBackSetAside(ClaimState& claim) {
   if (claim.set_aside.empty()) return;
   fleet_.Open(std::exchange(claim.set_aside, {}));
   set_aside_for_.erase(claim.metadata().uid);
+  room_changed_ = true;
 }
 
 void Core::StopWaiting(ClaimState& claim) {
@@ -106,7 +107,7 @@ Placement Core::PlaceFor(const TenantState& tenant, const ClaimSpec& spec,
   if (auto over = OverQuota(tenant, has, spec, spec.count * spec.memory_bytes)) return *std::move(over);
   Placement placement = fleet_.Place(spec, avoid_gpus);
   const auto* slots = std::get_if<std::vector<Slot>>(&placement);
-  if (slots == nullptr || spec.memory_bytes != 0) return placement;
+  if (slots == nullptr || spec.performance_level != PerformanceLevel::kDedicated) return placement;
   // What it takes of a whole GPU is known only now.
   std::uint64_t memory_bytes = 0;
   for (const Slot& slot : *slots) memory_bytes += slot.memory_bytes;

@@ -150,10 +150,14 @@ TEST_F(TenantsTest, AQuotaIsNeverExceededAndItsClaimsWait) {
 TEST_F(TenantsTest, AWholeGpuCountsWithAllOfItsMemory) {
   Do(Registration(kLink, "a", 8 * kGiB));
   ASSERT_TRUE(Set("bob", {.quota = {.memory_bytes = 4 * kGiB}}).ok());
-  EXPECT_EQ(CreateFor("bob", "", {.performance_level = PerformanceLevel::kDedicated, .no_wait = true})
-                .error()
-                .message,
-            "it asks for 8GiB of memory, you have 0B, and your quota is 4GiB");
+  for (const std::uint64_t asked : {std::uint64_t{0}, kGiB}) {
+    EXPECT_EQ(
+        CreateFor("bob", "",
+                  {.memory_bytes = asked, .performance_level = PerformanceLevel::kDedicated, .no_wait = true})
+            .error()
+            .message,
+        "it asks for 8GiB of memory, you have 0B, and your quota is 4GiB");
+  }
 }
 
 TEST_F(TenantsTest, AQuotaOfClaims) {
@@ -319,6 +323,19 @@ TEST_F(TenantsTest, ALargeClaimDoesNotStarve) {
     }
   }
   EXPECT_FALSE(Of("bob", "large").status.vgpus.empty());
+}
+
+TEST_F(TenantsTest, WhatWasKeptForAClaimThatEndsIsForOthersAtOnce) {
+  obey_ = true;
+  Do(Registration(kLink, "a", 8 * kGiB));
+  ASSERT_TRUE(CreateFor("bob", "small", {.memory_bytes = 2 * kGiB, .compute_percent = 1}).ok());
+  ASSERT_TRUE(CreateFor("bob", "large", {.memory_bytes = 8 * kGiB, .compute_percent = 1}).ok());
+  AdvanceBeating(options_.patience + 1s, {kLink});
+  ASSERT_TRUE(CreateFor("bob", "waits", {.memory_bytes = 2 * kGiB, .compute_percent = 1}).ok());
+  EXPECT_THAT(FindCondition(Of("bob", "waits").status.conditions, "Placed")->message,
+              HasSubstr("1 GPU is set aside for claims whose turn it is"));
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "bob", .tenant = "bob", .name = "large"}).ok());
+  EXPECT_EQ(Of("bob", "waits").status.phase, ClaimPhase::kBound);
 }
 
 TEST_F(TenantsTest, UsageIsCountedByTheHourAndSurvivesARestart) {
