@@ -37,8 +37,8 @@ int Report(const Status& status) {
 }
 
 struct RunFlags {
-  std::string memory, compute, level, node, name;
-  std::vector<std::string> types, vendors, labels, command;
+  std::string memory, compute, level, node, name, topology, duration;
+  std::vector<std::string> types, vendors, labels, tolerations, command;
   std::uint32_t gpus = 1;
   std::int32_t priority = 0;
   bool no_wait = false, with_local = false, over_network = false, quiet = false;
@@ -72,6 +72,17 @@ Result<RunOptions> ToOptions(const RunFlags& flags) {
   for (const std::string& label : flags.labels) {
     TULLE_ASSIGN_OR_RETURN(const auto parsed, ParseLabel("--label", label));
     spec.node_selector.insert(parsed);
+  }
+  for (const std::string& toleration : flags.tolerations) {
+    TULLE_ASSIGN_OR_RETURN(const auto parsed, ParseLabel("--tolerate", toleration));
+    spec.tolerations.insert(parsed);
+  }
+  if (!flags.topology.empty()) {
+    TULLE_ASSIGN_OR_RETURN(spec.topology, ParseTopology("--topology", flags.topology));
+  }
+  if (!flags.duration.empty()) {
+    TULLE_ASSIGN_OR_RETURN(const Duration duration, ParseLifetime("--duration", flags.duration));
+    spec.duration_us = std::chrono::duration_cast<std::chrono::microseconds>(duration).count();
   }
   if (!flags.node.empty()) spec.node_selector["tulle/node"] = flags.node;
   if (options.command.empty()) {
@@ -259,6 +270,17 @@ int Main(int argc, char** argv) {
   run_command->add_option("--node", run.node, "On this node only");
   run_command->add_option("--label", run.labels, "On nodes with this label only, KEY=VALUE; may be repeated")
       ->take_all();
+  run_command
+      ->add_option("--tolerate", run.tolerations,
+                   "Also on nodes with this taint, KEY=VALUE, or KEY=* for any value; may be repeated")
+      ->take_all();
+  run_command->add_option(
+      "--topology", run.topology,
+      "Several vGPUs: same-gpu, same-node or distinct-nodes [distinct GPUs where possible]");
+  run_command->add_option(
+      "--duration", run.duration,
+      "The vGPUs are taken back after so long, such as 30m or 2d; others that wait can reckon with "
+      "that [when it ends]");
   run_command->add_option("--name", run.name, "Name of the claim, for `tulle get claims` [chosen]");
   run_command
       ->add_option("--priority", run.priority, "Among your own claims that wait for room, higher first")

@@ -239,7 +239,8 @@ std::vector<std::string> Row(const T& resource, std::int64_t now_us) {
 using Facts = std::vector<std::pair<std::string, std::string>>;
 
 Facts MoreFacts(const sdk::Node& n) {
-  return {{"Host CPUs", std::to_string(n.status.telemetry.cpus)},
+  return {{"Taints", Join(n.spec.taints)},
+          {"Host CPUs", std::to_string(n.status.telemetry.cpus)},
           {"Host memory", FormatSize(n.status.telemetry.memory_total_bytes)},
           {"Received", FormatSize(n.status.telemetry.network_received_bytes)},
           {"Sent", FormatSize(n.status.telemetry.network_sent_bytes)}};
@@ -257,13 +258,19 @@ Facts MoreFacts(const sdk::Gpu& g) {
 }
 Facts MoreFacts(const sdk::VGpu& v) { return {{"Node", v.status.node}, {"Endpoint", v.status.endpoint}}; }
 Facts MoreFacts(const sdk::Claim& c) {
-  Facts facts = {{"vGPU names", Join(c.status.vgpus)},
-                 {"GPU types", Join(c.spec.gpu_types)},
-                 {"Vendors", Join(c.spec.vendors)},
-                 {"API", control::Name(c.spec.api)},
-                 {"Node selector", Join(c.spec.node_selector)},
-                 {"Waits for room", c.spec.no_wait ? "no" : "yes"},
-                 {"Ends when unheld", c.spec.release_when_unheld ? "yes" : "no"}};
+  Facts facts = {
+      {"vGPU names", Join(c.status.vgpus)},
+      {"GPU types", Join(c.spec.gpu_types)},
+      {"Vendors", Join(c.spec.vendors)},
+      {"API", control::Name(c.spec.api)},
+      {"Node selector", Join(c.spec.node_selector)},
+      {"Tolerates", Join(c.spec.tolerations)},
+      {"Topology",
+       c.spec.topology == control::Topology::kUnspecified ? "" : Word(control::Name(c.spec.topology))},
+      {"Duration", c.spec.duration_us == 0 ? "" : FormatAge(c.spec.duration_us)},
+      {"Priority", std::to_string(c.spec.priority)},
+      {"Waits for room", c.spec.no_wait ? "no" : "yes"},
+      {"Ends when unheld", c.spec.release_when_unheld ? "yes" : "no"}};
   for (const Condition& condition : c.status.conditions) {
     facts.emplace_back("Condition " + condition.type,
                        std::string(condition.status ? "yes" : "no") +
@@ -418,6 +425,10 @@ std::string ExplanationOf(const sdk::ClaimExplanation& explanation) {
             " waiting claims; those of the tenant with the least share are tried first, and a smaller one "
             "may pass "
             "it\n";
+    if (explanation.expected_wait_us) {
+      text += "By how long claims have lasted so far, it has its vGPUs in about " +
+              FormatAge(*explanation.expected_wait_us) + "\n";
+    }
   } else if (!claim.status.vgpus.empty()) {
     text += "Its vGPUs (" + Join(claim.status.vgpus, ", ") + ") are new slices of GPUs that had room (" +
             Word(control::Name(claim.status.branch)) + ")";

@@ -141,6 +141,7 @@ void AddTenantCommands(CLI::App& app, const Runner& run) {
   // Shared by the callbacks, which outlive this call.
   struct Flags {
     std::string name, tenant, since, caller, output = "table";
+    std::vector<std::string> taints;
     bool all_tenants = false;
     std::uint32_t most = 100;
     TenantChange change;
@@ -212,6 +213,34 @@ void AddTenantCommands(CLI::App& app, const Runner& run) {
       TULLE_ASSIGN_OR_RETURN(const std::int64_t since_us, Since(flags->since));
       TULLE_ASSIGN_OR_RETURN(const auto entries, client.ListAudit(since_us, flags->caller, flags->most));
       Print(entries, flags->output, AuditTable(entries));
+      return OkStatus();
+    });
+  });
+
+  CLI::App* taint = app.add_subcommand(
+      "taint", "Let only those claims onto a node that tolerate it. For operators and administrators");
+  taint->footer(
+      "Examples:\n  tulle taint gpu-1 reserved=lab     then: tulle run --tolerate reserved=lab -- ./train\n"
+      "  tulle taint gpu-1 reserved-        takes it away\n\nvGPUs that the node has stay.");
+  taint->add_option("NODE", flags->name, "Which")->required();
+  taint->add_option("TAINT", flags->taints, "KEY=VALUE, or KEY- to take one away")->required();
+  taint->callback([flags, run] {
+    run([&](sdk::Client& client) -> Status {
+      TULLE_ASSIGN_OR_RETURN(const sdk::Node before, client.GetNode(flags->name));
+      sdk::Labels taints = before.spec.taints;
+      for (const std::string& text : flags->taints) {
+        if (text.size() > 1 && text.ends_with('-') && text.find('=') == std::string::npos) {
+          taints.erase(text.substr(0, text.size() - 1));
+          continue;
+        }
+        TULLE_ASSIGN_OR_RETURN(const auto parsed, ParseLabel("TAINT", text));
+        taints[parsed.first] = parsed.second;
+      }
+      TULLE_ASSIGN_OR_RETURN(const sdk::Node node, client.TaintNode(flags->name, taints));
+      std::string list;
+      for (const auto& [key, value] : node.spec.taints)
+        list += (list.empty() ? "" : ", ") + key + "=" + value;
+      std::printf("node %s: %s\n", node.metadata.name.c_str(), list.empty() ? "no taints" : list.c_str());
       return OkStatus();
     });
   });

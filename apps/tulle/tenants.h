@@ -1,4 +1,4 @@
-// `tulle tenant`, `usage`, `audit`, `cordon`, `uncordon`: running a mesh that several share.
+// `tulle tenant`, `usage`, `audit`, `cordon`, `uncordon`, `taint`: running a mesh that several share.
 #pragma once
 
 #include <CLI/CLI.hpp>

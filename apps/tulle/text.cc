@@ -35,6 +35,12 @@ Result<control::PerformanceLevel> ParseLevel(const std::string& flag, const std:
   return BadValue(flag, text, "not a performance level; write best-effort, burst, guaranteed or dedicated");
 }
 
+Result<control::Topology> ParseTopology(const std::string& flag, const std::string& text) {
+  control::Topology topology{};
+  if (control::ParseTopology(text, &topology)) return topology;
+  return BadValue(flag, text, "not a topology; write same-gpu, same-node or distinct-nodes");
+}
+
 Result<std::pair<std::string, std::string>> ParseLabel(const std::string& flag, const std::string& text) {
   const std::size_t equals = text.find('=');
   if (equals != std::string::npos && equals != 0)

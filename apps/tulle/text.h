@@ -20,6 +20,9 @@ Result<std::uint32_t> ParsePercent(const std::string& flag, const std::string& t
 // "burst", ...
 Result<control::PerformanceLevel> ParseLevel(const std::string& flag, const std::string& text);
 
+// "same-gpu", ...
+Result<control::Topology> ParseTopology(const std::string& flag, const std::string& text);
+
 // "key=value".
 Result<std::pair<std::string, std::string>> ParseLabel(const std::string& flag, const std::string& text);
 

@@ -281,6 +281,12 @@ class ClientImpl final : public Client {
     request.set_cordoned(cordoned);
     return Converted(Call(&v1::Mesh::Stub::CordonNode, request, options));
   }
+  Result<Node> TaintNode(const std::string& name, const Labels& taints, const CallOptions& options) override {
+    v1::TaintNodeRequest request;
+    request.set_name(name);
+    request.mutable_taints()->insert(taints.begin(), taints.end());
+    return Converted(Call(&v1::Mesh::Stub::TaintNode, request, options));
+  }
   std::unique_ptr<ClaimHold> Hold(const std::string& claim, const HoldOptions& options) override {
     return std::make_unique<HoldImpl>(stub_, claim, options);
   }

@@ -150,6 +150,9 @@ class Client {
   // mesh.
   virtual Result<Node> CordonNode(const std::string& name, bool cordoned,
                                   const CallOptions& options = {}) = 0;
+  // Sets the node's taints. As CordonNode.
+  virtual Result<Node> TaintNode(const std::string& name, const Labels& taints,
+                                 const CallOptions& options = {}) = 0;
   // A one-time token with which a host joins as a node (`name` may be empty then: it chooses), or somebody
   // logs in as a user. kPermissionDenied for all but administrators of the mesh, and operators for nodes.
   virtual Result<NewToken> CreateToken(control::JoinRole role, const std::string& name, Duration lifetime,

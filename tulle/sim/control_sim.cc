@@ -444,6 +444,9 @@ void ControlSim::Act() {
       break;
     default:
       if (Chance(5)) Do(CordonNode{NextCall(), kAdmin, Pick(nodes_).name, !calm_ && Chance(2)});
+      if (Chance(5) && !calm_) {
+        Do(TaintNode{NextCall(), kAdmin, Pick(nodes_).name, Chance(2) ? Labels{{"taint", "x"}} : Labels()});
+      }
       break;
   }
 }
@@ -457,7 +460,10 @@ void ControlSim::Create(const std::string& tenant) {
                  .count = static_cast<std::uint32_t>(random_.Below(4)),
                  .no_wait = Chance(6),
                  .release_when_unheld = Chance(3),
-                 .priority = Chance(3) ? static_cast<std::int32_t>(random_.Below(21)) - 10 : 0};
+                 .priority = Chance(3) ? static_cast<std::int32_t>(random_.Below(21)) - 10 : 0,
+                 .topology = Chance(3) ? static_cast<Topology>(random_.Below(4)) : Topology::kUnspecified,
+                 .duration_us = Chance(5) ? static_cast<std::int64_t>(Between(1, 1'000)) * 1'000'000 : 0};
+  if (Chance(4)) spec.tolerations["taint"] = "*";
   const std::string name = "c" + std::to_string(random_.Below(20 + nodes_.size()));
   const CallId call = NextCall();
   calls_[call] = {{tenant, name}, false};
@@ -597,6 +603,14 @@ void ControlSim::CheckState() {
       Expect((vgpus == 0) == (claim.status.branch == AllocationBranch::kWait),
              what + " does not say whether it waits");
     }
+    std::set<std::string> gpus, on;
+    for (const VGpu& vgpu : by_claim[key]) gpus.insert(vgpu.spec.gpu), on.insert(vgpu.status.node);
+    Expect(vgpus == 0 || claim.spec.topology != Topology::kSameGpu || gpus.size() == 1,
+           what + " is not on one GPU");
+    Expect(vgpus == 0 || claim.spec.topology != Topology::kSameNode || on.size() == 1,
+           what + " is not on one node");
+    Expect(claim.spec.topology != Topology::kDistinctNodes || on.size() == vgpus,
+           what + " has two vGPUs on a node");
     live[key.first] += !IsFinal(claim.status.phase);
     by_claim.erase(key);
   }
@@ -682,13 +696,20 @@ void ControlSim::Settle(int seconds) {
     }
   }
   for (const std::string& tenant : tenants_) Do(UpdateTenant{NextCall(), kAdmin, tenant, {}, {}});
-  for (const SimNode& node : nodes_) Do(CordonNode{NextCall(), kAdmin, node.name, false});
+  for (const SimNode& node : nodes_) {
+    Do(CordonNode{NextCall(), kAdmin, node.name, false});
+    Do(TaintNode{NextCall(), kAdmin, node.name, {}});
+  }
   for (int i = 0; i < seconds; ++i) {
     // What users have done at last is worked off, too.
     quiet_ = i > seconds - kQuietSeconds;
     Second();
   }
   quiet_ = false;
+  // And what has run out in the last second.
+  for (SimNode& node : nodes_) {
+    while (node.link && !node.inbox.empty()) Obey(node);
+  }
 }
 
 void ControlSim::CheckConverged() {

@@ -19,6 +19,11 @@ WallMicros FromProtoTime(const google::protobuf::Timestamp& time) {
          time.nanos() / 1000;
 }
 
+std::int64_t FromProtoDuration(const google::protobuf::Duration& duration) {
+  return static_cast<std::int64_t>(static_cast<std::uint64_t>(duration.seconds()) * 1'000'000u) +
+         duration.nanos() / 1000;
+}
+
 template <typename Range, typename Repeated>
 void CopyInto(const Range& from, Repeated* to) {
   to->Assign(from.begin(), from.end());
@@ -67,6 +72,9 @@ v1::ClaimSpec ToProto(const ClaimSpec& from) {
   to.set_no_wait(from.no_wait);
   to.set_release_when_unheld(from.release_when_unheld);
   to.set_priority(from.priority);
+  to.set_topology(static_cast<v1::Topology>(from.topology));
+  CopyInto(from.tolerations, to.mutable_tolerations());
+  if (from.duration_us != 0) *to.mutable_duration() = TimeUtil::MicrosecondsToDuration(from.duration_us);
   return to;
 }
 ClaimSpec FromProto(const v1::ClaimSpec& from) {
@@ -80,7 +88,10 @@ ClaimSpec FromProto(const v1::ClaimSpec& from) {
           .node_selector = LabelsOf(from.node_selector()),
           .no_wait = from.no_wait(),
           .release_when_unheld = from.release_when_unheld(),
-          .priority = from.priority()};
+          .priority = from.priority(),
+          .topology = static_cast<Topology>(from.topology()),
+          .tolerations = LabelsOf(from.tolerations()),
+          .duration_us = FromProtoDuration(from.duration())};
 }
 
 v1::Claim ToProto(const Claim& from) {
@@ -136,6 +147,9 @@ v1::ExplainClaimResponse ToProto(const ClaimExplanation& from) {
     added.set_message(verdict.message);
   }
   to.set_more_nodes(from.more_nodes);
+  if (from.expected_wait_us) {
+    *to.mutable_expected_wait() = TimeUtil::MicrosecondsToDuration(*from.expected_wait_us);
+  }
   return to;
 }
 ClaimExplanation FromProto(const v1::ExplainClaimResponse& from) {
@@ -144,6 +158,7 @@ ClaimExplanation FromProto(const v1::ExplainClaimResponse& from) {
                       .waiting_position = from.waiting_position(),
                       .waiting_claims = from.waiting_claims(),
                       .more_nodes = from.more_nodes()};
+  if (from.has_expected_wait()) to.expected_wait_us = FromProtoDuration(from.expected_wait());
   for (const v1::NodeVerdict& verdict : from.nodes()) {
     to.nodes.push_back({.node = verdict.node(),
                         .room = verdict.room(),
@@ -260,6 +275,7 @@ v1::Node ToProto(const Node& from) {
   v1::Node to;
   *to.mutable_metadata() = ToProto(from.metadata);
   to.mutable_spec()->set_cordoned(from.spec.cordoned);
+  CopyInto(from.spec.taints, to.mutable_spec()->mutable_taints());
   v1::NodeStatus& status = *to.mutable_status();
   status.set_state(static_cast<v1::NodeStatus::State>(from.status.state));
   status.set_endpoint(from.status.endpoint);
@@ -275,7 +291,7 @@ v1::Node ToProto(const Node& from) {
 }
 Node FromProto(const v1::Node& from) {
   return {.metadata = FromProto(from.metadata()),
-          .spec = {.cordoned = from.spec().cordoned()},
+          .spec = {.cordoned = from.spec().cordoned(), .taints = LabelsOf(from.spec().taints())},
           .status = {.state = static_cast<NodeState>(from.status().state()),
                      .endpoint = from.status().endpoint(),
                      .local_endpoint = from.status().local_endpoint(),

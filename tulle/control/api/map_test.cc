@@ -26,7 +26,8 @@ void Fill(Message* message, int* next) {
       case FieldDescriptor::CPPTYPE_MESSAGE: {
         Message* child =
             repeated ? reflection->AddMessage(message, field) : reflection->MutableMessage(message, field);
-        if (child->GetTypeName() == "google.protobuf.Timestamp") {
+        if (child->GetTypeName() == "google.protobuf.Timestamp" ||
+            child->GetTypeName() == "google.protobuf.Duration") {
           child->GetReflection()->SetInt64(child, child->GetDescriptor()->field(0), 1'700'000'000 + n);
         } else {
           Fill(child, next);
@@ -102,6 +103,9 @@ TEST(Map, EnumeratorsHaveTheSameNumbers) {
   for (const auto role :
        {TenantRole::kAdmin, TenantRole::kOperator, TenantRole::kMember, TenantRole::kViewer}) {
     EXPECT_EQ(v1::TenantRole_Name(static_cast<int>(role)), Name(role));
+  }
+  for (const auto topology : {Topology::kSameGpu, Topology::kSameNode, Topology::kDistinctNodes}) {
+    EXPECT_EQ(v1::Topology_Name(static_cast<int>(topology)), Name(topology));
   }
   for (const auto api : {DeviceApi::kOpenCl, DeviceApi::kCuda})
     EXPECT_EQ(v1::DeviceApi_Name(static_cast<int>(api)), Name(api));

@@ -244,13 +244,16 @@ std::optional<VGpu> Core::FindVGpu(const std::string& uid) const {
 }
 
 std::optional<ClaimExplanation> Core::Explain(const std::string& tenant, const std::string& claim,
-                                              std::size_t most_nodes) const {
+                                              std::size_t most_nodes, const Now& now) const {
   const ClaimState* state = claims_.Find(tenant, claim);
   if (state == nullptr) return std::nullopt;
   ClaimExplanation explanation{.claim = state->model(),
                                .policy = fleet_.policy_name(),
                                .waiting_claims = static_cast<std::uint32_t>(waiting_claims_)};
   explanation.waiting_position = WaitingPosition(*state);
+  if (const auto wait = ExpectedWait(*state, now)) {
+    explanation.expected_wait_us = std::chrono::duration_cast<std::chrono::microseconds>(*wait).count();
+  }
   explanation.nodes = fleet_.Judge(state->model().spec, most_nodes, &explanation.more_nodes);
   return explanation;
 }

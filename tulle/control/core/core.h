@@ -18,6 +18,7 @@
 // whose tenant would still not have more than others if it had it: there, what becomes free is kept for it.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -124,7 +125,7 @@ class Core {
   std::optional<VGpu> FindVGpu(const std::string& uid) const;
   // At most `most_nodes` verdicts. Nothing: there is no such claim.
   std::optional<ClaimExplanation> Explain(const std::string& tenant, const std::string& claim,
-                                          std::size_t most_nodes) const;
+                                          std::size_t most_nodes, const Now& now) const;
   std::uint64_t resource_version() const { return version_; }
   CoreStats Stats() const;
 
@@ -136,7 +137,7 @@ class Core {
     std::set<HoldId> holds;
     std::vector<std::pair<CallId, Instant>> attaches;  // waiting, each until when
     std::set<std::string> avoid_gpus;                  // where the last try failed
-    std::optional<Instant> unheld_until, start_until, retry_at, erase_at, impatient_at;
+    std::optional<Instant> unheld_until, start_until, retry_at, erase_at, impatient_at, ends_at;
     std::vector<std::string> set_aside;  // uids of GPUs that are kept for it
     bool announced = false;
     Claim& model() { return record.claim; }
@@ -216,6 +217,7 @@ class Core {
   void On(const AttachClaim& event);
   void On(const DetachClaim& event);
   void On(const CordonNode& event);
+  void On(const TaintNode& event);
   void On(const UpdateTenant& event);
   void On(const DeleteTenant& event);
   void On(const CreateInvitation& event);
@@ -268,6 +270,11 @@ class Core {
   void GiveBackSetAside(ClaimState& claim);
   // In the order in which waiting claims are tried, from 1; 0: it does not wait.
   std::uint32_t WaitingPosition(const ClaimState& claim) const;
+  // All that wait, in that order.
+  std::vector<const ClaimState*> WaitingClaims() const;
+  // How long a claim that has its vGPUs may be expected to stay: expected_wait.cc.
+  std::optional<Duration> ExpectedStay(const ClaimState& claim, const Now& now) const;
+  std::optional<Duration> ExpectedWait(const ClaimState& claim, const Now& now) const;
   void Bind(ClaimState& claim, const std::vector<Slot>& slots);
   void SetWaiting(ClaimState& claim, const std::string& reason, const std::string& message);
   void PlaceWaiting();
@@ -295,6 +302,8 @@ class Core {
   // Nodes: nodes.cc.
   // After any change of whether it takes vGPUs, or of its labels.
   void UpdateFleet(const NodeRecord& node);
+  // The node, if the caller may change it; else answers.
+  NodeRecord* NodeToChange(CallId call, const std::string& caller, const std::string& name);
   // Whether there may be one more node.
   Status CheckNodeLimit() const;
   NodeRecord* NodeOfLink(LinkId link);
@@ -344,6 +353,8 @@ class Core {
   Fleet fleet_;                          // of gpus_ and nodes_
   std::deque<ClaimSpec> recent_claims_;  // the oldest first
   std::size_t claims_to_learn_ = 0;      // since the last rehearsal began
+  std::array<std::uint64_t, 32>
+      lifetimes_{};  // of claims that were bound: how many of 2^i to 2^(i+1) seconds
   bool rehearsing_ = false;
   std::uint64_t rehearsals_ = 0;
   bool placement_learnt_ = false;

@@ -519,10 +519,10 @@ TEST_F(CoreTest, ExplainsWhereAClaimIsAndWhatItWaitsFor) {
   Create("second", {.memory_bytes = 5 * kGiB});
   AdvanceBeating(1s, {kLink, LinkId{2}});
   Create("third", {.memory_bytes = 7 * kGiB});
-  EXPECT_FALSE(core_->Explain("alice", "nobody", 10).has_value());
-  EXPECT_FALSE(core_->Explain("bob", "first", 10).has_value());
+  EXPECT_FALSE(core_->Explain("alice", "nobody", 10, now_).has_value());
+  EXPECT_FALSE(core_->Explain("bob", "first", 10, now_).has_value());
 
-  const ClaimExplanation third = *core_->Explain("alice", "third", 10);
+  const ClaimExplanation third = *core_->Explain("alice", "third", 10, now_);
   EXPECT_EQ(third.claim, Get("third"));
   EXPECT_EQ(third.waiting_position, 2u);
   EXPECT_EQ(third.waiting_claims, 2u);
@@ -534,7 +534,7 @@ TEST_F(CoreTest, ExplainsWhereAClaimIsAndWhatItWaitsFor) {
   EXPECT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "second"}).ok());
   EXPECT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "third"}).ok());
   Create("small", {.memory_bytes = kGiB, .compute_percent = 50});
-  const ClaimExplanation small = *core_->Explain("alice", "small", 1);
+  const ClaimExplanation small = *core_->Explain("alice", "small", 1, now_);
   EXPECT_EQ(small.waiting_position, 0u);
   ASSERT_EQ(small.nodes.size(), 1u);
   EXPECT_EQ(small.more_nodes, 1u);
@@ -619,6 +619,100 @@ TEST_F(CoreTest, ARehearsalDecidesWherePlacementGoes) {
   Do(Rehearsed{std::make_shared<const Outlook>(Outlook{.workload = Workload(halves)})});
   Create("spoils-nothing", quarter);
   EXPECT_NE(node_of("spoils-nothing"), used);
+}
+
+TEST_F(CoreTest, AClaimIsTakenBackAfterItsDuration) {
+  Do(Registration());
+  Create("c", {.duration_us = 3'600'000'000});
+  Comply();
+  AdvanceBeating(50min, {kLink});
+  EXPECT_EQ(Get("c").status.phase, ClaimPhase::kBound);
+  StartCore();
+  Do(Registration(LinkId{2}));
+  Comply(LinkId{2});
+  AdvanceBeating(9min, {LinkId{2}});
+  EXPECT_EQ(Get("c").status.phase, ClaimPhase::kBound) << "counted on after a restart";
+  AdvanceBeating(2min, {LinkId{2}});
+  EXPECT_EQ(Get("c").status.phase, ClaimPhase::kReleased);
+  EXPECT_EQ(FindCondition(Get("c").status.conditions, "Ready")->message, "its duration, 3600 s, is over");
+  // One that ran out while there was no controller ends as any other, in the store too.
+  Create("d", {.duration_us = 60'000'000});
+  Comply(LinkId{2});
+  ASSERT_EQ(Get("d").status.phase, ClaimPhase::kBound);
+  MoveTo(now_.mono + 1h);
+  StartCore();
+  EXPECT_EQ(Get("d").status.phase, ClaimPhase::kBound);
+  Advance(1s);
+  EXPECT_EQ(Get("d").status.phase, ClaimPhase::kReleased);
+  StartCore();
+  EXPECT_EQ(Get("d").status.phase, ClaimPhase::kReleased);
+  EXPECT_EQ(Call(CreateClaim{.tenant = "alice", .spec = {.duration_us = -1}}).error().message,
+            "spec.duration: must be from 0 to 365 days");
+}
+
+TEST_F(CoreTest, AWaitingClaimIsToldHowLong) {
+  obey_ = true;
+  Do(Registration());
+  const auto wait = [&](const std::string& name) {
+    return core_->Explain("alice", name, 1, now_)->expected_wait_us;
+  };
+  Create("large", {.memory_bytes = 8 * kGiB});
+  EXPECT_EQ(wait("large"), std::nullopt) << "it does not wait";
+  Create("waits", {.memory_bytes = 8 * kGiB});
+  EXPECT_EQ(wait("waits"), std::nullopt) << "nothing is known to go by";
+  now_.wall_us += 1;
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "large"}).ok());
+  EXPECT_EQ(Get("waits").status.phase, ClaimPhase::kBound);
+
+  // By a duration.
+  Create("timed", {.memory_bytes = 8 * kGiB, .duration_us = 600'000'000});
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "waits"}).ok());
+  Create("after", {.memory_bytes = 4 * kGiB});
+  Create("never", {.memory_bytes = 9 * kGiB});
+  AdvanceBeating(1min, {kLink});
+  ASSERT_TRUE(wait("after").has_value());
+  EXPECT_LE(*wait("after"), 540'000'000);
+  EXPECT_EQ(wait("never"), std::nullopt);
+  AdvanceBeating(10min, {kLink});
+  EXPECT_EQ(Get("after").status.phase, ClaimPhase::kBound);
+
+  // By how long others have lasted: 40 of them 100 s.
+  for (int i = 0; i < 40; ++i) {
+    Create("short", {.memory_bytes = kGiB, .compute_percent = 1});
+    AdvanceBeating(100s, {kLink});
+    ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "short"}).ok());
+  }
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "after"}).ok());
+  Create("first", {.memory_bytes = 8 * kGiB});
+  now_.wall_us += 1;
+  Create("second", {.memory_bytes = 8 * kGiB});
+  now_.wall_us += 1;
+  Create("third", {.memory_bytes = 8 * kGiB});
+  EXPECT_GT(*wait("second"), 64'000'000);
+  EXPECT_LT(*wait("second"), 128'000'000);
+  EXPECT_EQ(wait("third"), std::nullopt) << "who has not begun is not known to end";
+}
+
+TEST_F(CoreTest, ATaintedNodeTakesNothingNewThatDoesNotTolerateIt) {
+  Do(Registration());
+  Create("before");
+  Comply();
+  const auto taint = [&](const std::string& caller, Labels taints) {
+    return Call(TaintNode{.caller = caller, .name = "a", .taints = std::move(taints)});
+  };
+  EXPECT_EQ(taint("alice", {{"k", "v"}}).error().code, Code::kPermissionDenied);
+  EXPECT_EQ(taint("root", {{"", "v"}}).error().code, Code::kInvalidArgument);
+  ASSERT_TRUE(taint("root", {{"k", "v"}}).ok());
+  EXPECT_EQ(Get("before").status.phase, ClaimPhase::kBound);
+  EXPECT_THAT(FindCondition(Create("after").status.conditions, "Placed")->message,
+              HasSubstr("is tainted k=v"));
+  EXPECT_FALSE(Create("tolerates", {.tolerations = {{"k", "v"}}}).status.vgpus.empty());
+  StartCore();
+  Do(Registration(LinkId{2}));
+  Comply(LinkId{2});
+  EXPECT_TRUE(Get("after").status.vgpus.empty()) << "also after a restart";
+  ASSERT_TRUE(taint("root", {}).ok());
+  EXPECT_FALSE(Get("after").status.vgpus.empty());
 }
 
 }  // namespace

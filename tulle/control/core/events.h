@@ -82,6 +82,12 @@ struct RedeemInvitation {
   bool name_is_default = false;            // the invitation's name overrules it
   JoinRole role = JoinRole::kUnspecified;  // that the invitation must be for
 };
+struct TaintNode {
+  CallId call;
+  std::string caller;
+  std::string name;
+  Labels taints;
+};
 struct UpdateTenant {
   CallId call;
   std::string caller;
@@ -154,9 +160,10 @@ struct Rehearsed {
 // Time has passed.
 struct Tick {};
 
-using Event = std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, UpdateTenant,
-                           DeleteTenant, CreateInvitation, RedeemInvitation, OpenHold, CloseHold,
-                           RegisterNode, NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Rehearsed, Tick>;
+using Event =
+    std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, TaintNode, UpdateTenant,
+                 DeleteTenant, CreateInvitation, RedeemInvitation, OpenHold, CloseHold, RegisterNode,
+                 NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Rehearsed, Tick>;
 
 // ---- what is kept in the store
 

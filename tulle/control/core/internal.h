@@ -1,6 +1,6 @@
 // What the files of the core share and nobody else needs: words and small helpers. core.cc is the frame
 // (events in, actions out, timers, reading); load.cc, claims.cc, reconcile.cc, holds.cc, vgpus.cc, nodes.cc,
-// tenants.cc, usage.cc and invitations.cc each hold the member functions of one concern.
+// tenants.cc, usage.cc, expected_wait.cc and invitations.cc each hold the member functions of one concern.
 #pragma once
 
 #include <chrono>
@@ -24,6 +24,12 @@ inline constexpr char kQuotaExceeded[] = "QuotaExceeded";
 
 // By which a tenant's hour is kept.
 std::string UsageKey(const std::string& tenant, WallMicros hour);
+
+// When it was placed last.
+inline WallMicros PlacedAt(const Claim& claim) {
+  const Condition* placed = FindCondition(claim.status.conditions, kPlaced);
+  return placed == nullptr ? claim.metadata.create_time_us : placed->last_transition_us;
+}
 
 inline Error Refusal(Code code, std::string message) {
   return Error{.code = code, .message = std::move(message)};

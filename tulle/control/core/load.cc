@@ -117,6 +117,12 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
           return vgpus_.Find(uid)->model().status.phase == VGpuPhase::kCreating;
         });
     if (starting) claim.start_until = now.mono + options_.start_timeout;
+    if (model.status.phase == ClaimPhase::kBound && model.spec.duration_us != 0) {
+      // It was bound a moment after it was placed. Nothing ends while this loads: the first Tick sees to it.
+      const WallMicros left_us = PlacedAt(model) + model.spec.duration_us - now.wall_us;
+      claim.ends_at =
+          now.mono + std::chrono::microseconds(std::clamp<WallMicros>(left_us, 1, model.spec.duration_us));
+    }
     SetCondition(&model.status.conditions, kHeld, false, "ControllerStarted",
                  "not held since the controller started", now.wall_us);
     CheckTimers(claim);

@@ -18,7 +18,8 @@ void Core::UpdateFleet(const NodeRecord& node) {
   } else if (node.node.spec.cordoned) {
     closed_because = "cordoned";
   }
-  fleet_.SetNode(node.metadata().name, node.metadata().labels, std::move(closed_because));
+  fleet_.SetNode(node.metadata().name, node.metadata().labels, std::move(closed_because),
+                 node.node.spec.taints);
 }
 
 Status Core::CheckNodeLimit() const {
@@ -299,19 +300,38 @@ void Core::CheckTimers(NodeRecord& node) {
   Arm(uid, next);
 }
 
-void Core::On(const CordonNode& event) {
-  if (Status status = Authorize(event.caller, Permission::kOperate); !status.ok()) {
-    return Answer(event.call, std::move(status).error());
+Core::NodeRecord* Core::NodeToChange(CallId call, const std::string& caller, const std::string& name) {
+  if (Status status = Authorize(caller, Permission::kOperate); !status.ok()) {
+    Answer(call, std::move(status).error());
+    return nullptr;
   }
-  NodeRecord* node = nodes_.Find("", event.name);
+  NodeRecord* node = nodes_.Find("", name);
   if (node == nullptr) {
-    return Answer(event.call,
-                  Refusal(Code::kNotFound, "there is no node \"" + Cut(event.name, kMaxNameBytes) +
-                                               "\"; see `tulle get nodes`"));
+    Answer(call, Refusal(Code::kNotFound,
+                         "there is no node \"" + Cut(name, kMaxNameBytes) + "\"; see `tulle get nodes`"));
   }
+  return node;
+}
+
+void Core::On(const CordonNode& event) {
+  NodeRecord* node = NodeToChange(event.call, event.caller, event.name);
+  if (node == nullptr) return;
   node->node.spec.cordoned = event.cordoned;
   UpdateFleet(*node);
   for (const auto& [index, uid] : node->gpus) Recount(*gpus_.Find(uid));
+  Touch(Kind::kNode, node->metadata().uid, true);
+  room_changed_ = true;
+  AnswerWith(event.call, Kind::kNode, node->metadata().uid);
+}
+
+void Core::On(const TaintNode& event) {
+  NodeRecord* node = NodeToChange(event.call, event.caller, event.name);
+  if (node == nullptr) return;
+  if (Status status = CheckLabels(event.taints, "taints"); !status.ok()) {
+    return Answer(event.call, std::move(status).error());
+  }
+  node->node.spec.taints = event.taints;
+  UpdateFleet(*node);
   Touch(Kind::kNode, node->metadata().uid, true);
   room_changed_ = true;
   AnswerWith(event.call, Kind::kNode, node->metadata().uid);

@@ -2,6 +2,7 @@
 #include "tulle/control/core/core.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <utility>
 
@@ -204,21 +205,6 @@ bool Core::MayHaveSetAside(PlacingRound& round, const TenantState& tenant, const
   return true;
 }
 
-std::uint32_t Core::WaitingPosition(const ClaimState& claim) const {
-  const TenantState& tenant = *tenants_.Find("", claim.metadata().tenant);
-  const auto it = tenant.waiting.find(KeyOf(claim));
-  if (it == tenant.waiting.end()) return 0;
-  const auto rank = [this](const TenantState& of) {
-    return std::pair(DominantShare(of) / of.tenant.spec.weight, std::get<WallMicros>(*of.waiting.begin()));
-  };
-  auto position = static_cast<std::size_t>(1 + std::distance(tenant.waiting.begin(), it));
-  for (const std::string& uid : waiting_tenants_) {
-    const TenantState& other = *tenants_.Find(uid);
-    if (&other != &tenant && rank(other) < rank(tenant)) position += other.waiting.size();
-  }
-  return static_cast<std::uint32_t>(position);
-}
-
 void Core::Reconcile(ClaimState& claim) {
   Claim& model = claim.model();
   if (IsFinal(model.status.phase) || claim.vgpu_uids.empty()) return;
@@ -239,6 +225,8 @@ void Core::Reconcile(ClaimState& claim) {
     bool changed = SetCondition(&model.status.conditions, kReady, true, "Ready", "", now_.wall_us);
     if (model.status.phase == ClaimPhase::kPending) {
       model.status.phase = ClaimPhase::kBound;
+      if (model.spec.duration_us != 0)
+        claim.ends_at = now_.mono + std::chrono::microseconds(model.spec.duration_us);
       changed = true;
     }
     if (changed) Touch(Kind::kClaim, model.metadata.uid, true);
@@ -278,6 +266,11 @@ void Core::StartFailed(ClaimState& claim, const std::string& message) {
 void Core::End(ClaimState& claim, ClaimPhase phase, const std::string& reason, const std::string& message) {
   Claim& model = claim.model();
   TULLE_CHECK(MayBecome(model.status.phase, phase));
+  if (model.status.phase == ClaimPhase::kBound) {
+    const double seconds = static_cast<double>(now_.wall_us - PlacedAt(model)) / 1e6;
+    const int size = seconds < 1 ? 0 : std::ilogb(seconds);
+    ++lifetimes_[std::min(static_cast<std::size_t>(size), lifetimes_.size() - 1)];
+  }
   model.status.phase = phase;
   SetCondition(&model.status.conditions, kReady, false, reason, Cut(message, kMaxMessageBytes), now_.wall_us);
   StopWaiting(claim);
@@ -287,6 +280,7 @@ void Core::End(ClaimState& claim, ClaimPhase phase, const std::string& reason, c
   claim.start_until.reset();
   claim.retry_at.reset();
   claim.unheld_until.reset();
+  claim.ends_at.reset();
   SetEnded(claim);
   for (const auto& [call, until] : std::exchange(claim.attaches, {})) {
     Answer(call, Refusal(Code::kFailedPrecondition,
@@ -331,6 +325,11 @@ void Core::CheckTimers(ClaimState& claim) {
     return End(claim, ClaimPhase::kReleased, "Unheld",
                "nobody has held it for " + Seconds(options_.hold_grace));
   }
+  if (IsDue(claim.ends_at, now_.mono)) {
+    return End(
+        claim, ClaimPhase::kReleased, "DurationOver",
+        "its duration, " + Seconds(std::chrono::microseconds(claim.model().spec.duration_us)) + ", is over");
+  }
   if (IsDue(claim.start_until, now_.mono)) {
     const std::string message = "its vGPUs did not start within " + Seconds(options_.start_timeout);
     if (claim.model().status.phase == ClaimPhase::kPending) return StartFailed(claim, message);
@@ -361,7 +360,8 @@ void Core::CheckTimers(ClaimState& claim) {
     return true;
   });
   std::optional<Instant> next;
-  for (const auto& at : {claim.erase_at, claim.unheld_until, claim.start_until, claim.retry_at})
+  for (const auto& at :
+       {claim.erase_at, claim.unheld_until, claim.start_until, claim.retry_at, claim.ends_at})
     KeepEarliest(&next, at);
   if (!is_impatient) KeepEarliest(&next, claim.impatient_at);
   for (const auto& [call, until] : claim.attaches) KeepEarliest(&next, until);

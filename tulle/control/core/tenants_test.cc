@@ -214,7 +214,7 @@ TEST_F(TenantsTest, OfATenantsWaitingClaimsTheMostImportantIsFirst) {
   now_.wall_us += 1;
   ASSERT_TRUE(CreateFor("bob", "whenever", {.memory_bytes = 8 * kGiB, .priority = -10}).ok());
   const auto position = [&](const std::string& name) {
-    return core_->Explain("bob", name, 1)->waiting_position;
+    return core_->Explain("bob", name, 1, now_)->waiting_position;
   };
   EXPECT_EQ(position("urgent"), 1u);
   EXPECT_EQ(position("old"), 2u);
@@ -236,8 +236,8 @@ TEST_F(TenantsTest, WhoHasLeastIsServedFirst) {
   }
   now_.wall_us += 1;
   ASSERT_TRUE(CreateFor("carol", "late", {.memory_bytes = 3 * kGiB, .compute_percent = 1}).ok());
-  EXPECT_EQ(core_->Explain("carol", "late", 1)->waiting_position, 1u);
-  EXPECT_EQ(core_->Explain("bob", "waits2", 1)->waiting_position, 4u);
+  EXPECT_EQ(core_->Explain("carol", "late", 1, now_)->waiting_position, 1u);
+  EXPECT_EQ(core_->Explain("bob", "waits2", 1, now_)->waiting_position, 4u);
   Do(Registration(LinkId{2}, "b", 4 * kGiB));
   EXPECT_EQ(Of("carol", "late").status.branch, AllocationBranch::kCreateSlice)
       << "although it is the youngest";

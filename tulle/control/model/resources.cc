@@ -43,6 +43,16 @@ const char* Name(AllocationBranch branch) {
   return "UNSPECIFIED";
 }
 
+const char* Name(Topology topology) {
+  switch (topology) {
+    case Topology::kSameGpu: return "SAME_GPU";
+    case Topology::kSameNode: return "SAME_NODE";
+    case Topology::kDistinctNodes: return "DISTINCT_NODES";
+    case Topology::kUnspecified: break;
+  }
+  return "UNSPECIFIED";
+}
+
 const char* Name(VGpuPhase phase) {
   switch (phase) {
     case VGpuPhase::kCreating: return "CREATING";
@@ -95,6 +105,11 @@ bool Parse(std::string_view text, std::initializer_list<Enum> candidates, Enum* 
 bool ParsePerformanceLevel(std::string_view text, PerformanceLevel* level) {
   using enum PerformanceLevel;
   return Parse(text, {kBestEffort, kBurst, kGuaranteed, kDedicated}, level);
+}
+
+bool ParseTopology(std::string_view text, Topology* topology) {
+  using enum Topology;
+  return Parse(text, {kSameGpu, kSameNode, kDistinctNodes}, topology);
 }
 
 bool ParseTenantRole(std::string_view text, TenantRole* role) {

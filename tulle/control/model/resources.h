@@ -50,6 +50,7 @@ enum class PerformanceLevel {
 };
 enum class ClaimPhase { kPending = 1, kBound = 2, kReleased = 3, kFailed = 4 };
 enum class AllocationBranch { kUnspecified = 0, kCreateSlice = 3, kWait = 8 };
+enum class Topology { kUnspecified = 0, kSameGpu = 1, kSameNode = 2, kDistinctNodes = 3 };
 enum class VGpuPhase { kCreating = 1, kReady = 2, kFailed = 3, kDeleting = 4 };
 enum class NodeState { kReady = 1, kNotReady = 2, kLeft = 3 };
 
@@ -65,6 +66,9 @@ struct ClaimSpec {
   bool no_wait = false;
   bool release_when_unheld = false;
   std::int32_t priority = 0;
+  Topology topology = Topology::kUnspecified;
+  Labels tolerations;
+  std::int64_t duration_us = 0;  // 0: as long as it likes
   friend auto operator<=>(const ClaimSpec&, const ClaimSpec&) = default;
   friend bool operator==(const ClaimSpec&, const ClaimSpec&) = default;
 };
@@ -104,6 +108,7 @@ struct ClaimExplanation {
   std::uint32_t waiting_claims = 0;
   std::vector<NodeVerdict> nodes;  // the best first
   std::uint32_t more_nodes = 0;
+  std::optional<std::int64_t> expected_wait_us;
   friend bool operator==(const ClaimExplanation&, const ClaimExplanation&) = default;
 };
 
@@ -181,6 +186,7 @@ struct NodeTelemetry {
 
 struct NodeSpec {
   bool cordoned = false;
+  Labels taints;
   friend bool operator==(const NodeSpec&, const NodeSpec&) = default;
 };
 
@@ -307,12 +313,16 @@ const char* Name(DeviceApi api);
 const char* Name(PerformanceLevel level);
 const char* Name(ClaimPhase phase);
 const char* Name(AllocationBranch branch);
+const char* Name(Topology topology);
 const char* Name(VGpuPhase phase);
 const char* Name(NodeState state);
 const char* Name(TenantRole role);
 
 // "best-effort", "burst", "guaranteed", "dedicated" (any case, '_' for '-'). False for anything else.
 bool ParsePerformanceLevel(std::string_view text, PerformanceLevel* level);
+
+// "same-gpu", "same-node", "distinct-nodes" (any case). False for anything else.
+bool ParseTopology(std::string_view text, Topology* topology);
 
 // "admin", "operator", "member", "viewer" (any case). False for anything else.
 bool ParseTenantRole(std::string_view text, TenantRole* role);

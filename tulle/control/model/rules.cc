@@ -86,6 +86,19 @@ Status CheckClaimSpec(const ClaimSpec& spec) {
                                         std::to_string(-kMaxPriority) + " and " +
                                         std::to_string(kMaxPriority));
   }
+  TULLE_RETURN_IF_ERROR(CheckLabels(spec.tolerations, "spec.tolerations"));
+  const auto topology = static_cast<int>(spec.topology);
+  if (topology < 0 || topology > static_cast<int>(Topology::kDistinctNodes)) {
+    return Invalid("spec.topology", std::to_string(topology) + " is not one that this controller knows");
+  }
+  if (spec.topology == Topology::kSameGpu && spec.performance_level == PerformanceLevel::kDedicated &&
+      spec.count > 1) {
+    return Invalid("spec.topology", "SAME_GPU for " + std::to_string(spec.count) +
+                                        " DEDICATED vGPUs, each of which needs a GPU of its own");
+  }
+  if (spec.duration_us < 0 || spec.duration_us > kMaxDurationMicros) {
+    return Invalid("spec.duration", "must be from 0 to 365 days");
+  }
   const auto level = static_cast<int>(spec.performance_level);
   if (level < 0 || level > static_cast<int>(PerformanceLevel::kDedicated)) {
     return Invalid("spec.performance_level",

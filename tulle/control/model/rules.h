@@ -27,6 +27,8 @@ inline constexpr std::uint64_t kDefaultMemoryBytes = std::uint64_t{1} << 30;
 inline constexpr std::uint32_t kDefaultComputePercent = 25;
 // A vGPU smaller than this cannot hold a program's binaries and arguments.
 inline constexpr std::uint64_t kMinMemoryBytes = std::uint64_t{1} << 20;
+inline constexpr std::int64_t kMaxDurationMicros = std::int64_t{365} * 24 * 3600 * 1'000'000;
+inline constexpr char kAnyValue[] = "*";  // in a toleration
 // The label that each node has: its own name.
 inline constexpr std::string_view kNodeLabel = "tulle/node";
 

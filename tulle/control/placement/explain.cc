@@ -34,6 +34,11 @@ std::string Join(const std::vector<std::string>& words, std::string_view separat
 std::string InWords(const ClaimSpec& spec) {
   std::string text;
   if (spec.count > 1) text += std::to_string(spec.count) + " vGPUs of ";
+  const char* where = spec.count < 2                              ? ""
+                      : spec.topology == Topology::kSameGpu       ? " on one GPU"
+                      : spec.topology == Topology::kSameNode      ? " on one node"
+                      : spec.topology == Topology::kDistinctNodes ? " on as many nodes"
+                                                                  : "";
   if (spec.performance_level == PerformanceLevel::kDedicated) {
     text += "a whole GPU";
     if (spec.memory_bytes != 0) text += " with " + FormatSize(spec.memory_bytes);
@@ -42,6 +47,7 @@ std::string InWords(const ClaimSpec& spec) {
     const std::uint32_t reserved = ReservedComputePercent(spec.performance_level, spec.compute_percent);
     if (reserved != 0) text += " and " + std::to_string(reserved) + "% of compute";
   }
+  text += where;
   return text;
 }
 
@@ -79,7 +85,7 @@ View ViewOf(const NodeRoom& node, const Demand& demand) {
   return view;
 }
 
-std::string InWords(const ExplainedNode& node, const View& view, std::span<const GpuDescription> kinds,
+std::string InWords(const ExplainedNode& node, const View& view, std::span<const KindOfGpu> kinds,
                     const ClaimSpec& spec) {
   if (std::string why = LabelMismatch(*node.labels, spec); !why.empty()) return why;
   if (!view.matches) return GpuMismatch(kinds[node.room->gpus.front().kind], spec);
@@ -94,13 +100,21 @@ std::string InWords(const ExplainedNode& node, const View& view, std::span<const
 
 }  // namespace
 
-std::string GpuMismatch(const GpuDescription& is, const ClaimSpec& spec) {
+std::string GpuMismatch(const KindOfGpu& kind, const ClaimSpec& spec) {
+  const GpuDescription& is = kind.description;
   if (std::find(is.apis.begin(), is.apis.end(), spec.api) == is.apis.end())
     return std::string("has no ") + Name(spec.api);
   if (!MatchesAny(is.type, spec.gpu_types))
     return "has \"" + is.type + "\", not " + Join(spec.gpu_types, " or ");
   if (!MatchesAny(is.vendor, spec.vendors))
     return "is of \"" + is.vendor + "\", not " + Join(spec.vendors, " or ");
+  for (const auto& [key, value] : kind.taints) {
+    const auto tolerated = spec.tolerations.find(key);
+    if (tolerated == spec.tolerations.end() ||
+        (tolerated->second != value && tolerated->second != kAnyValue)) {
+      return "is tainted " + key + "=" + value;
+    }
+  }
   return "";
 }
 
@@ -112,7 +126,7 @@ std::string LabelMismatch(const Labels& labels, const ClaimSpec& spec) {
   return "";
 }
 
-NodeVerdict VerdictOf(const ExplainedNode& node, std::span<const GpuDescription> kinds, const ClaimSpec& spec,
+NodeVerdict VerdictOf(const ExplainedNode& node, std::span<const KindOfGpu> kinds, const ClaimSpec& spec,
                       const Demand& demand) {
   View view;
   if (LabelMismatch(*node.labels, spec).empty()) view = ViewOf(*node.room, demand);
@@ -124,8 +138,8 @@ NodeVerdict VerdictOf(const ExplainedNode& node, std::span<const GpuDescription>
           .message = InWords(node, view, kinds, any_number)};
 }
 
-NoFit Explain(std::span<const ExplainedNode> nodes, std::span<const GpuDescription> kinds,
-              const ClaimSpec& spec, const Demand& demand) {
+NoFit Explain(std::span<const ExplainedNode> nodes, std::span<const KindOfGpu> kinds, const ClaimSpec& spec,
+              const Demand& demand) {
   const std::string asked = "asked for " + InWords(spec) + "; ";
   View all;
   bool any_matches = false;

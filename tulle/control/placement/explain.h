@@ -18,6 +18,13 @@ struct ExplainedNode {
   const NodeRoom* room = nullptr;
 };
 
+// A model of GPU, and what its nodes take only those for who tolerate it: what all GPUs of a GpuKind have in
+// common.
+struct KindOfGpu {
+  GpuDescription description;
+  Labels taints;
+};
+
 struct NoFit {
   std::string reason;   // NoNodes, NoMatchingGpu, NoReadyNode, InsufficientMemory, ...Compute, ...Gpus
   std::string message;  // for people
@@ -25,15 +32,15 @@ struct NoFit {
 
 // `demand`: what the spec asks of a GPU. `kinds`: what each GpuKind is. Precondition: the spec has its
 // defaults, and does not fit.
-NoFit Explain(std::span<const ExplainedNode> nodes, std::span<const GpuDescription> kinds,
-              const ClaimSpec& spec, const Demand& demand);
+NoFit Explain(std::span<const ExplainedNode> nodes, std::span<const KindOfGpu> kinds, const ClaimSpec& spec,
+              const Demand& demand);
 
 // What a node has for such vGPUs: how many fit, and in words; without a GPU and a score.
-NodeVerdict VerdictOf(const ExplainedNode& node, std::span<const GpuDescription> kinds, const ClaimSpec& spec,
+NodeVerdict VerdictOf(const ExplainedNode& node, std::span<const KindOfGpu> kinds, const ClaimSpec& spec,
                       const Demand& demand);
 
 // Why a GPU, or a node, can never serve the spec, whatever is free; empty when it can.
-std::string GpuMismatch(const GpuDescription& is, const ClaimSpec& spec);
+std::string GpuMismatch(const KindOfGpu& kind, const ClaimSpec& spec);
 std::string LabelMismatch(const Labels& labels, const ClaimSpec& spec);
 
 }  // namespace tulle::control

@@ -43,7 +43,8 @@ GpuRoom RoomOf(const Gpu& gpu, GpuKind kind) {
 
 }  // namespace
 
-void Fleet::SetNode(const std::string& name, const Labels& labels, std::string closed_because) {
+void Fleet::SetNode(const std::string& name, const Labels& labels, std::string closed_because,
+                    const Labels& taints) {
   const auto [it, is_new] = index_of_node_.emplace(name, nodes_.size());
   if (is_new && !vacant_.empty()) {
     it->second = vacant_.back();
@@ -57,6 +58,13 @@ void Fleet::SetNode(const std::string& name, const Labels& labels, std::string c
   node.name = name;
   node.labels = labels;
   node.closed_because = std::move(closed_because);
+  if (node.taints != taints) {
+    node.taints = taints;
+    for (std::size_t i = 0; i < node.gpus.size(); ++i) {
+      node.room.gpus[i].kind = KindOf(node.gpus[i]->spec.description, taints);
+    }
+    return Update(it->second);
+  }
   if (was_open != node.closed_because.empty()) Update(it->second);
 }
 
@@ -78,7 +86,7 @@ void Fleet::SetGpu(const Gpu& gpu) {
     node.room.gpus.emplace_back();
     node_of_gpu_[gpu.metadata.uid] = index;
   }
-  node.room.gpus[static_cast<std::size_t>(i)] = RoomOf(gpu, KindOf(gpu.spec.description));
+  node.room.gpus[static_cast<std::size_t>(i)] = RoomOf(gpu, KindOf(gpu.spec.description, node.taints));
   Update(index);
 }
 
@@ -94,10 +102,11 @@ void Fleet::RemoveGpu(const Gpu& gpu) {
   Update(index);
 }
 
-GpuKind Fleet::KindOf(const GpuDescription& description) {
-  const auto [it, is_new] = kinds_.emplace(std::tuple(description.type, description.vendor, description.apis),
-                                           static_cast<GpuKind>(kind_descriptions_.size()));
-  if (is_new) kind_descriptions_.push_back(description);
+GpuKind Fleet::KindOf(const GpuDescription& description, const Labels& taints) {
+  const auto [it, is_new] =
+      kinds_.emplace(std::tuple(description.type, description.vendor, description.apis, taints),
+                     static_cast<GpuKind>(kind_descriptions_.size()));
+  if (is_new) kind_descriptions_.push_back({description, taints});
   return it->second;
 }
 
@@ -138,10 +147,21 @@ std::vector<std::string> Fleet::SetAside(const ClaimSpec& spec) {
       candidates.emplace_back(std::max(compute, memory), node.gpus[i]->metadata.uid);
     }
   }
-  if (candidates.size() < spec.count) return {};
-  std::partial_sort(candidates.begin(), candidates.begin() + spec.count, candidates.end());
+  std::sort(candidates.begin(), candidates.end());
+  const std::size_t needed = IsOneSlice(spec) ? 1 : spec.count;
   std::vector<std::string> uids;
-  for (std::uint32_t i = 0; i < spec.count; ++i) uids.push_back(std::move(candidates[i].second));
+  std::map<std::size_t, std::vector<std::string>> by_node;
+  for (const auto& [missing, uid] : candidates) {
+    std::vector<std::string>& here = by_node[node_of_gpu_.at(uid)];
+    here.push_back(uid);
+    if (spec.topology == Topology::kSameNode) {
+      if (here.size() == needed) uids = here;
+    } else if (spec.topology != Topology::kDistinctNodes || here.size() == 1) {
+      uids.push_back(uid);
+    }
+    if (uids.size() == needed) break;
+  }
+  if (uids.size() < needed) return {};
   Close(uids);
   return uids;
 }
@@ -151,8 +171,11 @@ Demand Fleet::DemandOf(const ClaimSpec& spec) const {
   Demand demand{.compute = kComputePerPercent * static_cast<std::int32_t>(percent),
                 .memory = PagesIn(spec.memory_bytes + kPageBytes - 1),
                 .dedicated = spec.performance_level == PerformanceLevel::kDedicated};
-  for (const GpuDescription& kind : kind_descriptions_)
-    demand.kinds.push_back(GpuMismatch(kind, spec).empty());
+  if (IsOneSlice(spec)) {
+    demand.compute *= static_cast<std::int32_t>(spec.count);
+    demand.memory = PagesIn(spec.count * spec.memory_bytes + kPageBytes - 1);
+  }
+  for (const KindOfGpu& kind : kind_descriptions_) demand.kinds.push_back(GpuMismatch(kind, spec).empty());
   return demand;
 }
 
@@ -207,10 +230,44 @@ std::vector<NodeRoom> Fleet::EmptyRooms() const {
 }
 
 std::vector<Slot> Fleet::TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus) {
-  const Demand demand = DemandOf(spec);
   std::function<bool(std::size_t)> matches;
   if (!spec.node_selector.empty()) {
     matches = [&](std::size_t index) { return LabelMismatch(nodes_[index].labels, spec).empty(); };
+  }
+  if (IsOneSlice(spec)) {
+    ClaimSpec one = spec;
+    one.count = 1;
+    one.topology = Topology::kUnspecified;
+    one.memory_bytes = spec.count * spec.memory_bytes;
+    // More than 100 percent fits no GPU.
+    one.compute_percent = spec.count * spec.compute_percent;
+    std::vector<Slot> slots = Deal(one, avoid_gpus, matches);
+    if (!slots.empty())
+      slots.assign(spec.count, {.gpu_uid = slots[0].gpu_uid, .memory_bytes = spec.memory_bytes});
+    return slots;
+  }
+  if (spec.topology != Topology::kSameNode || spec.count < 2) return Deal(spec, avoid_gpus, matches);
+  // The node that the policy likes best for the first of them, of those that have not been tried.
+  const Demand demand = DemandOf(spec);
+  std::set<std::size_t> tried;
+  for (;;) {
+    const auto placed = placer_.Choose(
+        demand, [&](std::size_t index) { return !tried.contains(index) && (!matches || matches(index)); });
+    if (!placed) return {};
+    std::vector<Slot> slots =
+        Deal(spec, avoid_gpus, [&](std::size_t index) { return index == placed->node; });
+    if (!slots.empty()) return slots;
+    tried.insert(placed->node);
+  }
+}
+
+std::vector<Slot> Fleet::Deal(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus,
+                              const std::function<bool(std::size_t)>& may_use) {
+  const Demand demand = DemandOf(spec);
+  std::set<std::size_t> used;  // nodes that have one already, where each is to have one only
+  std::function<bool(std::size_t)> matches = may_use;
+  if (spec.topology == Topology::kDistinctNodes && spec.count > 1) {
+    matches = [&](std::size_t index) { return !used.contains(index) && (!may_use || may_use(index)); };
   }
 
   // While the claim's vGPUs are dealt out, the placer's rooms are without what they take, and nothing is free
@@ -263,6 +320,7 @@ std::vector<Slot> Fleet::TryPlace(const ClaimSpec& spec, const std::set<std::str
                                                                 status.allocated_memory_bytes)
                                                         : spec.memory_bytes});
       ++special.own;
+      used.insert(placed->node);
       special.memory += demand.dedicated ? nodes_[placed->node].open_room.gpus[i].memory : demand.memory;
       if (slots.size() < spec.count) refresh(placed->node);
       continue;

@@ -3,11 +3,14 @@
 // A vGPU may go to each GPU that matches (API, type, vendor, the node's labels) of a node that is open, and
 // that has room. Of those the policy (policy.h) chooses, but a claim's own vGPUs are spread: a GPU that holds
 // fewer of them comes first (N vGPUs are N devices to the program, which gains nothing from two on one GPU).
-// Identical slices make this complete: if all N fit anywhere, it finds room for all N.
+// Identical slices make this complete: if all N fit anywhere, it finds room for all N. A claim may also want
+// all of them on one GPU, which is a slice N times as large; on one node, which is tried node by node, the
+// policy's best first; or on nodes of their own.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -41,7 +44,8 @@ class Fleet {
   void Use(std::unique_ptr<Policy> policy) { placer_.Use(std::move(policy)); }
 
   // A node is there, or has changed. `closed_because`: why it takes nothing ("cordoned"); empty when it does.
-  void SetNode(const std::string& name, const Labels& labels, std::string closed_because);
+  void SetNode(const std::string& name, const Labels& labels, std::string closed_because,
+               const Labels& taints = {});
   void RemoveNode(const std::string& name);
   // A GPU of a node that is there is new, or what is allocated of it has changed. Until RemoveGpu it must
   // stay where it is, and may change only together with this call.
@@ -56,8 +60,7 @@ class Fleet {
   std::vector<Slot> TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus = {});
 
   // Sets GPUs aside on which the claim would fit if they were empty, those where least is missing: until they
-  // are given back nothing is placed there. Their uids, one for each of its vGPUs; none when there are not so
-  // many left.
+  // are given back nothing is placed there. Their uids; none when there are not so many left.
   std::vector<std::string> SetAside(const ClaimSpec& spec);
   // Lets claims be placed there again, or no longer. GPUs that have gone are passed over.
   void Open(const std::vector<std::string>& gpus) { SetOpen(gpus, true); }
@@ -77,7 +80,7 @@ class Fleet {
  private:
   struct NodeEntry {
     std::string name;
-    Labels labels;
+    Labels labels, taints;
     std::string closed_because;
     std::vector<const Gpu*> gpus;
     NodeRoom room;  // of these, in this order
@@ -93,7 +96,14 @@ class Fleet {
   void SetOpen(const std::vector<std::string>& gpus, bool open);
   // Gives the placer what the node has.
   void Update(std::size_t index);
-  GpuKind KindOf(const GpuDescription& description);
+  GpuKind KindOf(const GpuDescription& description, const Labels& taints);
+  // The demand of all vGPUs of the claim that go to one GPU at once.
+  bool IsOneSlice(const ClaimSpec& spec) const {
+    return spec.topology == Topology::kSameGpu && spec.count > 1;
+  }
+  // Places on nodes for which `matches` is true only, if there is one.
+  std::vector<Slot> Deal(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus,
+                         const std::function<bool(std::size_t)>& matches);
 
   Placer placer_;
   std::vector<NodeEntry> nodes_;  // by the placer's index; without a name: free for another
@@ -101,8 +111,8 @@ class Fleet {
   std::vector<std::size_t> vacant_;
   std::unordered_map<std::string, std::size_t> node_of_gpu_;  // by uid
   std::set<std::string> set_aside_;                           // uids
-  std::map<std::tuple<std::string, std::string, std::vector<DeviceApi>>, GpuKind> kinds_;
-  std::vector<GpuDescription> kind_descriptions_;
+  std::map<std::tuple<std::string, std::string, std::vector<DeviceApi>, Labels>, GpuKind> kinds_;
+  std::vector<KindOfGpu> kind_descriptions_;
 };
 
 }  // namespace tulle::control

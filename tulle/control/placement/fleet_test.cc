@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 #include <set>
 
@@ -280,6 +281,105 @@ TEST(Fleet, WhatIsSetAsideIsKeptUntilItIsGivenBack) {
   fleet.RemoveGpu(gpus[1]);
   fleet.Open(kept);
   EXPECT_EQ(fleet.TryPlace(WithDefaults(ClaimSpec{.memory_bytes = 7 * kGiB})).at(0).gpu_uid, "0");
+}
+
+// Two nodes of two GPUs with 8 GiB each, one of which has 6 GiB taken.
+class TopologyTest : public ::testing::Test {
+ protected:
+  TopologyTest() {
+    for (const std::string node : {"a", "b"}) {
+      fleet_.SetNode(node, {{std::string(kNodeLabel), node}}, "");
+      for (std::uint32_t i = 0; i < 2; ++i) {
+        Gpu& gpu = gpus_.emplace_back();
+        gpu.metadata.uid = node + std::to_string(i);
+        gpu.spec = {.node = node, .index = i, .description = {.type = "t", .apis = {DeviceApi::kOpenCl}}};
+        gpu.status = {.allocatable_memory_bytes = 8 * kGiB, .allocatable_compute_percent = 100};
+        if (gpu.metadata.uid == "a0") gpu.status.allocated_memory_bytes = 6 * kGiB, gpu.status.vgpus = 1;
+        fleet_.SetGpu(gpu);
+      }
+    }
+  }
+  std::vector<std::string> Place(ClaimSpec spec) {
+    std::vector<std::string> uids;
+    for (const Slot& slot : fleet_.TryPlace(WithDefaults(std::move(spec)))) uids.push_back(slot.gpu_uid);
+    std::sort(uids.begin(), uids.end());
+    return uids;
+  }
+
+  using Uids = std::vector<std::string>;
+  Fleet fleet_{MakeBalancedFit()};
+  std::deque<Gpu> gpus_;
+};
+
+TEST_F(TopologyTest, TheSameGpu) {
+  const Uids placed = Place({.memory_bytes = 4 * kGiB, .count = 2, .topology = Topology::kSameGpu});
+  ASSERT_EQ(placed.size(), 2u);
+  EXPECT_EQ(placed[0], placed[1]);
+  EXPECT_NE(placed[0], "a0");
+  EXPECT_EQ(Place({.memory_bytes = 4 * kGiB, .count = 3, .topology = Topology::kSameGpu}), Uids());
+  EXPECT_EQ(Place({.memory_bytes = kGiB, .compute_percent = 60, .count = 2, .topology = Topology::kSameGpu}),
+            Uids());
+  EXPECT_EQ(fleet_
+                .SetAside(WithDefaults(
+                    ClaimSpec{.memory_bytes = 4 * kGiB, .count = 2, .topology = Topology::kSameGpu}))
+                .size(),
+            1u);
+}
+
+TEST_F(TopologyTest, TheSameNode) {
+  EXPECT_EQ(Place({.memory_bytes = 8 * kGiB, .count = 2, .topology = Topology::kSameNode}),
+            (Uids{"b0", "b1"}));
+  EXPECT_EQ(Place({.memory_bytes = 8 * kGiB, .count = 3}), (Uids{"a1", "b0", "b1"}));
+  EXPECT_EQ(Place({.memory_bytes = 8 * kGiB, .count = 3, .topology = Topology::kSameNode}), Uids());
+  EXPECT_EQ(Place({
+                      .memory_bytes = 2 * kGiB,
+                      .count = 5,
+                      .topology = Topology::kSameNode,
+                  })
+                .size(),
+            5u)
+      << "some on one GPU";
+  EXPECT_EQ(Place({.memory_bytes = 8 * kGiB,
+                   .count = 2,
+                   .node_selector = {{std::string(kNodeLabel), "a"}},
+                   .topology = Topology::kSameNode}),
+            Uids());
+  EXPECT_EQ(fleet_.SetAside(WithDefaults(
+                ClaimSpec{.memory_bytes = 8 * kGiB, .count = 2, .topology = Topology::kSameNode})),
+            (Uids{"b0", "b1"}));
+}
+
+TEST_F(TopologyTest, NodesOfTheirOwn) {
+  const Uids placed = Place({.memory_bytes = kGiB, .count = 2, .topology = Topology::kDistinctNodes});
+  ASSERT_EQ(placed.size(), 2u);
+  EXPECT_NE(placed[0][0], placed[1][0]);
+  EXPECT_EQ(Place({.memory_bytes = kGiB, .count = 3, .topology = Topology::kDistinctNodes}), Uids());
+  const Uids kept = fleet_.SetAside(
+      WithDefaults(ClaimSpec{.memory_bytes = kGiB, .count = 2, .topology = Topology::kDistinctNodes}));
+  ASSERT_EQ(kept.size(), 2u);
+  EXPECT_NE(kept[0][0], kept[1][0]);
+}
+
+TEST_F(TopologyTest, TaintedNodesTakeThoseWhoTolerateThem) {
+  const Labels label = {{std::string(kNodeLabel), "b"}};
+  fleet_.SetNode("b", label, "", {{"reserved", "lab"}});
+  EXPECT_EQ(Place({.memory_bytes = kGiB, .count = 3}).size(), 3u);
+  for (const std::string& uid : Place({.memory_bytes = kGiB, .count = 3})) EXPECT_EQ(uid[0], 'a');
+  const ClaimSpec on_b{.memory_bytes = 8 * kGiB, .count = 2};
+  const auto tolerating = [&](Labels tolerations) {
+    ClaimSpec spec = on_b;
+    spec.tolerations = std::move(tolerations);
+    return Place(spec).size();
+  };
+  EXPECT_EQ(tolerating({}), 0u);
+  EXPECT_EQ(tolerating({{"reserved", "office"}}), 0u);
+  EXPECT_EQ(tolerating({{"reserved", "lab"}}), 2u);
+  EXPECT_EQ(tolerating({{"reserved", "*"}, {"other", "x"}}), 2u);
+  const Placement placement = fleet_.Place(WithDefaults(on_b));
+  EXPECT_NE(std::get<NoFit>(placement).message.find("node b is tainted reserved=lab"), std::string::npos)
+      << std::get<NoFit>(placement).message;
+  fleet_.SetNode("b", label, "", {});
+  EXPECT_EQ(tolerating({}), 2u);
 }
 
 }  // namespace

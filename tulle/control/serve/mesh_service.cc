@@ -301,10 +301,11 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
         }
         const std::uint32_t most = request.most_nodes() == 0 ? kDefaultVerdicts : request.most_nodes();
         const std::string tenant = TenantFor<Claim>(caller, request.tenant());
-        controller_.Read([=, who = caller.identity.name, name = request.name()](const Core* core) {
+        controller_.Read([=, this, who = caller.identity.name, name = request.name()](const Core* core) {
           if (core == nullptr) return done(ControllerGone());
           if (Status status = core->CheckRead(who, tenant); !status.ok()) return done(status.error());
-          const std::optional<ClaimExplanation> explanation = core->Explain(tenant, name, most);
+          const std::optional<ClaimExplanation> explanation =
+              core->Explain(tenant, name, most, controller_.ReadClock());
           if (!explanation) {
             return done(Error{.code = Code::kNotFound, .message = "there is no Claim \"" + name + "\""});
           }
@@ -318,6 +319,14 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
         CordonNode{.caller = caller.identity.name, .name = request.name(), .cordoned = request.cordoned()},
         std::move(done));
   });
+  Add<v1::TaintNodeRequest>(
+      "TaintNode", [this](const Caller& caller, const v1::TaintNodeRequest& request, OnDone done) {
+        Change<Node>("TaintNode", caller, request,
+                     TaintNode{.caller = caller.identity.name,
+                               .name = request.name(),
+                               .taints = {request.taints().begin(), request.taints().end()}},
+                     std::move(done));
+      });
   Add<v1::CreateTokenRequest>(
       "CreateToken", [this](const Caller& caller, const v1::CreateTokenRequest& request, OnDone done) {
         const Duration lifetime =
