@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/tulle/completion.h"
 #include "apps/tulle/doctor.h"
 #include "apps/tulle/env.h"
 #include "apps/tulle/join.h"
@@ -459,6 +460,44 @@ int Main(int argc, char** argv) {
     return WatchKind(client, selection, format);
   }));
 
+  std::uint32_t most_events = 100;
+  CLI::App* events_command = app.add_subcommand(
+      "events", "What has happened lately to claims, vGPUs, GPUs, nodes and tenants, the latest last");
+  events_command->footer(
+      "Examples:\n  tulle events\n  tulle events claim train\n  tulle events nodes --most 1000");
+  events_command->add_option("KIND", kind_text, "Of this kind only: nodes, gpus, vgpus, claims or tenants");
+  events_command->add_option("NAME", name, "Of this one only");
+  events_command->add_option("--most", most_events, "The latest so many")
+      ->check(CLI::Range(1u, 1000u))
+      ->capture_default_str();
+  add_tenants(events_command);
+  add_output(events_command);
+  events_command->callback([&] {
+    code = Report([&]() -> Status {
+      std::optional<sdk::Kind> kind;
+      if (!kind_text.empty()) {
+        TULLE_ASSIGN_OR_RETURN(kind, ParseKind(kind_text));
+      }
+      return WithClient([&](sdk::Client& client) {
+        return Events(client, kind, name, all_tenants ? "-" : tenant, most_events,
+                      output == "json" ? Output::kJson : Output::kTable, NowMicros());
+      });
+    }());
+  });
+
+  double interval_s = 2;
+  CLI::App* top_command =
+      app.add_subcommand("top", "The mesh's load by node and tenant, again and again until interrupted");
+  top_command->footer("Examples:\n  tulle top\n  tulle top | head      once");
+  top_command->add_option("--interval", interval_s, "Seconds from one screen to the next")
+      ->check(CLI::Range(0.1, 3600.0))
+      ->capture_default_str();
+  top_command->callback([&] {
+    code = Report(WithClient([&](sdk::Client& client) {
+      return Top(client, std::chrono::duration_cast<Duration>(std::chrono::duration<double>(interval_s)));
+    }));
+  });
+
   // --- who shares the mesh
   AddTenantCommands(
       app, [&code](const std::function<Status(sdk::Client&)>& action) { code = Report(WithClient(action)); });
@@ -478,6 +517,22 @@ int Main(int argc, char** argv) {
     const std::vector<Check> checks = Diagnose();
     std::fputs(FormatChecks(checks).c_str(), stdout);
     for (const Check& check : checks) code |= check.level == Check::Level::kFail;
+  });
+
+  std::string shell;
+  CLI::App* completion_command =
+      app.add_subcommand("completion", "Print what a shell needs to complete commands and flags of tulle");
+  completion_command->footer(
+      "Examples:\n  source <(tulle completion bash)         in ~/.bashrc\n  source <(tulle completion zsh)   "
+      "       in "
+      "~/.zshrc\n  tulle completion fish > ~/.config/fish/completions/tulle.fish");
+  completion_command->add_option("SHELL", shell, "bash, zsh or fish")->required();
+  completion_command->callback([&] {
+    code = Report([&]() -> Status {
+      TULLE_ASSIGN_OR_RETURN(const std::string script, Completion(app, shell));
+      std::fputs(script.c_str(), stdout);
+      return OkStatus();
+    }());
   });
 
   CLI::App* version_command =

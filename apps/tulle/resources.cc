@@ -1,9 +1,11 @@
 #include "apps/tulle/resources.h"
 
 #include <poll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <iterator>
 #include <map>
 #include <string_view>
 #include <variant>
@@ -405,13 +407,134 @@ Status Get(sdk::Client& client, const Selection& selection, const std::vector<st
   });
 }
 
+std::string EventTable(const std::vector<sdk::ResourceEvent>& events, std::int64_t now_us) {
+  constexpr const char* kKinds[] = {"", "claim", "vgpu", "gpu", "node", "instance", "tenant"};
+  Table table({"AGE", "RESOURCE", "EVENT", "MESSAGE"});
+  for (const sdk::ResourceEvent& event : events) {
+    const auto kind = static_cast<std::size_t>(event.kind);
+    table.Add({FormatAge(now_us - event.time_us),
+               std::string(kind < std::size(kKinds) ? kKinds[kind] : "?") + "/" + event.name, event.reason,
+               event.message});
+  }
+  return table.TakeText();
+}
+
+Status Events(sdk::Client& client, std::optional<sdk::Kind> kind, const std::string& name,
+              const std::string& tenant, std::uint32_t most, Output output, std::int64_t now_us) {
+  TULLE_ASSIGN_OR_RETURN(const std::vector<sdk::ResourceEvent> events,
+                         client.ListEvents(kind, name, most, {.tenant = tenant}));
+  if (output == Output::kJson) {
+    Print(JsonList(events));
+  } else if (events.empty()) {
+    std::fputs("none\n", stderr);
+  } else {
+    Print(EventTable(events, now_us));
+  }
+  return OkStatus();
+}
+
 Status Describe(sdk::Client& client, const Selection& selection, const std::string& name,
                 std::int64_t now_us) {
+  constexpr std::uint32_t kShown = 20;
   return WithKind(selection.kind, true, [&]<typename T>(Calls<T> calls) -> Status {
     TULLE_ASSIGN_OR_RETURN(const T resource, (client.*calls.get)(name, {.tenant = selection.tenant}));
     Print(Details(resource, now_us));
+    const auto events = client.ListEvents(selection.kind, resource.metadata.uid, kShown,
+                                          {.tenant = resource.metadata.tenant});
+    if (events.ok() && !events->empty()) Print("\n" + EventTable(*events, now_us));
     return OkStatus();
   });
+}
+
+namespace {
+
+// "####....", of 20.
+std::string Bar(double part) {
+  constexpr int kWidth = 20;
+  const int full = std::clamp(static_cast<int>(part * kWidth + 0.5), 0, kWidth);
+  return std::string(static_cast<std::size_t>(full), '#') +
+         std::string(static_cast<std::size_t>(kWidth - full), '.');
+}
+
+// What GPUs have, and what of it is allocated.
+struct Load {
+  std::uint64_t memory = 0, memory_used = 0, compute = 0, compute_used = 0;
+  double Part() const {
+    const auto part = [](std::uint64_t of, std::uint64_t all) {
+      return all == 0 ? 0.0 : static_cast<double>(of) / static_cast<double>(all);
+    };
+    return std::max(part(memory_used, memory), part(compute_used, compute));
+  }
+  std::vector<std::string> Row(const std::string& name) const {
+    return {name, Bar(Part()), FormatSize(memory_used) + " of " + FormatSize(memory),
+            Percent(compute_used) + " of " + Percent(compute)};
+  }
+};
+
+}  // namespace
+
+std::string TopScreen(std::vector<sdk::Node> nodes, const std::vector<sdk::Gpu>& gpus,
+                      std::vector<sdk::Tenant> tenants) {
+  std::map<std::string, Load> loads;
+  for (const sdk::Gpu& gpu : gpus) {
+    for (Load* load : {&loads[gpu.spec.node], &loads[""]}) {
+      load->memory += gpu.status.allocatable_memory_bytes;
+      load->memory_used += gpu.status.allocated_memory_bytes;
+      load->compute += gpu.status.allocatable_compute_percent;
+      load->compute_used += gpu.status.allocated_compute_percent;
+    }
+  }
+  std::uint64_t vgpus = 0, sessions = 0;
+  for (const sdk::Node& node : nodes) vgpus += node.status.vgpus, sessions += node.status.telemetry.sessions;
+  Table mesh({"NODE", "ALLOCATED", "MEMORY", "COMPUTE", "VGPUS", "SESSIONS", "HOST-CPU", "STATE"});
+  std::vector<std::string> all = loads[""].Row("all");
+  all.insert(all.end(), {Count(vgpus), Count(sessions), "", std::to_string(nodes.size()) + " nodes"});
+  mesh.Add(all);
+  // The busiest first.
+  std::stable_sort(nodes.begin(), nodes.end(), [&](const sdk::Node& a, const sdk::Node& b) {
+    return loads[a.metadata.name].Part() > loads[b.metadata.name].Part();
+  });
+  for (const sdk::Node& node : nodes) {
+    std::vector<std::string> cells = loads[node.metadata.name].Row(node.metadata.name);
+    cells.insert(cells.end(),
+                 {Count(node.status.vgpus), Count(node.status.telemetry.sessions),
+                  Percent(static_cast<std::uint64_t>(node.status.telemetry.cpu_percent)),
+                  Word(control::Name(node.status.state)) + (node.spec.cordoned ? ",cordoned" : "")});
+    mesh.Add(cells);
+  }
+  std::string text = mesh.TakeText();
+  if (tenants.empty()) return text;
+  std::stable_sort(tenants.begin(), tenants.end(), [](const sdk::Tenant& a, const sdk::Tenant& b) {
+    return a.status.dominant_share > b.status.dominant_share;
+  });
+  Table shares({"TENANT", "SHARE", "MEMORY", "COMPUTE", "VGPUS", "CLAIMS", "WAITING"});
+  for (const sdk::Tenant& tenant : tenants) {
+    const control::TenantStatus& has = tenant.status;
+    shares.Add({tenant.metadata.name, Bar(static_cast<double>(has.dominant_share)),
+                FormatSize(has.memory_bytes), Percent(has.compute_percent), Count(has.vgpus),
+                Count(has.claims), Count(has.waiting_claims)});
+  }
+  return text + "\n" + shares.TakeText();
+}
+
+Status Top(sdk::Client& client, Duration interval) {
+  const bool live = isatty(STDOUT_FILENO) != 0;
+  for (;;) {
+    TULLE_ASSIGN_OR_RETURN(std::vector<sdk::Node> nodes, client.ListNodes());
+    TULLE_ASSIGN_OR_RETURN(const std::vector<sdk::Gpu> gpus, client.ListGpus());
+    TULLE_ASSIGN_OR_RETURN(std::vector<sdk::Tenant> tenants, client.ListTenants());
+    const std::string screen = TopScreen(std::move(nodes), gpus, std::move(tenants));
+    if (!live) {
+      Print(screen);
+      return OkStatus();
+    }
+    // From the top left; what was there is cleared line by line, so that nothing flickers.
+    std::string text = "\x1b[H";
+    for (const char c : screen) text += c == '\n' ? "\x1b[K\n" : std::string(1, c);
+    Print(text + "\x1b[J");
+    poll(nullptr, 0,
+         static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(interval).count()));
+  }
 }
 
 std::string ExplanationOf(const sdk::ClaimExplanation& explanation) {

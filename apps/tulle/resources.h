@@ -31,10 +31,17 @@ Status Describe(sdk::Client& client, const Selection& selection, const std::stri
 // Why the claim is where it is. `most_nodes`: how many are shown; 0: some.
 Status Explain(sdk::Client& client, const std::string& claim, const std::string& tenant,
                std::uint32_t most_nodes, Output output);
+// What has happened lately. Without a kind: to all.
+Status Events(sdk::Client& client, std::optional<sdk::Kind> kind, const std::string& name,
+              const std::string& tenant, std::uint32_t most, Output output, std::int64_t now_us);
 // Claims or tenants.
 Status Delete(sdk::Client& client, const Selection& selection, const std::vector<std::string>& names);
 // Until the watch fails; what happened since is not lost when the controller restarts.
 Status WatchKind(sdk::Client& client, const Selection& selection, Output output);
+
+// The mesh's load, node by node and tenant by tenant, anew every `interval` until interrupted; where standard
+// output is no terminal, once.
+Status Top(sdk::Client& client, Duration interval);
 
 // One screen: is the mesh there, what does it have, what is in use.
 Status PrintStatus(sdk::Client& client);
@@ -43,6 +50,9 @@ Status PrintStatus(sdk::Client& client);
 
 template <typename T>
 std::string TableOf(const std::vector<T>& resources, std::int64_t now_us);
+std::string EventTable(const std::vector<sdk::ResourceEvent>& events, std::int64_t now_us);
+std::string TopScreen(std::vector<sdk::Node> nodes, const std::vector<sdk::Gpu>& gpus,
+                      std::vector<sdk::Tenant> tenants);
 std::string ExplanationOf(const sdk::ClaimExplanation& explanation);
 template <typename T>
 std::string Details(const T& resource, std::int64_t now_us);

@@ -83,6 +83,50 @@ class Commands(MeshTest):
         self.assertEqual(self.mesh.tulle("tenant", "set", name, "--role", "king").returncode, 2)
         self.assertEqual(self.mesh.tulle("delete", "tenant", "nobody").returncode, 1)
 
+    def test_what_has_happened_is_told(self):
+        self.assert_ok(self.mesh.run("true", flags=["--name", "short", "--memory", "64MiB"]))
+        events = self.assert_ok(self.mesh.tulle("events", "claim", "short")).stdout
+        self.assertRegex(events, r"^AGE +RESOURCE +EVENT +MESSAGE\n(\S+ +claim/short +\S.*\n)+$")
+        for step in ("Placed +short-0, chosen by", "BOUND +short-0", "RELEASED +deleted by its user"):
+            self.assertRegex(events, rf"claim/short +{step}")
+        self.assertNotIn("vgpu/", events)
+        wait_for(lambda: "GONE" in self.mesh.tulle("events", "vgpu", "short-0").stdout, "the vGPU has gone")
+        self.assertRegex(self.assert_ok(self.mesh.tulle("describe", "claim", "short")).stdout, r"\nAGE +RESOURCE +EVENT")
+        latest = json.loads(self.assert_ok(self.mesh.tulle("events", "--most", "1", "-o", "json")).stdout)
+        self.assertEqual(len(latest), 1)
+        node = json.loads(self.mesh.tulle("get", "nodes", "-o", "json").stdout)[0]["metadata"]["name"]
+        self.assertEqual(self.assert_ok(self.mesh.tulle("taint", node, "k=v", "l=w")).stdout, f"node {node}: k=v, l=w\n")
+        self.assertIn("is tainted k=v", self.mesh.run("true", flags=["--no-wait"]).stderr)
+        self.assert_ok(self.mesh.run("true", flags=["--memory", "64MiB", "--tolerate", "k=v", "--tolerate", "l=*"]))
+        self.assertEqual(self.assert_ok(self.mesh.tulle("taint", node, "k-", "l-")).stdout, f"node {node}: no taints\n")
+        self.assertRegex(self.assert_ok(self.mesh.tulle("events", "node", node)).stdout, r"READY,tainted k=v l=w")
+
+    def test_top_shows_who_has_what(self):
+        with self.mesh.start_run("steady", stdin=-1, flags=["--memory", "64MiB", "--compute", "50%"]) as process:
+            self.assertEqual(process.stdout.readline(), "ready\n")
+            top = self.assert_ok(self.mesh.tulle("top")).stdout
+            self.assertRegex(top, r"^NODE +ALLOCATED +MEMORY +COMPUTE +VGPUS +SESSIONS +HOST-CPU +STATE\nall +#{10}\.{10} ")
+            self.assertRegex(top, r"\n\nTENANT +SHARE +MEMORY +COMPUTE +VGPUS +CLAIMS +WAITING\n\S+ +#{10}\.{10} +64MiB +50% ")
+            process.communicate("", timeout=PATIENCE_S)
+
+    def test_shells_complete_what_the_program_takes(self):
+        def complete(*words):
+            line = " ".join(f"'{word}'" for word in words)
+            done = subprocess.run(["bash", "-c", f"source <({BIN}/tulle completion bash); COMP_WORDS=({line}); "
+                                   "COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _tulle; printf '%s\n' \"${COMPREPLY[@]}\""],
+                                  capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+            self.assertEqual(done.stderr, "")
+            return done.stdout.split()
+        self.assertEqual(complete("tulle", "comp"), ["completion"])
+        self.assertEqual(complete("tulle", "tenant", ""), ["set", "--help"])
+        self.assertEqual(complete("tulle", "tenant", "set", "bob", "--mem"), ["--memory"])
+        self.assertEqual(complete("tulle", "get", "claims", "--al"), ["--all", "--all-tenants"])
+        self.assertIn("claims", complete("tulle", "describe", "c"))
+        self.assertEqual(complete("tulle", "run", "--", "--mem"), [])
+        for shell in ("zsh", "fish"):
+            self.assertIn("tenant", self.assert_ok(self.mesh.tulle("completion", shell)).stdout)
+        self.assertEqual(self.mesh.tulle("completion", "csh").returncode, 2)
+
     def test_what_is_not_there_is_an_error(self):
         done = self.mesh.tulle("get", "claim", "nothing")
         self.assertEqual(done.returncode, 1)

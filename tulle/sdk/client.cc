@@ -334,6 +334,18 @@ class ClientImpl final : public Client {
     for (const v1::TenantUsage& of : response.tenants()) usage.push_back(control::FromProto(of));
     return usage;
   }
+  Result<std::vector<ResourceEvent>> ListEvents(std::optional<Kind> kind, const std::string& name,
+                                                std::uint32_t most, const CallOptions& options) override {
+    v1::ListEventsRequest request;
+    request.set_tenant(options.tenant);
+    if (kind) request.set_kind(static_cast<v1::Kind>(*kind));
+    request.set_name(name);
+    request.set_most(most);
+    TULLE_ASSIGN_OR_RETURN(const auto response, Call(&v1::Mesh::Stub::ListEvents, request, options));
+    std::vector<ResourceEvent> events;
+    for (const v1::Event& event : response.events()) events.push_back(control::FromProto(event));
+    return events;
+  }
   Result<std::vector<AuditEntry>> ListAudit(control::WallMicros since_us, const std::string& caller,
                                             std::uint32_t most, const CallOptions& options) override {
     v1::ListAuditRequest request;
@@ -482,5 +494,6 @@ std::string Client::ToJson(const Instance& instance) { return control::ToJson(co
 std::string Client::ToJson(const Tenant& tenant) { return control::ToJson(control::ToProto(tenant)); }
 std::string Client::ToJson(const TenantUsage& usage) { return control::ToJson(control::ToProto(usage)); }
 std::string Client::ToJson(const AuditEntry& entry) { return control::ToJson(control::ToProto(entry)); }
+std::string Client::ToJson(const ResourceEvent& event) { return control::ToJson(control::ToProto(event)); }
 
 }  // namespace tulle::sdk

@@ -37,6 +37,7 @@ using control::Gpu;
 using control::Instance;
 using control::Labels;
 using control::Node;
+using control::ResourceEvent;
 using control::Tenant;
 using control::TenantUsage;
 using control::VGpu;
@@ -186,6 +187,12 @@ class Client {
   virtual Result<std::vector<AuditEntry>> ListAudit(control::WallMicros since_us, const std::string& caller,
                                                     std::uint32_t most, const CallOptions& options = {}) = 0;
 
+  // What has happened lately to resources of that kind and name, or uid (without: to all): the latest `most`
+  // (0: the controller's default), the latest last. options.tenant as for lists.
+  virtual Result<std::vector<ResourceEvent>> ListEvents(std::optional<Kind> kind, const std::string& name,
+                                                        std::uint32_t most,
+                                                        const CallOptions& options = {}) = 0;
+
   // All pages.
   virtual Result<std::vector<Claim>> ListClaims(const CallOptions& options = {}) = 0;
   // Those that have not ended: PENDING and BOUND.
@@ -216,6 +223,7 @@ class Client {
   static std::string ToJson(const Tenant& tenant);
   static std::string ToJson(const TenantUsage& usage);
   static std::string ToJson(const AuditEntry& entry);
+  static std::string ToJson(const ResourceEvent& event);
 };
 
 }  // namespace tulle::sdk

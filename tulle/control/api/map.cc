@@ -403,6 +403,27 @@ AuditEntry FromProto(const v1::AuditEntry& from) {
           .message = from.message()};
 }
 
+v1::Event ToProto(const ResourceEvent& from) {
+  v1::Event to;
+  *to.mutable_time() = ToProtoTime(from.time_us);
+  to.set_kind(static_cast<v1::Kind>(from.kind));
+  to.set_tenant(from.tenant);
+  to.set_name(from.name);
+  to.set_uid(from.uid);
+  to.set_reason(from.reason);
+  to.set_message(from.message);
+  return to;
+}
+ResourceEvent FromProto(const v1::Event& from) {
+  return {.time_us = FromProtoTime(from.time()),
+          .kind = static_cast<Kind>(from.kind()),
+          .tenant = from.tenant(),
+          .name = from.name(),
+          .uid = from.uid(),
+          .reason = from.reason(),
+          .message = from.message()};
+}
+
 v1::AttachedVGpu ToProto(const AttachedVGpu& from) {
   v1::AttachedVGpu to;
   to.set_vgpu(from.vgpu);

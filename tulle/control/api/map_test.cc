@@ -79,6 +79,7 @@ TEST(Map, EveryFieldGoesBothWays) {
   GoesBothWays<v1::Tenant>();
   GoesBothWays<v1::TenantUsage>();
   GoesBothWays<v1::AuditEntry>();
+  GoesBothWays<v1::Event>();
   GoesBothWays<v1::AttachedVGpu>();
 }
 

@@ -187,18 +187,6 @@ struct UsageRecord {
 };
 using Record = std::variant<ClaimRecord, VGpuRecord, Gpu, Node, Invitation, Tenant, UsageRecord>;
 
-// Enumerators have the numbers of their protobuf twins; those from 100 on have none, as nobody watches them.
-enum class Kind {
-  kClaim = 1,
-  kVGpu = 2,
-  kGpu = 3,
-  kNode = 4,
-  kInstance = 5,
-  kTenant = 6,
-  kInvitation = 100,
-  kUsage = 101
-};
-
 // ---- actions
 
 // Put `record` in the store, or remove what is there under kind and uid.

@@ -47,6 +47,7 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
       if (!is_new(tenants_, tenant->metadata))
         return corrupt("tenant " + tenant->metadata.name + " is there twice");
       tenant->status = {};
+      if (options_.admins.contains(tenant->metadata.name)) tenant->spec.role = TenantRole::kAdmin;
       tenants_.Insert({.tenant = std::move(*tenant), .accrued = now.mono});
     } else if (auto* usage = std::get_if<UsageRecord>(&record)) {
       const auto named = TenantNamed(usage->tenant);

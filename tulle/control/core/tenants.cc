@@ -59,10 +59,11 @@ Result<Core::TenantState*> Core::TenantNamed(const std::string& name) {
         "the mesh has " + std::to_string(tenants_.size()) +
             " tenants, its limit; an administrator can forget some with `tulle delete tenant NAME`");
   }
-  TenantState& state =
-      tenants_.Insert({.tenant = {.metadata = {.name = name, .uid = NewUid(), .create_time_us = now_.wall_us},
-                                  .spec = WithDefaults(TenantSpec{})},
-                       .accrued = now_.mono});
+  TenantSpec spec = WithDefaults(TenantSpec{});
+  if (options_.admins.contains(name)) spec.role = TenantRole::kAdmin;
+  TenantState& state = tenants_.Insert(
+      {.tenant = {.metadata = {.name = name, .uid = NewUid(), .create_time_us = now_.wall_us}, .spec = spec},
+       .accrued = now_.mono});
   Touch(Kind::kTenant, state.metadata().uid, true);
   return &state;
 }

@@ -82,6 +82,8 @@ TEST_F(TenantsTest, RolesSayWhoMayDoWhat) {
 }
 
 TEST_F(TenantsTest, TheControllersAdministratorStaysOne) {
+  ASSERT_TRUE(CreateFor("root", "c", {}).ok());
+  EXPECT_EQ(TenantNamed("root").spec.role, TenantRole::kAdmin);
   EXPECT_EQ(CodeOf(Set("root", {.role = TenantRole::kMember})), Code::kFailedPrecondition);
   EXPECT_EQ(CodeOf(Set("root", {.role = TenantRole::kAdmin, .suspended = true})), Code::kFailedPrecondition);
   EXPECT_TRUE(Set("root", {.role = TenantRole::kAdmin, .weight = 2}).ok());

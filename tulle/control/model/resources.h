@@ -284,6 +284,32 @@ struct AuditEntry {
   friend bool operator==(const AuditEntry&, const AuditEntry&) = default;
 };
 
+// The kinds of resources, with the numbers of their protobuf twins; those from 100 on have none, as nobody
+// watches them.
+enum class Kind {
+  kUnspecified = 0,
+  kClaim = 1,
+  kVGpu = 2,
+  kGpu = 3,
+  kNode = 4,
+  kInstance = 5,
+  kTenant = 6,
+  kInvitation = 100,
+  kUsage = 101
+};
+
+// A step of a resource's life.
+struct ResourceEvent {
+  WallMicros time_us = 0;
+  Kind kind = Kind::kUnspecified;
+  std::string tenant;
+  std::string name;
+  std::string uid;
+  std::string reason;
+  std::string message;
+  friend bool operator==(const ResourceEvent&, const ResourceEvent&) = default;
+};
+
 // A one-time invitation into the mesh. The secret itself is with its bearer only.
 enum class JoinRole { kUnspecified = 0, kNode = 1, kUser = 2 };
 struct Invitation {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "tulle/base/log.h"
@@ -41,7 +42,11 @@ void Append(Actions* to, Actions from) {
 }  // namespace
 
 Controller::Controller(ControllerOptions options, Store& store, const Clock& clock, Random& random)
-    : options_(std::move(options)), store_(store), clock_(clock), random_(random) {}
+    : options_(std::move(options)),
+      store_(store),
+      clock_(clock),
+      random_(random),
+      history_(options_.event_history) {}
 
 Controller::~Controller() { Stop(); }
 
@@ -52,6 +57,15 @@ Status Controller::Start() {
   TULLE_RETURN_IF_ERROR(core_->Load(std::move(state.records), ReadClock()));
   audit_log_ =
       std::make_unique<AuditLog>(options_.audit_entries, std::move(state.audit), state.first_audit_number);
+  const auto begin = [this](const auto& page) {
+    for (const auto& resource : page.resources) history_.Begin(resource);
+  };
+  constexpr std::size_t kAll = std::numeric_limits<std::size_t>::max() - 1;
+  begin(core_->List<Node>("", "", kAll));
+  begin(core_->List<Gpu>("", "", kAll));
+  begin(core_->List<Tenant>("", "", kAll));
+  begin(core_->ListAll<Claim>({}, kAll));
+  begin(core_->ListAll<VGpu>({}, kAll));
   log_ = std::make_unique<EventLog>(options_.watch_history, core_->resource_version());
   Log(LogLevel::kInfo, kComponent, "started", {{"epoch", state.epoch}, {"records", records}});
   strand_ = std::thread([this] { Run(); });
@@ -195,6 +209,7 @@ void Controller::HandleBatch(std::vector<Item> items) {
     }
   }
   LogChanges(actions.changes);
+  history_.Append(actions.changes, clock_.WallMicros());
   log_->Append(std::move(actions.changes));
   for (Effect& effect : actions.effects) Deliver(std::move(effect));
 }

@@ -22,6 +22,7 @@
 #include "tulle/base/result.h"
 #include "tulle/control/core/core.h"
 #include "tulle/control/serve/audit_log.h"
+#include "tulle/control/serve/event_history.h"
 #include "tulle/control/serve/event_log.h"
 #include "tulle/control/store/store.h"
 
@@ -34,6 +35,7 @@ struct ControllerOptions {
   std::size_t max_queued = 65'536;     // events, and reads; more are refused
   std::size_t max_batch = 1'024;       // events per commit
   std::size_t audit_entries = 20'000;  // of the audit log, about 500 bytes each
+  std::size_t event_history = 10'000;  // events, about 300 bytes each
   std::function<void(const Error&)> on_fatal = [](const Error&) {};
 };
 
@@ -91,6 +93,7 @@ class Controller {
 
   EventLog& log() { return *log_; }
   AuditLog& audit_log() { return *audit_log_; }
+  EventHistory& history() { return history_; }
   const CoreOptions& core_options() const { return options_.core; }
   Now ReadClock() const { return {.mono = clock_.Now(), .wall_us = clock_.WallMicros()}; }
 
@@ -126,6 +129,7 @@ class Controller {
   std::unique_ptr<Core> core_;  // the strand's, once it runs
   std::unique_ptr<EventLog> log_;
   std::unique_ptr<AuditLog> audit_log_;
+  EventHistory history_;
   std::thread strand_;
   std::jthread rehearsal_;  // the strand's: one at a time
   std::atomic<std::uint64_t> next_id_{1};

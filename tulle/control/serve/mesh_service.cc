@@ -38,8 +38,8 @@ const google::protobuf::ServiceDescriptor& MeshDescriptor() {
 
 constexpr std::size_t kMaxAuditedBytes = 1024;  // of a request
 constexpr char kAllTenants[] = "-";
-constexpr std::uint32_t kDefaultAudit = 100;
-constexpr std::uint32_t kMaxAudit = 1000;
+constexpr std::uint32_t kDefaultEntries = 100;
+constexpr std::uint32_t kMaxEntries = 1000;
 
 // Claims, vGPUs and instances are tenants'; the rest is the mesh's.
 template <typename Resource>
@@ -273,11 +273,38 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
           done(MessagePtr(std::move(response)));
         });
       });
+  Add<v1::ListEventsRequest>("ListEvents", [this](const Caller& caller, const v1::ListEventsRequest& request,
+                                                  OnDone done) {
+    if (request.most() > kMaxEntries) {
+      return done(Invalid("most: " + std::to_string(request.most()) + " is more than " +
+                          std::to_string(kMaxEntries)));
+    }
+    const std::string tenant = request.tenant().empty() ? caller.identity.name : request.tenant();
+    controller_.Read([=, this, who = caller.identity.name](const Core* core) {
+      if (core == nullptr) return done(ControllerGone());
+      if (Status status = core->CheckRead(who, tenant); !status.ok()) return done(status.error());
+      const bool reads_all = core->Authorize(who, Permission::kReadAll).ok();
+      const auto wanted = [&](const ResourceEvent& event) {
+        const bool visible = event.kind == Kind::kTenant
+                                 ? reads_all || event.name == who
+                                 : event.tenant.empty() || tenant == kAllTenants || event.tenant == tenant;
+        return visible &&
+               (request.kind() == v1::KIND_UNSPECIFIED || static_cast<int>(event.kind) == request.kind()) &&
+               (request.name().empty() || request.name() == event.name || request.name() == event.uid);
+      };
+      auto response = std::make_unique<v1::ListEventsResponse>();
+      for (const ResourceEvent& event :
+           controller_.history().Read(request.most() == 0 ? kDefaultEntries : request.most(), wanted)) {
+        *response->add_events() = ToProto(event);
+      }
+      done(MessagePtr(std::move(response)));
+    });
+  });
   Add<v1::ListAuditRequest>(
       "ListAudit", [this](const Caller& caller, const v1::ListAuditRequest& request, OnDone done) {
-        if (request.most() > kMaxAudit) {
+        if (request.most() > kMaxEntries) {
           return done(Invalid("most: " + std::to_string(request.most()) + " is more than " +
-                              std::to_string(kMaxAudit)));
+                              std::to_string(kMaxEntries)));
         }
         controller_.Read([=, this, who = caller.identity.name](const Core* core) {
           if (core == nullptr) return done(ControllerGone());
@@ -286,7 +313,7 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
           auto response = std::make_unique<v1::ListAuditResponse>();
           for (const AuditEntry& entry : controller_.audit_log().Read(
                    google::protobuf::util::TimeUtil::TimestampToMicroseconds(request.since_time()),
-                   request.caller(), request.most() == 0 ? kDefaultAudit : request.most())) {
+                   request.caller(), request.most() == 0 ? kDefaultEntries : request.most())) {
             *response->add_entries() = ToProto(entry);
           }
           done(MessagePtr(std::move(response)));

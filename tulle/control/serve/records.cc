@@ -25,7 +25,8 @@ const char* PrefixOf(Kind kind) {
     case Kind::kInvitation: return "invitation/";
     case Kind::kTenant: return "tenant/";
     case Kind::kUsage: return "usage/";
-    case Kind::kInstance: break;  // not kept
+    case Kind::kInstance:  // not kept
+    case Kind::kUnspecified: break;
   }
   TULLE_CHECK(false);
 }

@@ -164,5 +164,37 @@ TEST_F(TenantServiceTest, TheAuditLogIsBoundedInMemoryAndInTheStore) {
   EXPECT_THAT(ClientOf("alice")->ListAudit(0, "", 0)->at(2).request, HasSubstr("last"));
 }
 
+TEST_F(TenantServiceTest, EventsAreBoundedAndSeenByThoseWhoMay) {
+  StopStack();
+  options_.event_history = 4;
+  StartStack();
+  Set("vera", {.role = TenantRole::kViewer});
+  for (const std::string name : {"bob", "carol"}) {
+    ASSERT_TRUE(ClientOf(name)->CreateClaim({.name = "of-" + name}).ok());
+  }
+  const auto told = [&](const std::string& who, std::optional<sdk::Kind> kind,
+                        const std::string& tenant = "") {
+    std::vector<std::string> texts;
+    const auto events = ClientOf(who)->ListEvents(kind, "", 0, {.tenant = tenant});
+    if (!events.ok()) return std::vector<std::string>{CodeName(events.error().code)};
+    for (const ResourceEvent& event : *events) texts.push_back(event.name + " " + event.reason);
+    return texts;
+  };
+  using Texts = std::vector<std::string>;
+  EXPECT_EQ(told("bob", std::nullopt), (Texts{"bob MEMBER", "of-bob NoNodes"}));
+  EXPECT_EQ(told("bob", sdk::Kind::kClaim), Texts{"of-bob NoNodes"});
+  EXPECT_EQ(told("bob", sdk::Kind::kClaim, "-"), Texts{"permission denied"});
+  EXPECT_EQ(told("vera", sdk::Kind::kClaim, "-"), (Texts{"of-bob NoNodes", "of-carol NoNodes"}));
+  EXPECT_EQ(told("vera", std::nullopt, "-"),
+            (Texts{"bob MEMBER", "of-bob NoNodes", "carol MEMBER", "of-carol NoNodes"}))
+      << "four are kept";
+  // What is there already is no event for the next controller.
+  StopStack();
+  StartStack();
+  EXPECT_EQ(told("vera", std::nullopt, "-"), Texts());
+  ASSERT_TRUE(ClientOf("bob")->DeleteClaim("of-bob").ok());
+  EXPECT_EQ(told("bob", std::nullopt), Texts{"of-bob RELEASED"});
+}
+
 }  // namespace
 }  // namespace tulle::control
