@@ -8,8 +8,10 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "bench/placement/mesh_replay.h"
 #include "bench/placement/openb.h"
 #include "bench/placement/replay.h"
 #include "tulle/base/random.h"
@@ -45,11 +47,9 @@ int main(int argc, char** argv) {
       {"predictive", [&] { return MakePredictive(outlook); }},
   };
   std::printf("{");
-  for (const auto& [name, make] : policies) {
-    std::vector<Replayed> replays;
-    for (std::uint64_t seed = first; seed != first + seeds; ++seed)
-      replays.push_back(Replay(openb, make(), seed));
-    std::printf("%s\"%s\": {", name == policies.front().first ? "" : ", ", name);
+  const char* separator = "";
+  const auto print = [&](const char* name, const std::vector<Replayed>& replays) {
+    std::printf("%s\"%s\": {", std::exchange(separator, ", "), name);
     for (const int level : {90, 100, 110, 120, 130}) {
       std::printf("\"%d\": [", level);
       for (std::size_t i = 0; i < replays.size(); ++i) {
@@ -60,6 +60,34 @@ int main(int argc, char** argv) {
     double us = 0;
     for (const Replayed& replayed : replays) us += replayed.decision_us / static_cast<double>(replays.size());
     std::printf("\"us\": %.2f}", us);
+  };
+  for (const auto& [name, make] : policies) {
+    std::vector<Replayed> replays;
+    for (std::uint64_t seed = first; seed != first + seeds; ++seed)
+      replays.push_back(Replay(openb, make(), seed));
+    print(name, replays);
+  }
+
+  // What a mesh can do besides, each with what is above it.
+  const Openb elsewhere = WithProcessorsElsewhere(openb);
+  const std::vector<WeightedDemand> light = WorkloadOf(elsewhere);
+  const auto light_outlook = std::make_shared<const Outlook>(Rehearse(rooms, light));
+  for (const auto& [name, abilities] : std::initializer_list<std::pair<const char*, MeshAbilities>>{
+           {"mesh, processors elsewhere", {}},
+           {"mesh, slices shrink to 80%", {.least_part = 0.8}},
+           {"mesh, slices shrink to 80%, and all move", {.least_part = 0.8, .move = true}},
+           {"mesh, slices shrink to 50%, and all move", {.least_part = 0.5, .move = true}},
+           {"mesh, all move, none shrinks", {.move = true}}}) {
+    std::vector<Replayed> replays;
+    double moves = 0, shrinks = 0;
+    for (std::uint64_t seed = first; seed != first + seeds; ++seed) {
+      const MeshReplayed replayed = ReplayOnMesh(elsewhere, MakePredictive(light_outlook), seed, abilities);
+      replays.push_back(replayed.replayed);
+      moves += replayed.moves_per_arrival / static_cast<double>(seeds);
+      shrinks += replayed.shrinks_per_arrival / static_cast<double>(seeds);
+    }
+    print(name, replays);
+    std::fprintf(stderr, "%s: %.3f moves and %.3f shrinks for each arrival\n", name, moves, shrinks);
   }
   std::printf("}\n");
   return 0;

@@ -18,12 +18,25 @@ std::int64_t Asked(const Demand& demand) { return std::int64_t{demand.gpus} * de
 }  // namespace
 
 Replayed Replay(const Openb& openb, std::unique_ptr<control::Policy> policy, std::uint64_t seed) {
+  control::Placer placer(std::move(policy));
+  return Replay(
+      openb, seed, [&](const control::NodeRoom& room) { placer.Add(room); },
+      [&](const Demand& demand) -> std::int64_t {
+        const auto placed = placer.Choose(demand);
+        if (!placed) return 0;
+        placer.Take(demand, *placed);
+        return Asked(demand);
+      });
+}
+
+Replayed Replay(const Openb& openb, std::uint64_t seed,
+                const std::function<void(const control::NodeRoom&)>& add_node,
+                const std::function<std::int64_t(const Demand&)>& on_arrival) {
   SeededRandom random(seed);
   std::vector<const OpenbNode*> nodes;
   for (const OpenbNode& node : openb.nodes) nodes.push_back(&node);
   Shuffle(&nodes, random);
-  control::Placer placer(std::move(policy));
-  for (const OpenbNode* node : nodes) placer.Add(node->room);
+  for (const OpenbNode* node : nodes) add_node(node->room);
 
   std::vector<const Demand*> arrivals;
   std::int64_t asked = 0;
@@ -46,10 +59,7 @@ Replayed Replay(const Openb& openb, std::unique_ptr<control::Policy> policy, std
   const auto began = std::chrono::steady_clock::now();
   for (const Demand* demand : arrivals) {
     asked += Asked(*demand);
-    if (const auto placed = placer.Choose(*demand)) {
-      placer.Take(*demand, *placed);
-      allocated += Asked(*demand);
-    }
+    allocated += on_arrival(*demand);
     Mean& level = levels[static_cast<int>(std::lround(static_cast<double>(asked) / all))];
     level.sum += static_cast<double>(allocated) / all;
     ++level.count;

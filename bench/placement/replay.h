@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 
@@ -20,6 +21,12 @@ struct Replayed {
 };
 
 Replayed Replay(const Openb& openb, std::unique_ptr<control::Policy> policy, std::uint64_t seed);
+
+// The same for any cluster: `add_node` is called for each node first, `arrive` for each arrival, and returns
+// how much is allocated more then, in thousandths of a GPU.
+Replayed Replay(const Openb& openb, std::uint64_t seed,
+                const std::function<void(const control::NodeRoom&)>& add_node,
+                const std::function<std::int64_t(const control::Demand&)>& arrive);
 
 // The list's pods as a workload, each with weight 1, without host memory, as the paper has it.
 std::vector<control::WeightedDemand> WorkloadOf(const Openb& openb);

@@ -1,5 +1,6 @@
 // The policies do on the openb trace what their authors published of them, and ours does better.
 #include "bench/placement/replay.h"
+#include "bench/placement/mesh_replay.h"
 
 #include <gtest/gtest.h>
 
@@ -61,6 +62,23 @@ TEST(Openb, PoliciesDoAsPublishedAndOursBetter) {
   const Shares ours = MeanOf(openb, [&] { return MakePredictive(outlook); });
   EXPECT_GT(ours.at_100, fgd.at_100 + 0.5);
   EXPECT_GT(ours.at_130, fgd.at_130 + 0.5);
+}
+
+TEST(Openb, AMeshThatShrinksAndMovesFillsMore) {
+  const Openb openb = WithProcessorsElsewhere(LoadOpenb(TULLE_BENCH_DATA "/openb", "default"));
+  const std::vector<WeightedDemand> demands = WorkloadOf(openb);
+  std::vector<NodeRoom> rooms;
+  for (const OpenbNode& node : openb.nodes) rooms.push_back(node.room);
+  const auto outlook = std::make_shared<const Outlook>(Rehearse(rooms, demands, {.rounds = 2, .runs = 2}));
+  const auto replay = [&](const MeshAbilities& abilities) {
+    return ReplayOnMesh(openb, MakePredictive(outlook), 42, abilities).replayed.allocated;
+  };
+  const auto still = replay({});
+  const auto half = replay({.least_part = 0.5, .move = true});
+  EXPECT_GT(half.at(100), still.at(100) + 0.5);
+  EXPECT_GE(half.at(100), 96.5);
+  EXPECT_GE(half.at(130), 98);
+  EXPECT_LE(half.at(130), 100);
 }
 
 }  // namespace
