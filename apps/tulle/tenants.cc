@@ -140,7 +140,7 @@ std::string AuditTable(const std::vector<sdk::AuditEntry>& entries) {
 void AddTenantCommands(CLI::App& app, const Runner& run) {
   // Shared by the callbacks, which outlive this call.
   struct Flags {
-    std::string name, tenant, since, caller, output = "table";
+    std::string name, role, tenant, since, caller, output = "table";
     std::vector<std::string> taints;
     bool all_tenants = false;
     std::uint32_t most = 100;
@@ -241,6 +241,25 @@ void AddTenantCommands(CLI::App& app, const Runner& run) {
       for (const auto& [key, value] : node.spec.taints)
         list += (list.empty() ? "" : ", ") + key + "=" + value;
       std::printf("node %s: %s\n", node.metadata.name.c_str(), list.empty() ? "no taints" : list.c_str());
+      return OkStatus();
+    });
+  });
+
+  CLI::App* revoke = app.add_subcommand(
+      "revoke", "Make all certificates void that a node or user has so far. For administrators");
+  revoke->footer(
+      "Examples:\n  tulle revoke user bob\n  tulle revoke node gpu-1\n\nIts calls are refused from then on; "
+      "`tulle token "
+      "create` lets it in again. What a user's\nprograms have goes as if they had ended; `tulle tenant set "
+      "NAME --suspend` "
+      "releases all of its claims.");
+  revoke->add_option("ROLE", flags->role, "node or user")->required()->check(CLI::IsMember({"node", "user"}));
+  revoke->add_option("NAME", flags->name, "Which")->required();
+  revoke->callback([flags, run] {
+    run([&](sdk::Client& client) -> Status {
+      const auto role = flags->role == "node" ? control::JoinRole::kNode : control::JoinRole::kUser;
+      TULLE_RETURN_IF_ERROR(client.RevokeCertificates(role, flags->name));
+      std::printf("the certificates of %s %s are void\n", flags->role.c_str(), flags->name.c_str());
       return OkStatus();
     });
   });

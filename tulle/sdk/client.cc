@@ -275,6 +275,14 @@ class ClientImpl final : public Client {
         .text = response.token(),
         .expire_time_us = google::protobuf::util::TimeUtil::TimestampToMicroseconds(response.expire_time())};
   }
+  Status RevokeCertificates(control::JoinRole role, const std::string& name,
+                            const CallOptions& options) override {
+    v1::RevokeCertificatesRequest request;
+    request.set_role(static_cast<v1::JoinRole>(role));
+    request.set_name(name);
+    TULLE_RETURN_IF_ERROR(Call(&v1::Mesh::Stub::RevokeCertificates, request, options));
+    return OkStatus();
+  }
   Result<Node> CordonNode(const std::string& name, bool cordoned, const CallOptions& options) override {
     v1::CordonNodeRequest request;
     request.set_name(name);

@@ -158,6 +158,9 @@ class Client {
   // logs in as a user. kPermissionDenied for all but administrators of the mesh, and operators for nodes.
   virtual Result<NewToken> CreateToken(control::JoinRole role, const std::string& name, Duration lifetime,
                                        const CallOptions& options = {}) = 0;
+  // All certificates that it has so far are void. For administrators.
+  virtual Status RevokeCertificates(control::JoinRole role, const std::string& name,
+                                    const CallOptions& options = {}) = 0;
   // Sets the tenant's whole spec; it need not be there. kAborted when `tenant` has a resource version and has
   // changed since. Both for administrators.
   virtual Result<Tenant> UpdateTenant(const Tenant& tenant, const CallOptions& options = {}) = 0;

@@ -265,4 +265,9 @@ Result<Credentials> EnsureCredentials(CertificateAuthority& authority, const std
   return credentials;
 }
 
+Result<std::int64_t> IssuedAt(std::string_view certificate_pem) {
+  TULLE_ASSIGN_OR_RETURN(const Validity validity, ValidityOf(certificate_pem));
+  return validity.from_us + std::chrono::microseconds(kClockSkew).count();
+}
+
 }  // namespace tulle::security

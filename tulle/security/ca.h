@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tulle/base/clock.h"
@@ -67,6 +68,10 @@ class CertificateAuthority {
   std::unique_ptr<X509, Free> certificate_;
   std::string certificate_pem_;
 };
+
+// When a certificate (PEM) of such an authority was issued, in microseconds since 1970, to the second.
+// kInvalidArgument when the text is not one.
+Result<std::int64_t> IssuedAt(std::string_view certificate_pem);
 
 // Credentials for `identity` in `directory`, made by `authority` when they are not there yet, are for another
 // authority, or expire within 30 days: <role>-<name>.pem, <role>-<name>.key and ca.pem. Returns what names

@@ -34,17 +34,21 @@ bool ConfigureServer(ssl_ctx_st& context, const PemBundle& pem) {
          SSL_CTX_add_client_CA(&context, ca.get()) == 1;
 }
 
-Result<Identity> IdentityOfPeer(const ssl_st* connection) {
+std::string CertificateOfPeer(const ssl_st* connection) {
   const CertificatePtr certificate(connection == nullptr ? nullptr : SSL_get1_peer_certificate(connection),
                                    X509_free);
-  if (certificate == nullptr) {
-    return Error{.code = Code::kUnauthenticated, .message = "no client certificate was shown"};
-  }
+  if (certificate == nullptr) return "";
   const BioPtr bio(BIO_new(BIO_s_mem()), BIO_free);
   PEM_write_bio_X509(bio.get(), certificate.get());
   char* data = nullptr;
   const long size = BIO_get_mem_data(bio.get(), &data);
-  return IdentityOfCertificate({data, static_cast<std::size_t>(size)});
+  return {data, static_cast<std::size_t>(size)};
+}
+
+Result<Identity> IdentityOfPeer(const ssl_st* connection) {
+  const std::string pem = CertificateOfPeer(connection);
+  if (pem.empty()) return Error{.code = Code::kUnauthenticated, .message = "no client certificate was shown"};
+  return IdentityOfCertificate(pem);
 }
 
 }  // namespace tulle::security

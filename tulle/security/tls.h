@@ -1,6 +1,8 @@
 // Mutual TLS under the mesh's CA for servers that bring their own OpenSSL context.
 #pragma once
 
+#include <string>
+
 #include "tulle/base/result.h"
 #include "tulle/security/credentials.h"
 #include "tulle/security/identity.h"
@@ -14,7 +16,9 @@ namespace tulle::security {
 // on each connection anew (no session is resumed). False when the texts cannot be used.
 bool ConfigureServer(ssl_ctx_st& context, const PemBundle& pem);
 
-// Who is at the other end. Precondition: the handshake is over. `connection` may be null: nobody is.
+// Who is at the other end, and the certificate by which that is known, in PEM (or nothing). Precondition: the
+// handshake is over. `connection` may be null: nobody is.
 Result<Identity> IdentityOfPeer(const ssl_st* connection);
+std::string CertificateOfPeer(const ssl_st* connection);
 
 }  // namespace tulle::security

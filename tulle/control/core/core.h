@@ -64,6 +64,7 @@ struct CoreOptions {
   Duration usage_retention = std::chrono::hours(24 * 90);
   std::size_t max_instances = 100'000;
   std::size_t max_nodes = 20'000;
+  std::size_t max_revocations = 10'000;
   std::size_t max_invitations = 1'000;  // that have not been used and have not expired
 };
 
@@ -222,6 +223,7 @@ class Core {
   void On(const DeleteTenant& event);
   void On(const CreateInvitation& event);
   void On(const RedeemInvitation& event);
+  void On(const RevokeCertificates& event);
   void On(const OpenHold& event);
   void On(const CloseHold& event);
   void On(const RegisterNode& event);
@@ -367,6 +369,7 @@ class Core {
   std::uint64_t capacity_memory_bytes_ = 0, capacity_compute_percent_ = 0;  // of all GPUs
   std::map<LinkId, std::string> node_of_link_;
   std::map<HoldId, HoldState> holds_;
+  std::map<std::string, Revocation> revocations_;                        // by identity
   std::map<std::string, Invitation> invitations_;                        // by id
   std::map<std::pair<std::string, std::string>, std::string> requests_;  // (tenant, request id) to claim uid
   std::map<std::string, Instant> armed_;

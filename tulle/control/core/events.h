@@ -101,6 +101,13 @@ struct DeleteTenant {
   std::string caller;
   std::string name;
 };
+// All certificates that the node or user has so far are void. Answered with nothing.
+struct RevokeCertificates {
+  CallId call;
+  std::string caller;
+  JoinRole role = JoinRole::kUnspecified;
+  std::string name;
+};
 struct OpenHold {
   HoldId hold;
   std::string tenant;
@@ -162,8 +169,8 @@ struct Tick {};
 
 using Event =
     std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, TaintNode, UpdateTenant,
-                 DeleteTenant, CreateInvitation, RedeemInvitation, OpenHold, CloseHold, RegisterNode,
-                 NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Rehearsed, Tick>;
+                 DeleteTenant, CreateInvitation, RedeemInvitation, RevokeCertificates, OpenHold, CloseHold,
+                 RegisterNode, NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Rehearsed, Tick>;
 
 // ---- what is kept in the store
 
@@ -185,7 +192,7 @@ struct UsageRecord {
   WallMicros until_us = 0;  // it counts what was until then
   Usage usage;
 };
-using Record = std::variant<ClaimRecord, VGpuRecord, Gpu, Node, Invitation, Tenant, UsageRecord>;
+using Record = std::variant<ClaimRecord, VGpuRecord, Gpu, Node, Invitation, Tenant, UsageRecord, Revocation>;
 
 // ---- actions
 

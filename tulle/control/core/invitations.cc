@@ -1,4 +1,4 @@
-// One-time invitations: how hosts and users come into the mesh.
+// How hosts and users come into the mesh, with one-time invitations, and how they are shut out again.
 #include "tulle/base/secret.h"
 #include "tulle/control/core/core.h"
 #include "tulle/control/core/internal.h"
@@ -107,6 +107,52 @@ void Core::On(const RedeemInvitation& event) {
   actions_.writes.push_back({Kind::kInvitation, invitation.id, std::nullopt});
   invitations_.erase(it);
   Answer(event.call, ReplyBody(std::move(invitation)));
+}
+
+void Core::On(const RevokeCertificates& event) {
+  const bool is_node = event.role == JoinRole::kNode;
+  const std::string identity = std::string("tulle://") + (is_node ? "node/" : "user/") + event.name;
+  const auto check = [&]() -> Status {
+    TULLE_RETURN_IF_ERROR(Authorize(event.caller, Permission::kAdminister));
+    if (!is_node && event.role != JoinRole::kUser) {
+      return Refusal(Code::kInvalidArgument, "role: must be NODE or USER");
+    }
+    TULLE_RETURN_IF_ERROR(CheckName(event.name, "name"));
+    if (!is_node && options_.admins.contains(event.name)) {
+      return Refusal(Code::kFailedPrecondition,
+                     event.name + " is an administrator by the controller's --user; take that away first");
+    }
+    if (!revocations_.contains(identity) && revocations_.size() >= options_.max_revocations) {
+      return Refusal(Code::kResourceExhausted, "certificates of " + std::to_string(revocations_.size()) +
+                                                   " nodes and users have been revoked, the mesh's limit");
+    }
+    return OkStatus();
+  };
+  if (Status status = check(); !status.ok()) return Answer(event.call, std::move(status).error());
+  // Certificates tell the second in which they were issued; one of this second is void.
+  constexpr WallMicros kSecond = 1'000'000;
+  const Revocation revocation{identity, (now_.wall_us / kSecond + 1) * kSecond};
+  revocations_.insert_or_assign(identity, revocation);
+  actions_.writes.push_back({Kind::kRevocation, identity, revocation});
+  const Error ended = Refusal(Code::kUnauthenticated, "the certificate has been revoked");
+  if (is_node) {
+    NodeRecord* node = nodes_.Find("", event.name);
+    if (node != nullptr && node->link) {
+      actions_.effects.push_back(CloseLink{*node->link, ended});
+      OutOfTouch(*node, "its certificate has been revoked");
+    }
+  } else {
+    std::vector<HoldId> holds;
+    claims_.Visit(event.name, "", [&](const ClaimState& claim) {
+      holds.insert(holds.end(), claim.holds.begin(), claim.holds.end());
+      return true;
+    });
+    for (const HoldId hold : holds) {
+      actions_.effects.push_back(EndHold{hold, ended});
+      On(CloseHold{hold});
+    }
+  }
+  Answer(event.call, ReplyBody());
 }
 
 }  // namespace tulle::control

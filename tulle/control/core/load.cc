@@ -15,7 +15,7 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
   };
   // In the order of dependence: nodes, their GPUs, claims, their vGPUs; tenants before what is theirs.
   std::stable_sort(records.begin(), records.end(), [](const Record& a, const Record& b) {
-    constexpr int kOrder[] = {2, 3, 1, 0, 4, 0, 1};  // by index in Record
+    constexpr int kOrder[] = {2, 3, 1, 0, 4, 0, 1, 4};  // by index in Record
     return kOrder[a.index()] < kOrder[b.index()];
   });
   for (Record& record : records) {
@@ -68,6 +68,8 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
       } else if (model.spec.release_when_unheld) {
         state.unheld_until = now.mono + options_.hold_grace;
       }
+    } else if (auto* revocation = std::get_if<Revocation>(&record)) {
+      revocations_.emplace(revocation->identity, *revocation);
     } else if (auto* invitation = std::get_if<Invitation>(&record)) {
       const std::string id = invitation->id;
       if (!invitations_.emplace(id, std::move(*invitation)).second)

@@ -295,7 +295,8 @@ enum class Kind {
   kInstance = 5,
   kTenant = 6,
   kInvitation = 100,
-  kUsage = 101
+  kUsage = 101,
+  kRevocation = 102
 };
 
 // A step of a resource's life.
@@ -319,6 +320,13 @@ struct Invitation {
   std::string secret_digest;  // SHA-256 of the secret, 64 hexadecimal digits
   WallMicros expire_time_us = 0;
   friend bool operator==(const Invitation&, const Invitation&) = default;
+};
+
+// Certificates of that identity are not valid any more if they were issued before.
+struct Revocation {
+  std::string identity;  // "tulle://user/bob"
+  WallMicros before_us = 0;
+  friend bool operator==(const Revocation&, const Revocation&) = default;
 };
 
 // What lets programs attach to one vGPU of a claim.

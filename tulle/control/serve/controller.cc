@@ -54,6 +54,11 @@ Status Controller::Start() {
   TULLE_ASSIGN_OR_RETURN(StoredState state, LoadState(store_, options_.ca_fingerprint));
   core_ = std::make_unique<Core>(options_.core, random_, state.epoch << kEpochShift);
   const std::size_t records = state.records.size();
+  for (const Record& record : state.records) {
+    if (const auto* revocation = std::get_if<Revocation>(&record)) {
+      revoked_.lock()->insert_or_assign(revocation->identity, revocation->before_us);
+    }
+  }
   TULLE_RETURN_IF_ERROR(core_->Load(std::move(state.records), ReadClock()));
   audit_log_ =
       std::make_unique<AuditLog>(options_.audit_entries, std::move(state.audit), state.first_audit_number);
@@ -96,6 +101,12 @@ void Controller::Submit(Item item) {
   if (!refusal) return wakeup_.notify_one();
   if (item.on_reply) item.on_reply(*refusal);
   if (item.hold_listener) item.hold_listener->OnEnd(*refusal);
+}
+
+WallMicros Controller::RevokedBefore(const std::string& identity) {
+  auto revoked = revoked_.lock();
+  const auto it = revoked->find(identity);
+  return it == revoked->end() ? 0 : it->second;
 }
 
 void Controller::Audit(AuditEntry entry) { Submit({.audit = std::move(entry)}); }
@@ -207,6 +218,10 @@ void Controller::HandleBatch(std::vector<Item> items) {
       options_.on_fatal(status.error());
       return;  // Run ends with everybody told
     }
+  }
+  for (const Write& write : actions.writes) {
+    if (write.kind != Kind::kRevocation) continue;
+    revoked_.lock()->insert_or_assign(write.uid, std::get<Revocation>(*write.record).before_us);
   }
   LogChanges(actions.changes);
   history_.Append(actions.changes, clock_.WallMicros());

@@ -93,6 +93,8 @@ class Controller {
 
   EventLog& log() { return *log_; }
   AuditLog& audit_log() { return *audit_log_; }
+  // Certificates of that identity (as a URI) that were issued before then are void; 0: none are. Any thread.
+  WallMicros RevokedBefore(const std::string& identity);
   EventHistory& history() { return history_; }
   const CoreOptions& core_options() const { return options_.core; }
   Now ReadClock() const { return {.mono = clock_.Now(), .wall_us = clock_.WallMicros()}; }
@@ -130,6 +132,7 @@ class Controller {
   std::unique_ptr<EventLog> log_;
   std::unique_ptr<AuditLog> audit_log_;
   EventHistory history_;
+  Guarded<std::unordered_map<std::string, WallMicros>> revoked_;
   std::thread strand_;
   std::jthread rehearsal_;  // the strand's: one at a time
   std::atomic<std::uint64_t> next_id_{1};

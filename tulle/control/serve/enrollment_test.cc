@@ -1,6 +1,7 @@
 // How users and nodes get their certificates, and that nobody does anything without one.
 #include "tulle/control/serve/enrollment.h"
 
+#include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
@@ -15,6 +16,17 @@ namespace tulle::control {
 namespace {
 
 using EnrollmentTest = ServeTest;
+using ::testing::HasSubstr;
+
+// Some seconds ahead.
+class LaterClock final : public Clock {
+ public:
+  Instant Now() const override { return clock_.Now(); }
+  std::int64_t WallMicros() const override { return clock_.WallMicros() + 5'000'000; }
+
+ private:
+  SystemClock clock_;
+};
 
 TEST_F(EnrollmentTest, WhoBearsATokenGetsACertificateOnce) {
   const std::string endpoint = "127.0.0.1:" + std::to_string(port_);
@@ -139,6 +151,62 @@ TEST_F(EnrollmentTest, NoCallWithoutIdentity) {
     }
   }
   EXPECT_GE(methods, 23);
+}
+
+TEST_F(EnrollmentTest, RevokedCertificatesOpenNothing) {
+  FakeNode node = NodeNamed();
+  node.Connect();
+  const auto bob = ClientOf("bob");
+  ASSERT_TRUE(bob->CreateClaim({.name = "c", .spec = {.release_when_unheld = true}}).ok());
+  const auto hold = bob->Hold("c");
+  ASSERT_TRUE(hold->WaitBound(kSoon).ok());
+  const auto watch = bob->WatchChanges({sdk::Kind::kClaim});
+  while (watch->Next()->type != sdk::EventType::kSynced) {
+  }
+  const auto alice = ClientOf("alice");
+  EXPECT_EQ(bob->RevokeCertificates(JoinRole::kUser, "carol").error().code, Code::kPermissionDenied);
+  EXPECT_EQ(alice->RevokeCertificates(JoinRole::kUser, "alice").error().code, Code::kFailedPrecondition);
+  EXPECT_EQ(alice->RevokeCertificates(JoinRole::kUser, "No").error().code, Code::kInvalidArgument);
+
+  ASSERT_TRUE(alice->RevokeCertificates(JoinRole::kUser, "bob").ok());
+  for (int i = 0; i < 2; ++i) {
+    const auto refused = ClientOf("bob")->GetMesh();
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().code, Code::kUnauthenticated);
+    EXPECT_THAT(refused.error().message, HasSubstr("the certificate of tulle://user/bob has been revoked"));
+    if (i == 0) {
+      // What he held goes, and he is told nothing more.
+      const auto ended = alice->WatchChanges({sdk::Kind::kClaim}, 0, false, "bob");
+      for (bool released = false; !released;) {
+        const auto event = ended->Next();
+        ASSERT_TRUE(event.ok()) << event.error().message;
+        const auto* claim = std::get_if<Claim>(&event->resource);
+        released = claim != nullptr && claim->status.phase == ClaimPhase::kReleased;
+      }
+      EXPECT_FALSE(hold->WaitChange(1'000'000'000'000'000, kSoon).ok());
+      for (;;) {
+        const auto event = watch->Next();
+        if (event.ok()) continue;
+        EXPECT_EQ(event.error().code, Code::kUnauthenticated) << event.error().message;
+        break;
+      }
+      StopStack();  // the next controller knows it, too
+      StartStack();
+    }
+  }
+  // One that is issued later is good.
+  const LaterClock later;
+  auto authority = *security::CertificateAuthority::OpenOrCreate(root_ + "/ca", later, random_);
+  security::Credentials anew =
+      *security::EnsureCredentials(authority, root_ + "/later", {security::Role::kUser, "bob"}, later);
+  anew.endpoint = CredentialsOf(security::Role::kUser, "alice").endpoint;
+  const auto again = (*sdk::Client::Connect(anew))->GetMesh();
+  EXPECT_TRUE(again.ok()) << again.error().message;
+
+  ASSERT_TRUE(ClientOf("alice")->RevokeCertificates(JoinRole::kNode, "a").ok());
+  FakeNode shut = NodeNamed();
+  shut.Connect();
+  EXPECT_EQ(shut.WaitFinished().error_code(), grpc::StatusCode::UNAUTHENTICATED);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "tulle/control/serve/grpc_server.h"
 
 #include <google/protobuf/util/time_util.h>
+#include <grpc/grpc_security_constants.h>
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server.h>
@@ -428,6 +429,11 @@ class WatchCall final : public RequestReactor, public EventLog::Watcher {
 
   std::optional<grpc::ByteBuffer> Next() override {
     if (!version_ || failed_) return std::nullopt;
+    if (controller_.RevokedBefore(caller_.identity.Uri()) > began_us_) {
+      failed_ = true;
+      EndHere({grpc::StatusCode::UNAUTHENTICATED, "the certificate has been revoked"});
+      return std::nullopt;
+    }
     if (!existing_.empty()) {
       const grpc::ByteBuffer buffer = ToBuffer(existing_.front());
       existing_.pop_front();
@@ -456,6 +462,7 @@ class WatchCall final : public RequestReactor, public EventLog::Watcher {
   std::string tenant_;      // whose resources are watched
   bool reads_all_ = false;  // tenants, too
   bool live_only_ = false;
+  const WallMicros began_us_ = controller_.ReadClock().wall_us;
   std::deque<Change> existing_;
   std::optional<std::uint64_t> synced_at_;
   std::optional<std::uint64_t> version_;  // of the last change seen; nothing until the stream is set up
@@ -681,6 +688,11 @@ class Services final : public grpc::CallbackGenericService {
     }
     Result<Caller> caller = CallerOf(*context);
     if (!caller.ok()) return Refused(std::move(caller).error());
+    Status good = service_.CheckCertificate(*caller, [context]() -> std::string {
+      const auto pem = context->auth_context()->FindPropertyValues(GRPC_X509_PEM_CERT_PROPERTY_NAME);
+      return pem.empty() ? "" : std::string(pem[0].data(), pem[0].size());
+    });
+    if (!good.ok()) return Refused(std::move(good).error());
     if (path == kRenewPath && caller->identity.role != security::Role::kController) {
       return Started(std::make_shared<EnrollCall>(service_, context->peer(), std::move(*caller)));
     }

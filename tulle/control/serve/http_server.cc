@@ -156,6 +156,9 @@ class HttpServerImpl final : public HttpServer {
     };
     const Result<Caller> caller = CallerOf(http);
     if (!caller.ok()) return AnswerError(caller.error(), response);
+    const Status good =
+        service_->CheckCertificate(*caller, [&http] { return security::CertificateOfPeer(http.ssl); });
+    if (!good.ok()) return AnswerError(good.error(), response);
     const std::string type = http.get_header_value("Content-Type");
     if (type.substr(0, type.find(';')) != kJson) {
       response->status = 415;

@@ -6,6 +6,7 @@
 
 #include "tulle/control/api/map.h"
 #include "tulle/control/model/rules.h"
+#include "tulle/security/ca.h"
 #include "tulle/v1/mesh.pb.h"
 
 namespace tulle::control {
@@ -371,6 +372,19 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
               done(MessagePtr(std::move(response)));
             });
       });
+  Add<v1::RevokeCertificatesRequest>(
+      "RevokeCertificates",
+      [this](const Caller& caller, const v1::RevokeCertificatesRequest& request, OnDone done) {
+        controller_.Call(
+            RevokeCertificates{.caller = caller.identity.name,
+                               .role = static_cast<JoinRole>(request.role()),
+                               .name = request.name()},
+            [done](Result<ReplyBody> reply) {
+              if (!reply.ok()) return done(std::move(reply).error());
+              done(MessagePtr(std::make_unique<v1::RevokeCertificatesResponse>()));
+            },
+            AuditOf(caller, "RevokeCertificates", request));
+      });
   Add<v1::GetMeshRequest>("GetMesh", [this](const Caller& caller, const v1::GetMeshRequest&, OnDone done) {
     controller_.Read([this, uri = caller.identity.Uri(), done](const Core* core) {
       if (core == nullptr) return done(ControllerGone());
@@ -398,6 +412,16 @@ Status MeshService::CheckCaller(const Caller& caller) {
   return Error{
       .code = Code::kPermissionDenied,
       .message = caller.identity.Uri() + " is not a user; this API is for users, see the certificate in use"};
+}
+
+Status MeshService::CheckCertificate(const Caller& caller, const std::function<std::string()>& pem) const {
+  const WallMicros before_us = controller_.RevokedBefore(caller.identity.Uri());
+  if (before_us == 0) return OkStatus();
+  const Result<std::int64_t> issued_us = security::IssuedAt(pem());
+  if (issued_us.ok() && *issued_us >= before_us) return OkStatus();
+  return Error{.code = Code::kUnauthenticated,
+               .message = "the certificate of " + caller.identity.Uri() +
+                          " has been revoked; join again with a token (`tulle token create`)"};
 }
 
 MeshService::MessagePtr MeshService::NewRequest(std::string_view path) const {

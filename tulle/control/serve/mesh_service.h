@@ -49,6 +49,11 @@ class MeshService {
   // Whether the caller may use this API at all: users only.
   static Status CheckCaller(const Caller& caller);
 
+  // Whether the certificate by which the caller is known is still good. `pem`: it; asked for only where some
+  // of that
+  // identity have been revoked.
+  Status CheckCertificate(const Caller& caller, const std::function<std::string()>& pem) const;
+
   // An empty message for the request of "/tulle.v1.Mesh/<method>" if that is one of the unary methods, else
   // null.
   MessagePtr NewRequest(std::string_view path) const;

@@ -25,6 +25,7 @@ const char* PrefixOf(Kind kind) {
     case Kind::kInvitation: return "invitation/";
     case Kind::kTenant: return "tenant/";
     case Kind::kUsage: return "usage/";
+    case Kind::kRevocation: return "revocation/";
     case Kind::kInstance:  // not kept
     case Kind::kUnspecified: break;
   }
@@ -63,6 +64,13 @@ std::string Encode(const UsageRecord& record) {
   stored.set_gpu_seconds(record.usage.gpu_seconds);
   stored.set_memory_gib_seconds(record.usage.memory_gib_seconds);
   stored.set_vgpu_seconds(record.usage.vgpu_seconds);
+  return stored.SerializeAsString();
+}
+
+std::string Encode(const Revocation& revocation) {
+  v1::StoredRevocation stored;
+  stored.set_identity(revocation.identity);
+  stored.set_before_us(revocation.before_us);
   return stored.SerializeAsString();
 }
 
@@ -117,6 +125,11 @@ std::optional<Record> Decode(const std::string& key, const std::string& value) {
                        .usage = {.gpu_seconds = stored.gpu_seconds(),
                                  .memory_gib_seconds = stored.memory_gib_seconds(),
                                  .vgpu_seconds = stored.vgpu_seconds()}};
+  }
+  if (key.starts_with("revocation/")) {
+    v1::StoredRevocation stored;
+    if (!stored.ParseFromString(value)) return std::nullopt;
+    return Revocation{stored.identity(), stored.before_us()};
   }
   if (key.starts_with("invitation/")) {
     v1::StoredInvitation stored;
