@@ -157,10 +157,15 @@ Status Run(const Flags& flags) {
   const SystemClock clock;
   SecureRandom random;
   TULLE_RETURN_IF_ERROR(security::MakePrivateDirectory(flags.state_dir));
-  const ServingOptions options = ToOptions(flags);
+  ServingOptions options = ToOptions(flags);
   TULLE_ASSIGN_OR_RETURN(
       security::CertificateAuthority authority,
       security::CertificateAuthority::OpenOrCreate(flags.state_dir + "/ca", clock, random));
+
+  // Beside the CA, with which it is copied to other controllers.
+  TULLE_ASSIGN_OR_RETURN(security::Sealer sealer,
+                         security::Sealer::OpenOrCreate(flags.state_dir + "/ca/seal.key", random));
+  options.sealer = std::make_shared<security::Sealer>(std::move(sealer));
 
   Status status;
   std::jthread work([&](const std::stop_token& stop) {

@@ -78,8 +78,10 @@ Status Serve(const ServingOptions& options, control::Store& store, security::Cer
   std::stop_source failed;
   control::CoreOptions core = options.core;
   core.admins = {options.users.front()};
+
   control::Controller controller({.core = std::move(core),
                                   .ca_fingerprint = security::FingerprintOf(authority.certificate_pem()),
+                                  .sealer = options.sealer,
                                   .on_fatal = [&failed](const Error&) { failed.request_stop(); }},
                                  store, clock, random);
   TULLE_RETURN_IF_ERROR(controller.Start());

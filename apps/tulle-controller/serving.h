@@ -1,6 +1,7 @@
 // The servers of a controller over one store, for as long as it may use it.
 #pragma once
 
+#include <memory>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "tulle/control/core/core.h"
 #include "tulle/control/store/store.h"
 #include "tulle/security/ca.h"
+#include "tulle/security/sealer.h"
 
 namespace tulle {
 
@@ -22,6 +24,7 @@ struct ServingOptions {
   std::string state_dir;
   std::vector<std::string> nodes, users;  // that get credentials; the first user is the administrator
   control::CoreOptions core;
+  std::shared_ptr<const security::Sealer> sealer;  // of secrets in the store
   std::size_t build_cache_mib = 0;
   int certificate_days = 0;
   int ready_fd = -1;  // gets a line for each server when both listen, and is closed

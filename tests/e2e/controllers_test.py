@@ -46,7 +46,7 @@ class Controllers(unittest.TestCase):
         self.ports = [(free_port(), free_port()) for _ in range(3)]
         for number in range(3):
             if number:
-                wait_for((self.root / "c0/ca/ca.key").exists, "the first controller's CA")
+                wait_for((self.root / "c0/ca/seal.key").exists, "the first controller's CA")
                 (self.root / f"c{number}").mkdir(mode=0o700)
                 shutil.copytree(self.root / "c0/ca", self.root / f"c{number}/ca")
             self.start_controller(number)

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <filesystem>
+#include <fstream>
 #include <memory>
 
 #include "tulle/security/ca.h"
@@ -12,6 +13,7 @@
 #include "tulle/security/crypto.h"
 #include "tulle/security/files.h"
 #include "tulle/security/join_token.h"
+#include "tulle/security/sealer.h"
 
 namespace tulle::security {
 namespace {
@@ -224,6 +226,33 @@ TEST(Hkdf, IsTheOneOfTheRfc) {
             "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865");
   EXPECT_EQ(ToHex(HkdfSha256(key, {}, {}, 42).Expose()),
             "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8");
+}
+
+TEST(Sealer, OnlyTheSameKeyAndContextUnseal) {
+  char pattern[] = "/tmp/tulle-sealer-XXXXXX";
+  const std::string folder = mkdtemp(pattern);
+  SecureRandom random;
+  const auto sealer = Sealer::OpenOrCreate(folder + "/seal.key", random);
+  ASSERT_TRUE(sealer.ok()) << sealer.error().message;
+  const Secret secret(AsBytes(std::string_view("thirty-two bytes of secret matter")));
+  const std::string sealed = sealer->Seal(secret.Expose(), "grant-1");
+  EXPECT_EQ(sealed.find("secret"), std::string::npos);
+  EXPECT_NE(sealed, sealer->Seal(secret.Expose(), "grant-1")) << "a nonce of its own";
+  EXPECT_EQ(*sealer->Unseal(sealed, "grant-1"), secret);
+  EXPECT_EQ(*Sealer::OpenOrCreate(folder + "/seal.key", random)->Unseal(sealed, "grant-1"), secret);
+  EXPECT_EQ(*sealer->Unseal(sealer->Seal({}, "x"), "x"), Secret());
+
+  EXPECT_EQ(sealer->Unseal(sealed, "grant-2").error().code, Code::kDataLoss);
+  EXPECT_FALSE(sealer->Unseal("short", "grant-1").ok());
+  for (std::size_t i = 0; i < sealed.size(); ++i) {
+    std::string damaged = sealed;
+    damaged[i] = static_cast<char>(damaged[i] ^ 1);
+    EXPECT_FALSE(sealer->Unseal(damaged, "grant-1").ok()) << i;
+  }
+  EXPECT_FALSE(Sealer::OpenOrCreate(folder + "/other.key", random)->Unseal(sealed, "grant-1").ok());
+  std::ofstream(folder + "/bad.key") << "not a key";
+  EXPECT_EQ(Sealer::OpenOrCreate(folder + "/bad.key", random).error().code, Code::kDataLoss);
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

@@ -51,7 +51,8 @@ Controller::Controller(ControllerOptions options, Store& store, const Clock& clo
 Controller::~Controller() { Stop(); }
 
 Status Controller::Start() {
-  TULLE_ASSIGN_OR_RETURN(StoredState state, LoadState(store_, options_.ca_fingerprint));
+  TULLE_ASSIGN_OR_RETURN(StoredState state,
+                         LoadState(store_, options_.ca_fingerprint, options_.sealer.get()));
   core_ = std::make_unique<Core>(options_.core, random_, state.epoch << kEpochShift);
   const std::size_t records = state.records.size();
   for (const Record& record : state.records) {
@@ -210,7 +211,7 @@ void Controller::HandleBatch(std::vector<Item> items) {
   if (!actions.writes.empty() || !audit.empty()) {
     std::vector<Store::Write> writes = std::move(audit);
     writes.reserve(writes.size() + actions.writes.size());
-    for (const Write& write : actions.writes) writes.push_back(ToStoreWrite(write));
+    for (const Write& write : actions.writes) writes.push_back(ToStoreWrite(write, options_.sealer.get()));
     if (Status status = store_.Commit(writes); !status.ok()) {
       Log(LogLevel::kError, kComponent, "the store failed; stopping", {{"error", ToString(status.error())}});
       failed_ = true;

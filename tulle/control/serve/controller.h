@@ -25,17 +25,19 @@
 #include "tulle/control/serve/event_history.h"
 #include "tulle/control/serve/event_log.h"
 #include "tulle/control/store/store.h"
+#include "tulle/security/sealer.h"
 
 namespace tulle::control {
 
 struct ControllerOptions {
   CoreOptions core;
-  std::string ca_fingerprint;          // of the mesh's CA; the store is to be that mesh's
-  std::size_t watch_history = 16'384;  // changes kept for watchers, about 1 KiB each
-  std::size_t max_queued = 65'536;     // events, and reads; more are refused
-  std::size_t max_batch = 1'024;       // events per commit
-  std::size_t audit_entries = 20'000;  // of the audit log, about 500 bytes each
-  std::size_t event_history = 10'000;  // events, about 300 bytes each
+  std::string ca_fingerprint;                      // of the mesh's CA; the store is to be that mesh's
+  std::shared_ptr<const security::Sealer> sealer;  // of secrets in the store; null: they are not sealed
+  std::size_t watch_history = 16'384;              // changes kept for watchers, about 1 KiB each
+  std::size_t max_queued = 65'536;                 // events, and reads; more are refused
+  std::size_t max_batch = 1'024;                   // events per commit
+  std::size_t audit_entries = 20'000;              // of the audit log, about 500 bytes each
+  std::size_t event_history = 10'000;              // events, about 300 bytes each
   std::function<void(const Error&)> on_fatal = [](const Error&) {};
 };
 

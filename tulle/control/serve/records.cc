@@ -39,7 +39,7 @@ std::string Encode(const ClaimRecord& record) {
   stored.set_attempts(record.attempts);
   return stored.SerializeAsString();
 }
-std::string Encode(const VGpuRecord& record) {
+std::string Encode(const VGpuRecord& record, const security::Sealer* sealer) {
   v1::StoredVGpu stored;
   *stored.mutable_vgpu() = ToProto(record.vgpu);
   stored.set_claim_uid(record.claim_uid);
@@ -47,7 +47,11 @@ std::string Encode(const VGpuRecord& record) {
   for (const Grant& grant : record.grants) {
     v1::GrantKey& key = *stored.add_grants();
     key.set_id(grant.id);
-    key.set_key(std::string(AsText(grant.key.Expose())));
+    if (sealer == nullptr) {
+      key.set_key(std::string(AsText(grant.key.Expose())));
+    } else {
+      stored.add_sealed_keys(sealer->Seal(grant.key.Expose(), grant.id));
+    }
   }
   return stored.SerializeAsString();
 }
@@ -85,7 +89,8 @@ std::string Encode(const Invitation& invitation) {
 }
 
 // The record of one entry; nothing when its bytes are not one.
-std::optional<Record> Decode(const std::string& key, const std::string& value) {
+std::optional<Record> Decode(const std::string& key, const std::string& value,
+                             const security::Sealer* sealer) {
   if (key.starts_with("claim/")) {
     v1::StoredClaim stored;
     if (!stored.ParseFromString(value)) return std::nullopt;
@@ -97,8 +102,17 @@ std::optional<Record> Decode(const std::string& key, const std::string& value) {
     if (!stored.ParseFromString(value)) return std::nullopt;
     VGpuRecord record{
         .vgpu = FromProto(stored.vgpu()), .claim_uid = stored.claim_uid(), .gpu_uid = stored.gpu_uid()};
-    for (const v1::GrantKey& grant : stored.grants())
-      record.grants.push_back({grant.id(), Secret(AsBytes(grant.key()))});
+    for (int i = 0; i < stored.grants_size(); ++i) {
+      const v1::GrantKey& grant = stored.grants(i);
+      if (stored.sealed_keys_size() == 0) {  // of an older store
+        record.grants.push_back({grant.id(), Secret(AsBytes(grant.key()))});
+        continue;
+      }
+      if (sealer == nullptr || i >= stored.sealed_keys_size()) return std::nullopt;
+      auto unsealed = sealer->Unseal(stored.sealed_keys(i), grant.id());
+      if (!unsealed.ok()) return std::nullopt;
+      record.grants.push_back({grant.id(), *std::move(unsealed)});
+    }
     return record;
   }
   if (key.starts_with("gpu/")) {
@@ -153,13 +167,23 @@ Store::Write AuditWrite(std::uint64_t number, const AuditEntry* entry) {
   return write;
 }
 
-Store::Write ToStoreWrite(const Write& write) {
+Store::Write ToStoreWrite(const Write& write, const security::Sealer* sealer) {
   Store::Write out{.key = PrefixOf(write.kind) + write.uid};
-  if (write.record) out.value = std::visit([](const auto& record) { return Encode(record); }, *write.record);
+  if (write.record)
+    out.value = std::visit(
+        [sealer](const auto& record) {
+          if constexpr (std::is_same_v<std::decay_t<decltype(record)>, VGpuRecord>) {
+            return Encode(record, sealer);
+          } else {
+            return Encode(record);
+          }
+        },
+        *write.record);
   return out;
 }
 
-Result<StoredState> LoadState(Store& store, const std::string& ca_fingerprint) {
+Result<StoredState> LoadState(Store& store, const std::string& ca_fingerprint,
+                              const security::Sealer* sealer) {
   const auto unreadable = [](const std::string& what) {
     return Error{.code = Code::kDataLoss, .message = "the store cannot be read: " + what};
   };
@@ -179,10 +203,10 @@ Result<StoredState> LoadState(Store& store, const std::string& ca_fingerprint) {
       if (state.audit.empty())
         state.first_audit_number = std::strtoull(key.c_str() + kAuditPrefixSize, nullptr, 10);
       state.audit.push_back(FromProto(entry));
-    } else if (auto record = Decode(key, value)) {
+    } else if (auto record = Decode(key, value, sealer)) {
       state.records.push_back(std::move(*record));
     } else {
-      return unreadable(key);
+      return unreadable(key + " (with another seal.key than the one beside the CA?)");
     }
   }
   if (!mesh.ca_fingerprint().empty() && mesh.ca_fingerprint() != ca_fingerprint) {

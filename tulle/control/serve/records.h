@@ -8,10 +8,12 @@
 #include "tulle/base/result.h"
 #include "tulle/control/core/events.h"
 #include "tulle/control/store/store.h"
+#include "tulle/security/sealer.h"
 
 namespace tulle::control {
 
-Store::Write ToStoreWrite(const Write& write);
+// Secrets are sealed, if there is a sealer.
+Store::Write ToStoreWrite(const Write& write, const security::Sealer* sealer);
 // The audit log's entry of that number, or, without one, that it goes.
 Store::Write AuditWrite(std::uint64_t number, const AuditEntry* entry);
 
@@ -24,6 +26,7 @@ struct StoredState {
 
 // Everything in the store, and a new epoch, which is committed. kDataLoss for what cannot be read;
 // kFailedPrecondition when the store is that of a mesh with another CA than the one of this fingerprint.
-Result<StoredState> LoadState(Store& store, const std::string& ca_fingerprint);
+Result<StoredState> LoadState(Store& store, const std::string& ca_fingerprint,
+                              const security::Sealer* sealer);
 
 }  // namespace tulle::control

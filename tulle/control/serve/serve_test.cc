@@ -12,6 +12,7 @@
 #include "tulle/control/serve/test_stack.h"
 #include "tulle/control/store/faulty/faulty_store.h"
 #include "tulle/control/store/memory/memory_store.h"
+#include "tulle/security/files.h"
 
 namespace tulle::control {
 namespace {
@@ -84,6 +85,41 @@ TEST_F(ServeTest, AStandbySaysWhoLeads) {
   EXPECT_EQ(answer->body,
             "{\"code\":\"unavailable\",\"message\":\"this controller stands by; the one that leads is "
             "10.0.0.1:7400\"}");
+}
+
+TEST_F(ServeTest, KeysOfGrantsAreSealedInTheStore) {
+  StopStack();
+  options_.sealer =
+      std::make_shared<security::Sealer>(*security::Sealer::OpenOrCreate(root_ + "/seal.key", random_));
+  StartStack();
+  FakeNode node = NodeNamed();
+  node.Connect();
+  ASSERT_TRUE(ClientOf("alice")->CreateClaim({.name = "c"}).ok());
+  WaitClaim(*ClientOf("alice"), "c", ClaimPhase::kBound);
+  const Secret key = ClientOf("alice")->Attach("c")->at(0).grant_key;
+  node.Disconnect();
+  StopStack();
+  std::string stored;
+  for (const std::string file : {"/mesh.db", "/mesh.db-wal"}) {
+    if (!std::filesystem::exists(root_ + file)) continue;
+    stored += *security::ReadFile(root_ + file, 64 << 20);
+  }
+  EXPECT_NE(stored.find("c-0"), std::string::npos) << "the vGPU is there";
+  EXPECT_EQ(stored.find(AsText(key.Expose())), std::string::npos) << "its key is not";
+  StartStack();
+  FakeNode again = NodeNamed();
+  again.Connect();
+  WaitNode(*ClientOf("alice"), "a", NodeState::kReady);
+  EXPECT_EQ(ClientOf("alice")->Attach("c")->at(0).grant_key, key);
+  StopStack();
+  options_.sealer =
+      std::make_shared<security::Sealer>(*security::Sealer::OpenOrCreate(root_ + "/other.key", random_));
+  store_ = *SqliteStore::Open(root_ + "/mesh.db");
+  Controller other(options_, *store_, clock_, random_);
+  const Status status = other.Start();
+  ASSERT_FALSE(status.ok());
+  EXPECT_THAT(status.error().message, HasSubstr("with another seal.key"));
+  store_.reset();
 }
 
 TEST(Controller, TakesTheStoreOfItsOwnMeshOnly) {
