@@ -123,7 +123,9 @@ const std::vector<Column<sdk::Gpu>>& Columns() {
       {"BANDWIDTH",
        [](const T& g, std::int64_t) { return Bandwidth(g.spec.description.bandwidth_bytes_per_s); }},
       {"SCHEDULABLE",
-       [](const T& g, std::int64_t) -> std::string { return g.status.schedulable ? "yes" : "no"; }},
+       [](const T& g, std::int64_t) -> std::string {
+         return g.spec.cordoned ? "cordoned" : g.status.schedulable ? "yes" : "no";
+       }},
       {"TYPE", [](const T& g, std::int64_t) { return g.spec.description.type; }},
   };
   return columns;
@@ -250,7 +252,8 @@ Facts MoreFacts(const sdk::Node& n) {
 Facts MoreFacts(const sdk::Gpu& g) {
   std::vector<std::string> apis;
   for (const control::DeviceApi api : g.spec.description.apis) apis.push_back(control::Name(api));
-  return {{"Vendor", g.spec.description.vendor},
+  return {{"Message", g.status.message},
+          {"Vendor", g.spec.description.vendor},
           {"Driver", g.spec.description.driver},
           {"APIs", Join(apis)},
           {"Device memory", FormatSize(g.spec.description.memory_bytes)},

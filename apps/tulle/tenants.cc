@@ -267,14 +267,28 @@ void AddTenantCommands(CLI::App& app, const Runner& run) {
   for (const bool cordoned : {true, false}) {
     CLI::App* cordon = app.add_subcommand(
         cordoned ? "cordon" : "uncordon",
-        cordoned ? "Put no new vGPUs on a node; those that it has stay. For operators and administrators"
-                 : "Put vGPUs on a node again");
+        cordoned
+            ? "Put no new vGPUs on a node or a GPU; those that it has stay. For operators and administrators"
+            : "Put vGPUs on a node or a GPU again");
     cordon->footer(cordoned ? "Example: tulle cordon gpu-1" : "Example: tulle uncordon gpu-1");
-    cordon->add_option("NODE", flags->name, "Which")->required();
+    cordon->add_option("NAME", flags->name, "Of the node or GPU")->required();
     cordon->callback([flags, run, cordoned] {
       run([&](sdk::Client& client) -> Status {
-        TULLE_ASSIGN_OR_RETURN(const sdk::Node node, client.CordonNode(flags->name, cordoned));
-        std::printf("node %s is %s\n", node.metadata.name.c_str(), node.spec.cordoned ? "cordoned" : "open");
+        const auto node = client.CordonNode(flags->name, cordoned);
+        if (node.ok()) {
+          std::printf("node %s is %s\n", node->metadata.name.c_str(),
+                      node->spec.cordoned ? "cordoned" : "open");
+          return OkStatus();
+        }
+        if (node.error().code != Code::kNotFound) return node.error();
+        const auto gpu = client.CordonGpu(flags->name, cordoned);
+        if (!gpu.ok() && gpu.error().code == Code::kNotFound) {
+          return Error{.code = Code::kNotFound,
+                       .message = "there is no node and no GPU \"" + flags->name +
+                                  "\"; see `tulle get nodes` and `tulle get gpus`"};
+        }
+        TULLE_RETURN_IF_ERROR(gpu);
+        std::printf("GPU %s is %s\n", gpu->metadata.name.c_str(), gpu->spec.cordoned ? "cordoned" : "open");
         return OkStatus();
       });
     });

@@ -289,6 +289,12 @@ class ClientImpl final : public Client {
     request.set_cordoned(cordoned);
     return Converted(Call(&v1::Mesh::Stub::CordonNode, request, options));
   }
+  Result<Gpu> CordonGpu(const std::string& name, bool cordoned, const CallOptions& options) override {
+    v1::CordonGpuRequest request;
+    request.set_name(name);
+    request.set_cordoned(cordoned);
+    return Converted(Call(&v1::Mesh::Stub::CordonGpu, request, options));
+  }
   Result<Node> TaintNode(const std::string& name, const Labels& taints, const CallOptions& options) override {
     v1::TaintNodeRequest request;
     request.set_name(name);

@@ -151,6 +151,7 @@ class Client {
   // mesh.
   virtual Result<Node> CordonNode(const std::string& name, bool cordoned,
                                   const CallOptions& options = {}) = 0;
+  virtual Result<Gpu> CordonGpu(const std::string& name, bool cordoned, const CallOptions& options = {}) = 0;
   // Sets the node's taints. As CordonNode.
   virtual Result<Node> TaintNode(const std::string& name, const Labels& taints,
                                  const CallOptions& options = {}) = 0;

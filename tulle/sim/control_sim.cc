@@ -700,6 +700,7 @@ void ControlSim::Settle(int seconds) {
     Do(CordonNode{NextCall(), kAdmin, node.name, false});
     Do(TaintNode{NextCall(), kAdmin, node.name, {}});
   }
+  for (const Gpu& gpu : All<Gpu>(*core_)) Do(CordonGpu{NextCall(), kAdmin, gpu.metadata.name, false});
   for (int i = 0; i < seconds; ++i) {
     // What users have done at last is worked off, too.
     quiet_ = i > seconds - kQuietSeconds;

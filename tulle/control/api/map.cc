@@ -235,19 +235,23 @@ v1::Gpu ToProto(const Gpu& from) {
   status.set_allocated_compute_percent(from.status.allocated_compute_percent);
   status.set_vgpus(from.status.vgpus);
   status.set_schedulable(from.status.schedulable);
+  status.set_message(from.status.message);
+  to.mutable_spec()->set_cordoned(from.spec.cordoned);
   return to;
 }
 Gpu FromProto(const v1::Gpu& from) {
   return {.metadata = FromProto(from.metadata()),
           .spec = {.node = from.spec().node(),
                    .index = from.spec().index(),
-                   .description = FromProto(from.spec().description())},
+                   .description = FromProto(from.spec().description()),
+                   .cordoned = from.spec().cordoned()},
           .status = {.allocatable_memory_bytes = from.status().allocatable_memory_bytes(),
                      .allocatable_compute_percent = from.status().allocatable_compute_percent(),
                      .allocated_memory_bytes = from.status().allocated_memory_bytes(),
                      .allocated_compute_percent = from.status().allocated_compute_percent(),
                      .vgpus = from.status().vgpus(),
-                     .schedulable = from.status().schedulable()}};
+                     .schedulable = from.status().schedulable(),
+                     .message = from.status().message()}};
 }
 
 v1::NodeTelemetry ToProto(const NodeTelemetry& from) {

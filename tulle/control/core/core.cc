@@ -194,6 +194,7 @@ void Core::Flush() {
   touched_.clear();
   for (const auto& [call, kind, uid] : std::exchange(answers_, {})) {
     Answer(call, kind == Kind::kClaim    ? ReplyBody(claims_.Find(uid)->model())
+                 : kind == Kind::kGpu    ? ReplyBody(gpus_.Find(uid)->model())
                  : kind == Kind::kTenant ? ReplyBody(tenants_.Find(uid)->model())
                                          : ReplyBody(nodes_.Find(uid)->model()));
   }

@@ -49,6 +49,7 @@ struct CoreOptions {
   Duration claim_retention = std::chrono::minutes(10);    // of RELEASED and FAILED claims, to be read
   Duration instance_retention = std::chrono::hours(1);    // after its last hold
   Duration retry_backoff = std::chrono::seconds(1);       // after a failed start; doubles with each
+  std::uint32_t gpu_start_failures = 3;                   // of vGPUs in a row, then their GPU is cordoned
   std::uint32_t start_attempts = 5;                       // then the claim is FAILED
   // Placement learns from the latest claims, once there are as many new ones, and not more often.
   Duration rehearsal_interval = std::chrono::minutes(5);
@@ -160,6 +161,7 @@ class Core {
     std::string node_uid;
     std::set<std::string> vgpus;                                          // uids
     std::uint64_t counted_memory_bytes = 0, counted_compute_percent = 0;  // in capacity_
+    std::uint32_t failed_starts = 0;                                      // in a row
     bool announced = false;
     Gpu& model() { return gpu; }
     const Gpu& model() const { return gpu; }
@@ -218,6 +220,7 @@ class Core {
   void On(const AttachClaim& event);
   void On(const DetachClaim& event);
   void On(const CordonNode& event);
+  void On(const CordonGpu& event);
   void On(const TaintNode& event);
   void On(const UpdateTenant& event);
   void On(const DeleteTenant& event);
@@ -300,6 +303,8 @@ class Core {
   void SendCreate(const VGpuState& vgpu);
   // After any change of what is on the GPU.
   void Recount(GpuState& gpu);
+  // Whether it takes new vGPUs, and if not, why.
+  void SetCordoned(GpuState& gpu, bool cordoned, std::string why);
 
   // Nodes: nodes.cc.
   // After any change of whether it takes vGPUs, or of its labels.

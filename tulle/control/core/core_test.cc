@@ -715,5 +715,49 @@ TEST_F(CoreTest, ATaintedNodeTakesNothingNewThatDoesNotTolerateIt) {
   EXPECT_FALSE(Get("after").status.vgpus.empty());
 }
 
+TEST_F(CoreTest, AGpuOnWhichNothingStartsIsCordoned) {
+  options_.start_attempts = 10;
+  StartCore();
+  Do(Registration());
+  const auto gpu = [&] { return *core_->Get<Gpu>("", "a-0"); };
+  const auto fail = [&] {
+    const auto creates = Commands<CreateVGpu>();
+    ASSERT_EQ(creates.size(), 1u);
+    Do(ReportVGpu{kLink, {.uid = creates[0].uid, .state = ReportedState::kFailed, .message = "no driver"}});
+    Do(ReportVGpu{kLink, {.uid = creates[0].uid, .state = ReportedState::kDeleted}});
+  };
+  // Two failures, and a start: all is well.
+  for (int i = 0; i < 2; ++i) {
+    Create("c" + std::to_string(i), {.no_wait = true});
+    fail();
+  }
+  Create("good", {.memory_bytes = kGiB, .compute_percent = 1});
+  Comply();
+  EXPECT_FALSE(gpu().spec.cordoned);
+  for (int i = 2; i < 5; ++i) {
+    EXPECT_FALSE(gpu().spec.cordoned) << i;
+    Create("c" + std::to_string(i), {.no_wait = true});
+    fail();
+  }
+  EXPECT_TRUE(gpu().spec.cordoned);
+  EXPECT_FALSE(gpu().status.schedulable);
+  EXPECT_EQ(gpu().status.message,
+            "3 vGPUs in a row did not start on it, the last one: no driver; `tulle uncordon a-0` once that "
+            "is mended");
+  EXPECT_EQ(Get("good").status.phase, ClaimPhase::kBound) << "what runs stays";
+  EXPECT_TRUE(Create("waits").status.vgpus.empty());
+  StartCore();
+  Do(Registration(LinkId{2}));
+  Comply(LinkId{2});
+  EXPECT_TRUE(gpu().spec.cordoned) << "also after a restart";
+  EXPECT_TRUE(Get("waits").status.vgpus.empty());
+  EXPECT_EQ(Call(CordonGpu{.caller = "alice", .name = "a-0"}).error().code, Code::kPermissionDenied);
+  EXPECT_EQ(Call(CordonGpu{.caller = "root", .name = "a-9"}).error().code, Code::kNotFound);
+  ASSERT_TRUE(Call(CordonGpu{.caller = "root", .name = "a-0"}).ok());
+  EXPECT_FALSE(gpu().spec.cordoned);
+  EXPECT_EQ(gpu().status.message, "");
+  EXPECT_FALSE(Get("waits").status.vgpus.empty());
+}
+
 }  // namespace
 }  // namespace tulle::control

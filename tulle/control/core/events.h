@@ -82,6 +82,12 @@ struct RedeemInvitation {
   bool name_is_default = false;            // the invitation's name overrules it
   JoinRole role = JoinRole::kUnspecified;  // that the invitation must be for
 };
+struct CordonGpu {
+  CallId call;
+  std::string caller;
+  std::string name;
+  bool cordoned = false;
+};
 struct TaintNode {
   CallId call;
   std::string caller;
@@ -167,10 +173,10 @@ struct Rehearsed {
 // Time has passed.
 struct Tick {};
 
-using Event =
-    std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, TaintNode, UpdateTenant,
-                 DeleteTenant, CreateInvitation, RedeemInvitation, RevokeCertificates, OpenHold, CloseHold,
-                 RegisterNode, NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Rehearsed, Tick>;
+using Event = std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, CordonGpu,
+                           TaintNode, UpdateTenant, DeleteTenant, CreateInvitation, RedeemInvitation,
+                           RevokeCertificates, OpenHold, CloseHold, RegisterNode, NodeHeartbeat, ReportVGpu,
+                           NodeLeaving, LinkClosed, Rehearsed, Tick>;
 
 // ---- what is kept in the store
 
@@ -211,7 +217,8 @@ struct Change {
   Resource resource;
 };
 
-using ReplyBody = std::variant<std::monostate, Claim, Node, Tenant, std::vector<AttachedVGpu>, Invitation>;
+using ReplyBody =
+    std::variant<std::monostate, Claim, Node, Gpu, Tenant, std::vector<AttachedVGpu>, Invitation>;
 struct Reply {
   CallId call;
   Result<ReplyBody> body;

@@ -324,6 +324,19 @@ void Core::On(const CordonNode& event) {
   AnswerWith(event.call, Kind::kNode, node->metadata().uid);
 }
 
+void Core::On(const CordonGpu& event) {
+  if (Status status = Authorize(event.caller, Permission::kOperate); !status.ok()) {
+    return Answer(event.call, std::move(status).error());
+  }
+  GpuState* gpu = gpus_.Find("", event.name);
+  if (gpu == nullptr) {
+    return Answer(event.call, Refusal(Code::kNotFound, "there is no GPU \"" + Cut(event.name, kMaxNameBytes) +
+                                                           "\"; see `tulle get gpus`"));
+  }
+  SetCordoned(*gpu, event.cordoned, event.cordoned ? "by " + event.caller : "");
+  AnswerWith(event.call, Kind::kGpu, gpu->metadata().uid);
+}
+
 void Core::On(const TaintNode& event) {
   NodeRecord* node = NodeToChange(event.call, event.caller, event.name);
   if (node == nullptr) return;

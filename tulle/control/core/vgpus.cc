@@ -40,6 +40,15 @@ void Core::EraseVGpu(const std::string& uid) {
 void Core::ApplyReport(VGpuState& vgpu, const VGpuReport& report) {
   VGpuStatus& status = vgpu.model().status;
   const std::string uid = vgpu.metadata().uid;
+  if (status.phase == VGpuPhase::kCreating && report.state == ReportedState::kFailed) {
+    GpuState& gpu = *gpus_.Find(vgpu.record.gpu_uid);
+    if (++gpu.failed_starts >= options_.gpu_start_failures && !gpu.gpu.spec.cordoned) {
+      SetCordoned(gpu, true,
+                  std::to_string(gpu.failed_starts) + " vGPUs in a row did not start on it, the last one: " +
+                      Cut(report.message, kMaxMessageBytes) + "; `tulle uncordon " + gpu.metadata().name +
+                      "` once that is mended");
+    }
+  }
   if (status.phase == VGpuPhase::kDeleting) {
     if (report.state == ReportedState::kDeleted) EraseVGpu(uid);
     return;
@@ -47,6 +56,7 @@ void Core::ApplyReport(VGpuState& vgpu, const VGpuReport& report) {
   switch (report.state) {
     case ReportedState::kCreating: SetPhase(vgpu, VGpuPhase::kCreating); break;
     case ReportedState::kReady:
+      gpus_.Find(vgpu.record.gpu_uid)->failed_starts = 0;
       SetPhase(vgpu, VGpuPhase::kReady);
       vgpu.accepted.clear();
       vgpu.accepted.insert(report.grant_ids.begin(), report.grant_ids.end());
@@ -84,6 +94,15 @@ void Core::SendCreate(const VGpuState& vgpu) {
                             .grants = vgpu.record.grants});
 }
 
+void Core::SetCordoned(GpuState& gpu, bool cordoned, std::string why) {
+  gpu.gpu.spec.cordoned = cordoned;
+  gpu.gpu.status.message = std::move(why);
+  gpu.failed_starts = 0;
+  Recount(gpu);
+  Touch(Kind::kGpu, gpu.metadata().uid, true);
+  room_changed_ = true;
+}
+
 void Core::Recount(GpuState& gpu) {
   GpuStatus& status = gpu.gpu.status;
   status.allocated_memory_bytes = 0;
@@ -99,7 +118,8 @@ void Core::Recount(GpuState& gpu) {
   gpu.counted_memory_bytes = status.allocatable_memory_bytes;
   gpu.counted_compute_percent = status.allocatable_compute_percent;
   NodeRecord& node = *nodes_.Find(gpu.node_uid);
-  status.schedulable = node.node.status.state == NodeState::kReady && !node.node.spec.cordoned;
+  status.schedulable =
+      node.node.status.state == NodeState::kReady && !node.node.spec.cordoned && !gpu.gpu.spec.cordoned;
   node.node.status.vgpus = 0;
   for (const auto& [index, gpu_uid] : node.gpus) {
     if (const GpuState* other = gpus_.Find(gpu_uid)) node.node.status.vgpus += other->gpu.status.vgpus;

@@ -153,6 +153,7 @@ struct GpuSpec {
   std::string node;
   std::uint32_t index = 0;
   GpuDescription description;
+  bool cordoned = false;
   friend bool operator==(const GpuSpec&, const GpuSpec&) = default;
 };
 
@@ -163,6 +164,7 @@ struct GpuStatus {
   std::uint32_t allocated_compute_percent = 0;
   std::uint32_t vgpus = 0;
   bool schedulable = false;
+  std::string message;
   friend bool operator==(const GpuStatus&, const GpuStatus&) = default;
 };
 

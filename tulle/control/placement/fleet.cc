@@ -86,7 +86,9 @@ void Fleet::SetGpu(const Gpu& gpu) {
     node.room.gpus.emplace_back();
     node_of_gpu_[gpu.metadata.uid] = index;
   }
-  node.room.gpus[static_cast<std::size_t>(i)] = RoomOf(gpu, KindOf(gpu.spec.description, node.taints));
+  GpuRoom& room = node.room.gpus[static_cast<std::size_t>(i)];
+  room = RoomOf(gpu, KindOf(gpu.spec.description, node.taints));
+  if (gpu.spec.cordoned) Shut(&room);
   Update(index);
 }
 

@@ -49,7 +49,10 @@ Step StepOf(const Node& node) {
               (taints.empty() ? "" : ",tainted" + taints),
           node.status.message};
 }
-Step StepOf(const Gpu& gpu) { return {"PRESENT", gpu.spec.description.type}; }
+Step StepOf(const Gpu& gpu) {
+  return gpu.spec.cordoned ? Step{"CORDONED", gpu.status.message}
+                           : Step{"PRESENT", gpu.spec.description.type};
+}
 Step StepOf(const Tenant& tenant) {
   return {Name(tenant.spec.role) + std::string(tenant.spec.suspended ? ",suspended" : ""), ""};
 }

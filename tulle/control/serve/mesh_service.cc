@@ -347,6 +347,13 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
         CordonNode{.caller = caller.identity.name, .name = request.name(), .cordoned = request.cordoned()},
         std::move(done));
   });
+  Add<v1::CordonGpuRequest>(
+      "CordonGpu", [this](const Caller& caller, const v1::CordonGpuRequest& request, OnDone done) {
+        Change<Gpu>(
+            "CordonGpu", caller, request,
+            CordonGpu{.caller = caller.identity.name, .name = request.name(), .cordoned = request.cordoned()},
+            std::move(done));
+      });
   Add<v1::TaintNodeRequest>(
       "TaintNode", [this](const Caller& caller, const v1::TaintNodeRequest& request, OnDone done) {
         Change<Node>("TaintNode", caller, request,
