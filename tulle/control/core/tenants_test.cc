@@ -428,5 +428,19 @@ TEST_F(TenantsTest, ThereAreOnlySoManyTenants) {
   EXPECT_EQ(CodeOf(Set("c", {})), Code::kResourceExhausted);
 }
 
+TEST_F(TenantsTest, SizesWhoseSumIsNoNumberAreRefused) {
+  Do(Registration());
+  ASSERT_TRUE(Set("bob", {.quota = {.memory_bytes = kGiB}}).ok());
+  for (const Topology topology : {Topology::kUnspecified, Topology::kSameGpu}) {
+    const auto reply = CreateFor(
+        "bob", "",
+        {.memory_bytes = std::uint64_t{1} << 63, .count = 2, .no_wait = true, .topology = topology});
+    ASSERT_FALSE(reply.ok());
+    EXPECT_EQ(reply.error().code, Code::kInvalidArgument);
+    EXPECT_THAT(reply.error().message, HasSubstr("spec.memory_bytes: "));
+  }
+  EXPECT_FALSE(CreateFor("bob", "", {.memory_bytes = kMaxMemoryBytes, .count = 64, .no_wait = true}).ok());
+}
+
 }  // namespace
 }  // namespace tulle::control

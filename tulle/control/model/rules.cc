@@ -66,6 +66,10 @@ Status CheckClaimSpec(const ClaimSpec& spec) {
     return Invalid("spec.memory_bytes",
                    FormatSize(spec.memory_bytes) + " is less than the least, " + FormatSize(kMinMemoryBytes));
   }
+  if (spec.memory_bytes > kMaxMemoryBytes) {
+    return Invalid("spec.memory_bytes",
+                   FormatSize(spec.memory_bytes) + " is more than the most, " + FormatSize(kMaxMemoryBytes));
+  }
   if (spec.compute_percent > 100) {
     return Invalid("spec.compute_percent",
                    std::to_string(spec.compute_percent) +

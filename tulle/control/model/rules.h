@@ -29,6 +29,8 @@ inline constexpr std::uint32_t kDefaultComputePercent = 25;
 inline constexpr std::uint64_t kMinMemoryBytes = std::uint64_t{1} << 20;
 inline constexpr std::int64_t kMaxDurationMicros = std::int64_t{365} * 24 * 3600 * 1'000'000;
 inline constexpr char kAnyValue[] = "*";  // in a toleration
+// More than any GPU has; so that the sum over a claim's vGPUs is a number, too.
+inline constexpr std::uint64_t kMaxMemoryBytes = std::uint64_t{1} << 50;
 // The label that each node has: its own name.
 inline constexpr std::string_view kNodeLabel = "tulle/node";
 
