@@ -19,6 +19,15 @@ Result<int> Quarter(int n) {
   return Half(half);
 }
 
+TEST(Bytes, TextIsCutBetweenCharacters) {
+  EXPECT_EQ(CutText("abc", 5), "abc");
+  EXPECT_EQ(CutText("abc", 2), "ab");
+  EXPECT_EQ(CutText("a\xc3\xa4z", 2), "a");
+  EXPECT_EQ(CutText("a\xc3\xa4z", 3), "a\xc3\xa4");
+  EXPECT_EQ(CutText("\xf0\x9f\x98\x80", 3), "");
+  EXPECT_EQ(CutText("", 0), "");
+}
+
 TEST(Result, CarriesTheValueOrTheFirstError) {
   EXPECT_EQ(*Quarter(12), 3);
   EXPECT_EQ(ToString(Quarter(6).error()), "invalid argument: 3 is odd");

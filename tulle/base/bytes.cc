@@ -38,6 +38,13 @@ constexpr Unit kUnits[] = {
 
 }  // namespace
 
+std::string CutText(std::string_view text, std::size_t bytes) {
+  if (text.size() <= bytes) return std::string(text);
+  // The bytes of a character after its first are 10xxxxxx.
+  while (bytes > 0 && (static_cast<unsigned char>(text[bytes]) & 0xc0) == 0x80) --bytes;
+  return std::string(text.substr(0, bytes));
+}
+
 std::string ToHex(ByteView bytes) {
   static constexpr char kDigits[] = "0123456789abcdef";
   std::string text;

@@ -20,6 +20,9 @@ inline std::string_view AsText(ByteView bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+// The first `bytes` bytes of UTF-8 text, or a few fewer, so that no character is cut in two.
+std::string CutText(std::string_view text, std::size_t bytes);
+
 // Lower-case hexadecimal, two digits a byte.
 std::string ToHex(ByteView bytes);
 

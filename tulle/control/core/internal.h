@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "tulle/base/bytes.h"
 #include "tulle/base/clock.h"
 #include "tulle/base/result.h"
 #include "tulle/control/model/resources.h"
@@ -35,7 +36,7 @@ inline Error Refusal(Code code, std::string message) {
   return Error{.code = code, .message = std::move(message)};
 }
 
-inline std::string Cut(const std::string& text, std::size_t bytes) { return text.substr(0, bytes); }
+inline std::string Cut(const std::string& text, std::size_t bytes) { return CutText(text, bytes); }
 
 inline std::string Seconds(Duration duration) {
   return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(duration).count()) + " s";

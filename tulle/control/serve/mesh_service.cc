@@ -4,6 +4,7 @@
 #include <google/protobuf/util/json_util.h>
 #include <google/protobuf/util/time_util.h>
 
+#include "tulle/base/bytes.h"
 #include "tulle/control/api/map.h"
 #include "tulle/control/model/rules.h"
 #include "tulle/security/ca.h"
@@ -66,7 +67,7 @@ AuditEntry AuditOf(const Caller& caller, const std::string& method, const Messag
   return {.caller = caller.identity.Uri(),
           .address = caller.address,
           .method = method,
-          .request = json.substr(0, kMaxAuditedBytes)};
+          .request = CutText(json, kMaxAuditedBytes)};
 }
 
 // Answers with the `Body` of the core's reply, as a message.
