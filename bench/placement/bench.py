@@ -1,7 +1,10 @@
 """How much of a cluster's GPUs each placement policy can use: the openb trace (bench/data), as the FGD paper has it.
 
 Each run is a seed. First the seeds whose means are published; then fresh ones, on which ours is compared with FGD seed by
-seed. "at least" is the lower end of the difference's one-sided 95 % confidence interval (Student's t)."""
+seed. "at least" is the lower end of the difference's one-sided 95 % confidence interval (Student's t).
+
+Then the same with departures (departures.h), at loads of so many percent of the GPUs: what is allocated, and how long claims
+wait; the yardstick is FGD in the same runs."""
 
 import csv
 import math
@@ -10,12 +13,13 @@ from pathlib import Path
 
 from harness import plain_line, run_json
 
-TARGETS = ["tulle_bench_placement"]
+TARGETS = ["tulle_bench_placement", "tulle_bench_departures"]
 
 DATA = Path(__file__).resolve().parent.parent / "data/openb"
 LISTS = ["default", "cpu100", "gpushare40", "gpuspec10", "multigpu20"]
 PUBLISHED = {"random": "01-Random", "dot-product": "02-DotProd", "gpu-packing": "04-GpuPacking", "best-fit": "05-BestFit", "fgd": "06-FGD"}
 LEVELS = [100, 110, 120, 130]
+LOADS = [100, 110]
 FIRST_PUBLISHED_SEED = 42
 FIRST_FRESH_SEED = 1000
 # Of Student's t, 0.95, by degrees of freedom; in between, that of fewer, which is larger.
@@ -51,3 +55,11 @@ def lines(bin, runs):
             better = [ours - fgd for ours, fgd in zip(fresh["predictive"][str(level)], fresh["fgd"][str(level)])]
             yield {**plain_line("placement", runs, f"{pods} predictive - fgd at {level} %", statistics.mean(better), "points", "at least",
                                 at_least(better)), "ratio": None}
+    for load in LOADS:
+        replayed = run_json([bin / "tulle_bench_departures", DATA, "default", load, FIRST_FRESH_SEED, runs])
+        fgd = {what: statistics.mean(values) for what, values in replayed["fgd"].items()}
+        for policy, seen in replayed.items():
+            of_fgd = policy != "fgd" or None
+            for what, unit, name in (("allocated", "%", "allocated"), ("wait_s", "s", "mean wait"), ("waiting", "claims", "wait at once")):
+                yield plain_line("placement", runs, f"default, load {load} %: {policy} {name}", statistics.mean(seen[what]), unit,
+                                 of_fgd and "fgd", of_fgd and fgd[what])

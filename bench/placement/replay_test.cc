@@ -1,6 +1,7 @@
 // The policies do on the openb trace what their authors published of them, and ours does better.
 #include "bench/placement/replay.h"
-#include "bench/placement/mesh_replay.h"
+#include "bench/placement/departures.h"
+#include "bench/placement/mesh.h"
 
 #include <gtest/gtest.h>
 
@@ -79,6 +80,48 @@ TEST(Openb, AMeshThatShrinksAndMovesFillsMore) {
   EXPECT_GE(half.at(100), 96.5);
   EXPECT_GE(half.at(130), 98);
   EXPECT_LE(half.at(130), 100);
+}
+
+TEST(Openb, WithDeparturesOursWaitsLessAndAMeshLeastOfAll) {
+  const Openb openb = LoadOpenb(TULLE_BENCH_DATA "/openb", "default");
+  const std::vector<WeightedDemand> demands = WorkloadOf(openb);
+  const auto workload = std::make_shared<const Workload>(demands);
+  std::vector<NodeRoom> rooms;
+  for (const OpenbNode& node : openb.nodes) rooms.push_back(node.room);
+  const auto outlook = std::make_shared<const Outlook>(Rehearse(rooms, demands, {.rounds = 2, .runs = 2}));
+  const DeparturesOptions options{.load = 1, .arrivals = 20'000, .warm_up = 5'000};
+  Departures fgd, ours, mesh;
+  for (const std::uint64_t seed : {1, 2, 3}) {
+    const auto add = [](Departures* sum, const Departures& one) {
+      sum->allocated += one.allocated / 3;
+      sum->mean_wait_s += one.mean_wait_s / 3;
+    };
+    add(&fgd, ReplayDepartures(openb, MakeFgd(workload), seed, {}, options));
+    add(&ours, ReplayDepartures(openb, MakePredictive(outlook), seed, {}, options));
+    add(&mesh,
+        ReplayDepartures(openb, MakePredictive(outlook), seed, {.least_part = 0.5, .move = true}, options));
+  }
+  EXPECT_LT(ours.mean_wait_s, 0.7 * fgd.mean_wait_s);
+  EXPECT_LT(mesh.mean_wait_s, 0.5 * ours.mean_wait_s);
+  EXPECT_GT(mesh.allocated, fgd.allocated);
+  EXPECT_LE(mesh.allocated, 100);
+}
+
+TEST(Mesh, HasNothingLeftOfWhatLeaves) {
+  Mesh mesh(MakeBestFit(), {.least_part = 0.5, .move = true});
+  for (int i = 0; i < 2; ++i) mesh.AddNode({.cpu = 1000, .gpus = {{.kind = 0}, {.kind = 0}}});
+  std::vector<std::uint32_t> ids;
+  for (const std::int32_t compute : {1000, 600, 300, 500, 900, 400, 250, 700}) {
+    if (const auto id = mesh.Arrive({.compute = compute})) ids.push_back(*id);
+  }
+  EXPECT_EQ(ids.size(), 8u);  // 4.65 GPUs' worth on 4
+  EXPECT_GT(mesh.shrinks(), 0u);
+  EXPECT_LE(mesh.allocated(), 4000);
+  for (const std::uint32_t id : ids) {
+    mesh.Grow(mesh.Leave(id));
+    EXPECT_GE(mesh.allocated(), 0);
+  }
+  EXPECT_EQ(mesh.allocated(), 0);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "bench/placement/mesh_replay.h"
+#include "bench/placement/mesh.h"
 #include "bench/placement/openb.h"
 #include "bench/placement/replay.h"
 #include "tulle/base/random.h"
