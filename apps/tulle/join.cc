@@ -23,7 +23,7 @@ std::string HostName() {
 
 }  // namespace
 
-Result<Duration> ParseLifetime(const std::string& flag, const std::string& text) {
+Result<Duration> ParseLifetime(const std::string& flag, const std::string& text, Duration most) {
   std::int64_t number = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   const std::string unit(end, text.data() + text.size());
@@ -32,10 +32,11 @@ Result<Duration> ParseLifetime(const std::string& flag, const std::string& text)
                                : unit == "h" ? 3600
                                : unit == "d" ? 24 * 3600
                                              : 0;
-  constexpr std::int64_t kMostSeconds = std::int64_t{30} * 24 * 3600;
-  if (error != std::errc() || seconds == 0 || number <= 0 || number > kMostSeconds / seconds) {
+  const std::int64_t most_seconds = std::chrono::duration_cast<std::chrono::seconds>(most).count();
+  if (error != std::errc() || seconds == 0 || number <= 0 || number > most_seconds / seconds) {
     return Error{.code = Code::kInvalidArgument,
-                 .message = flag + ": \"" + text + "\" is not a time of 1s to 30d, such as 30m or 12h"};
+                 .message = flag + ": \"" + text + "\" is not a time of 1s to " +
+                            std::to_string(most_seconds / (24 * 3600)) + "d, such as 30m or 12h"};
   }
   return Duration(std::chrono::seconds(number * seconds));
 }

@@ -1,6 +1,7 @@
-// `tulle token create`, `tulle node join`, `tulle login`: into a mesh of several machines.
+// `tulle node join`, `tulle login`: into a mesh of several machines.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <vector>
 
@@ -10,8 +11,9 @@
 
 namespace tulle::cli {
 
-// "30m", "12h", "7d", "90s".
-Result<Duration> ParseLifetime(const std::string& flag, const std::string& text);
+// "30m", "12h", "7d", "90s": a second to `most`.
+Result<Duration> ParseLifetime(const std::string& flag, const std::string& text,
+                               Duration most = std::chrono::hours(30 * 24));
 
 // The line that the bearer of a token is to run.
 std::string JoinLine(control::JoinRole role, const std::string& endpoint, const std::string& token);

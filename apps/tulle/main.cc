@@ -19,6 +19,7 @@
 #include "apps/tulle/run.h"
 #include "apps/tulle/tenants.h"
 #include "apps/tulle/text.h"
+#include "apps/tulle/tokens.h"
 #include "apps/tulle/trace.h"
 #include "apps/tulle/up.h"
 #include "tulle/base/clock.h"
@@ -169,32 +170,10 @@ int Main(int argc, char** argv) {
   down_command->callback([&] { code = Report(Down(state_dir)); });
 
   // --- several machines
-  std::string token_name, lifetime = "1h";
-  CLI::App* token_command = app.add_subcommand("token", "Let another machine or another user into the mesh");
-  token_command->require_subcommand(1);
-  CLI::App* create_token = token_command->add_subcommand(
-      "create", "Make a token for one use, and print the line that its bearer runs; for administrators");
-  create_token->footer(
-      "Examples:\n  tulle token create --node                 a node that chooses its name\n"
-      "  tulle token create --node gpu-1 --lifetime 1d\n  tulle token create --user bob\n\n"
-      "Whoever has the line is let in: hand it over as you would a password.");
-  CLI::Option* node_option =
-      create_token->add_option("--node", token_name, "For a node, of that name if one is given")
-          ->expected(0, 1);
-  CLI::Option* user_option =
-      create_token->add_option("--user", token_name, "For a user of that name")->excludes(node_option);
-  create_token->add_option("--lifetime", lifetime, "How long it may be used, such as 30m, 12h or 7d")
-      ->capture_default_str();
-  create_token->callback([&] {
-    code = Report([&]() -> Status {
-      if (node_option->count() + user_option->count() == 0) {
-        return Error{.code = Code::kInvalidArgument, .message = "say for whom: --node [NAME] or --user NAME"};
-      }
-      TULLE_ASSIGN_OR_RETURN(const Duration duration, ParseLifetime("--lifetime", lifetime));
-      const auto role = user_option->count() != 0 ? control::JoinRole::kUser : control::JoinRole::kNode;
-      return WithClient([&](sdk::Client& client) { return CreateToken(client, role, token_name, duration); });
-    }());
-  });
+  const Runner with_client = [&code](const std::function<Status(sdk::Client&)>& action) {
+    code = Report(WithClient(action));
+  };
+  AddTokenCommands(app, with_client);
 
   JoinOptions join;
   bool no_start = false;
@@ -499,8 +478,7 @@ int Main(int argc, char** argv) {
   });
 
   // --- who shares the mesh
-  AddTenantCommands(
-      app, [&code](const std::function<Status(sdk::Client&)>& action) { code = Report(WithClient(action)); });
+  AddTenantCommands(app, with_client);
 
   // --- the mesh and this machine
   CLI::App* status_command =

@@ -2,7 +2,6 @@
 
 #include <charconv>
 #include <cstdio>
-#include <ctime>
 #include <limits>
 #include <memory>
 
@@ -51,28 +50,6 @@ std::string Number(double value) {
   return text;
 }
 
-std::string Time(std::int64_t us) {
-  const std::time_t seconds = static_cast<std::time_t>(us / 1'000'000);
-  std::tm utc{};
-  gmtime_r(&seconds, &utc);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
-  return text;
-}
-
-template <typename T>
-void Print(const std::vector<T>& values, const std::string& output, const std::string& table) {
-  if (output == "json") {
-    std::string json = "[";
-    for (const T& value : values) json += (json.size() > 1 ? ",\n" : "\n") + sdk::Client::ToJson(value);
-    std::printf("%s\n]\n", json.c_str());
-  } else if (values.empty()) {
-    std::fputs("none\n", stderr);
-  } else {
-    std::fputs(table.c_str(), stdout);
-  }
-}
-
 Status SetTenant(sdk::Client& client, const std::string& name, const TenantChange& change) {
   // What is not said stays: the resource version keeps two administrators from undoing each other.
   auto tenant = client.GetTenant(name);
@@ -82,12 +59,6 @@ Status SetTenant(sdk::Client& client, const std::string& name, const TenantChang
   TULLE_ASSIGN_OR_RETURN(const sdk::Tenant set, client.UpdateTenant(changed));
   std::fputs(TableOf(std::vector{set}, SystemClock().WallMicros()).c_str(), stdout);
   return OkStatus();
-}
-
-void AddOutput(CLI::App* command, std::string* output) {
-  command->add_option("-o,--output", *output, "table or json")
-      ->check(CLI::IsMember({"table", "json"}))
-      ->capture_default_str();
 }
 
 }  // namespace
@@ -131,7 +102,7 @@ std::string UsageTable(const std::vector<sdk::TenantUsage>& usage) {
 std::string AuditTable(const std::vector<sdk::AuditEntry>& entries) {
   Table table({"TIME", "CALLER", "ADDRESS", "METHOD", "OUTCOME", "REQUEST"});
   for (const sdk::AuditEntry& entry : entries) {
-    table.Add({Time(entry.time_us), entry.caller, entry.address, entry.method,
+    table.Add({FormatTime(entry.time_us), entry.caller, entry.address, entry.method,
                entry.code + (entry.message.empty() ? "" : ": " + entry.message), entry.request});
   }
   return table.TakeText();
@@ -193,7 +164,7 @@ void AddTenantCommands(CLI::App& app, const Runner& run) {
       TULLE_ASSIGN_OR_RETURN(
           const auto used,
           client.GetUsage(since_us, {.tenant = flags->all_tenants ? kAllTenants : flags->tenant}));
-      Print(used, flags->output, UsageTable(used));
+      PrintAll(used, flags->output, UsageTable(used));
       return OkStatus();
     });
   });
@@ -212,7 +183,7 @@ void AddTenantCommands(CLI::App& app, const Runner& run) {
     run([&](sdk::Client& client) -> Status {
       TULLE_ASSIGN_OR_RETURN(const std::int64_t since_us, Since(flags->since));
       TULLE_ASSIGN_OR_RETURN(const auto entries, client.ListAudit(since_us, flags->caller, flags->most));
-      Print(entries, flags->output, AuditTable(entries));
+      PrintAll(entries, flags->output, AuditTable(entries));
       return OkStatus();
     });
   });

@@ -1,18 +1,12 @@
 // `tulle tenant`, `usage`, `audit`, `cordon`, `uncordon`, `taint`: running a mesh that several share.
 #pragma once
 
-#include <CLI/CLI.hpp>
-#include <functional>
 #include <string>
 #include <vector>
 
-#include "tulle/base/result.h"
-#include "tulle/sdk/client.h"
+#include "apps/tulle/commands.h"
 
 namespace tulle::cli {
-
-// Connects, does it, and keeps the exit code.
-using Runner = std::function<void(const std::function<Status(sdk::Client&)>&)>;
 
 // `run` must be callable for as long as the app is.
 void AddTenantCommands(CLI::App& app, const Runner& run);

@@ -4,6 +4,7 @@
 import json
 import os
 import signal
+import ssl
 import subprocess
 import tempfile
 import unittest
@@ -82,6 +83,32 @@ class Commands(MeshTest):
         self.assertIn("stays one", self.mesh.tulle("tenant", "set", name, "--suspend").stderr)
         self.assertEqual(self.mesh.tulle("tenant", "set", name, "--role", "king").returncode, 2)
         self.assertEqual(self.mesh.tulle("delete", "tenant", "nobody").returncode, 1)
+
+    def test_a_program_without_a_certificate_calls_with_a_token(self):
+        made = self.assert_ok(self.mesh.tulle("token", "create", "--api", "--description", "a job"))
+        secret = made.stdout.strip()
+        self.assertRegex(secret, r"^tulle-api\.[0-9a-f]{16}\.[0-9a-f]{64}$")
+        config = dict(line.split(" = ", 1) for line in (self.mesh.state / "client.conf").read_text().splitlines())
+        job = {**self.mesh.environment, "TULLE_STATE_DIR": str(self.mesh.home / "elsewhere"), "TULLE_API_TOKEN": secret,
+               "TULLE_ENDPOINT": config["endpoint"], "TULLE_CA_FILE": str(self.mesh.state / config["ca_file"])}
+        self.assert_ok(self.mesh.run("vector_add", env=job))
+        self.assertIn("may not do that", self.mesh.tulle("token", "create", "--node", env=job).stderr)
+
+        # The same as JSON: a stream's lines.
+        context = ssl.create_default_context(cafile=job["TULLE_CA_FILE"])
+        request = urllib.request.Request(f"https://{config['http_endpoint']}/tulle.v1.Mesh/Watch", b'{"kinds": ["GPU"]}',
+                                         {"Content-Type": "application/json", "Authorization": f"Bearer {secret}"})
+        with urllib.request.urlopen(request, timeout=PATIENCE_S, context=context) as stream:
+            kinds = [json.loads(stream.readline())["type"] for _ in range(2)]
+        self.assertEqual(kinds, ["ADDED", "SYNCED"])
+
+        listed = self.assert_ok(self.mesh.tulle("token", "list")).stdout
+        self.assertIn("a job", listed)
+        identifier = secret.split(".")[1]
+        self.assert_ok(self.mesh.tulle("token", "delete", identifier))
+        refused = self.mesh.run("vector_add", env=job)
+        self.assertEqual(refused.returncode, 125)
+        self.assertIn("the API token is unknown, has been deleted, or has expired", refused.stderr)
 
     def test_what_has_happened_is_told(self):
         self.assert_ok(self.mesh.run("true", flags=["--name", "short", "--memory", "64MiB"]))

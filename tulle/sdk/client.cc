@@ -283,6 +283,32 @@ class ClientImpl final : public Client {
     TULLE_RETURN_IF_ERROR(Call(&v1::Mesh::Stub::RevokeCertificates, request, options));
     return OkStatus();
   }
+  Result<NewApiToken> CreateApiToken(const std::string& description, Duration lifetime,
+                                     const CallOptions& options) override {
+    v1::CreateApiTokenRequest request;
+    request.set_description(description);
+    if (lifetime != Duration(0)) {
+      *request.mutable_lifetime() = google::protobuf::util::TimeUtil::NanosecondsToDuration(lifetime.count());
+    }
+    TULLE_ASSIGN_OR_RETURN(const v1::CreateApiTokenResponse response,
+                           Call(&v1::Mesh::Stub::CreateApiToken, request, options));
+    return NewApiToken{.token = control::FromProto(response.api_token()), .secret = response.secret()};
+  }
+  Result<std::vector<ApiToken>> ListApiTokens(const CallOptions& options) override {
+    v1::ListApiTokensRequest request;
+    request.set_tenant(options.tenant);
+    TULLE_ASSIGN_OR_RETURN(const v1::ListApiTokensResponse response,
+                           Call(&v1::Mesh::Stub::ListApiTokens, request, options));
+    std::vector<ApiToken> tokens;
+    for (const v1::ApiToken& token : response.api_tokens()) tokens.push_back(control::FromProto(token));
+    return tokens;
+  }
+  Result<ApiToken> DeleteApiToken(const std::string& id, const CallOptions& options) override {
+    v1::DeleteApiTokenRequest request;
+    request.set_id(id);
+    request.set_tenant(options.tenant);
+    return Converted(Call(&v1::Mesh::Stub::DeleteApiToken, request, options));
+  }
   Result<Node> CordonNode(const std::string& name, bool cordoned, const CallOptions& options) override {
     v1::CordonNodeRequest request;
     request.set_name(name);
@@ -487,14 +513,28 @@ Result<std::unique_ptr<Client>> Client::Connect(const Config& config) {
 }
 
 Result<std::unique_ptr<Client>> Client::Connect() {
+  TULLE_ASSIGN_OR_RETURN(const Config config, DefaultConfig());
+  return Connect(config);
+}
+
+Result<Config> DefaultConfig() {
   const std::string path = DefaultConfigPath();
-  auto config = security::LoadCredentials(path);
-  if (config.ok()) return Connect(*config);
-  if (config.error().code != Code::kNotFound) return std::move(config).error();
+  auto loaded = security::LoadCredentials(path);
+  if (!loaded.ok() && loaded.error().code != Code::kNotFound) return loaded;
+  Config config = loaded.ok() ? *loaded : Config{};
+  const auto overrule = [](const char* name, std::string* value) {
+    const char* text = std::getenv(name);
+    if (text != nullptr && *text != '\0') *value = text;
+  };
+  overrule("TULLE_ENDPOINT", &config.endpoint);
+  overrule("TULLE_CA_FILE", &config.ca_file);
+  overrule("TULLE_API_TOKEN", &config.api_token);
+  if (loaded.ok() || (!config.endpoint.empty() && !config.ca_file.empty() && !config.api_token.empty()))
+    return config;
   return Error{.code = Code::kNotFound,
                .message = "no mesh is configured: there is no " + path +
-                          "; start one with `tulle up`, or point TULLE_CONFIG to "
-                          "another's client.conf"};
+                          "; start one with `tulle up`, point TULLE_CONFIG to another's client.conf, or set "
+                          "TULLE_ENDPOINT, TULLE_CA_FILE and TULLE_API_TOKEN"};
 }
 
 std::string Client::ToJson(const Claim& claim) { return control::ToJson(control::ToProto(claim)); }
@@ -508,6 +548,7 @@ std::string Client::ToJson(const Instance& instance) { return control::ToJson(co
 std::string Client::ToJson(const Tenant& tenant) { return control::ToJson(control::ToProto(tenant)); }
 std::string Client::ToJson(const TenantUsage& usage) { return control::ToJson(control::ToProto(usage)); }
 std::string Client::ToJson(const AuditEntry& entry) { return control::ToJson(control::ToProto(entry)); }
+std::string Client::ToJson(const ApiToken& token) { return control::ToJson(control::ToProto(token)); }
 std::string Client::ToJson(const ResourceEvent& event) { return control::ToJson(control::ToProto(event)); }
 
 }  // namespace tulle::sdk

@@ -28,6 +28,7 @@
 
 namespace tulle::sdk {
 
+using control::ApiToken;
 using control::AttachedVGpu;
 using control::AuditEntry;
 using control::Claim;
@@ -48,6 +49,11 @@ using Config = security::Credentials;
 // Where the configuration is: $TULLE_CONFIG (a file), else client.conf in the state directory
 // (tulle/base/paths.h).
 std::string DefaultConfigPath();
+
+// What that file says, if it is there; with $TULLE_API_TOKEN in place of its certificate and key, and
+// $TULLE_ENDPOINT and $TULLE_CA_FILE in place of what it says of these, where they are set. With all three no
+// file is needed. kNotFound when nothing says where a mesh is.
+Result<Config> DefaultConfig();
 
 struct CallOptions {
   // The call fails with kDeadlineExceeded after this long. While the controller cannot be reached a call
@@ -120,6 +126,11 @@ struct NewToken {
   control::WallMicros expire_time_us = 0;
 };
 
+struct NewApiToken {
+  ApiToken token;
+  std::string secret;  // for "authorization: Bearer", and Config::api_token
+};
+
 struct MeshInfo {
   std::string version;  // of the controller
   std::string caller;   // "tulle://user/alice"
@@ -130,7 +141,7 @@ struct MeshInfo {
 
 class Client {
  public:
-  // `config`, or the file at DefaultConfigPath(). kNotFound when there is none (start a mesh, or set
+  // `config`, or DefaultConfig(). kNotFound when there is none (start a mesh, or set
   // TULLE_CONFIG); kInvalidArgument when it or a file that it names cannot be used. Does not wait for the
   // controller.
   static Result<std::unique_ptr<Client>> Connect(const Config& config);
@@ -162,6 +173,12 @@ class Client {
   // All certificates that it has so far are void. For administrators.
   virtual Status RevokeCertificates(control::JoinRole role, const std::string& name,
                                     const CallOptions& options = {}) = 0;
+  // A secret by which programs without a certificate call as the caller's tenant (lifetime 0: the
+  // controller's default). kPermissionDenied when called by one itself.
+  virtual Result<NewApiToken> CreateApiToken(const std::string& description, Duration lifetime,
+                                             const CallOptions& options = {}) = 0;
+  virtual Result<std::vector<ApiToken>> ListApiTokens(const CallOptions& options = {}) = 0;
+  virtual Result<ApiToken> DeleteApiToken(const std::string& id, const CallOptions& options = {}) = 0;
   // Sets the tenant's whole spec; it need not be there. kAborted when `tenant` has a resource version and has
   // changed since. Both for administrators.
   virtual Result<Tenant> UpdateTenant(const Tenant& tenant, const CallOptions& options = {}) = 0;
@@ -228,6 +245,7 @@ class Client {
   static std::string ToJson(const TenantUsage& usage);
   static std::string ToJson(const AuditEntry& entry);
   static std::string ToJson(const ResourceEvent& event);
+  static std::string ToJson(const ApiToken& token);
 };
 
 }  // namespace tulle::sdk

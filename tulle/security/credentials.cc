@@ -21,8 +21,9 @@ constexpr Key kKeys[] = {
     {"http_endpoint", &Credentials::http_endpoint, false, false},
     {"identity", &Credentials::identity, false, false},
     {"ca_file", &Credentials::ca_file, true, true},
-    {"certificate_file", &Credentials::certificate_file, true, true},
-    {"key_file", &Credentials::key_file, true, true},
+    {"certificate_file", &Credentials::certificate_file, true, false},
+    {"key_file", &Credentials::key_file, true, false},
+    {"api_token", &Credentials::api_token, false, false},
 };
 constexpr std::size_t kMaxFileBytes = 1 << 20;
 
@@ -58,7 +59,9 @@ Result<Credentials> LoadCredentials(const std::string& path) {
     credentials.*key->field = std::move(value);
   }
   for (const Key& key : kKeys) {
-    if (key.required && (credentials.*key.field).empty())
+    const bool shows_who = key.field == &Credentials::certificate_file || key.field == &Credentials::key_file;
+    const bool required = key.required || (shows_who && credentials.api_token.empty());
+    if (required && (credentials.*key.field).empty())
       return bad(line_number, std::string(key.name) + " is missing");
   }
   return credentials;
@@ -76,6 +79,7 @@ Status SaveCredentials(const Credentials& credentials, const std::string& path) 
 Result<PemBundle> LoadPemBundle(const Credentials& credentials) {
   PemBundle bundle;
   TULLE_ASSIGN_OR_RETURN(bundle.ca, ReadFile(credentials.ca_file, kMaxFileBytes));
+  if (!credentials.api_token.empty()) return bundle;
   TULLE_ASSIGN_OR_RETURN(bundle.certificate, ReadFile(credentials.certificate_file, kMaxFileBytes));
   TULLE_ASSIGN_OR_RETURN(bundle.key, ReadFile(credentials.key_file, kMaxFileBytes));
   return bundle;

@@ -8,6 +8,8 @@
 //   ca_file = ca.pem                       (relative names are relative to this file's folder)
 //   certificate_file = user-alice.pem
 //   key_file = user-alice.key
+//
+// In place of the last two, "api_token = tulle-api...." will do for a user.
 #pragma once
 
 #include <string>
@@ -27,6 +29,7 @@ struct Credentials {
   std::string ca_file;
   std::string certificate_file;
   std::string key_file;
+  std::string api_token = {};  // secret; with one there need be no certificate and key
 };
 
 // The PEM texts that a Credentials names.
@@ -43,7 +46,8 @@ Result<Credentials> LoadCredentials(const std::string& path);
 // Written whole or not at all, readable by its owner only.
 Status SaveCredentials(const Credentials& credentials, const std::string& path);
 
-// kNotFound, kPermissionDenied: which of the three files.
+// Without a certificate and key where there is an API token. kNotFound, kPermissionDenied: which of the
+// files.
 Result<PemBundle> LoadPemBundle(const Credentials& credentials);
 
 }  // namespace tulle::security

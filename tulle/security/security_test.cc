@@ -8,6 +8,7 @@
 #include <fstream>
 #include <memory>
 
+#include "tulle/security/api_token.h"
 #include "tulle/security/ca.h"
 #include "tulle/security/credentials.h"
 #include "tulle/security/crypto.h"
@@ -147,7 +148,31 @@ TEST_F(SecurityTest, CredentialFilesGoBothWays) {
   EXPECT_EQ(LoadCredentials(path).error().message, path + ":4: not of the form \"key = value\"");
   ASSERT_TRUE(WritePrivateFile(path, "endpoint = x:1\n").ok());
   EXPECT_EQ(LoadCredentials(path).error().message, path + ":1: ca_file is missing");
+  ASSERT_TRUE(WritePrivateFile(path, "endpoint = x:1\nca_file = ca.pem\n").ok());
+  EXPECT_EQ(LoadCredentials(path).error().message, path + ":2: certificate_file is missing");
+  ASSERT_TRUE(WritePrivateFile(path, "endpoint = x:1\nca_file = ca.pem\napi_token = t\n").ok());
+  EXPECT_EQ(LoadCredentials(path)->api_token, "t") << "shows who it is as well";
   EXPECT_EQ(ReadFile(path, 4).error().code, Code::kInvalidArgument);
+}
+
+TEST(ApiTokenSecret, OnlyTheOneFormIsAccepted) {
+  SeededRandom random(1);
+  const ApiTokenSecret made = ApiTokenSecret::Make(random);
+  const std::string text = made.Text();
+  EXPECT_EQ(text.size(), 10u + 16 + 1 + 64);
+  const auto parsed = ApiTokenSecret::Parse(text);
+  ASSERT_TRUE(parsed.ok());
+  EXPECT_EQ(parsed->id, made.id);
+  EXPECT_TRUE(parsed->secret == made.secret);
+  EXPECT_NE(ApiTokenSecret::Make(random).Text(), text);
+  for (const std::string& bad :
+       {std::string(), std::string("tulle-api."), text.substr(1), text + "0", text.substr(0, text.size() - 1),
+        text.substr(0, text.size() - 1) + "g", "tulle-api" + text.substr(9, 18), " " + text}) {
+    const auto refused = ApiTokenSecret::Parse(bad);
+    ASSERT_FALSE(refused.ok()) << bad;
+    EXPECT_EQ(refused.error().code, Code::kUnauthenticated);
+    EXPECT_EQ(refused.error().message.find(made.id), std::string::npos) << "the message does not show it";
+  }
 }
 
 TEST(Identity, OnlyTheOneFormIsAccepted) {

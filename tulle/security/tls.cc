@@ -2,6 +2,7 @@
 
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
+#include <poll.h>
 
 #include <memory>
 
@@ -24,7 +25,7 @@ bool ConfigureServer(ssl_ctx_st& context, const PemBundle& pem) {
   const std::unique_ptr<EVP_PKEY, void (*)(EVP_PKEY*)> key(
       PEM_read_bio_PrivateKey(Reading(pem.key).get(), nullptr, nullptr, nullptr), EVP_PKEY_free);
   if (certificate == nullptr || ca == nullptr || key == nullptr) return false;
-  SSL_CTX_set_verify(&context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
+  SSL_CTX_set_verify(&context, SSL_VERIFY_PEER, nullptr);
   SSL_CTX_set_session_cache_mode(&context, SSL_SESS_CACHE_OFF);
   SSL_CTX_set_options(&context, SSL_OP_NO_TICKET);
   return SSL_CTX_set_min_proto_version(&context, TLS1_2_VERSION) == 1 &&
@@ -49,6 +50,11 @@ Result<Identity> IdentityOfPeer(const ssl_st* connection) {
   const std::string pem = CertificateOfPeer(connection);
   if (pem.empty()) return Error{.code = Code::kUnauthenticated, .message = "no client certificate was shown"};
   return IdentityOfCertificate(pem);
+}
+
+bool PeerIsGone(const ssl_st* connection) {
+  pollfd poll_for{.fd = SSL_get_fd(connection), .events = POLLRDHUP};
+  return poll(&poll_for, 1, 0) == 1 && (poll_for.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
 }  // namespace tulle::security

@@ -76,10 +76,11 @@ void RouteGrpcLog() {
 
 Result<std::shared_ptr<grpc::Channel>> OpenChannel(const security::Credentials& credentials) {
   TULLE_ASSIGN_OR_RETURN(security::PemBundle pem, security::LoadPemBundle(credentials));
-  return OpenChannel(credentials.endpoint, std::move(pem));
+  return OpenChannel(credentials.endpoint, std::move(pem), credentials.api_token);
 }
 
-std::shared_ptr<grpc::Channel> OpenChannel(const std::string& endpoint, security::PemBundle pem) {
+std::shared_ptr<grpc::Channel> OpenChannel(const std::string& endpoint, security::PemBundle pem,
+                                           const std::string& api_token) {
   RouteGrpcLog();
   grpc::SslCredentialsOptions tls;
   tls.pem_root_certs = std::move(pem.ca);
@@ -98,7 +99,10 @@ std::shared_ptr<grpc::Channel> OpenChannel(const std::string& endpoint, security
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // the mesh is reached directly or not at all
   // One connection per channel: gRPC otherwise shares it between equal channels of a process, and their ends.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(TargetOf(endpoint), grpc::SslCredentials(tls), arguments);
+  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::SslCredentials(tls);
+  if (!api_token.empty())
+    credentials = grpc::CompositeChannelCredentials(credentials, grpc::AccessTokenCredentials(api_token));
+  return grpc::CreateCustomChannel(TargetOf(endpoint), credentials, arguments);
 }
 
 Error ToError(const grpc::Status& status) {

@@ -21,8 +21,10 @@ std::vector<std::string> EndpointsOf(const std::string& list);
 // several controllers only the one that leads does. Fails when a file cannot be read.
 Result<std::shared_ptr<grpc::Channel>> OpenChannel(const security::Credentials& credentials);
 
-// The same with texts; without a certificate in `pem` the controller knows nobody at this end.
-std::shared_ptr<grpc::Channel> OpenChannel(const std::string& endpoint, security::PemBundle pem);
+// The same with texts; without a certificate in `pem`, nor an API token, the controller knows nobody at this
+// end.
+std::shared_ptr<grpc::Channel> OpenChannel(const std::string& endpoint, security::PemBundle pem,
+                                           const std::string& api_token = "");
 
 // gRPC's own log lines go to tulle's log (component "grpc", its errors as warnings: the calls that fail say
 // so themselves) instead of standard error, from the first call on. Called by OpenChannel; servers call it

@@ -407,6 +407,23 @@ AuditEntry FromProto(const v1::AuditEntry& from) {
           .message = from.message()};
 }
 
+v1::ApiToken ToProto(const ApiToken& from) {
+  v1::ApiToken to;
+  to.set_id(from.id);
+  to.set_tenant(from.tenant);
+  to.set_description(from.description);
+  *to.mutable_create_time() = ToProtoTime(from.create_time_us);
+  *to.mutable_expire_time() = ToProtoTime(from.expire_time_us);
+  return to;
+}
+ApiToken FromProto(const v1::ApiToken& from) {
+  return {.id = from.id(),
+          .tenant = from.tenant(),
+          .description = from.description(),
+          .create_time_us = FromProtoTime(from.create_time()),
+          .expire_time_us = FromProtoTime(from.expire_time())};
+}
+
 v1::Event ToProto(const ResourceEvent& from) {
   v1::Event to;
   *to.mutable_time() = ToProtoTime(from.time_us);

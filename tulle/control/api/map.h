@@ -16,6 +16,7 @@ v1::Instance ToProto(const Instance& from);
 v1::Tenant ToProto(const Tenant& from);
 v1::TenantUsage ToProto(const TenantUsage& from);
 v1::AuditEntry ToProto(const AuditEntry& from);
+v1::ApiToken ToProto(const ApiToken& from);  // without the secret's digest, which is nobody's
 v1::Event ToProto(const ResourceEvent& from);
 v1::AttachedVGpu ToProto(const AttachedVGpu& from);
 v1::ClaimSpec ToProto(const ClaimSpec& from);
@@ -32,6 +33,7 @@ Instance FromProto(const v1::Instance& from);
 Tenant FromProto(const v1::Tenant& from);
 TenantUsage FromProto(const v1::TenantUsage& from);
 AuditEntry FromProto(const v1::AuditEntry& from);
+ApiToken FromProto(const v1::ApiToken& from);
 ResourceEvent FromProto(const v1::Event& from);
 AttachedVGpu FromProto(const v1::AttachedVGpu& from);
 ClaimSpec FromProto(const v1::ClaimSpec& from);

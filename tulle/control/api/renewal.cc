@@ -29,6 +29,7 @@ std::string RelativeTo(const std::filesystem::path& folder, const std::string& f
 
 Result<bool> RenewIfDue(const std::string& path, const Clock& clock) {
   TULLE_ASSIGN_OR_RETURN(security::Credentials credentials, security::LoadCredentials(path));
+  if (!credentials.api_token.empty()) return false;
   TULLE_ASSIGN_OR_RETURN(const security::PemBundle old, security::LoadPemBundle(credentials));
   TULLE_ASSIGN_OR_RETURN(const security::Validity validity, security::ValidityOf(old.certificate));
   if (clock.WallMicros() < validity.until_us - (validity.until_us - validity.from_us) / 3) return false;

@@ -66,6 +66,7 @@ struct CoreOptions {
   std::size_t max_instances = 100'000;
   std::size_t max_nodes = 20'000;
   std::size_t max_revocations = 10'000;
+  std::size_t max_api_tokens_per_tenant = 100;
   std::size_t max_invitations = 1'000;  // that have not been used and have not expired
 };
 
@@ -124,6 +125,8 @@ class Core {
   // In whole hours, from the one that `since_us` is in. `tenant`: nothing: all that have used something.
   std::vector<TenantUsage> UsageSince(const std::optional<std::string>& tenant, WallMicros since_us,
                                       const Now& now) const;
+  // By time of creation; those that have expired are left out.
+  std::vector<ApiToken> ApiTokensOf(const std::string& tenant, const Now& now) const;
   std::optional<VGpu> FindVGpu(const std::string& uid) const;
   // At most `most_nodes` verdicts. Nothing: there is no such claim.
   std::optional<ClaimExplanation> Explain(const std::string& tenant, const std::string& claim,
@@ -192,6 +195,7 @@ class Core {
   struct HoldState {
     std::string claim_uid;
     std::string instance_uid;  // may be empty
+    std::string api_token;     // by which it is held; may be empty
   };
   struct Touched {
     bool durable = false;
@@ -227,6 +231,8 @@ class Core {
   void On(const CreateInvitation& event);
   void On(const RedeemInvitation& event);
   void On(const RevokeCertificates& event);
+  void On(const CreateApiToken& event);
+  void On(const DeleteApiToken& event);
   void On(const OpenHold& event);
   void On(const CloseHold& event);
   void On(const RegisterNode& event);
@@ -325,6 +331,14 @@ class Core {
   void EraseGpu(NodeRecord& node, std::uint32_t index);
   void CheckTimers(NodeRecord& node);
 
+  // API tokens: api_tokens.cc.
+  // Those of the tenant for which that is true.
+  template <typename F>
+  void ForgetApiTokens(const std::string& tenant, F shall_go);
+  void ForgetAllApiTokens(const std::string& tenant);
+  // Streams that a user has open by that API token, or all.
+  void EndHoldsOf(const std::string& tenant, const std::string& api_token, const Error& why);
+
   // Invitations: invitations.cc.
   void ForgetExpiredInvitations();
   void ExpectNode(const std::string& name);
@@ -376,6 +390,7 @@ class Core {
   std::map<HoldId, HoldState> holds_;
   std::map<std::string, Revocation> revocations_;                        // by identity
   std::map<std::string, Invitation> invitations_;                        // by id
+  std::map<std::pair<std::string, std::string>, ApiToken> api_tokens_;   // by tenant and id
   std::map<std::pair<std::string, std::string>, std::string> requests_;  // (tenant, request id) to claim uid
   std::map<std::string, Instant> armed_;
   std::set<std::pair<Instant, std::string>> wakeups_;

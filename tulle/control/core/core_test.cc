@@ -431,6 +431,64 @@ TEST_F(CoreTest, AStoreThatContradictsItselfIsRefused) {
   }
 }
 
+TEST_F(CoreTest, ApiTokensLastUntilTheyExpireOrAreDeleted) {
+  options_.max_api_tokens_per_tenant = 2;
+  StartCore();
+  const auto make = [&](const std::string& id, const std::string& tenant, Duration lifetime = 60s,
+                        const std::string& description = "") {
+    return Call(CreateApiToken{
+        .token = {.id = id, .tenant = tenant, .description = description, .secret_digest = "digest-" + id},
+        .lifetime = lifetime});
+  };
+  const auto remove = [&](const std::string& caller, const std::string& tenant, const std::string& id) {
+    return Call(DeleteApiToken{.caller = caller, .tenant = tenant, .id = id});
+  };
+  const auto ids = [&](const std::string& tenant) {
+    std::vector<std::string> ids;
+    for (const ApiToken& token : core_->ApiTokensOf(tenant, now_)) ids.push_back(token.id);
+    return ids;
+  };
+  using Ids = std::vector<std::string>;
+  EXPECT_EQ(make("x", "alice", 0s).error().message, "lifetime: 0 s is not above 0 and at most 366 days");
+  EXPECT_EQ(make("x", "alice", 367 * 24h).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(make("x", "alice", 60s, std::string(257, 'x')).error().message,
+            "description: 257 bytes, at most 256");
+  ASSERT_TRUE(make("b", "alice", 60s).ok());
+  Advance(1s);
+  ASSERT_TRUE(make("a", "alice", 3600s, "nightly").ok());
+  ASSERT_TRUE(make("c", "bob").ok());
+  EXPECT_EQ(make("d", "alice").error().code, Code::kResourceExhausted);
+  EXPECT_EQ(ids("alice"), (Ids{"b", "a"})) << "by time of creation";
+  StartCore();  // they survive the controller
+  EXPECT_EQ(core_->ApiTokensOf("alice", now_).at(1).description, "nightly");
+  Advance(60s);
+  EXPECT_EQ(ids("alice"), Ids{"a"}) << "the other one has expired";
+  ASSERT_TRUE(make("d", "alice").ok()) << "and makes room";
+  EXPECT_FALSE(store_.contains({Kind::kApiToken, "b"}));
+
+  EXPECT_EQ(remove("bob", "alice", "a").error().code, Code::kPermissionDenied);
+  EXPECT_EQ(remove("alice", "alice", "c").error().code, Code::kNotFound) << "bob's";
+  // What is held by it ends with it, and nothing else.
+  Do(Registration());
+  Create("c");
+  Do(OpenHold{.hold = HoldId{1}, .tenant = "alice", .claim = "c", .api_token = "a"});
+  Do(OpenHold{.hold = HoldId{2}, .tenant = "alice", .claim = "c"});
+  ASSERT_TRUE(remove("root", "alice", "a").ok());
+  EXPECT_EQ(ended_.at(HoldId{1}).error().code, Code::kUnauthenticated);
+  EXPECT_FALSE(ended_.contains(HoldId{2}));
+  EXPECT_EQ(Get("c").status.holders, 1u);
+  EXPECT_EQ(ids("alice"), Ids{"d"});
+
+  // Whoever is shut out has none any more.
+  ASSERT_TRUE(Call(RevokeCertificates{.caller = "root", .role = JoinRole::kUser, .name = "alice"}).ok());
+  EXPECT_EQ(ids("alice"), Ids{});
+  EXPECT_EQ(ended_.at(HoldId{2}).error().code, Code::kUnauthenticated);
+  ASSERT_TRUE(make("e", "bob", 3600s).ok());
+  ASSERT_TRUE(Call(DeleteTenant{.caller = "root", .name = "bob"}).ok());
+  EXPECT_EQ(ids("bob"), Ids{});
+  for (const auto& [key, record] : store_) EXPECT_NE(key.first, Kind::kApiToken) << key.second;
+}
+
 TEST_F(CoreTest, InvitationsAreForOneUseByWhomTheyAreFor) {
   Do(Registration());
   const auto invite = [&](const std::string& id, JoinRole role, const std::string& name,

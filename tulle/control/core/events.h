@@ -107,7 +107,20 @@ struct DeleteTenant {
   std::string caller;
   std::string name;
 };
-// All certificates that the node or user has so far are void. Answered with nothing.
+// `token` is whole but for its times; it expires `lifetime` from now. Answered with it.
+struct CreateApiToken {
+  CallId call;
+  ApiToken token;
+  Duration lifetime{};
+};
+// Answered with what it was.
+struct DeleteApiToken {
+  CallId call;
+  std::string caller;
+  std::string tenant;
+  std::string id;
+};
+// All certificates and API tokens that the node or user has so far are void. Answered with nothing.
 struct RevokeCertificates {
   CallId call;
   std::string caller;
@@ -121,6 +134,7 @@ struct OpenHold {
   std::string instance;  // may be empty
   std::string program;
   std::string address;
+  std::string api_token = {};  // the id of the one it calls by; empty: by a certificate
 };
 struct CloseHold {
   HoldId hold;
@@ -175,8 +189,8 @@ struct Tick {};
 
 using Event = std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, CordonGpu,
                            TaintNode, UpdateTenant, DeleteTenant, CreateInvitation, RedeemInvitation,
-                           RevokeCertificates, OpenHold, CloseHold, RegisterNode, NodeHeartbeat, ReportVGpu,
-                           NodeLeaving, LinkClosed, Rehearsed, Tick>;
+                           RevokeCertificates, CreateApiToken, DeleteApiToken, OpenHold, CloseHold,
+                           RegisterNode, NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Rehearsed, Tick>;
 
 // ---- what is kept in the store
 
@@ -198,7 +212,8 @@ struct UsageRecord {
   WallMicros until_us = 0;  // it counts what was until then
   Usage usage;
 };
-using Record = std::variant<ClaimRecord, VGpuRecord, Gpu, Node, Invitation, Tenant, UsageRecord, Revocation>;
+using Record =
+    std::variant<ClaimRecord, VGpuRecord, Gpu, Node, Invitation, Tenant, UsageRecord, Revocation, ApiToken>;
 
 // ---- actions
 
@@ -218,7 +233,7 @@ struct Change {
 };
 
 using ReplyBody =
-    std::variant<std::monostate, Claim, Node, Gpu, Tenant, std::vector<AttachedVGpu>, Invitation>;
+    std::variant<std::monostate, Claim, Node, Gpu, Tenant, std::vector<AttachedVGpu>, Invitation, ApiToken>;
 struct Reply {
   CallId call;
   Result<ReplyBody> body;

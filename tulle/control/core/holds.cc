@@ -43,7 +43,8 @@ void Core::On(const OpenHold& event) {
   claim.holds.insert(event.hold);
   claim.unheld_until.reset();
   holds_[event.hold] = {.claim_uid = model.metadata.uid,
-                        .instance_uid = instance == nullptr ? "" : instance->metadata().uid};
+                        .instance_uid = instance == nullptr ? "" : instance->metadata().uid,
+                        .api_token = event.api_token};
   model.status.holders = static_cast<std::uint32_t>(claim.holds.size());
   SetCondition(&model.status.conditions, kHeld, true, "Held",
                event.program + (event.instance.empty() ? "" : " on " + event.instance), now_.wall_us);
@@ -78,6 +79,20 @@ void Core::On(const CloseHold& event) {
   }
   Touch(Kind::kClaim, model.metadata.uid, false);
   CheckTimers(*claim);
+}
+
+void Core::EndHoldsOf(const std::string& tenant, const std::string& api_token, const Error& why) {
+  std::vector<HoldId> holds;
+  claims_.Visit(tenant, "", [&](const ClaimState& claim) {
+    for (const HoldId hold : claim.holds) {
+      if (api_token.empty() || holds_[hold].api_token == api_token) holds.push_back(hold);
+    }
+    return true;
+  });
+  for (const HoldId hold : holds) {
+    actions_.effects.push_back(EndHold{hold, why});
+    On(CloseHold{hold});
+  }
 }
 
 void Core::LeaveInstance(HoldId hold, const std::string& instance_uid) {

@@ -142,15 +142,8 @@ void Core::On(const RevokeCertificates& event) {
       OutOfTouch(*node, "its certificate has been revoked");
     }
   } else {
-    std::vector<HoldId> holds;
-    claims_.Visit(event.name, "", [&](const ClaimState& claim) {
-      holds.insert(holds.end(), claim.holds.begin(), claim.holds.end());
-      return true;
-    });
-    for (const HoldId hold : holds) {
-      actions_.effects.push_back(EndHold{hold, ended});
-      On(CloseHold{hold});
-    }
+    ForgetAllApiTokens(event.name);
+    EndHoldsOf(event.name, "", ended);
   }
   Answer(event.call, ReplyBody());
 }

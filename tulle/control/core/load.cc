@@ -70,6 +70,10 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
       }
     } else if (auto* revocation = std::get_if<Revocation>(&record)) {
       revocations_.emplace(revocation->identity, *revocation);
+    } else if (auto* token = std::get_if<ApiToken>(&record)) {
+      std::pair key(token->tenant, token->id);
+      if (!api_tokens_.emplace(std::move(key), std::move(*token)).second)
+        return corrupt("an API token is there twice");
     } else if (auto* invitation = std::get_if<Invitation>(&record)) {
       const std::string id = invitation->id;
       if (!invitations_.emplace(id, std::move(*invitation)).second)

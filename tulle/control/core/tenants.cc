@@ -195,6 +195,7 @@ void Core::On(const DeleteTenant& event) {
   for (const auto& [hour, record] : tenant->usage) {
     actions_.writes.push_back({Kind::kUsage, UsageKey(name, hour), std::nullopt});
   }
+  ForgetAllApiTokens(name);
   Answer(event.call, ReplyBody(tenant->tenant));
   Remove(tenants_, Kind::kTenant, std::string(tenant->metadata().uid));
 }

@@ -298,7 +298,8 @@ enum class Kind {
   kTenant = 6,
   kInvitation = 100,
   kUsage = 101,
-  kRevocation = 102
+  kRevocation = 102,
+  kApiToken = 103
 };
 
 // A step of a resource's life.
@@ -322,6 +323,17 @@ struct Invitation {
   std::string secret_digest;  // SHA-256 of the secret, 64 hexadecimal digits
   WallMicros expire_time_us = 0;
   friend bool operator==(const Invitation&, const Invitation&) = default;
+};
+
+// A secret by which its bearer calls the API as a tenant. The secret itself is with its bearer only.
+struct ApiToken {
+  std::string id;  // 16 hexadecimal digits
+  std::string tenant;
+  std::string description;    // for people
+  std::string secret_digest;  // SHA-256 of the secret, 64 hexadecimal digits
+  WallMicros create_time_us = 0;
+  WallMicros expire_time_us = 0;
+  friend bool operator==(const ApiToken&, const ApiToken&) = default;
 };
 
 // Certificates of that identity are not valid any more if they were issued before.

@@ -55,11 +55,7 @@ Status Controller::Start() {
                          LoadState(store_, options_.ca_fingerprint, options_.sealer.get()));
   core_ = std::make_unique<Core>(options_.core, random_, state.epoch << kEpochShift);
   const std::size_t records = state.records.size();
-  for (const Record& record : state.records) {
-    if (const auto* revocation = std::get_if<Revocation>(&record)) {
-      revoked_.lock()->insert_or_assign(revocation->identity, revocation->before_us);
-    }
-  }
+  for (const Record& record : state.records) RememberForAuthentication(record);
   TULLE_RETURN_IF_ERROR(core_->Load(std::move(state.records), ReadClock()));
   audit_log_ =
       std::make_unique<AuditLog>(options_.audit_entries, std::move(state.audit), state.first_audit_number);
@@ -102,6 +98,21 @@ void Controller::Submit(Item item) {
   if (!refusal) return wakeup_.notify_one();
   if (item.on_reply) item.on_reply(*refusal);
   if (item.hold_listener) item.hold_listener->OnEnd(*refusal);
+}
+
+void Controller::RememberForAuthentication(const Record& record) {
+  if (const auto* revocation = std::get_if<Revocation>(&record)) {
+    revoked_.lock()->insert_or_assign(revocation->identity, revocation->before_us);
+  } else if (const auto* token = std::get_if<ApiToken>(&record)) {
+    api_tokens_.lock()->insert_or_assign(token->id, *token);
+  }
+}
+
+std::optional<ApiToken> Controller::FindApiToken(const std::string& id) {
+  auto tokens = api_tokens_.lock();
+  const auto it = tokens->find(id);
+  if (it == tokens->end() || it->second.expire_time_us <= clock_.WallMicros()) return std::nullopt;
+  return it->second;
 }
 
 WallMicros Controller::RevokedBefore(const std::string& identity) {
@@ -221,8 +232,11 @@ void Controller::HandleBatch(std::vector<Item> items) {
     }
   }
   for (const Write& write : actions.writes) {
-    if (write.kind != Kind::kRevocation) continue;
-    revoked_.lock()->insert_or_assign(write.uid, std::get<Revocation>(*write.record).before_us);
+    if (write.record) {
+      RememberForAuthentication(*write.record);
+    } else if (write.kind == Kind::kApiToken) {
+      api_tokens_.lock()->erase(write.uid);
+    }
   }
   LogChanges(actions.changes);
   history_.Append(actions.changes, clock_.WallMicros());

@@ -97,6 +97,8 @@ class Controller {
   AuditLog& audit_log() { return *audit_log_; }
   // Certificates of that identity (as a URI) that were issued before then are void; 0: none are. Any thread.
   WallMicros RevokedBefore(const std::string& identity);
+  // The API token with that id, if it has not expired. Any thread.
+  std::optional<ApiToken> FindApiToken(const std::string& id);
   EventHistory& history() { return history_; }
   const CoreOptions& core_options() const { return options_.core; }
   Now ReadClock() const { return {.mono = clock_.Now(), .wall_us = clock_.WallMicros()}; }
@@ -121,6 +123,7 @@ class Controller {
   void HandleBatch(std::vector<Item> items);
   void AddAudit(AuditEntry entry, std::vector<Store::Write>* writes);
   void Deliver(Effect effect);
+  void RememberForAuthentication(const Record& record);
   // On a thread of its own, at low priority.
   void Rehearse(StartRehearsal what);
   void LogChanges(const std::vector<Change>& changes);
@@ -135,6 +138,7 @@ class Controller {
   std::unique_ptr<AuditLog> audit_log_;
   EventHistory history_;
   Guarded<std::unordered_map<std::string, WallMicros>> revoked_;
+  Guarded<std::unordered_map<std::string, ApiToken>> api_tokens_;  // by id
   std::thread strand_;
   std::jthread rehearsal_;  // the strand's: one at a time
   std::atomic<std::uint64_t> next_id_{1};

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "tulle/base/log.h"
+#include "tulle/security/api_token.h"
 #include "tulle/security/join_token.h"
 
 namespace tulle::control {
@@ -30,6 +31,22 @@ void Enrollment::CreateToken(const std::string& caller, JoinRole role, const std
              {"role", made.role == JoinRole::kNode ? "node" : "user"},
              {"name", made.name}});
         done(NewToken{.text = text, .expire_time_us = made.expire_time_us});
+      },
+      std::move(audit));
+}
+
+void Enrollment::CreateApiToken(const std::string& tenant, const std::string& description, Duration lifetime,
+                                AuditEntry audit, std::function<void(Result<NewApiToken>)> done) {
+  const security::ApiTokenSecret secret = security::ApiTokenSecret::Make(random_);
+  controller_.Call(
+      control::CreateApiToken{.token = {.id = secret.id,
+                                        .tenant = tenant,
+                                        .description = description,
+                                        .secret_digest = security::DigestOf(secret.secret)},
+                              .lifetime = lifetime},
+      [text = secret.Text(), done = std::move(done)](Result<ReplyBody> reply) {
+        if (!reply.ok()) return done(std::move(reply).error());
+        done(NewApiToken{.token = std::get<ApiToken>(*reply), .text = text});
       },
       std::move(audit));
 }

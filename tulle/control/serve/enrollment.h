@@ -1,5 +1,5 @@
-// How hosts and users come into the mesh: one-time tokens, and certificates for those who bear them.
-// Thread-safe.
+// How hosts and users come into the mesh: one-time tokens, and certificates for those who bear them; and API
+// tokens for programs that have no certificate. Thread-safe.
 #pragma once
 
 #include <functional>
@@ -28,6 +28,13 @@ class Enrollment {
   // `audit` and `done` as of Controller::Call.
   void CreateToken(const std::string& caller, JoinRole role, const std::string& name, Duration lifetime,
                    AuditEntry audit, std::function<void(Result<NewToken>)> done);
+
+  struct NewApiToken {
+    ApiToken token;
+    std::string text;  // secret
+  };
+  void CreateApiToken(const std::string& tenant, const std::string& description, Duration lifetime,
+                      AuditEntry audit, std::function<void(Result<NewApiToken>)> done);
 
   struct Request {
     std::string token_id;

@@ -22,8 +22,6 @@
 namespace tulle::control {
 namespace {
 
-constexpr char kHoldPath[] = "/tulle.v1.Mesh/Hold";
-constexpr char kWatchPath[] = "/tulle.v1.Mesh/Watch";
 constexpr char kLinkPath[] = "/tulle.v1.NodeLink/Link";
 constexpr char kEnrollPath[] = "/tulle.v1.Enrollment/Enroll";
 constexpr char kRenewPath[] = "/tulle.v1.Enrollment/Renew";
@@ -31,7 +29,6 @@ constexpr char kFindBuildPath[] = "/tulle.v1.Builds/FindBuild";
 constexpr char kKeepBuildPath[] = "/tulle.v1.Builds/KeepBuild";
 constexpr int kMaxMessageBytes = 4 << 20;
 constexpr std::size_t kBuildKeyBytes = 32;
-constexpr char kAllTenants[] = "-";
 // Streams of all clients together; each costs about 50 KiB.
 constexpr int kMaxStreams = 20'000;
 // Commands that a node has not taken. More means that it hangs: it is cut off and registers anew.
@@ -56,15 +53,17 @@ bool Parse(const grpc::ByteBuffer& buffer, google::protobuf::Message* message) {
   return message->ParseFromString(bytes);
 }
 
-// The one identity in the verified client certificate.
-Result<Caller> CallerOf(const grpc::GenericCallbackServerContext& context) {
-  const auto uris = context.auth_context()->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME);
-  if (uris.size() != 1) {
-    return Error{.code = Code::kUnauthenticated, .message = "no client certificate of this mesh was shown"};
-  }
-  TULLE_ASSIGN_OR_RETURN(security::Identity identity,
-                         security::ParseIdentity({uris[0].data(), uris[0].size()}));
-  return Caller{.identity = std::move(identity), .address = context.peer()};
+Credential CredentialOf(const grpc::GenericCallbackServerContext& context) {
+  Credential shown{.address = context.peer()};
+  const auto property = [&context](const char* name) -> std::string {
+    const auto values = context.auth_context()->FindPropertyValues(name);
+    return values.size() != 1 ? "" : std::string(values[0].data(), values[0].size());
+  };
+  shown.certificate_uri = property(GRPC_PEER_URI_PROPERTY_NAME);
+  shown.certificate_pem = [property] { return property(GRPC_X509_PEM_CERT_PROPERTY_NAME); };
+  const auto [first, last] = context.client_metadata().equal_range("authorization");
+  if (first != last) shown.authorization = {first->second.data(), first->second.size()};
+  return shown;
 }
 
 // One call. It owns itself until gRPC is done with it; listeners that outlive that hold it by shared_ptr.
@@ -99,6 +98,7 @@ class CallReactor : public grpc::ServerGenericBidiReactor, public std::enable_sh
   void EndHere(const grpc::Status& status) {
     if (!end_) end_ = status;
   }
+  bool Ending() const { return end_.has_value(); }
 
   std::mutex mutex_;
 
@@ -251,223 +251,51 @@ class EnrollCall final : public RequestReactor {
   std::optional<grpc::ByteBuffer> response_;
 };
 
-class HoldCall final : public RequestReactor, public HoldListener {
+// A method that answers with a stream.
+class StreamCall final : public RequestReactor {
  public:
-  HoldCall(Controller& controller, Caller caller) : controller_(controller), caller_(std::move(caller)) {}
-
-  void OnUpdate(const Claim& claim) override {
-    v1::HoldResponse response;
-    *response.mutable_claim() = ToProto(claim);
-    {
-      const std::lock_guard lock(mutex_);
-      latest_ = Serialize(response);  // one that was not written yet is old news
-    }
-    Kick();
-  }
-  void OnEnd(const Status& status) override { End(status); }
+  StreamCall(MeshService& service, std::string path, Caller caller)
+      : service_(service), path_(std::move(path)), caller_(std::move(caller)) {}
 
  private:
   void OnRequest(const grpc::ByteBuffer& buffer) override {
-    v1::HoldRequest request;
-    if (!Parse(buffer, &request))
-      return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a HoldRequest"));
-    const HoldId hold = controller_.Hold(OpenHold{.tenant = caller_.identity.name,
-                                                  .claim = request.claim(),
-                                                  .instance = request.instance(),
-                                                  .program = request.program(),
-                                                  .address = caller_.address},
-                                         std::static_pointer_cast<HoldCall>(shared_from_this()));
+    const MeshService::MessagePtr request = service_.NewStreamRequest(path_);
+    if (!Parse(buffer, request.get())) {
+      return End(
+          grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a " + request->GetTypeName()));
+    }
+    const auto self = std::static_pointer_cast<StreamCall>(shared_from_this());
+    const std::shared_ptr<Stream> stream = service_.Open(path_, caller_, *request, [self] { self->Kick(); });
     bool gone = false;
     {
       const std::lock_guard lock(mutex_);
-      hold_ = hold;
+      stream_ = stream;
       gone = gone_;
     }
-    if (gone) controller_.EndHold(hold);
+    gone ? stream->Close() : Kick();
   }
   void OnGone() override {
-    std::optional<HoldId> hold;
+    std::shared_ptr<Stream> stream;
     {
       const std::lock_guard lock(mutex_);
       gone_ = true;
-      hold = std::exchange(hold_, std::nullopt);
+      stream = stream_;
     }
-    if (hold) controller_.EndHold(*hold);
+    if (stream != nullptr) stream->Close();
   }
-  std::optional<grpc::ByteBuffer> Next() override { return std::exchange(latest_, std::nullopt); }
-
-  Controller& controller_;
-  const Caller caller_;
-  std::optional<HoldId> hold_;
-  bool gone_ = false;
-  std::optional<grpc::ByteBuffer> latest_;
-};
-
-class WatchCall final : public RequestReactor, public EventLog::Watcher {
- public:
-  WatchCall(Controller& controller, Caller caller) : controller_(controller), caller_(std::move(caller)) {}
-
-  void OnMore() override { Kick(); }
-  void OnClosed(const Status& status) override { End(status); }
-
- private:
-  bool Wants(Kind kind) const { return kinds_.empty() || kinds_.contains(kind); }
-  bool Wants(const Change& change) const {
-    // A claim has ended before its record goes.
-    const bool hidden =
-        live_only_ && KindOf(change.resource) == Kind::kClaim && change.type == ChangeType::kDeleted;
-    return Wants(KindOf(change.resource)) && !hidden && IsVisible(change.resource);
-  }
-  // Of tenants those that may be seen, of tenants' resources those asked for, and all that is the mesh's.
-  bool IsVisible(const Resource& resource) const {
-    if (const auto* tenant = std::get_if<Tenant>(&resource)) {
-      return reads_all_ || tenant->metadata.name == caller_.identity.name;
-    }
-    const std::string& tenant = TenantOf(resource);
-    return tenant.empty() || tenant_ == kAllTenants || tenant == tenant_;
-  }
-
-  void OnRequest(const grpc::ByteBuffer& buffer) override {
-    v1::WatchRequest request;
-    if (!Parse(buffer, &request))
-      return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the request is not a WatchRequest"));
-    for (const int kind : request.kinds()) {
-      if (kind < v1::CLAIM || kind > v1::TENANT) {
-        return End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
-                                "kinds: " + std::to_string(kind) + " is not a kind"));
-      }
-      kinds_.insert(static_cast<Kind>(kind));
-    }
-    live_only_ = request.live_only();
-    const auto self = std::static_pointer_cast<WatchCall>(shared_from_this());
-    tenant_ = request.tenant().empty() ? caller_.identity.name : request.tenant();
-    controller_.Read([self, version = request.resource_version()](const Core* core) {
-      if (core == nullptr)
-        return self->End(
-            grpc::Status(grpc::StatusCode::UNAVAILABLE, "the controller is stopping; try again"));
-      if (Status status = core->CheckRead(self->caller_.identity.name, self->tenant_); !status.ok()) {
-        return self->End(status);
-      }
-      {
-        const std::lock_guard lock(self->mutex_);
-        self->reads_all_ = core->Authorize(self->caller_.identity.name, Permission::kReadAll).ok();
-      }
-      if (version != 0) return self->Follow(version);
-      {
-        const std::lock_guard lock(self->mutex_);
-        self->Snapshot<Node>(*core);
-        self->Snapshot<Gpu>(*core);
-        self->Snapshot<Tenant>(*core);
-        self->Snapshot<Claim>(*core);
-        self->Snapshot<VGpu>(*core);
-        self->Snapshot<Instance>(*core);
-        self->synced_at_ = core->resource_version();
-      }
-      self->Follow(core->resource_version());
-    });
-  }
-
-  template <typename R>
-  void Snapshot(const Core& core) {
-    if (!Wants(KindOf(Resource(R{})))) return;
-    constexpr std::size_t kAll = std::numeric_limits<std::size_t>::max() - 1;
-    Page<R> page;
-    if constexpr (std::is_same_v<R, Node> || std::is_same_v<R, Gpu> || std::is_same_v<R, Tenant>) {
-      page = core.List<R>("", "", kAll);
-    } else {
-      page = tenant_ == kAllTenants ? core.ListAll<R>({}, kAll, live_only_)
-                                    : core.List<R>(tenant_, "", kAll, live_only_);
-    }
-    for (R& resource : page.resources) {
-      if (IsVisible(resource)) existing_.push_back({ChangeType::kAdded, std::move(resource)});
-    }
-  }
-
-  void Follow(std::uint64_t version) {
-    bool gone = false;
-    {
-      const std::lock_guard lock(mutex_);
-      version_ = version;
-      gone = gone_;
-    }
-    const auto self = std::static_pointer_cast<WatchCall>(shared_from_this());
-    if (!gone) controller_.log().Add(self);
-    Kick();
-    // OnGone may have run meanwhile, before there was something to remove.
-    bool removed = false;
-    {
-      const std::lock_guard lock(mutex_);
-      removed = gone_;
-    }
-    if (removed) controller_.log().Remove(self);
-  }
-
-  void OnGone() override {
-    {
-      const std::lock_guard lock(mutex_);
-      gone_ = true;
-    }
-    controller_.log().Remove(std::static_pointer_cast<WatchCall>(shared_from_this()));
-  }
-
-  static grpc::ByteBuffer ToBuffer(const Change& change) {
-    v1::WatchEvent event;
-    event.set_type(static_cast<v1::WatchEvent::Type>(change.type));
-    event.set_resource_version(VersionOf(change.resource));
-    std::visit([&event](const auto& resource) { Set(&event, ToProto(resource)); }, change.resource);
-    return Serialize(event);
-  }
-  static void Set(v1::WatchEvent* event, v1::Claim claim) { *event->mutable_claim() = std::move(claim); }
-  static void Set(v1::WatchEvent* event, v1::VGpu vgpu) { *event->mutable_vgpu() = std::move(vgpu); }
-  static void Set(v1::WatchEvent* event, v1::Gpu gpu) { *event->mutable_gpu() = std::move(gpu); }
-  static void Set(v1::WatchEvent* event, v1::Node node) { *event->mutable_node() = std::move(node); }
-  static void Set(v1::WatchEvent* event, v1::Instance instance) {
-    *event->mutable_instance() = std::move(instance);
-  }
-
-  static void Set(v1::WatchEvent* event, v1::Tenant tenant) { *event->mutable_tenant() = std::move(tenant); }
-
   std::optional<grpc::ByteBuffer> Next() override {
-    if (!version_ || failed_) return std::nullopt;
-    if (controller_.RevokedBefore(caller_.identity.Uri()) > began_us_) {
-      failed_ = true;
-      EndHere({grpc::StatusCode::UNAUTHENTICATED, "the certificate has been revoked"});
-      return std::nullopt;
-    }
-    if (!existing_.empty()) {
-      const grpc::ByteBuffer buffer = ToBuffer(existing_.front());
-      existing_.pop_front();
-      return buffer;
-    }
-    if (synced_at_) {
-      v1::WatchEvent event;
-      event.set_type(v1::WatchEvent::SYNCED);
-      event.set_resource_version(*std::exchange(synced_at_, std::nullopt));
-      return Serialize(event);
-    }
-    auto change =
-        controller_.log().Next(&*version_, [this](const Change& candidate) { return Wants(candidate); });
-    if (!change.ok()) {
-      failed_ = true;
-      EndHere(ToGrpc(Status(change.error())));
-      return std::nullopt;
-    }
-    if (!*change) return std::nullopt;
-    return ToBuffer(**change);
+    if (stream_ == nullptr || Ending()) return std::nullopt;
+    Stream::Next next = stream_->Take();
+    if (auto* message = std::get_if<MeshService::MessagePtr>(&next)) return Serialize(**message);
+    if (auto* end = std::get_if<Status>(&next)) EndHere(ToGrpc(*end));
+    return std::nullopt;
   }
 
-  Controller& controller_;
+  MeshService& service_;
+  const std::string path_;
   const Caller caller_;
-  std::set<Kind> kinds_;
-  std::string tenant_;      // whose resources are watched
-  bool reads_all_ = false;  // tenants, too
-  bool live_only_ = false;
-  const WallMicros began_us_ = controller_.ReadClock().wall_us;
-  std::deque<Change> existing_;
-  std::optional<std::uint64_t> synced_at_;
-  std::optional<std::uint64_t> version_;  // of the last change seen; nothing until the stream is set up
+  std::shared_ptr<Stream> stream_;
   bool gone_ = false;
-  bool failed_ = false;
 };
 
 // ---- nodes
@@ -686,14 +514,11 @@ class Services final : public grpc::CallbackGenericService {
     if (path == kEnrollPath) {
       return Started(std::make_shared<EnrollCall>(service_, context->peer(), std::nullopt));
     }
-    Result<Caller> caller = CallerOf(*context);
+    Result<Caller> caller = service_.Authenticate(CredentialOf(*context));
     if (!caller.ok()) return Refused(std::move(caller).error());
-    Status good = service_.CheckCertificate(*caller, [context]() -> std::string {
-      const auto pem = context->auth_context()->FindPropertyValues(GRPC_X509_PEM_CERT_PROPERTY_NAME);
-      return pem.empty() ? "" : std::string(pem[0].data(), pem[0].size());
-    });
-    if (!good.ok()) return Refused(std::move(good).error());
     if (path == kRenewPath && caller->identity.role != security::Role::kController) {
+      if (Status status = MeshService::CheckShowsCertificate(*caller); !status.ok())
+        return Refused(std::move(status).error());
       return Started(std::make_shared<EnrollCall>(service_, context->peer(), std::move(*caller)));
     }
     if (path == kLinkPath || path == kFindBuildPath || path == kKeepBuildPath) {
@@ -710,12 +535,8 @@ class Services final : public grpc::CallbackGenericService {
       return Started(
           std::make_shared<BuildCall<v1::KeepBuildRequest>>(controller, builds_, std::move(*caller)));
     }
-    if (path == kHoldPath || path == kWatchPath) {
-      if (Status status = MeshService::CheckCaller(*caller); !status.ok())
-        return Refused(std::move(status).error());
-      if (path == kHoldPath)
-        return Started(std::make_shared<HoldCall>(service_.controller(), std::move(*caller)));
-      return Started(std::make_shared<WatchCall>(service_.controller(), std::move(*caller)));
+    if (service_.NewStreamRequest(path) != nullptr) {
+      return Started(std::make_shared<StreamCall>(service_, path, std::move(*caller)));
     }
     if (service_.NewRequest(path) == nullptr) {
       return Refused(

@@ -4,7 +4,10 @@
 #include <httplib.h>
 
 #include <algorithm>
+#include <atomic>
+#include <condition_variable>
 #include <future>
+#include <mutex>
 #include <thread>
 
 #include "tulle/security/tls.h"
@@ -13,11 +16,16 @@ namespace tulle::control {
 namespace {
 
 constexpr std::size_t kMaxBodyBytes = 1 << 20;
-constexpr std::size_t kThreads = 16;
+constexpr std::size_t kThreads = 16;                    // for what is answered at once
+constexpr int kMaxStreams = 64;                         // each has a thread
+constexpr auto kSilence = std::chrono::seconds(15);     // after which a line tells that the stream is alive
+constexpr auto kLook = std::chrono::milliseconds(500);  // whether the client is still there
 constexpr int kReadSeconds = 10;
 constexpr int kIdleSeconds = 5;  // also how long the end may take
 constexpr auto kAnswerWithin = std::chrono::seconds(15);
 constexpr char kJson[] = "application/json";
+constexpr char kJsonLines[] = "application/x-ndjson";
+constexpr char kConnectJson[] = "application/connect+json";
 
 struct ConnectCode {
   const char* name;
@@ -47,9 +55,9 @@ ConnectCode ToConnect(Code code) {
   return {"unknown", 500};
 }
 
-void AnswerError(const Error& error, httplib::Response* response) {
-  const ConnectCode code = ToConnect(error.code);
-  std::string body = std::string("{\"code\":\"") + code.name + "\",\"message\":\"";
+// As the Connect protocol has it.
+std::string ErrorJson(const Error& error) {
+  std::string body = std::string("{\"code\":\"") + ToConnect(error.code).name + "\",\"message\":\"";
   for (const char c : error.message) {
     const auto byte = static_cast<unsigned char>(c);
     if (c == '"' || c == '\\') {
@@ -63,15 +71,85 @@ void AnswerError(const Error& error, httplib::Response* response) {
       body += c;
     }
   }
-  response->status = code.http_status;
-  response->set_content(body + "\"}", kJson);
+  return body + "\"}";
 }
 
-Result<Caller> CallerOf(const httplib::Request& request) {
-  TULLE_ASSIGN_OR_RETURN(security::Identity identity, security::IdentityOfPeer(request.ssl));
-  return Caller{.identity = std::move(identity),
-                .address = request.remote_addr + ":" + std::to_string(request.remote_port)};
+void AnswerError(const Error& error, httplib::Response* response) {
+  response->status = ToConnect(error.code).http_status;
+  if (error.code == Code::kUnauthenticated) response->set_header("WWW-Authenticate", "Bearer");
+  response->set_content(ErrorJson(error), kJson);
 }
+
+Credential CredentialOf(const httplib::Request& request) {
+  Credential shown{.authorization = request.get_header_value("Authorization"),
+                   .address = request.remote_addr + ":" + std::to_string(request.remote_port)};
+  const auto identity = security::IdentityOfPeer(request.ssl);
+  if (identity.ok()) shown.certificate_uri = identity->Uri();
+  shown.certificate_pem = [&request] { return security::CertificateOfPeer(request.ssl); };
+  return shown;
+}
+
+// How the messages of a stream are told apart: Connect's envelopes, or a line each.
+class Framing {
+ public:
+  explicit Framing(bool is_connect) : is_connect_(is_connect) {}
+  const char* content_type() const { return is_connect_ ? kConnectJson : kJsonLines; }
+  std::string Message(const std::string& json) const { return is_connect_ ? Envelope(0, json) : json + "\n"; }
+  // Connect's streams end with a message of their own; lines with one only when they end by an error.
+  std::string End(const Status& status) const {
+    if (is_connect_) return Envelope(2, status.ok() ? "{}" : "{\"error\":" + ErrorJson(status.error()) + "}");
+    return status.ok() ? "" : "{\"error\":" + ErrorJson(status.error()) + "}\n";
+  }
+  // Connect has nothing that could be sent meanwhile.
+  std::string Alive() const { return is_connect_ ? "" : "\n"; }
+  // The one message of a request.
+  Result<std::string> Request(const std::string& body) const {
+    if (!is_connect_) return body;
+    if (body.size() < kHeaderBytes || body[0] != 0 || SizeIn(body) != body.size() - kHeaderBytes) {
+      return Error{.code = Code::kInvalidArgument,
+                   .message = "the body must be one envelope of Connect's streaming protocol, uncompressed"};
+    }
+    return body.substr(kHeaderBytes);
+  }
+
+ private:
+  static constexpr std::size_t kHeaderBytes = 5;  // flags, and the size, the most significant byte first
+  static std::string Envelope(char flags, const std::string& json) {
+    std::string out(1, flags);
+    for (int shift = 24; shift >= 0; shift -= 8) out += static_cast<char>(json.size() >> shift & 0xff);
+    return out + json;
+  }
+  static std::size_t SizeIn(const std::string& body) {
+    std::size_t size = 0;
+    for (std::size_t i = 1; i < kHeaderBytes; ++i) size = size << 8 | static_cast<unsigned char>(body[i]);
+    return size;
+  }
+
+  const bool is_connect_;
+};
+
+// A wakeup that is not lost.
+class Signal {
+ public:
+  void Set() {
+    {
+      const std::lock_guard lock(mutex_);
+      set_ = true;
+    }
+    changed_.notify_all();
+  }
+  // Whether it was set; it is not any more.
+  bool Wait(Duration timeout) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, timeout, [this] { return set_; });
+    return std::exchange(set_, false);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool set_ = false;
+};
 
 class HttpServerImpl final : public HttpServer {
  public:
@@ -79,6 +157,7 @@ class HttpServerImpl final : public HttpServer {
       : server_([&pem](SSL_CTX& context) { return security::ConfigureServer(context, pem); }) {}
 
   ~HttpServerImpl() override {
+    stopping_ = true;
     server_.stop();
     if (thread_.joinable()) thread_.join();
   }
@@ -92,7 +171,9 @@ class HttpServerImpl final : public HttpServer {
     server_.Get("/healthz", [](const httplib::Request&, httplib::Response& response) {
       response.set_content("ok\n", "text/plain");
     });
-    server_.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
+    server_.Get("/metrics", [this](const httplib::Request& request, httplib::Response& response) {
+      const Result<Caller> caller = service_->Authenticate(CredentialOf(request));
+      if (!caller.ok()) return AnswerError(caller.error(), &response);
       const auto text = std::make_shared<std::promise<std::string>>();
       auto future = text->get_future();
       service_->RenderMetrics([text](std::string rendered) { text->set_value(std::move(rendered)); });
@@ -105,8 +186,10 @@ class HttpServerImpl final : public HttpServer {
                         .message = "this controller stands by; the one that leads is " + leader()},
                   &response);
     });
-    server_.Get("/healthz", [leader](const httplib::Request&, httplib::Response& response) {
-      response.set_content("ok: stands by for " + leader() + "\n", "text/plain");
+    server_.Get("/healthz", [leader](const httplib::Request& request, httplib::Response& response) {
+      const bool is_known = security::IdentityOfPeer(request.ssl).ok();
+      response.set_content(is_known ? "ok: stands by for " + leader() + "\n" : "ok: stands by\n",
+                           "text/plain");
     });
   }
 
@@ -125,7 +208,7 @@ class HttpServerImpl final : public HttpServer {
     if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
     if (!server_.is_valid())
       return Error{.code = Code::kInternal, .message = "the HTTPS server cannot use its certificate"};
-    server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
+    server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads + kMaxStreams); };
     server_.set_payload_max_length(kMaxBodyBytes);
     server_.set_read_timeout(kReadSeconds);
     server_.set_write_timeout(kReadSeconds);
@@ -154,28 +237,28 @@ class HttpServerImpl final : public HttpServer {
     const auto refuse = [response](Code code, const std::string& message) {
       AnswerError(Error{.code = code, .message = message}, response);
     };
-    const Result<Caller> caller = CallerOf(http);
+    const Result<Caller> caller = service_->Authenticate(CredentialOf(http));
     if (!caller.ok()) return AnswerError(caller.error(), response);
-    const Status good =
-        service_->CheckCertificate(*caller, [&http] { return security::CertificateOfPeer(http.ssl); });
-    if (!good.ok()) return AnswerError(good.error(), response);
-    const std::string type = http.get_header_value("Content-Type");
-    if (type.substr(0, type.find(';')) != kJson) {
+    MeshService::MessagePtr request = service_->NewStreamRequest(http.path);
+    const bool is_stream = request != nullptr;
+    if (!is_stream) request = service_->NewRequest(http.path);
+    if (request == nullptr)
+      return refuse(Code::kUnimplemented, http.path + " is not a method; see the service's definition");
+    const std::string header = http.get_header_value("Content-Type");
+    const std::string type = header.substr(0, header.find(';'));
+    if (type != kJson && !(is_stream && type == kConnectJson)) {
       response->status = 415;
-      response->set_header("Accept-Post", kJson);
+      response->set_header("Accept-Post", is_stream ? std::string(kConnectJson) + ", " + kJson : kJson);
       return;
     }
-    const MeshService::MessagePtr request = service_->NewRequest(http.path);
-    if (request == nullptr) {
-      return refuse(
-          Code::kUnimplemented,
-          http.path +
-              " is not served as JSON; see the service's definition (Hold and Watch are streams: use gRPC)");
-    }
-    const auto parsed = google::protobuf::util::JsonStringToMessage(http.body, request.get());
+    const Framing framing(type == kConnectJson);
+    const Result<std::string> json_request = framing.Request(http.body);
+    if (!json_request.ok()) return AnswerError(json_request.error(), response);
+    const auto parsed = google::protobuf::util::JsonStringToMessage(*json_request, request.get());
     if (!parsed.ok())
       return refuse(Code::kInvalidArgument,
                     "the body is not a " + request->GetTypeName() + ": " + std::string(parsed.message()));
+    if (is_stream) return AnswerStream(http, *caller, *request, framing, response);
 
     const auto answer = std::make_shared<std::promise<Result<MeshService::MessagePtr>>>();
     auto future = answer->get_future();
@@ -192,7 +275,55 @@ class HttpServerImpl final : public HttpServer {
     response->set_content(json, kJson);
   }
 
+  void AnswerStream(const httplib::Request& http, const Caller& caller,
+                    const google::protobuf::Message& request, const Framing& framing,
+                    httplib::Response* response) {
+    if (streams_.fetch_add(1) >= kMaxStreams) {
+      --streams_;
+      return AnswerError(Error{.code = Code::kResourceExhausted,
+                               .message = "there are " + std::to_string(kMaxStreams) +
+                                          " streams over HTTP, the most; use gRPC, or try again later"},
+                         response);
+    }
+    const auto more = std::make_shared<Signal>();
+    const std::shared_ptr<Stream> stream =
+        service_->Open(http.path, caller, request, [more] { more->Set(); });
+    auto written = std::chrono::steady_clock::now();
+    response->set_header("Cache-Control", "no-store");
+    response->set_chunked_content_provider(
+        framing.content_type(),
+        [this, ssl = http.ssl, framing, more, stream, written](std::size_t, httplib::DataSink& sink) mutable {
+          const auto write = [&](const std::string& text) {
+            written = std::chrono::steady_clock::now();
+            return text.empty() || sink.write(text.data(), text.size());
+          };
+          for (;;) {
+            Stream::Next next = stream->Take();
+            if (const auto* message = std::get_if<MeshService::MessagePtr>(&next)) {
+              std::string json;
+              if (!google::protobuf::util::MessageToJsonString(**message, &json).ok()) return false;
+              return write(framing.Message(json));
+            }
+            if (const auto* end = std::get_if<Status>(&next)) {
+              if (!write(framing.End(*end))) return false;
+              sink.done();
+              return true;
+            }
+            if (more->Wait(kLook)) continue;
+            if (stopping_ || security::PeerIsGone(ssl)) return false;
+            if (std::chrono::steady_clock::now() - written >= kSilence && !write(framing.Alive()))
+              return false;
+          }
+        },
+        [this, stream](bool) {
+          stream->Close();
+          --streams_;
+        });
+  }
+
   MeshService* service_ = nullptr;  // null: stands by
+  std::atomic<bool> stopping_ = false;
+  std::atomic<int> streams_ = 0;
   httplib::SSLServer server_;
   std::thread thread_;
   int port_ = -1;

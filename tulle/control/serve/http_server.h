@@ -1,6 +1,10 @@
-// The unary methods of tulle.v1.Mesh as JSON over HTTPS: Connect's unary protocol, POST
-// /tulle.v1.Mesh/<Method> with application/json, under the same client certificates as gRPC. Also GET
-// /healthz and /metrics (Prometheus text). A thread of its own, and a small pool that serves connections.
+// The methods of tulle.v1.Mesh as JSON over HTTPS: Connect's unary protocol, POST /tulle.v1.Mesh/<Method>
+// with application/json; those that answer with a stream by Connect's streaming protocol
+// (application/connect+json), or, asked with application/json, as lines (application/x-ndjson: a message
+// each, an empty one after 15 s of silence, and
+// {"error": ...} at last when it ends by one). The caller shows a client certificate or an API token, as with
+// gRPC. Also GET /metrics (Prometheus text), for whoever the mesh knows, and GET /healthz, for everybody. A
+// thread of its own, and a pool that serves connections; each stream has one of its threads.
 #pragma once
 
 #include <functional>

@@ -5,9 +5,12 @@
 #include <google/protobuf/util/time_util.h>
 
 #include "tulle/base/bytes.h"
+#include "tulle/base/secret.h"
 #include "tulle/control/api/map.h"
 #include "tulle/control/model/rules.h"
+#include "tulle/security/api_token.h"
 #include "tulle/security/ca.h"
+#include "tulle/security/join_token.h"
 #include "tulle/v1/mesh.pb.h"
 
 namespace tulle::control {
@@ -38,6 +41,9 @@ const google::protobuf::ServiceDescriptor& MeshDescriptor() {
   return *v1::Claim::descriptor()->file()->FindServiceByName("Mesh");
 }
 
+constexpr Duration kDefaultApiTokenLifetime = std::chrono::hours(24 * 30);
+constexpr char kHoldPath[] = "/tulle.v1.Mesh/Hold";
+constexpr char kWatchPath[] = "/tulle.v1.Mesh/Watch";
 constexpr std::size_t kMaxAuditedBytes = 1024;  // of a request
 constexpr char kAllTenants[] = "-";
 constexpr std::uint32_t kDefaultEntries = 100;
@@ -65,10 +71,25 @@ AuditEntry AuditOf(const Caller& caller, const std::string& method, const Messag
   std::string json;
   (void)google::protobuf::util::MessageToJsonString(request, &json);
   return {.caller = caller.identity.Uri(),
-          .address = caller.address,
+          .address = caller.address + (caller.api_token.empty() ? "" : ", API token " + caller.api_token),
           .method = method,
           .request = CutText(json, kMaxAuditedBytes)};
 }
+
+Duration LifetimeIn(const auto& request, Duration by_default) {
+  if (!request.has_lifetime()) return by_default;
+  return Duration(google::protobuf::util::TimeUtil::DurationToNanoseconds(request.lifetime()));
+}
+
+class EndedStream final : public Stream {
+ public:
+  explicit EndedStream(Status status) : status_(std::move(status)) {}
+  Next Take() override { return status_; }
+  void Close() override {}
+
+ private:
+  const Status status_;
+};
 
 // Answers with the `Body` of the core's reply, as a message.
 template <typename Body>
@@ -365,13 +386,11 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
       });
   Add<v1::CreateTokenRequest>(
       "CreateToken", [this](const Caller& caller, const v1::CreateTokenRequest& request, OnDone done) {
-        const Duration lifetime =
-            request.has_lifetime()
-                ? Duration(google::protobuf::util::TimeUtil::DurationToNanoseconds(request.lifetime()))
-                : kDefaultTokenLifetime;
+        if (Status status = CheckShowsCertificate(caller); !status.ok()) return done(status.error());
         enrollment_.CreateToken(
-            caller.identity.name, static_cast<JoinRole>(request.role()), request.name(), lifetime,
-            AuditOf(caller, "CreateToken", request), [done](Result<Enrollment::NewToken> token) {
+            caller.identity.name, static_cast<JoinRole>(request.role()), request.name(),
+            LifetimeIn(request, kDefaultTokenLifetime), AuditOf(caller, "CreateToken", request),
+            [done](Result<Enrollment::NewToken> token) {
               if (!token.ok()) return done(std::move(token).error());
               auto response = std::make_unique<v1::CreateTokenResponse>();
               response->set_token(token->text);
@@ -383,6 +402,7 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
   Add<v1::RevokeCertificatesRequest>(
       "RevokeCertificates",
       [this](const Caller& caller, const v1::RevokeCertificatesRequest& request, OnDone done) {
+        if (Status status = CheckShowsCertificate(caller); !status.ok()) return done(status.error());
         controller_.Call(
             RevokeCertificates{.caller = caller.identity.name,
                                .role = static_cast<JoinRole>(request.role()),
@@ -392,6 +412,40 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
               done(MessagePtr(std::make_unique<v1::RevokeCertificatesResponse>()));
             },
             AuditOf(caller, "RevokeCertificates", request));
+      });
+  Add<v1::CreateApiTokenRequest>(
+      "CreateApiToken", [this](const Caller& caller, const v1::CreateApiTokenRequest& request, OnDone done) {
+        if (Status status = CheckShowsCertificate(caller); !status.ok()) return done(status.error());
+        enrollment_.CreateApiToken(
+            caller.identity.name, request.description(), LifetimeIn(request, kDefaultApiTokenLifetime),
+            AuditOf(caller, "CreateApiToken", request), [done](Result<Enrollment::NewApiToken> made) {
+              if (!made.ok()) return done(std::move(made).error());
+              auto response = std::make_unique<v1::CreateApiTokenResponse>();
+              *response->mutable_api_token() = ToProto(made->token);
+              response->set_secret(made->text);
+              done(MessagePtr(std::move(response)));
+            });
+      });
+  Add<v1::ListApiTokensRequest>(
+      "ListApiTokens", [this](const Caller& caller, const v1::ListApiTokensRequest& request, OnDone done) {
+        const std::string tenant = request.tenant().empty() ? caller.identity.name : request.tenant();
+        controller_.Read([this, who = caller.identity.name, tenant, done](const Core* core) {
+          if (core == nullptr) return done(ControllerGone());
+          if (Status status = core->CheckRead(who, tenant); !status.ok()) return done(status.error());
+          auto response = std::make_unique<v1::ListApiTokensResponse>();
+          for (const ApiToken& token : core->ApiTokensOf(tenant, controller_.ReadClock()))
+            *response->add_api_tokens() = ToProto(token);
+          done(MessagePtr(std::move(response)));
+        });
+      });
+  Add<v1::DeleteApiTokenRequest>(
+      "DeleteApiToken", [this](const Caller& caller, const v1::DeleteApiTokenRequest& request, OnDone done) {
+        Change<ApiToken>(
+            "DeleteApiToken", caller, request,
+            DeleteApiToken{.caller = caller.identity.name,
+                           .tenant = request.tenant().empty() ? caller.identity.name : request.tenant(),
+                           .id = request.id()},
+            std::move(done));
       });
   Add<v1::GetMeshRequest>("GetMesh", [this](const Caller& caller, const v1::GetMeshRequest&, OnDone done) {
     controller_.Read([this, uri = caller.identity.Uri(), done](const Core* core) {
@@ -411,7 +465,8 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
 
   for (int i = 0; i < MeshDescriptor().method_count(); ++i) {
     const auto* method = MeshDescriptor().method(i);
-    TULLE_CHECK(method->server_streaming() || methods_.contains("/tulle.v1.Mesh/" + method->name()));
+    const std::string path = "/tulle.v1.Mesh/" + method->name();
+    TULLE_CHECK(method->server_streaming() ? NewStreamRequest(path) != nullptr : methods_.contains(path));
   }
 }
 
@@ -422,14 +477,48 @@ Status MeshService::CheckCaller(const Caller& caller) {
       .message = caller.identity.Uri() + " is not a user; this API is for users, see the certificate in use"};
 }
 
-Status MeshService::CheckCertificate(const Caller& caller, const std::function<std::string()>& pem) const {
-  const WallMicros before_us = controller_.RevokedBefore(caller.identity.Uri());
-  if (before_us == 0) return OkStatus();
-  const Result<std::int64_t> issued_us = security::IssuedAt(pem());
-  if (issued_us.ok() && *issued_us >= before_us) return OkStatus();
-  return Error{.code = Code::kUnauthenticated,
-               .message = "the certificate of " + caller.identity.Uri() +
-                          " has been revoked; join again with a token (`tulle token create`)"};
+Status MeshService::CheckShowsCertificate(const Caller& caller) {
+  if (caller.api_token.empty()) return OkStatus();
+  return Error{.code = Code::kPermissionDenied,
+               .message = "the bearer of an API token may not do that; show a client certificate"};
+}
+
+Result<Caller> MeshService::Authenticate(const Credential& shown) const {
+  if (!shown.certificate_uri.empty()) {
+    TULLE_ASSIGN_OR_RETURN(security::Identity identity, security::ParseIdentity(shown.certificate_uri));
+    Caller caller{.identity = std::move(identity), .address = shown.address};
+    const WallMicros before_us = controller_.RevokedBefore(shown.certificate_uri);
+    if (before_us == 0) return caller;
+    const Result<std::int64_t> issued_us = security::IssuedAt(shown.certificate_pem());
+    if (issued_us.ok() && *issued_us >= before_us) return caller;
+    return Error{.code = Code::kUnauthenticated,
+                 .message = "the certificate of " + shown.certificate_uri +
+                            " has been revoked; join again with a token (`tulle token create`)"};
+  }
+  if (shown.authorization.empty()) {
+    return Error{.code = Code::kUnauthenticated,
+                 .message =
+                     "neither a client certificate of this mesh was shown nor \"authorization: Bearer "
+                     "TOKEN\" with one of `tulle token create --api`"};
+  }
+  const std::size_t space = shown.authorization.find(' ');
+  std::string scheme = shown.authorization.substr(0, space);
+  std::transform(scheme.begin(), scheme.end(), scheme.begin(), ::tolower);
+  if (scheme != "bearer" || space == std::string::npos) {
+    return Error{.code = Code::kUnauthenticated,
+                 .message = "authorization: must be \"Bearer\" and an API token"};
+  }
+  TULLE_ASSIGN_OR_RETURN(const auto secret,
+                         security::ApiTokenSecret::Parse(shown.authorization.substr(space + 1)));
+  const std::optional<ApiToken> token = controller_.FindApiToken(secret.id);
+  const std::string digest = security::DigestOf(secret.secret);
+  if (!token || !ConstantTimeEqual(AsBytes(token->secret_digest), AsBytes(digest))) {
+    return Error{.code = Code::kUnauthenticated,
+                 .message = "the API token is unknown, has been deleted, or has expired"};
+  }
+  return Caller{.identity = {.role = security::Role::kUser, .name = token->tenant},
+                .address = shown.address,
+                .api_token = token->id};
 }
 
 MeshService::MessagePtr MeshService::NewRequest(std::string_view path) const {
@@ -453,6 +542,35 @@ void MeshService::Run(std::string_view path, const Caller& caller, const Message
     return done(std::move(status).error());
   }
   it->second.run(caller, request, std::move(done));
+}
+
+MeshService::MessagePtr MeshService::NewStreamRequest(std::string_view path) const {
+  if (path == kWatchPath) return std::make_unique<v1::WatchRequest>();
+  if (path == kHoldPath) return std::make_unique<v1::HoldRequest>();
+  return nullptr;
+}
+
+std::shared_ptr<Stream> MeshService::Open(std::string_view path, const Caller& caller, const Message& request,
+                                          Wakeup on_more) {
+  if (Status status = CheckCaller(caller); !status.ok())
+    return std::make_shared<EndedStream>(std::move(status));
+  if (path == kHoldPath) {
+    return OpenHoldStream(controller_, caller, static_cast<const v1::HoldRequest&>(request),
+                          std::move(on_more));
+  }
+  TULLE_CHECK(path == kWatchPath);
+  const auto still_good = [this, uri = caller.identity.Uri(), token = caller.api_token,
+                           began_us = controller_.ReadClock().wall_us]() -> Status {
+    if (controller_.RevokedBefore(uri) > began_us)
+      return Error{.code = Code::kUnauthenticated, .message = "the certificate has been revoked"};
+    if (!token.empty() && !controller_.FindApiToken(token)) {
+      return Error{.code = Code::kUnauthenticated,
+                   .message = "the API token has been deleted, or has expired"};
+    }
+    return OkStatus();
+  };
+  return OpenWatch(controller_, caller, static_cast<const v1::WatchRequest&>(request), std::move(on_more),
+                   still_good);
 }
 
 void MeshService::RenderMetrics(std::function<void(std::string)> done) {

@@ -15,15 +15,18 @@
 #include "tulle/base/guarded.h"
 #include "tulle/base/result.h"
 #include "tulle/control/serve/build_store.h"
+#include "tulle/control/serve/caller.h"
 #include "tulle/control/serve/controller.h"
 #include "tulle/control/serve/enrollment.h"
-#include "tulle/security/identity.h"
+#include "tulle/control/serve/streams.h"
 
 namespace tulle::control {
 
-// Who calls, as its certificate and connection say.
-struct Caller {
-  security::Identity identity;
+// What a connection and a call show of who calls.
+struct Credential {
+  std::string certificate_uri;  // in the verified client certificate; empty: there is none
+  std::function<std::string()> certificate_pem;
+  std::string authorization;  // the header or metadata of that name
   std::string address;
 };
 
@@ -49,10 +52,12 @@ class MeshService {
   // Whether the caller may use this API at all: users only.
   static Status CheckCaller(const Caller& caller);
 
-  // Whether the certificate by which the caller is known is still good. `pem`: it; asked for only where some
-  // of that
-  // identity have been revoked.
-  Status CheckCertificate(const Caller& caller, const std::function<std::string()>& pem) const;
+  // Who that is: by the certificate if there is one, else by an API token. kUnauthenticated when it is
+  // nobody, or what it shows has been revoked or has expired.
+  Result<Caller> Authenticate(const Credential& shown) const;
+
+  // Whether the caller has shown a certificate, for what a bearer of a token may not do.
+  static Status CheckShowsCertificate(const Caller& caller);
 
   // An empty message for the request of "/tulle.v1.Mesh/<method>" if that is one of the unary methods, else
   // null.
@@ -62,6 +67,11 @@ class MeshService {
   // perhaps before this returns, perhaps by the strand; it must not block.
   void Run(std::string_view path, const Caller& caller, const google::protobuf::Message& request,
            OnDone done);
+
+  // The same for the methods that answer with a stream.
+  MessagePtr NewStreamRequest(std::string_view path) const;
+  std::shared_ptr<Stream> Open(std::string_view path, const Caller& caller,
+                               const google::protobuf::Message& request, Wakeup on_more);
 
   Controller& controller() { return controller_; }
   Enrollment& enrollment() { return enrollment_; }

@@ -26,6 +26,7 @@ const char* PrefixOf(Kind kind) {
     case Kind::kTenant: return "tenant/";
     case Kind::kUsage: return "usage/";
     case Kind::kRevocation: return "revocation/";
+    case Kind::kApiToken: return "api-token/";
     case Kind::kInstance:  // not kept
     case Kind::kUnspecified: break;
   }
@@ -75,6 +76,13 @@ std::string Encode(const Revocation& revocation) {
   v1::StoredRevocation stored;
   stored.set_identity(revocation.identity);
   stored.set_before_us(revocation.before_us);
+  return stored.SerializeAsString();
+}
+
+std::string Encode(const ApiToken& token) {
+  v1::StoredApiToken stored;
+  *stored.mutable_api_token() = ToProto(token);
+  stored.set_secret_digest(token.secret_digest);
   return stored.SerializeAsString();
 }
 
@@ -144,6 +152,13 @@ std::optional<Record> Decode(const std::string& key, const std::string& value,
     v1::StoredRevocation stored;
     if (!stored.ParseFromString(value)) return std::nullopt;
     return Revocation{stored.identity(), stored.before_us()};
+  }
+  if (key.starts_with("api-token/")) {
+    v1::StoredApiToken stored;
+    if (!stored.ParseFromString(value)) return std::nullopt;
+    ApiToken token = FromProto(stored.api_token());
+    token.secret_digest = stored.secret_digest();
+    return token;
   }
   if (key.starts_with("invitation/")) {
     v1::StoredInvitation stored;

@@ -1,8 +1,7 @@
 // The whole serving stack on loopback under mutual TLS: the client library on one side, a node's side of the
-// link on the other, JSON over HTTPS beside them.
+// link on the other.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <httplib.h>
 
 #include <filesystem>
 #include <future>
@@ -66,25 +65,6 @@ TEST_F(ServeTest, AClientFindsTheControllerThatListensAmongSeveral) {
   const auto mesh = client->GetMesh();
   ASSERT_TRUE(mesh.ok()) << mesh.error().message;
   EXPECT_EQ(mesh->caller, "tulle://user/alice");
-}
-
-TEST_F(ServeTest, AStandbySaysWhoLeads) {
-  const auto pem = authority_->Issue({security::Role::kController, "standby"}, {.hosts = {"127.0.0.1"}});
-  const auto standby = HttpServer::StartStandby("127.0.0.1:0", *pem, [] { return "10.0.0.1:7400"; });
-  ASSERT_TRUE(standby.ok()) << standby.error().message;
-  const auto credentials = CredentialsOf(security::Role::kUser, "alice");
-  httplib::SSLClient http("127.0.0.1", (*standby)->port(), credentials.certificate_file,
-                          credentials.key_file);
-  http.set_ca_cert_path(credentials.ca_file.c_str());
-  const auto health = http.Get("/healthz");
-  ASSERT_TRUE(health) << httplib::to_string(health.error());
-  EXPECT_EQ(health->body, "ok: stands by for 10.0.0.1:7400\n");
-  const auto answer = http.Post("/tulle.v1.Mesh/GetMesh", "{}", "application/json");
-  ASSERT_TRUE(answer);
-  EXPECT_EQ(answer->status, 503);
-  EXPECT_EQ(answer->body,
-            "{\"code\":\"unavailable\",\"message\":\"this controller stands by; the one that leads is "
-            "10.0.0.1:7400\"}");
 }
 
 TEST_F(ServeTest, KeysOfGrantsAreSealedInTheStore) {
@@ -416,55 +396,6 @@ TEST_F(ServeTest, AClaimIsExplained) {
   EXPECT_EQ(client->ExplainClaim("c", 1001).error().code, Code::kInvalidArgument);
   EXPECT_EQ(client->ExplainClaim("nobody").error().code, Code::kNotFound);
   EXPECT_EQ(ClientOf("bob")->ExplainClaim("c").error().code, Code::kNotFound);
-}
-
-TEST_F(ServeTest, TheSameMethodsAreThereAsJson) {
-  const security::Credentials user = CredentialsOf(security::Role::kUser, "alice");
-  httplib::SSLClient http("127.0.0.1", http_server_->port(), user.certificate_file, user.key_file);
-  http.set_ca_cert_path(user.ca_file.c_str());
-  http.enable_server_certificate_verification(true);
-  const auto post = [&http](const std::string& method, const std::string& body,
-                            const char* type = "application/json") {
-    const auto response = http.Post("/tulle.v1.Mesh/" + method, body, type);
-    if (!response) return std::pair(0, httplib::to_string(response.error()));
-    return std::pair(response->status, response->body);
-  };
-  const auto created =
-      post("CreateClaim", R"({"claim": {"metadata": {"name": "c"}, "spec": {"memoryBytes": "1073741824"}}})");
-  EXPECT_EQ(created.first, 200) << created.second;
-  EXPECT_THAT(created.second, HasSubstr(R"("name":"c")"));
-  EXPECT_THAT(post("ListClaims", "{}").second, HasSubstr(R"("phase":"PENDING")"));
-  EXPECT_EQ(post("CreateClaim", R"({"claim": {"metadata": {"name": "over"}}})").first, 200);
-  EXPECT_EQ(post("DeleteClaim", R"({"name": "over"})").first, 200);
-  EXPECT_THAT(post("ListClaims", "{}").second, HasSubstr(R"("phase":"RELEASED")"));
-  EXPECT_THAT(post("ListClaims", R"({"liveOnly": true})").second,
-              ::testing::Not(HasSubstr(R"("phase":"RELEASED")")));
-  EXPECT_EQ(post("DeleteClaim", R"({"name": "over"})").first, 200);
-  EXPECT_EQ(
-      post("CreateClaim", R"({"claim": {"spec": {"count": 65}}})"),
-      std::pair(
-          400,
-          std::string(
-              R"({"code":"invalid_argument","message":"spec.count: 65 is more than the most that one claim may ask for, 64"})")));
-  EXPECT_EQ(post("GetClaim", R"({"name": "\"<x>\""})").first, 404);
-  EXPECT_EQ(post("CreateClaim", R"({"claim": {"spec": {"memory_bites": 1}}})").first, 400)
-      << "a misspelt field";
-  EXPECT_EQ(post("CreateClaim", "not json").first, 400);
-  EXPECT_EQ(post("Nothing", "{}").first, 501);
-  EXPECT_EQ(post("Watch", "{}").first, 501);
-  EXPECT_EQ(post("ListClaims", "{}", "text/plain").first, 415);
-  EXPECT_EQ(http.Get("/healthz")->body, "ok\n");
-  const std::string metrics = http.Get("/metrics")->body;
-  EXPECT_THAT(metrics, HasSubstr("tulle_claims{state=\"PENDING\"} 1\n"));
-  EXPECT_THAT(metrics, HasSubstr("tulle_api_calls_total{method=\"CreateClaim\",code=\"ok\"} 2\n"));
-
-  httplib::SSLClient nobody("127.0.0.1", http_server_->port());
-  nobody.set_ca_cert_path(user.ca_file.c_str());
-  EXPECT_FALSE(nobody.Get("/healthz")) << "nothing without a client certificate";
-  const security::Credentials node = CredentialsOf(security::Role::kNode, "a");
-  httplib::SSLClient wrong_role("127.0.0.1", http_server_->port(), node.certificate_file, node.key_file);
-  wrong_role.set_ca_cert_path(user.ca_file.c_str());
-  EXPECT_EQ(wrong_role.Post("/tulle.v1.Mesh/ListClaims", "{}", "application/json")->status, 403);
 }
 
 TEST_F(ServeTest, AClientWithoutAControllerSaysSo) {
