@@ -2,7 +2,6 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-#include <cstdint>
 #include <cstdio>
 #include <functional>
 #include <string>
@@ -18,9 +17,6 @@ using Runner = std::function<void(const std::function<Status(sdk::Client&)>&)>;
 
 // --output table or json.
 void AddOutput(CLI::App* command, std::string* output);
-
-// "2026-01-31T12:00:00Z".
-std::string FormatTime(std::int64_t wall_us);
 
 template <typename T>
 void PrintAll(const std::vector<T>& values, const std::string& output, const std::string& table) {

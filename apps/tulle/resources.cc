@@ -13,6 +13,7 @@
 #include "apps/tulle/text.h"
 #include "tulle/base/bytes.h"
 #include "tulle/base/clock.h"
+#include "tulle/control/model/rules.h"
 
 namespace tulle::cli {
 namespace {
@@ -56,8 +57,17 @@ std::string Bandwidth(std::uint64_t bytes_per_s) {
 }
 
 // Why a claim is not (or no longer) bound.
+// "ready,cordoned"
+std::string StateOf(const sdk::Node& node) {
+  const std::string scheduling = control::SchedulingOf(node);
+  return Word(control::Name(node.status.state)) + (scheduling.empty() ? "" : "," + scheduling);
+}
+
 std::string Why(const sdk::Claim& claim) {
-  if (claim.status.phase == control::ClaimPhase::kBound) return "";
+  if (claim.status.phase == control::ClaimPhase::kBound) {
+    const Condition* draining = control::FindCondition(claim.status.conditions, "Draining");
+    return draining != nullptr && draining->status ? draining->message : "";
+  }
   for (const Condition& condition : claim.status.conditions) {
     if (!condition.status && !condition.message.empty()) return condition.message;
   }
@@ -79,10 +89,7 @@ const std::vector<Column<sdk::Node>>& Columns() {
   using T = sdk::Node;
   static const std::vector<Column<T>> columns = {
       {"NAME", [](const T& n, std::int64_t) { return n.metadata.name; }},
-      {"STATE",
-       [](const T& n, std::int64_t) {
-         return Word(control::Name(n.status.state)) + (n.spec.cordoned ? ",cordoned" : "");
-       }},
+      {"STATE", [](const T& n, std::int64_t) { return StateOf(n); }},
       {"GPUS", [](const T& n, std::int64_t) { return std::to_string(n.status.gpus); }},
       {"VGPUS", [](const T& n, std::int64_t) { return std::to_string(n.status.vgpus); }},
       {"SESSIONS", [](const T& n, std::int64_t) { return std::to_string(n.status.telemetry.sessions); }},
@@ -501,8 +508,7 @@ std::string TopScreen(std::vector<sdk::Node> nodes, const std::vector<sdk::Gpu>&
     std::vector<std::string> cells = loads[node.metadata.name].Row(node.metadata.name);
     cells.insert(cells.end(),
                  {Count(node.status.vgpus), Count(node.status.telemetry.sessions),
-                  Percent(static_cast<std::uint64_t>(node.status.telemetry.cpu_percent)),
-                  Word(control::Name(node.status.state)) + (node.spec.cordoned ? ",cordoned" : "")});
+                  Percent(static_cast<std::uint64_t>(node.status.telemetry.cpu_percent)), StateOf(node)});
     mesh.Add(cells);
   }
   std::string text = mesh.TakeText();

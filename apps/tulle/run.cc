@@ -192,6 +192,7 @@ class Holder {
   // While the program runs: tells when it loses its vGPUs.
   void WatchClaim(sdk::ClaimHold& hold, const std::string& name, const std::atomic<bool>& over) {
     std::uint64_t version = 0;
+    std::string told;
     while (!over) {
       const auto claim = hold.WaitChange(version, milliseconds(200));
       if (!claim.ok()) {
@@ -200,6 +201,11 @@ class Holder {
         return;
       }
       version = claim->metadata.resource_version;
+      const control::Condition* draining = control::FindCondition(claim->status.conditions, "Draining");
+      if (draining != nullptr && draining->status && draining->message != told) {
+        told = draining->message;
+        if (!over) Say("claim " + name + ": " + told);
+      }
       if (claim->status.phase == control::ClaimPhase::kReleased ||
           claim->status.phase == control::ClaimPhase::kFailed) {
         std::string why;

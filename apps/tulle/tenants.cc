@@ -9,6 +9,7 @@
 #include "apps/tulle/resources.h"
 #include "apps/tulle/text.h"
 #include "tulle/base/clock.h"
+#include "tulle/control/model/rules.h"
 
 namespace tulle::cli {
 namespace {
@@ -61,6 +62,39 @@ Status SetTenant(sdk::Client& client, const std::string& name, const TenantChang
   return OkStatus();
 }
 
+// How far it is; the same words as of now.
+Status SayDrained(const sdk::Node& node) {
+  const std::string until = control::FormatUtc(node.spec.drain_time_us);
+  if (node.status.vgpus == 0) {
+    std::printf("node %s is drained\n", node.metadata.name.c_str());
+  } else {
+    std::printf("node %s takes no new vGPUs; the %u that it has end at %s\n", node.metadata.name.c_str(),
+                node.status.vgpus, until.c_str());
+  }
+  std::fflush(stdout);
+  return OkStatus();
+}
+
+// Tells of each change until it is empty. Whoever interrupts this changes nothing about the node.
+Status WaitDrained(sdk::Client& client, const sdk::Node& node) {
+  TULLE_RETURN_IF_ERROR(SayDrained(node));
+  std::uint32_t vgpus = node.status.vgpus;
+  const auto watch = client.WatchChanges({sdk::Kind::kNode});
+  while (vgpus != 0) {
+    TULLE_ASSIGN_OR_RETURN(const sdk::Event event, watch->Next());
+    const auto* now = std::get_if<sdk::Node>(&event.resource);
+    if (now == nullptr || now->metadata.uid != node.metadata.uid) continue;
+    if (now->spec.drain_time_us == 0) {
+      return Error{
+          .code = Code::kAborted,
+          .message = "node " + node.metadata.name + " has been uncordoned, and is not drained any more"};
+    }
+    if (event.type == sdk::EventType::kDeleted) return OkStatus();
+    if (std::exchange(vgpus, now->status.vgpus) != vgpus) TULLE_RETURN_IF_ERROR(SayDrained(*now));
+  }
+  return OkStatus();
+}
+
 }  // namespace
 
 Status Apply(const TenantChange& change, control::TenantSpec* spec) {
@@ -102,7 +136,7 @@ std::string UsageTable(const std::vector<sdk::TenantUsage>& usage) {
 std::string AuditTable(const std::vector<sdk::AuditEntry>& entries) {
   Table table({"TIME", "CALLER", "ADDRESS", "METHOD", "OUTCOME", "REQUEST"});
   for (const sdk::AuditEntry& entry : entries) {
-    table.Add({FormatTime(entry.time_us), entry.caller, entry.address, entry.method,
+    table.Add({control::FormatUtc(entry.time_us), entry.caller, entry.address, entry.method,
                entry.code + (entry.message.empty() ? "" : ": " + entry.message), entry.request});
   }
   return table.TakeText();
@@ -113,7 +147,8 @@ void AddTenantCommands(CLI::App& app, const Runner& run) {
   struct Flags {
     std::string name, role, tenant, since, caller, output = "table";
     std::vector<std::string> taints;
-    bool all_tenants = false;
+    std::string grace = "10m";
+    bool all_tenants = false, no_wait = false;
     std::uint32_t most = 100;
     TenantChange change;
   };
@@ -232,6 +267,31 @@ void AddTenantCommands(CLI::App& app, const Runner& run) {
       TULLE_RETURN_IF_ERROR(client.RevokeCertificates(role, flags->name));
       std::printf("the certificates of %s %s are void\n", flags->role.c_str(), flags->name.c_str());
       return OkStatus();
+    });
+  });
+
+  CLI::App* drain = app.add_subcommand(
+      "drain", "Empty a node for maintenance: no new vGPUs, and those that it has end after a while");
+  drain->footer(
+      "Examples:\n  tulle drain gpu-1                   within 10 minutes\n"
+      "  tulle drain gpu-1 --grace 0s        at once\n  tulle drain gpu-1 --grace 12h --no-wait\n\n"
+      "Claims with vGPUs there are told in `tulle get claims`, and `tulle run` says so; when the grace is "
+      "over they "
+      "fail.\n`tulle uncordon NODE` ends it at any time. For operators and administrators.");
+  drain->add_option("NODE", flags->name, "Which")->required();
+  drain
+      ->add_option("--grace", flags->grace,
+                   "How long what is there may go on, such as 30m or 12h; at most 30d")
+      ->capture_default_str();
+  drain->add_flag("--no-wait", flags->no_wait, "Do not wait until the node is empty");
+  drain->callback([flags, run] {
+    run([&](sdk::Client& client) -> Status {
+      Duration grace(0);
+      if (flags->grace != "0s") {
+        TULLE_ASSIGN_OR_RETURN(grace, ParseLifetime("--grace", flags->grace));
+      }
+      TULLE_ASSIGN_OR_RETURN(const sdk::Node node, client.DrainNode(flags->name, grace));
+      return flags->no_wait ? SayDrained(node) : WaitDrained(client, node);
     });
   });
 

@@ -1,4 +1,5 @@
-// `tulle tenant`, `usage`, `audit`, `cordon`, `uncordon`, `taint`: running a mesh that several share.
+// `tulle tenant`, `usage`, `audit`, `drain`, `cordon`, `uncordon`, `taint`: running a mesh that several
+// share.
 #pragma once
 
 #include <string>

@@ -5,6 +5,7 @@
 
 #include "apps/tulle/join.h"
 #include "apps/tulle/text.h"
+#include "tulle/control/model/rules.h"
 
 namespace tulle::cli {
 namespace {
@@ -20,7 +21,7 @@ Status CreateApiToken(sdk::Client& client, const std::string& description, Durat
                "API token %s of %s, until %s. It is not shown again. To use it:\n\n"
                "  export TULLE_API_TOKEN=... TULLE_ENDPOINT=%s TULLE_CA_FILE=%s\n",
                made.token.id.c_str(), made.token.tenant.c_str(),
-               FormatTime(made.token.expire_time_us).c_str(), config.endpoint.c_str(),
+               control::FormatUtc(made.token.expire_time_us).c_str(), config.endpoint.c_str(),
                config.ca_file.c_str());
   if (!config.http_endpoint.empty()) {
     std::fprintf(
@@ -37,8 +38,8 @@ Status CreateApiToken(sdk::Client& client, const std::string& description, Durat
 std::string TokenTable(const std::vector<sdk::ApiToken>& tokens) {
   Table table({"ID", "TENANT", "CREATED", "EXPIRES", "DESCRIPTION"});
   for (const sdk::ApiToken& token : tokens) {
-    table.Add({token.id, token.tenant, FormatTime(token.create_time_us), FormatTime(token.expire_time_us),
-               token.description});
+    table.Add({token.id, token.tenant, control::FormatUtc(token.create_time_us),
+               control::FormatUtc(token.expire_time_us), token.description});
   }
   return table.TakeText();
 }

@@ -7,7 +7,7 @@ import re
 import unittest
 import urllib.request
 
-from mesh import PATIENCE_S, MeshTest
+from mesh import BIN, PATIENCE_S, MeshTest
 
 
 class TwoNodes(MeshTest):
@@ -54,6 +54,29 @@ class TwoNodes(MeshTest):
         refused = self.mesh.run("true", flags=["--compute", "60%", "--no-wait"])
         self.assertEqual(refused.returncode, 125)
         self.assertIn("no GPU offers more than 50% of its compute", refused.stderr)
+
+    def test_a_node_is_drained(self):
+        name = json.loads(self.mesh.tulle("get", "nodes", "-o", "json").stdout)[0]["metadata"]["name"]
+        self.addCleanup(self.mesh.tulle, "uncordon", name)
+        with self.mesh.start_run("steady", stdin=-1, flags=["--node", name, "--name", "first"]) as first:
+            self.assertEqual(first.stdout.readline(), "ready\n")
+            drain = self.mesh.start(BIN / "tulle", "drain", name, "--grace", "1h")
+            self.assertRegex(drain.stdout.readline(), rf"^node {name} takes no new vGPUs; the 1 that it has end at \S+Z\n")
+            self.assertRegex(self.mesh.tulle("get", "claims").stdout, rf"\nfirst .* node {name} is drained: ")
+            self.assertRegex(self.mesh.tulle("get", "nodes").stdout, rf"\n{name} +ready,draining |^{name} +ready,draining ")
+            self.assertIn("cordoned", self.mesh.run("true", flags=["--node", name, "--no-wait"]).stderr)
+            self.assert_ok(self.mesh.run("vector_add"))  # on the other one
+            _, said = first.communicate("", timeout=PATIENCE_S)
+            self.assertIn(f"claim first: node {name} is drained", said)
+            self.assertEqual(drain.communicate(timeout=PATIENCE_S)[0], f"node {name} is drained\n")
+            self.assertEqual(drain.returncode, 0)
+        self.assertIn("drained", self.mesh.tulle("get", "nodes").stdout)
+        self.assert_ok(self.mesh.tulle("uncordon", name))
+        with self.mesh.start_run("steady", stdin=-1, flags=["--node", name, "--name", "second"]) as second:
+            self.assertEqual(second.stdout.readline(), "ready\n")
+            self.assertIn(f"node {name} is drained", self.assert_ok(self.mesh.tulle("drain", name, "--grace", "0s")).stdout)
+            _, said = second.communicate("", timeout=PATIENCE_S)
+            self.assertIn(f"NodeDrained: node {name} has been drained", said)
 
     def test_a_node_can_be_chosen(self):
         names = [node["metadata"]["name"] for node in json.loads(self.mesh.tulle("get", "nodes", "-o", "json").stdout)]

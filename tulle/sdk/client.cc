@@ -309,6 +309,12 @@ class ClientImpl final : public Client {
     request.set_tenant(options.tenant);
     return Converted(Call(&v1::Mesh::Stub::DeleteApiToken, request, options));
   }
+  Result<Node> DrainNode(const std::string& name, Duration grace, const CallOptions& options) override {
+    v1::DrainNodeRequest request;
+    request.set_name(name);
+    *request.mutable_grace() = google::protobuf::util::TimeUtil::NanosecondsToDuration(grace.count());
+    return Converted(Call(&v1::Mesh::Stub::DrainNode, request, options));
+  }
   Result<Node> CordonNode(const std::string& name, bool cordoned, const CallOptions& options) override {
     v1::CordonNodeRequest request;
     request.set_name(name);

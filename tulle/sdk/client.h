@@ -158,6 +158,10 @@ class Client {
                                                    const CallOptions& options = {}) = 0;
   // Revokes all grants of the claim; the next Attach makes new ones.
   virtual Status Detach(const std::string& claim, const CallOptions& options = {}) = 0;
+  // Empties the node: it takes no new vGPUs, and what it still has after the grace is given up. As
+  // CordonNode, which ends it.
+  virtual Result<Node> DrainNode(const std::string& name, Duration grace,
+                                 const CallOptions& options = {}) = 0;
   // Whether the node takes new vGPUs. kPermissionDenied for all but operators and administrators of the
   // mesh.
   virtual Result<Node> CordonNode(const std::string& name, bool cordoned,

@@ -15,6 +15,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
+constexpr WallMicros kDrainSlackUs = 10'000'000;
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
 constexpr char kAdmin[] = "root";
@@ -444,6 +445,8 @@ void ControlSim::Act() {
       break;
     default:
       if (Chance(5)) Do(CordonNode{NextCall(), kAdmin, Pick(nodes_).name, !calm_ && Chance(2)});
+      if (Chance(5) && !calm_)
+        Do(DrainNode{NextCall(), kAdmin, Pick(nodes_).name, std::chrono::seconds(Between(0, 600))});
       if (Chance(5) && !calm_) {
         Do(TaintNode{NextCall(), kAdmin, Pick(nodes_).name, Chance(2) ? Labels{{"taint", "x"}} : Labels()});
       }
@@ -552,7 +555,16 @@ void ControlSim::CheckState() {
   if (breach_) return;
   std::map<std::string, std::vector<VGpu>> by_gpu;
   std::map<Key, std::vector<VGpu>> by_claim;
+  // A controller that has just started sees to what is overdue a moment later.
+  std::set<std::string> drained;
+  for (const Node& node : All<Node>(*core_)) {
+    const WallMicros drain_us = node.spec.drain_time_us;
+    if (drain_us != 0 && drain_us + kDrainSlackUs < now_.wall_us && !clock_jumped_)
+      drained.insert(node.metadata.name);
+  }
   for (const VGpu& vgpu : All<VGpu>(*core_)) {
+    Expect(vgpu.status.phase == VGpuPhase::kDeleting || !drained.contains(vgpu.status.node),
+           "a drained node has vGPU " + vgpu.metadata.name);
     by_gpu[vgpu.spec.gpu].push_back(vgpu);
     if (vgpu.status.phase != VGpuPhase::kDeleting)
       by_claim[{vgpu.metadata.tenant, vgpu.spec.claim}].push_back(vgpu);

@@ -280,6 +280,8 @@ v1::Node ToProto(const Node& from) {
   *to.mutable_metadata() = ToProto(from.metadata);
   to.mutable_spec()->set_cordoned(from.spec.cordoned);
   CopyInto(from.spec.taints, to.mutable_spec()->mutable_taints());
+  if (from.spec.drain_time_us != 0)
+    *to.mutable_spec()->mutable_drain_time() = ToProtoTime(from.spec.drain_time_us);
   v1::NodeStatus& status = *to.mutable_status();
   status.set_state(static_cast<v1::NodeStatus::State>(from.status.state));
   status.set_endpoint(from.status.endpoint);
@@ -294,17 +296,20 @@ v1::Node ToProto(const Node& from) {
   return to;
 }
 Node FromProto(const v1::Node& from) {
-  return {.metadata = FromProto(from.metadata()),
-          .spec = {.cordoned = from.spec().cordoned(), .taints = LabelsOf(from.spec().taints())},
-          .status = {.state = static_cast<NodeState>(from.status().state()),
-                     .endpoint = from.status().endpoint(),
-                     .local_endpoint = from.status().local_endpoint(),
-                     .version = from.status().version(),
-                     .last_heartbeat_us = FromProtoTime(from.status().last_heartbeat_time()),
-                     .telemetry = FromProto(from.status().telemetry()),
-                     .gpus = from.status().gpus(),
-                     .vgpus = from.status().vgpus(),
-                     .message = from.status().message()}};
+  return {
+      .metadata = FromProto(from.metadata()),
+      .spec = {.cordoned = from.spec().cordoned(),
+               .taints = LabelsOf(from.spec().taints()),
+               .drain_time_us = from.spec().has_drain_time() ? FromProtoTime(from.spec().drain_time()) : 0},
+      .status = {.state = static_cast<NodeState>(from.status().state()),
+                 .endpoint = from.status().endpoint(),
+                 .local_endpoint = from.status().local_endpoint(),
+                 .version = from.status().version(),
+                 .last_heartbeat_us = FromProtoTime(from.status().last_heartbeat_time()),
+                 .telemetry = FromProto(from.status().telemetry()),
+                 .gpus = from.status().gpus(),
+                 .vgpus = from.status().vgpus(),
+                 .message = from.status().message()}};
 }
 
 v1::Instance ToProto(const Instance& from) {

@@ -175,7 +175,7 @@ class Core {
     Node node;
     std::optional<LinkId> link;
     Instant heard;
-    std::optional<Instant> lost_at, forget_at;
+    std::optional<Instant> lost_at, forget_at, drain_at;
     std::map<std::uint32_t, std::string> gpus;  // uids by index
     bool announced = false;
     Node& model() { return node; }
@@ -223,6 +223,7 @@ class Core {
   void On(const DeleteClaim& event);
   void On(const AttachClaim& event);
   void On(const DetachClaim& event);
+  void On(const DrainNode& event);
   void On(const CordonNode& event);
   void On(const CordonGpu& event);
   void On(const TaintNode& event);
@@ -327,6 +328,8 @@ class Core {
   void OutOfTouch(NodeRecord& node, const std::string& message);
   // Each vGPU of `gpu` that is not going yet fails; with `forget`, no confirmation of their end is waited
   // for.
+  void SetScheduling(NodeRecord& node, bool cordoned, WallMicros drain_time_us);
+  void UpdateDraining(ClaimState& claim);
   void GiveUp(GpuState& gpu, const std::string& reason, const std::string& message, bool forget);
   void EraseGpu(NodeRecord& node, std::uint32_t index);
   void CheckTimers(NodeRecord& node);

@@ -335,6 +335,79 @@ TEST_F(CoreTest, NamesAreUniqueAmongTheLiving) {
   EXPECT_FALSE(core_->Get<Claim>("bob", second.metadata.uid));
 }
 
+TEST_F(CoreTest, ADrainedNodeKeepsWhatItHasUntilItsTimeIsOver) {
+  obey_ = true;
+  Do(Registration());
+  Do(Registration(LinkId{2}, "b"));
+  const auto node = [&] { return *core_->Get<Node>("", "a"); };
+  const auto draining = [&](const std::string& claim) {
+    return FindCondition(core_->Get<Claim>("alice", claim)->status.conditions, "Draining");
+  };
+  Create("stays", {.node_selector = {{"tulle/node", "a"}}});
+  Create("goes", {.node_selector = {{"tulle/node", "a"}}});
+  Create("other", {.node_selector = {{"tulle/node", "b"}}});
+  const auto drain = [&](const std::string& caller, Duration grace) {
+    return Call(DrainNode{.caller = caller, .name = "a", .grace = grace});
+  };
+  EXPECT_EQ(drain("alice", 60s).error().code, Code::kPermissionDenied);
+  EXPECT_EQ(drain("root", -1s).error().message, "grace: -1 s is not from 0 to 30 days");
+  EXPECT_EQ(drain("root", 31 * 24h).error().code, Code::kInvalidArgument);
+  ASSERT_TRUE(drain("root", 60s).ok());
+  EXPECT_STREQ(SchedulingOf(node()), "draining");
+  EXPECT_EQ(node().spec.drain_time_us, now_.wall_us + 60'000'000);
+  {
+    const Claim stays = Get("stays");
+    const Condition* told = FindCondition(stays.status.conditions, "Draining");
+    ASSERT_NE(told, nullptr);
+    EXPECT_TRUE(told->status);
+    EXPECT_EQ(told->message,
+              "node a is drained: what it has of the claim ends at " + FormatUtc(now_.wall_us + 60'000'000));
+    EXPECT_EQ(draining("other"), nullptr);
+  }
+  Create("late", {.node_selector = {{"tulle/node", "a"}}});
+  EXPECT_EQ(Get("late").status.phase, ClaimPhase::kPending) << "nothing new";
+  AdvanceBeating(59s, {kLink, LinkId{2}});
+  EXPECT_EQ(Get("stays").status.phase, ClaimPhase::kBound);
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "goes"}).ok());
+
+  // Its time is that of the wall, also for the next controller.
+  StartCore();
+  Do(Registration());
+  Do(Registration(LinkId{2}, "b"));
+  AdvanceBeating(500ms, {kLink, LinkId{2}});
+  EXPECT_EQ(Get("stays").status.phase, ClaimPhase::kBound);
+  AdvanceBeating(1s, {kLink, LinkId{2}});
+  EXPECT_EQ(Get("stays").status.phase, ClaimPhase::kFailed);
+  EXPECT_THAT(FindCondition(Get("stays").status.conditions, "Ready")->message,
+              ::testing::HasSubstr("NodeDrained: node a has been drained"));
+  EXPECT_EQ(Get("other").status.phase, ClaimPhase::kBound);
+  EXPECT_STREQ(SchedulingOf(node()), "drained");
+  ASSERT_TRUE(Call(CordonNode{.caller = "root", .name = "a", .cordoned = true}).ok());
+  EXPECT_STREQ(SchedulingOf(node()), "drained") << "as it is";
+  ASSERT_TRUE(Call(CordonNode{.caller = "root", .name = "a", .cordoned = false}).ok());
+  EXPECT_STREQ(SchedulingOf(node()), "");
+  EXPECT_EQ(Get("late").status.phase, ClaimPhase::kBound);
+
+  // Who is called back in time loses nothing.
+  ASSERT_TRUE(drain("root", 60s).ok());
+  ASSERT_TRUE(Call(CordonNode{.caller = "root", .name = "a", .cordoned = false}).ok());
+  EXPECT_FALSE(FindCondition(Get("late").status.conditions, "Draining")->status);
+  AdvanceBeating(120s, {kLink, LinkId{2}});
+  EXPECT_EQ(Get("late").status.phase, ClaimPhase::kBound);
+  // What ran out while no controller ran ends soon after one does.
+  ASSERT_TRUE(drain("root", 60s).ok());
+  MoveTo(now_.mono + 300s);
+  StartCore();
+  EXPECT_EQ(Get("late").status.phase, ClaimPhase::kBound);
+  Advance(1ms);
+  EXPECT_EQ(Get("late").status.phase, ClaimPhase::kFailed);
+  // And at once means at once.
+  Create("last", {.node_selector = {{"tulle/node", "b"}}});
+  Do(Registration(LinkId{3}, "b"));
+  ASSERT_TRUE(Call(DrainNode{.caller = "root", .name = "b"}).ok());
+  EXPECT_EQ(Get("last").status.phase, ClaimPhase::kFailed);
+}
+
 TEST_F(CoreTest, CordonedNodesTakeNothingNew) {
   Do(Registration());
   ASSERT_TRUE(Call(CordonNode{.caller = "root", .name = "a", .cordoned = true}).ok());

@@ -60,6 +60,12 @@ struct DetachClaim {
   std::string tenant;
   std::string name;
 };
+struct DrainNode {
+  CallId call;
+  std::string caller;
+  std::string name;
+  Duration grace{};
+};
 struct CordonNode {
   CallId call;
   std::string caller;
@@ -187,10 +193,11 @@ struct Rehearsed {
 // Time has passed.
 struct Tick {};
 
-using Event = std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, CordonNode, CordonGpu,
-                           TaintNode, UpdateTenant, DeleteTenant, CreateInvitation, RedeemInvitation,
-                           RevokeCertificates, CreateApiToken, DeleteApiToken, OpenHold, CloseHold,
-                           RegisterNode, NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Rehearsed, Tick>;
+using Event =
+    std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, DrainNode, CordonNode, CordonGpu,
+                 TaintNode, UpdateTenant, DeleteTenant, CreateInvitation, RedeemInvitation,
+                 RevokeCertificates, CreateApiToken, DeleteApiToken, OpenHold, CloseHold, RegisterNode,
+                 NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Rehearsed, Tick>;
 
 // ---- what is kept in the store
 

@@ -21,6 +21,7 @@ namespace tulle::control {
 inline constexpr char kPlaced[] = "Placed";
 inline constexpr char kReady[] = "Ready";
 inline constexpr char kHeld[] = "Held";
+inline constexpr char kDraining[] = "Draining";
 // Why a claim waits.
 inline constexpr char kQuotaExceeded[] = "QuotaExceeded";
 

@@ -2,6 +2,8 @@
 #include "tulle/control/core/core.h"
 
 #include <algorithm>
+#include <iterator>
+#include <variant>
 
 #include "tulle/control/core/internal.h"
 #include "tulle/control/model/rules.h"
@@ -15,7 +17,8 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
   };
   // In the order of dependence: nodes, their GPUs, claims, their vGPUs; tenants before what is theirs.
   std::stable_sort(records.begin(), records.end(), [](const Record& a, const Record& b) {
-    constexpr int kOrder[] = {2, 3, 1, 0, 4, 0, 1, 4};  // by index in Record
+    constexpr int kOrder[] = {2, 3, 1, 0, 4, 0, 1, 4, 4};  // by index in Record
+    static_assert(std::size(kOrder) == std::variant_size_v<Record>);
     return kOrder[a.index()] < kOrder[b.index()];
   });
   for (Record& record : records) {
@@ -34,6 +37,11 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
         state.node.status.state = NodeState::kNotReady;
         state.node.status.message = "the controller has started and waits for it";
         state.lost_at = now.mono + options_.node_lost_after;
+      }
+      if (const WallMicros drain_us = state.node.spec.drain_time_us; drain_us != 0) {
+        // Not while this loads, when its GPUs are not there yet.
+        state.drain_at =
+            now.mono + std::chrono::microseconds(std::max(drain_us - now.wall_us, WallMicros{1}));
       }
       UpdateFleet(state);
       CheckTimers(state);

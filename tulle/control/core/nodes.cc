@@ -286,6 +286,11 @@ void Core::CheckTimers(NodeRecord& node) {
              "node " + name + " has been out of touch for " + Seconds(options_.node_lost_after), false);
     }
   }
+  if (IsDue(node.drain_at, now_.mono)) {
+    node.drain_at.reset();
+    for (const auto& [index, gpu_uid] : node.gpus)
+      GiveUp(*gpus_.Find(gpu_uid), "NodeDrained", "node " + name + " has been drained", false);
+  }
   if (IsDue(node.forget_at, now_.mono)) {
     for (const auto& [index, gpu_uid] : std::map(node.gpus)) {
       GiveUp(*gpus_.Find(gpu_uid), "NodeLost", "node " + name + " did not come back", true);
@@ -297,6 +302,7 @@ void Core::CheckTimers(NodeRecord& node) {
   if (node.link) next = node.heard + options_.heartbeat_timeout;
   KeepEarliest(&next, node.lost_at);
   KeepEarliest(&next, node.forget_at);
+  KeepEarliest(&next, node.drain_at);
   Arm(uid, next);
 }
 
@@ -313,14 +319,64 @@ Core::NodeRecord* Core::NodeToChange(CallId call, const std::string& caller, con
   return node;
 }
 
+// Tells claims that have vGPUs there what becomes of these.
+void Core::SetScheduling(NodeRecord& node, bool cordoned, WallMicros drain_time_us) {
+  node.node.spec.cordoned = cordoned;
+  node.node.spec.drain_time_us = drain_time_us;
+  node.drain_at.reset();
+  if (drain_time_us != 0)
+    node.drain_at =
+        now_.mono + std::chrono::microseconds(std::max(drain_time_us - now_.wall_us, WallMicros{0}));
+  UpdateFleet(node);
+  for (const auto& [index, uid] : node.gpus) {
+    GpuState& gpu = *gpus_.Find(uid);
+    Recount(gpu);
+    for (const std::string& vgpu : gpu.vgpus) {
+      ClaimState* claim = claims_.Find(vgpus_.Find(vgpu)->record.claim_uid);
+      if (claim != nullptr) UpdateDraining(*claim);
+    }
+  }
+  Touch(Kind::kNode, node.metadata().uid, true);
+  room_changed_ = true;
+  CheckTimers(node);
+}
+
+void Core::UpdateDraining(ClaimState& claim) {
+  const Node* first = nullptr;  // of its nodes that are drained, whose time is the earliest
+  for (const std::string& uid : claim.vgpu_uids) {
+    const Node& node = nodes_.Find(gpus_.Find(vgpus_.Find(uid)->record.gpu_uid)->node_uid)->node;
+    const WallMicros time_us = node.spec.drain_time_us;
+    if (time_us != 0 && (first == nullptr || time_us < first->spec.drain_time_us)) first = &node;
+  }
+  std::vector<Condition>& conditions = claim.model().status.conditions;
+  const Condition* now = FindCondition(conditions, kDraining);
+  if (first == nullptr && (now == nullptr || !now->status)) return;
+  const bool changed =
+      first == nullptr
+          ? SetCondition(&conditions, kDraining, false, "Open", "", now_.wall_us)
+          : SetCondition(&conditions, kDraining, true, "NodeDrains",
+                         "node " + first->metadata.name + " is drained: what it has of the claim ends at " +
+                             FormatUtc(first->spec.drain_time_us),
+                         now_.wall_us);
+  if (changed) Touch(Kind::kClaim, claim.metadata().uid, true);
+}
+
+void Core::On(const DrainNode& event) {
+  NodeRecord* node = NodeToChange(event.call, event.caller, event.name);
+  if (node == nullptr) return;
+  const WallMicros grace_us = std::chrono::duration_cast<std::chrono::microseconds>(event.grace).count();
+  if (grace_us < 0 || grace_us > kMaxDrainMicros) {
+    return Answer(event.call, Refusal(Code::kInvalidArgument,
+                                      "grace: " + Seconds(event.grace) + " is not from 0 to 30 days"));
+  }
+  SetScheduling(*node, true, now_.wall_us + grace_us);
+  AnswerWith(event.call, Kind::kNode, node->metadata().uid);
+}
+
 void Core::On(const CordonNode& event) {
   NodeRecord* node = NodeToChange(event.call, event.caller, event.name);
   if (node == nullptr) return;
-  node->node.spec.cordoned = event.cordoned;
-  UpdateFleet(*node);
-  for (const auto& [index, uid] : node->gpus) Recount(*gpus_.Find(uid));
-  Touch(Kind::kNode, node->metadata().uid, true);
-  room_changed_ = true;
+  SetScheduling(*node, event.cordoned, event.cordoned ? node->node.spec.drain_time_us : 0);
   AnswerWith(event.call, Kind::kNode, node->metadata().uid);
 }
 

@@ -253,6 +253,7 @@ void Core::StartFailed(ClaimState& claim, const std::string& message) {
     BeginDelete(vgpu);
   }
   model.status.vgpus.clear();
+  UpdateDraining(claim);
   claim.start_until.reset();
   const Duration backoff =
       std::min(options_.retry_backoff * (1 << std::min(claim.record.attempts - 1, 10u)), kMaxRetryBackoff);

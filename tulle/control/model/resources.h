@@ -189,6 +189,7 @@ struct NodeTelemetry {
 struct NodeSpec {
   bool cordoned = false;
   Labels taints;
+  WallMicros drain_time_us = 0;  // when what it still has is given up; 0: it is not drained
   friend bool operator==(const NodeSpec&, const NodeSpec&) = default;
 };
 

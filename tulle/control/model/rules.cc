@@ -1,6 +1,7 @@
 #include "tulle/control/model/rules.h"
 
 #include <algorithm>
+#include <ctime>
 #include <initializer_list>
 #include <string>
 
@@ -208,6 +209,21 @@ bool SetCondition(std::vector<Condition>* conditions, std::string_view type, boo
   it->reason = reason;
   it->message = message;
   return true;
+}
+
+const char* SchedulingOf(const Node& node) {
+  if (!node.spec.cordoned) return "";
+  if (node.spec.drain_time_us == 0) return "cordoned";
+  return node.status.vgpus == 0 ? "drained" : "draining";
+}
+
+std::string FormatUtc(WallMicros time_us) {
+  const std::time_t seconds = static_cast<std::time_t>(time_us / 1'000'000);
+  std::tm utc{};
+  gmtime_r(&seconds, &utc);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return text;
 }
 
 }  // namespace tulle::control

@@ -20,6 +20,7 @@ inline constexpr std::uint32_t kMaxVGpusPerClaim = 64;
 inline constexpr std::size_t kMaxGpusPerNode = 64;
 inline constexpr std::size_t kMaxVGpusPerNode = 4096;
 inline constexpr std::size_t kGrantKeyBytes = 32;
+inline constexpr WallMicros kMaxDrainMicros = WallMicros{30} * 24 * 3600 * 1'000'000;
 inline constexpr WallMicros kMaxApiTokenMicros = WallMicros{366} * 24 * 3600 * 1'000'000;
 inline constexpr std::size_t kMaxDescriptionBytes = 256;
 inline constexpr WallMicros kMaxInvitationMicros = WallMicros{30} * 24 * 3600 * 1'000'000;
@@ -50,6 +51,12 @@ Status CheckTenantSpec(const TenantSpec& spec);
 ClaimSpec WithDefaults(ClaimSpec spec);
 
 TenantSpec WithDefaults(TenantSpec spec);
+
+// Whether the node takes vGPUs, in a word: "", "cordoned", "draining" (it still has some), "drained".
+const char* SchedulingOf(const Node& node);
+
+// "2026-01-31T12:00:00Z".
+std::string FormatUtc(WallMicros time_us);
 
 // What a role lets one do.
 enum class Permission {

@@ -45,7 +45,8 @@ Step StepOf(const VGpu& vgpu) {
 Step StepOf(const Node& node) {
   std::string taints;
   for (const auto& [key, value] : node.spec.taints) taints += " " + key + "=" + value;
-  return {Name(node.status.state) + std::string(node.spec.cordoned ? ",cordoned" : "") +
+  const std::string scheduling = SchedulingOf(node);
+  return {Name(node.status.state) + (scheduling.empty() ? "" : "," + scheduling) +
               (taints.empty() ? "" : ",tainted" + taints),
           node.status.message};
 }

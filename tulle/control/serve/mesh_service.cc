@@ -41,6 +41,7 @@ const google::protobuf::ServiceDescriptor& MeshDescriptor() {
   return *v1::Claim::descriptor()->file()->FindServiceByName("Mesh");
 }
 
+constexpr Duration kDefaultGrace = std::chrono::minutes(10);
 constexpr Duration kDefaultApiTokenLifetime = std::chrono::hours(24 * 30);
 constexpr char kHoldPath[] = "/tulle.v1.Mesh/Hold";
 constexpr char kWatchPath[] = "/tulle.v1.Mesh/Watch";
@@ -361,6 +362,16 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
           }
           done(MessagePtr(std::make_unique<v1::ExplainClaimResponse>(ToProto(*explanation))));
         });
+      });
+  Add<v1::DrainNodeRequest>(
+      "DrainNode", [this](const Caller& caller, const v1::DrainNodeRequest& request, OnDone done) {
+        const Duration grace =
+            request.has_grace()
+                ? Duration(google::protobuf::util::TimeUtil::DurationToNanoseconds(request.grace()))
+                : kDefaultGrace;
+        Change<Node>("DrainNode", caller, request,
+                     DrainNode{.caller = caller.identity.name, .name = request.name(), .grace = grace},
+                     std::move(done));
       });
   Add<v1::CordonNodeRequest>("CordonNode", [this](const Caller& caller, const v1::CordonNodeRequest& request,
                                                   OnDone done) {
