@@ -66,7 +66,8 @@ Result<RunOptions> ToOptions(const RunFlags& flags) {
     TULLE_ASSIGN_OR_RETURN(spec.memory_bytes, ParseMemory("--memory", flags.memory));
   }
   if (!flags.compute.empty()) {
-    TULLE_ASSIGN_OR_RETURN(spec.compute_percent, ParsePercent("--compute", flags.compute));
+    TULLE_RETURN_IF_ERROR(
+        ParseCompute("--compute", flags.compute, &spec.min_compute_percent, &spec.compute_percent));
   }
   if (!flags.level.empty()) {
     TULLE_ASSIGN_OR_RETURN(spec.performance_level, ParseLevel("--level", flags.level));
@@ -233,9 +234,10 @@ int Main(int argc, char** argv) {
       "it could\n"
       "not be executed, 127: there is no such command.");
   run_command->add_option("--memory", run.memory, "Memory of each vGPU, such as 512MiB or 4GiB [1GiB]");
-  run_command->add_option(
-      "--compute", run.compute,
-      "Share of a GPU that is reserved for each vGPU, such as 50% [25%]; programs are not held to it yet");
+  run_command->add_option("--compute", run.compute,
+                          "Share of a GPU that is reserved for each vGPU, such as 50% [25%], or a range, "
+                          "such as 25%..100%: as much as "
+                          "there is room for, which changes while it runs; programs are not held to it yet");
   run_command->add_option("--level", run.level,
                           "What the share reserves. best-effort: nothing; burst, guaranteed: the share; "
                           "dedicated: a whole GPU [burst]");

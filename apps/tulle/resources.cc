@@ -147,7 +147,12 @@ const std::vector<Column<sdk::VGpu>>& Columns() {
       {"CLAIM", [](const T& v, std::int64_t) { return v.spec.claim; }},
       {"GPU", [](const T& v, std::int64_t) { return v.spec.gpu; }},
       {"MEMORY", [](const T& v, std::int64_t) { return FormatSize(v.spec.memory_bytes); }},
-      {"COMPUTE", [](const T& v, std::int64_t) { return Percent(v.spec.compute_percent); }},
+      {"COMPUTE",
+       [](const T& v, std::int64_t) {
+         return v.spec.compute_percent == v.spec.wanted_compute_percent
+                    ? Percent(v.spec.compute_percent)
+                    : Percent(v.spec.compute_percent) + " of " + Percent(v.spec.wanted_compute_percent);
+       }},
       {"LEVEL", [](const T& v, std::int64_t) { return Word(control::Name(v.spec.performance_level)); }},
       {"SESSIONS", [](const T& v, std::int64_t) { return std::to_string(v.status.sessions); }},
       {"AGE", [](const T& v, std::int64_t now) { return Age(v.metadata, now); }},
@@ -167,7 +172,12 @@ const std::vector<Column<sdk::Claim>>& Columns() {
          return std::to_string(c.status.vgpus.size()) + "/" + std::to_string(c.spec.count);
        }},
       {"MEMORY", [](const T& c, std::int64_t) { return FormatSize(c.spec.memory_bytes); }},
-      {"COMPUTE", [](const T& c, std::int64_t) { return Percent(c.spec.compute_percent); }},
+      {"COMPUTE",
+       [](const T& c, std::int64_t) {
+         return control::IsElastic(c.spec)
+                    ? std::to_string(c.spec.min_compute_percent) + ".." + Percent(c.spec.compute_percent)
+                    : Percent(c.spec.compute_percent);
+       }},
       {"LEVEL", [](const T& c, std::int64_t) { return Word(control::Name(c.spec.performance_level)); }},
       {"HOLDERS", [](const T& c, std::int64_t) { return std::to_string(c.status.holders); }},
       {"AGE", [](const T& c, std::int64_t now) { return Age(c.metadata, now); }},
@@ -562,7 +572,9 @@ std::string ExplanationOf(const sdk::ClaimExplanation& explanation) {
               FormatAge(*explanation.expected_wait_us) + "\n";
     }
   } else if (!claim.status.vgpus.empty()) {
-    text += "Its vGPUs (" + Join(claim.status.vgpus, ", ") + ") are new slices of GPUs that had room (" +
+    const bool shrunk = claim.status.branch == control::AllocationBranch::kShrinkNeighbours;
+    text += "Its vGPUs (" + Join(claim.status.vgpus, ", ") + ") are new slices of GPUs " +
+            (shrunk ? "on which others now have less compute" : "that had room") + " (" +
             Word(control::Name(claim.status.branch)) + ")";
     if (!claim.status.placed_by.empty()) text += ", chosen by " + claim.status.placed_by;
     text += "\n";

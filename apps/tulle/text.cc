@@ -29,6 +29,20 @@ Result<std::uint32_t> ParsePercent(const std::string& flag, const std::string& t
   return BadValue(flag, text, "not a share of a GPU; write a whole percentage from 1% to 100%");
 }
 
+Status ParseCompute(const std::string& flag, const std::string& text, std::uint32_t* least,
+                    std::uint32_t* most) {
+  const std::size_t dots = text.find("..");
+  if (dots != std::string::npos) {
+    TULLE_ASSIGN_OR_RETURN(*least, ParsePercent(flag, text.substr(0, dots)));
+    TULLE_ASSIGN_OR_RETURN(*most, ParsePercent(flag, text.substr(dots + 2)));
+    if (*least <= *most) return OkStatus();
+    return Error{.code = Code::kInvalidArgument,
+                 .message = flag + " " + text + ": the first must not be above the second"};
+  }
+  TULLE_ASSIGN_OR_RETURN(*most, ParsePercent(flag, text));
+  return OkStatus();
+}
+
 Result<control::PerformanceLevel> ParseLevel(const std::string& flag, const std::string& text) {
   control::PerformanceLevel level{};
   if (control::ParsePerformanceLevel(text, &level)) return level;

@@ -17,6 +17,10 @@ Result<std::uint64_t> ParseMemory(const std::string& flag, const std::string& te
 // "50%" or "50": 1 to 100.
 Result<std::uint32_t> ParsePercent(const std::string& flag, const std::string& text);
 
+// The same, or a range, "25%..100%" or "25..100": then `least` is set, too.
+Status ParseCompute(const std::string& flag, const std::string& text, std::uint32_t* least,
+                    std::uint32_t* most);
+
 // "burst", ...
 Result<control::PerformanceLevel> ParseLevel(const std::string& flag, const std::string& text);
 

@@ -5,6 +5,20 @@
 namespace tulle::cli {
 namespace {
 
+TEST(Text, ComputeMayBeARange) {
+  std::uint32_t least = 0, most = 0;
+  ASSERT_TRUE(ParseCompute("--compute", "50%", &least, &most).ok());
+  EXPECT_EQ(least, 0u);
+  EXPECT_EQ(most, 50u);
+  for (const char* text : {"25%..100%", "25..100"}) {
+    ASSERT_TRUE(ParseCompute("--compute", text, &least, &most).ok());
+    EXPECT_EQ(least, 25u);
+    EXPECT_EQ(most, 100u);
+  }
+  for (const char* text : {"", "..", "25%..", "..100%", "0..50", "50..101", "60..50", "1..2..3", "25%-100%"})
+    EXPECT_EQ(ParseCompute("--compute", text, &least, &most).error().code, Code::kInvalidArgument) << text;
+}
+
 TEST(Text, MemoryIsASizeAboveZero) {
   EXPECT_EQ(*ParseMemory("--memory", "1GiB"), 1u << 30);
   EXPECT_EQ(*ParseMemory("--memory", "1.5MiB"), 3u << 19);

@@ -1,7 +1,7 @@
 // A cluster of which all that a mesh can do is used: a vGPU is reached over the network, so that the
 // processors of who uses it need not be at the GPU's host; and its size and place may change while it runs.
-// By plans (tulle/control/placement/repack.h), which nothing carries out yet. With no abilities it is what
-// other schedulers have: what has been placed stays as it is.
+// By plans (tulle/control/placement/repack.h), of which only shrinking is carried out so far. With no
+// abilities it is what other schedulers have: what has been placed stays as it is.
 #pragma once
 
 #include <cstddef>

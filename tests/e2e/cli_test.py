@@ -84,6 +84,28 @@ class Commands(MeshTest):
         self.assertEqual(self.mesh.tulle("tenant", "set", name, "--role", "king").returncode, 2)
         self.assertEqual(self.mesh.tulle("delete", "tenant", "nobody").returncode, 1)
 
+    def test_a_claim_that_may_have_less_makes_room_for_another(self):
+        def share():
+            return json.loads(self.mesh.tulle("get", "vgpu", "wide-0", "-o", "json").stdout)["spec"]["computePercent"]
+
+        with self.mesh.start_run("steady", stdin=-1, flags=["--name", "wide", "--compute", "25%..100%"]) as wide:
+            self.assertEqual(wide.stdout.readline(), "ready\n")
+            self.assertEqual(share(), 100)
+            with self.mesh.start_run("steady", stdin=-1, flags=["--name", "narrow", "--compute", "60%", "--no-wait"]) as narrow:
+                self.assertEqual(narrow.stdout.readline(), "ready\n")
+                self.assertEqual(share(), 40)
+                self.assertIn("(shrink-neighbours)", self.assert_ok(self.mesh.tulle("explain", "narrow")).stdout)
+                self.assertRegex(self.mesh.tulle("get", "vgpus").stdout, r"\nwide-0 .* 40% of 100% ")
+                self.assertRegex(self.mesh.tulle("get", "claims").stdout, r"\nwide .* 25\.\.100% ")
+                self.assertIn("the largest free share is 0%", self.mesh.run("true", flags=["--compute", "20%", "--no-wait"]).stderr)
+                narrow.communicate("", timeout=PATIENCE_S)
+            wait_for(lambda: share() == 100, "it has all of it again")
+            self.assertIn("has 40% of the 100% of compute that it wants", self.mesh.tulle("events").stdout)
+            self.assertEqual(wide.communicate("", timeout=PATIENCE_S)[1], "")
+        refused = self.mesh.run("true", flags=["--compute", "60%..50%"])
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn("--compute 60%..50%: the first must not be above the second", refused.stderr)
+
     def test_a_program_without_a_certificate_calls_with_a_token(self):
         made = self.assert_ok(self.mesh.tulle("token", "create", "--api", "--description", "a job"))
         secret = made.stdout.strip()

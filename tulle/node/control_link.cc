@@ -38,6 +38,7 @@ v1::VGpuReport ToProto(const VGpuStatus& status) {
   report.set_message(status.message.substr(0, kMaxMessageBytes));
   for (const std::string& id : status.grant_ids) report.add_grant_ids(id);
   report.set_sessions(status.usage.sessions);
+  report.set_compute_percent(status.spec.compute_percent);
   return report;
 }
 
@@ -258,6 +259,11 @@ class ControlLink::Impl {
         return;
       }
       case v1::ControllerMessage::kCreateVgpu: loop_.Call([&] { Create(message.create_vgpu()); }); return;
+      case v1::ControllerMessage::kResizeVgpu:
+        loop_.Call([&] {
+          supervisor_.Resize(message.resize_vgpu().uid(), message.resize_vgpu().compute_percent());
+        });
+        return;
       case v1::ControllerMessage::kDeleteVgpu:
         loop_.Call([&] { supervisor_.Delete(message.delete_vgpu().uid()); });
         return;

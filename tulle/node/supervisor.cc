@@ -126,6 +126,14 @@ void Supervisor::Delete(const std::string& uid) {
   KillAfter(*vgpu, options_.shutdown_timeout, "it did not end in time");
 }
 
+void Supervisor::Resize(const std::string& uid, std::uint32_t compute_percent) {
+  VGpu* vgpu = Find(uid);
+  if (vgpu == nullptr) return ReportAbsent(uid);
+  // Placement only, so far: no worker holds its programs to their share.
+  vgpu->spec.compute_percent = compute_percent;
+  Report(*vgpu);
+}
+
 void Supervisor::AddGrant(const std::string& uid, const Grant& grant) {
   VGpu* vgpu = Find(uid);
   if (vgpu == nullptr) return ReportAbsent(uid);

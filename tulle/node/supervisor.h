@@ -120,6 +120,8 @@ class Supervisor {
   // the vGPU shall accept.
   void Create(const VGpuSpec& spec, const std::vector<Grant>& grants);
   void Delete(const std::string& uid);
+  // Another share of compute.
+  void Resize(const std::string& uid, std::uint32_t compute_percent);
   void AddGrant(const std::string& uid, const Grant& grant);
   void RevokeGrant(const std::string& uid, const std::string& grant_id);
 

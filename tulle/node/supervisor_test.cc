@@ -128,10 +128,13 @@ TEST_F(SupervisorTest, CommandsMayBeRepeated) {
             supervisor_->AddGrant("v1", GrantOf("g4"));
             supervisor_->RevokeGrant("v1", "g3");
             supervisor_->RevokeGrant("v1", "g3");
+            supervisor_->Resize("v1", 40);
+            supervisor_->Resize("v1", 40);
             Connect("v1");
           },
           [&] { return Answered(); });
   EXPECT_EQ(steps.Run(), steps.size());
+  EXPECT_EQ(reports_.back().spec.compute_percent, 40u);
   EXPECT_EQ(answer_, "v1 42 g2 g4\n");
   for (const VGpuStatus& report : reports_) EXPECT_EQ(report.usage.worker_restarts, 0u);
 }
@@ -144,11 +147,12 @@ TEST_F(SupervisorTest, WhatIsNotThereIsReportedAsDeleted) {
         supervisor_->Delete("v9");
         supervisor_->AddGrant("v9", GrantOf("g"));
         supervisor_->RevokeGrant("v9", "g");
+        supervisor_->Resize("v9", 50);
         Connect("v9");
       },
       [] { return true; });
   EXPECT_EQ(steps.Run(), steps.size());
-  ASSERT_EQ(reports_.size(), 3u);
+  ASSERT_EQ(reports_.size(), 4u);
   for (const VGpuStatus& report : reports_) EXPECT_EQ(report.state, VGpuState::kDeleted);
   EXPECT_EQ(adopted_.error().code, Code::kNotFound);
 }

@@ -347,6 +347,7 @@ VGpuReport ControlSim::ReportOf(const SimNode& node, const std::string& uid) con
   if (it == node.running.end()) return {.uid = uid, .state = ReportedState::kDeleted};
   VGpuReport report{.uid = uid, .state = it->second.failed ? ReportedState::kFailed : ReportedState::kReady};
   report.grant_ids.assign(it->second.grants.begin(), it->second.grants.end());
+  report.compute_percent = it->second.what.compute_percent;
   return report;
 }
 
@@ -385,6 +386,10 @@ void ControlSim::Obey(SimNode& node) {
             .first->second;
     vgpu.grants.clear();
     for (const Grant& grant : create->grants) vgpu.grants.insert(grant.id);
+  } else if (const auto* resize = std::get_if<ResizeVGpu>(&command)) {
+    uid = resize->uid;
+    if (const auto it = node.running.find(uid); it != node.running.end())
+      it->second.what.compute_percent = resize->compute_percent;
   } else if (const auto* remove = std::get_if<DeleteVGpu>(&command)) {
     uid = remove->uid;
     node.running.erase(uid);
@@ -467,6 +472,9 @@ void ControlSim::Create(const std::string& tenant) {
                  .topology = Chance(3) ? static_cast<Topology>(random_.Below(4)) : Topology::kUnspecified,
                  .duration_us = Chance(5) ? static_cast<std::int64_t>(Between(1, 1'000)) * 1'000'000 : 0};
   if (Chance(4)) spec.tolerations["taint"] = "*";
+  const bool may_be_elastic = !dedicated && level != PerformanceLevel::kBestEffort;
+  if (may_be_elastic && Chance(2))
+    spec.min_compute_percent = static_cast<std::uint32_t>(Between(1, WithDefaults(spec).compute_percent));
   const std::string name = "c" + std::to_string(random_.Below(20 + nodes_.size()));
   const CallId call = NextCall();
   calls_[call] = {{tenant, name}, false};
@@ -563,6 +571,14 @@ void ControlSim::CheckState() {
       drained.insert(node.metadata.name);
   }
   for (const VGpu& vgpu : All<VGpu>(*core_)) {
+    Expect(vgpu.spec.compute_percent <= vgpu.spec.wanted_compute_percent,
+           "vGPU " + vgpu.metadata.name + " has more than it wants");
+    if (const auto claim = core_->Get<Claim>(vgpu.metadata.tenant, vgpu.spec.claim);
+        claim && vgpu.status.phase != VGpuPhase::kDeleting) {
+      Expect(vgpu.spec.compute_percent >=
+                 (IsElastic(claim->spec) ? claim->spec.min_compute_percent : claim->spec.compute_percent),
+             "vGPU " + vgpu.metadata.name + " has less than its least");
+    }
     Expect(vgpu.status.phase == VGpuPhase::kDeleting || !drained.contains(vgpu.status.node),
            "a drained node has vGPU " + vgpu.metadata.name);
     by_gpu[vgpu.spec.gpu].push_back(vgpu);
@@ -742,10 +758,13 @@ void ControlSim::CheckConverged() {
       if (stored == store_.end()) continue;  // said below
       std::set<std::string> grants;
       for (const Grant& grant : std::get<VGpuRecord>(stored->second).grants) grants.insert(grant.id);
+      Expect(vgpu.what.compute_percent == std::get<VGpuRecord>(stored->second).vgpu.spec.compute_percent,
+             "a vGPU on node " + node.name + " has another share than it should");
       Expect(vgpu.grants == grants, "a vGPU on node " + node.name + " takes other grants than it should");
     }
     Expect(runs == should[node.name], "node " + node.name + " does not run what it should");
   }
+  bool waits = false;
   for (const Claim& claim : All<Claim>(*core_)) {
     const std::string what = "claim " + claim.metadata.tenant + "/" + claim.metadata.name;
     Expect(!claim.spec.release_when_unheld || claim.status.holders > 0 || IsFinal(claim.status.phase),
@@ -755,6 +774,7 @@ void ControlSim::CheckConverged() {
     const Condition* placed = FindCondition(claim.status.conditions, "Placed");
     Expect(placed != nullptr && !placed->status && !placed->message.empty(),
            what + " does not say why it waits");
+    waits = true;
     // Another claim like it is refused as well, so it waits with reason.
     ClaimSpec spec = claim.spec;
     spec.no_wait = true;
@@ -763,6 +783,13 @@ void ControlSim::CheckConverged() {
     Do(CreateClaim{probe_, kAdmin, "", {}, spec, ""});
     Expect(!probe_succeeded_, what + " waits for nothing");
     if (breach_) return;
+  }
+  // GPUs may be set aside for what waits.
+  for (const VGpu& vgpu : All<VGpu>(*core_)) {
+    const Gpu gpu = *core_->Get<Gpu>("", vgpu.spec.gpu);
+    Expect(waits || vgpu.spec.compute_percent == vgpu.spec.wanted_compute_percent ||
+               gpu.status.allocated_compute_percent >= gpu.status.allocatable_compute_percent,
+           "vGPU " + vgpu.metadata.name + " does not get what is free");
   }
 }
 

@@ -75,6 +75,7 @@ v1::ClaimSpec ToProto(const ClaimSpec& from) {
   to.set_topology(static_cast<v1::Topology>(from.topology));
   CopyInto(from.tolerations, to.mutable_tolerations());
   if (from.duration_us != 0) *to.mutable_duration() = TimeUtil::MicrosecondsToDuration(from.duration_us);
+  to.set_min_compute_percent(from.min_compute_percent);
   return to;
 }
 ClaimSpec FromProto(const v1::ClaimSpec& from) {
@@ -91,7 +92,8 @@ ClaimSpec FromProto(const v1::ClaimSpec& from) {
           .priority = from.priority(),
           .topology = static_cast<Topology>(from.topology()),
           .tolerations = LabelsOf(from.tolerations()),
-          .duration_us = FromProtoDuration(from.duration())};
+          .duration_us = FromProtoDuration(from.duration()),
+          .min_compute_percent = from.min_compute_percent()};
 }
 
 v1::Claim ToProto(const Claim& from) {
@@ -177,6 +179,7 @@ v1::VGpu ToProto(const VGpu& from) {
   to.mutable_spec()->set_memory_bytes(from.spec.memory_bytes);
   to.mutable_spec()->set_compute_percent(from.spec.compute_percent);
   to.mutable_spec()->set_performance_level(static_cast<v1::PerformanceLevel>(from.spec.performance_level));
+  to.mutable_spec()->set_wanted_compute_percent(from.spec.wanted_compute_percent);
   to.mutable_status()->set_phase(static_cast<v1::VGpuStatus::Phase>(from.status.phase));
   to.mutable_status()->set_node(from.status.node);
   to.mutable_status()->set_endpoint(from.status.endpoint);
@@ -190,7 +193,10 @@ VGpu FromProto(const v1::VGpu& from) {
                    .gpu = from.spec().gpu(),
                    .memory_bytes = from.spec().memory_bytes(),
                    .compute_percent = from.spec().compute_percent(),
-                   .performance_level = static_cast<PerformanceLevel>(from.spec().performance_level())},
+                   .performance_level = static_cast<PerformanceLevel>(from.spec().performance_level()),
+                   // An older store does not say it.
+                   .wanted_compute_percent =
+                       std::max(from.spec().wanted_compute_percent(), from.spec().compute_percent())},
           .status = {.phase = static_cast<VGpuPhase>(from.status().phase()),
                      .node = from.status().node(),
                      .endpoint = from.status().endpoint(),

@@ -133,7 +133,9 @@ void Core::On(const CreateClaim& event) {
   if (Status status = CheckClaimLimits(tenant); !status.ok()) {
     return Answer(event.call, std::move(status).error());
   }
-  if (const auto never = OverQuota(tenant, {}, spec, spec.count * spec.memory_bytes)) {
+  ClaimSpec least = spec;
+  if (IsElastic(spec)) least.compute_percent = spec.min_compute_percent;
+  if (const auto never = OverQuota(tenant, {}, least, spec.count * spec.memory_bytes)) {
     return Answer(event.call,
                   Refusal(Code::kResourceExhausted, never->message + ", whatever else you give back"));
   }
@@ -159,7 +161,7 @@ void Core::On(const CreateClaim& event) {
   if (const auto* no_fit = std::get_if<NoFit>(&placement)) {
     SetWaiting(claim, no_fit->reason, no_fit->message);
   } else {
-    Bind(claim, std::get<std::vector<Slot>>(placement));
+    Bind(claim, std::get<Placed>(placement));
   }
   Touch(Kind::kClaim, metadata.uid, true);
   CheckTimers(claim);

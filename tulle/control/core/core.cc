@@ -34,6 +34,7 @@ Actions Core::Handle(const Event& event, const Now& now) {
   std::visit([this](const auto& e) { On(e); }, event);
   // What is given back in the first round, which was kept for a claim, is for others in the second.
   for (int round = 0; round < 2 && std::exchange(room_changed_, false); ++round) PlaceWaiting();
+  Grow();
   Flush();
   return std::exchange(actions_, {});
 }

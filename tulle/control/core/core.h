@@ -287,7 +287,7 @@ class Core {
   // How long a claim that has its vGPUs may be expected to stay: expected_wait.cc.
   std::optional<Duration> ExpectedStay(const ClaimState& claim, const Now& now) const;
   std::optional<Duration> ExpectedWait(const ClaimState& claim, const Now& now) const;
-  void Bind(ClaimState& claim, const std::vector<Slot>& slots);
+  void Bind(ClaimState& claim, const Placed& placed);
   void SetWaiting(ClaimState& claim, const std::string& reason, const std::string& message);
   void PlaceWaiting();
   struct PlacingRound;
@@ -310,6 +310,11 @@ class Core {
   void SendCreate(const VGpuState& vgpu);
   // After any change of what is on the GPU.
   void Recount(GpuState& gpu);
+  // Elastic vGPUs: elastic.cc.
+  std::vector<ElasticVGpu> ElasticOf(const GpuState& gpu) const;
+  void Resize(VGpuState& vgpu, std::uint32_t compute_percent);
+  // Gives what is free on GPUs that have changed to vGPUs there that want more.
+  void Grow();
   // Whether it takes new vGPUs, and if not, why.
   void SetCordoned(GpuState& gpu, bool cordoned, std::string why);
 
@@ -405,6 +410,7 @@ class Core {
   std::vector<std::tuple<CallId, Kind, std::string>> answers_;
   std::vector<std::pair<HoldId, std::string>> ended_holds_;     // with the instance's uid
   std::set<std::pair<std::string, WallMicros>> touched_usage_;  // tenant's uid, hour
+  std::set<std::string> may_grow_on_;  // uids of GPUs that have changed and have vGPUs that want more
   bool room_changed_ = false;
 };
 

@@ -335,6 +335,113 @@ TEST_F(CoreTest, NamesAreUniqueAmongTheLiving) {
   EXPECT_FALSE(core_->Get<Claim>("bob", second.metadata.uid));
 }
 
+TEST_F(CoreTest, ElasticVGpusMakeRoomAndGrowAgain) {
+  obey_ = true;
+  Do(Registration());
+  const auto share = [&](const std::string& vgpu) {
+    const auto found = core_->Get<VGpu>("alice", vgpu);
+    return found ? found->spec.compute_percent : 0;
+  };
+  const auto resized = [&] {
+    std::map<std::string, std::uint32_t> last;
+    for (const ResizeVGpu& command : Commands<ResizeVGpu>()) last[command.uid] = command.compute_percent;
+    return last;
+  };
+  for (const auto& [spec, why] : std::initializer_list<std::pair<ClaimSpec, const char*>>{
+           {{.compute_percent = 40, .min_compute_percent = 50},
+            "spec.min_compute_percent: 50 is more than spec.compute_percent, 40"},
+           {{.min_compute_percent = 26},
+            "spec.min_compute_percent: 26 is more than spec.compute_percent, 25"},
+           {{.performance_level = PerformanceLevel::kBestEffort, .min_compute_percent = 10},
+            "spec.min_compute_percent: is for BURST and GUARANTEED vGPUs, not for BEST_EFFORT"}}) {
+    EXPECT_EQ(Call(CreateClaim{.tenant = "alice", .name = "x", .spec = spec}).error().message, why);
+  }
+
+  const std::string uid = Create("elastic", {.compute_percent = 100, .min_compute_percent = 20}).metadata.uid;
+  EXPECT_EQ(share("elastic-0"), 100u);
+  EXPECT_EQ(core_->Get<Gpu>("", "a-0")->status.allocated_compute_percent, 100u);
+  const std::string vgpu = core_->Get<VGpu>("alice", "elastic-0")->metadata.uid;
+
+  // One that is not elastic finds room where this one has more than its least.
+  Create("rigid", {.compute_percent = 50});
+  EXPECT_EQ(Get("rigid").status.phase, ClaimPhase::kBound);
+  EXPECT_EQ(Get("rigid").status.branch, AllocationBranch::kShrinkNeighbours);
+  EXPECT_EQ(share("elastic-0"), 50u);
+  EXPECT_EQ(core_->Get<VGpu>("alice", "elastic-0")->spec.wanted_compute_percent, 100u);
+  EXPECT_EQ(core_->Get<Tenant>("", "alice")->status.compute_percent, 100u);
+  // Another elastic one and it give alike: 50 are missing, of 30 and 40 that they can.
+  Create("second", {.compute_percent = 50, .min_compute_percent = 10});
+  EXPECT_EQ(Get("second").status.branch, AllocationBranch::kShrinkNeighbours);
+  EXPECT_EQ(share("elastic-0") + share("second-0"), 50u);
+  EXPECT_GE(share("elastic-0"), 27u);
+  // Nobody goes below its least.
+  EXPECT_EQ(
+      Call(CreateClaim{.tenant = "alice", .name = "large", .spec = {.compute_percent = 21, .no_wait = true}})
+          .error()
+          .code,
+      Code::kResourceExhausted);
+  Create("small", {.compute_percent = 20});
+  EXPECT_EQ(share("elastic-0"), 20u);
+  EXPECT_EQ(share("second-0"), 10u);
+  EXPECT_EQ(Get("small").status.phase, ClaimPhase::kBound);
+
+  // It is kept, and a node that did not hear of it is told.
+  StartCore();
+  EXPECT_EQ(share("elastic-0"), 20u);
+  RegisterNode again = Registration(LinkId{2});
+  for (const char* name : {"elastic-0", "second-0", "rigid-0", "small-0"}) {
+    const VGpu known = *core_->Get<VGpu>("alice", name);
+    again.vgpus.push_back({.uid = known.metadata.uid,
+                           .state = ReportedState::kReady,
+                           .compute_percent = known.metadata.uid == vgpu ? 100 : known.spec.compute_percent});
+  }
+  Do(again);
+  EXPECT_EQ(resized(), (std::map<std::string, std::uint32_t>{{vgpu, 20}}));
+
+  // What is given back goes to those that want more: alike, and no more than they want.
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "rigid"}).ok());
+  EXPECT_EQ(share("elastic-0") + share("second-0"), 80u);
+  EXPECT_EQ(share("second-0"), 27u);
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "small"}).ok());
+  EXPECT_EQ(share("elastic-0") + share("second-0"), 100u);
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "second"}).ok());
+  EXPECT_EQ(share("elastic-0"), 100u);
+  // A quota stops that, until it is raised.
+  ASSERT_TRUE(
+      Call(UpdateTenant{.caller = "root", .name = "alice", .spec = {.quota = {.compute_percent = 90}}}).ok());
+  EXPECT_EQ(share("elastic-0"), 100u) << "nothing is taken";
+  Do(CreateClaim{.tenant = "bob", .name = "b", .spec = {.compute_percent = 40}});
+  EXPECT_EQ(share("elastic-0"), 60u);
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "bob", .tenant = "bob", .name = "b"}).ok());
+  EXPECT_EQ(share("elastic-0"), 90u);
+  ASSERT_TRUE(Call(UpdateTenant{.caller = "root", .name = "alice"}).ok());
+  EXPECT_EQ(share("elastic-0"), 100u);
+  EXPECT_EQ(Get("elastic").metadata.uid, uid);
+}
+
+TEST_F(CoreTest, AnElasticClaimTakesLessWhereThereIsNotMore) {
+  obey_ = true;
+  Do(Registration());
+  Create("rigid", {.compute_percent = 70});
+  Create("elastic", {.compute_percent = 100, .min_compute_percent = 20});
+  EXPECT_EQ(Get("elastic").status.branch, AllocationBranch::kCreateSlice) << "nobody had to give anything";
+  EXPECT_EQ(core_->Get<VGpu>("alice", "elastic-0")->spec.compute_percent, 30u);
+  EXPECT_EQ(Call(CreateClaim{.tenant = "alice",
+                             .spec = {.compute_percent = 100, .no_wait = true, .min_compute_percent = 40}})
+                .error()
+                .code,
+            Code::kResourceExhausted);
+  // As much as the quota has left, too.
+  ASSERT_TRUE(
+      Call(UpdateTenant{.caller = "root", .name = "bob", .spec = {.quota = {.compute_percent = 15}}}).ok());
+  ASSERT_TRUE(
+      Call(CreateClaim{
+               .tenant = "bob", .name = "b", .spec = {.compute_percent = 100, .min_compute_percent = 5}})
+          .ok());
+  EXPECT_EQ(core_->Get<VGpu>("bob", "b-0")->spec.compute_percent, 8u) << "10 are missing of 10 and 10";
+  EXPECT_EQ(core_->Get<VGpu>("alice", "elastic-0")->spec.compute_percent, 22u);
+}
+
 TEST_F(CoreTest, ADrainedNodeKeepsWhatItHasUntilItsTimeIsOver) {
   obey_ = true;
   Do(Registration());

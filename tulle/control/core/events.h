@@ -153,6 +153,7 @@ struct VGpuReport {
   std::string message;
   std::vector<std::string> grant_ids;
   std::uint32_t sessions = 0;
+  std::uint32_t compute_percent = 0;  // 0: by a node that does not tell
 };
 struct InventoryGpu {
   std::uint32_t index = 0;
@@ -268,6 +269,10 @@ struct CreateVGpu {
   PerformanceLevel performance_level = PerformanceLevel::kUnspecified;
   std::vector<Grant> grants;
 };
+struct ResizeVGpu {
+  std::string uid;
+  std::uint32_t compute_percent = 0;
+};
 struct DeleteVGpu {
   std::string uid;
 };
@@ -279,7 +284,7 @@ struct RevokeGrant {
   std::string vgpu_uid;
   std::string grant_id;
 };
-using NodeCommand = std::variant<NodeRegistered, CreateVGpu, DeleteVGpu, AddGrant, RevokeGrant>;
+using NodeCommand = std::variant<NodeRegistered, CreateVGpu, ResizeVGpu, DeleteVGpu, AddGrant, RevokeGrant>;
 struct SendToNode {
   LinkId link;
   NodeCommand command;

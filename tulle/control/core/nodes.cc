@@ -163,6 +163,16 @@ void Core::ReconcileVGpus(NodeRecord& node, const std::vector<VGpuReport>& repor
     const GpuState& gpu = *gpus_.Find(gpu_uid);
     known.insert(known.end(), gpu.vgpus.begin(), gpu.vgpus.end());
   }
+  // What was resized while the node was out of touch: less first and more last, so that it fits at all times.
+  std::vector<ResizeVGpu> more;
+  for (const std::string& uid : known) {
+    const VGpuState* vgpu = vgpus_.Find(uid);
+    const auto it = reported.find(uid);
+    if (vgpu == nullptr || it == reported.end() || it->second->compute_percent == 0) continue;
+    const ResizeVGpu resize{.uid = uid, .compute_percent = vgpu->model().spec.compute_percent};
+    if (resize.compute_percent < it->second->compute_percent) Command(node, resize);
+    if (resize.compute_percent > it->second->compute_percent) more.push_back(resize);
+  }
   for (const std::string& uid : known) {
     VGpuState* vgpu = vgpus_.Find(uid);
     if (vgpu == nullptr) continue;  // went with an earlier one's claim
@@ -194,6 +204,7 @@ void Core::ReconcileVGpus(NodeRecord& node, const std::vector<VGpuReport>& repor
     const bool is_known = std::find(known.begin(), known.end(), uid) != known.end();
     if (!is_known && report->state != ReportedState::kDeleted) Command(node, DeleteVGpu{.uid = uid});
   }
+  for (const ResizeVGpu& resize : more) Command(node, resize);
 }
 
 void Core::On(const NodeHeartbeat& event) {

@@ -14,14 +14,17 @@ namespace tulle::control {
 
 namespace {
 
+constexpr char kLeastMissing[] = "least-missing";  // the rule by which neighbours shrink
 constexpr Duration kMaxRetryBackoff = std::chrono::seconds(30);
 // At all GPUs in one round of placing, for some to set aside: in a large mesh each takes a millisecond.
 constexpr std::size_t kMostLooks = 4;
 
 }  // namespace
 
-void Core::Bind(ClaimState& claim, const std::vector<Slot>& slots) {
+void Core::Bind(ClaimState& claim, const Placed& placed) {
   Claim& model = claim.model();
+  for (const Resized& shrunk : placed.shrunk) Resize(*vgpus_.Find(shrunk.vgpu_uid), shrunk.compute_percent);
+  const std::vector<Slot>& slots = placed.slots;
   StopWaiting(claim);
   claim.retry_at.reset();
   claim.start_until = now_.mono + options_.start_timeout;
@@ -39,8 +42,9 @@ void Core::Bind(ClaimState& claim, const std::vector<Slot>& slots) {
                              .spec = {.claim = model.metadata.name,
                                       .gpu = gpu.metadata().name,
                                       .memory_bytes = slots[i].memory_bytes,
-                                      .compute_percent = model.spec.compute_percent,
-                                      .performance_level = model.spec.performance_level},
+                                      .compute_percent = slots[i].compute_percent,
+                                      .performance_level = model.spec.performance_level,
+                                      .wanted_compute_percent = model.spec.compute_percent},
                              .status = {.node = gpu.gpu.spec.node,
                                         .endpoint = nodes_.Find(gpu.node_uid)->node.status.endpoint}},
                     .claim_uid = model.metadata.uid,
@@ -54,8 +58,9 @@ void Core::Bind(ClaimState& claim, const std::vector<Slot>& slots) {
     Touch(Kind::kVGpu, metadata.uid, true);
     SendCreate(vgpu);
   }
-  model.status.branch = AllocationBranch::kCreateSlice;
-  model.status.placed_by = fleet_.policy_name();
+  const bool shrunk = !placed.shrunk.empty();
+  model.status.branch = shrunk ? AllocationBranch::kShrinkNeighbours : AllocationBranch::kCreateSlice;
+  model.status.placed_by = shrunk ? kLeastMissing : fleet_.policy_name();
   SetCondition(&model.status.conditions, kPlaced, true, "Placed", "", now_.wall_us);
   SetCondition(&model.status.conditions, kReady, false, "Starting", "its vGPUs start", now_.wall_us);
   Touch(Kind::kClaim, model.metadata.uid, true);
@@ -87,6 +92,7 @@ void Core::StartWaiting(ClaimState& claim) {
 
 void Core::GiveBackSetAside(ClaimState& claim) {
   if (claim.set_aside.empty()) return;
+  may_grow_on_.insert(claim.set_aside.begin(), claim.set_aside.end());
   fleet_.Open(std::exchange(claim.set_aside, {}));
   set_aside_for_.erase(claim.metadata().uid);
   room_changed_ = true;
@@ -105,13 +111,21 @@ void Core::StopWaiting(ClaimState& claim) {
 Placement Core::PlaceFor(const TenantState& tenant, const ClaimSpec& spec,
                          const std::set<std::string>& avoid_gpus) {
   const TenantStatus& has = tenant.tenant.status;
+  const std::optional<std::uint32_t>& quota = tenant.tenant.spec.quota.compute_percent;
+  if (IsElastic(spec) && quota && has.compute_percent + spec.count * spec.compute_percent > *quota) {
+    // As much as the quota has left.
+    ClaimSpec smaller = spec;
+    const std::uint32_t left = *quota - std::min(has.compute_percent, *quota);
+    smaller.compute_percent = std::max(left / spec.count, spec.min_compute_percent);
+    return PlaceFor(tenant, smaller, avoid_gpus);
+  }
   if (auto over = OverQuota(tenant, has, spec, spec.count * spec.memory_bytes)) return *std::move(over);
   Placement placement = fleet_.Place(spec, avoid_gpus);
-  const auto* slots = std::get_if<std::vector<Slot>>(&placement);
-  if (slots == nullptr || spec.performance_level != PerformanceLevel::kDedicated) return placement;
+  const auto* placed = std::get_if<Placed>(&placement);
+  if (placed == nullptr || spec.performance_level != PerformanceLevel::kDedicated) return placement;
   // What it takes of a whole GPU is known only now.
   std::uint64_t memory_bytes = 0;
-  for (const Slot& slot : *slots) memory_bytes += slot.memory_bytes;
+  for (const Slot& slot : placed->slots) memory_bytes += slot.memory_bytes;
   if (auto over = OverQuota(tenant, has, spec, memory_bytes)) return *std::move(over);
   return placement;
 }
@@ -160,7 +174,7 @@ void Core::TryWaiting(PlacingRound& round, const TenantState& tenant, ClaimState
   const auto known = round.without_place.find(spec);
   if (known == round.without_place.end()) {
     Placement placement = PlaceFor(tenant, spec, claim.avoid_gpus);
-    if (const auto* slots = std::get_if<std::vector<Slot>>(&placement)) return Bind(claim, *slots);
+    if (const auto* placed = std::get_if<Placed>(&placement)) return Bind(claim, *placed);
     const NoFit& no_fit = std::get<NoFit>(placement);
     SetWaiting(claim, no_fit.reason, no_fit.message);
     // That is one tenant's matter, and nothing is to be kept for it.

@@ -160,6 +160,11 @@ void Core::On(const UpdateTenant& event) {
     }
   }
   room_changed_ = true;  // the quota may allow for more, or the order be another
+  vgpus_.Visit(event.name, "", [&](const VGpuState& vgpu) {
+    if (vgpu.model().spec.compute_percent < vgpu.model().spec.wanted_compute_percent)
+      may_grow_on_.insert(vgpu.record.gpu_uid);
+    return true;
+  });
   Touch(Kind::kTenant, tenant.metadata().uid, true);
   AnswerWith(event.call, Kind::kTenant, tenant.metadata().uid);
 }

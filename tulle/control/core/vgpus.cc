@@ -18,6 +18,11 @@ void Core::SetPhase(VGpuState& vgpu, VGpuPhase phase) {
     vgpu.accepted.clear();
   }
   Touch(Kind::kVGpu, vgpu.metadata().uid, true);
+  if (phase != VGpuPhase::kFailed && phase != VGpuPhase::kDeleting) return;
+  // It takes its room until it is gone, but makes no more for others.
+  const ClaimState* claim = claims_.Find(vgpu.record.claim_uid);
+  const GpuState& gpu = *gpus_.Find(vgpu.record.gpu_uid);
+  if (claim != nullptr && IsElastic(claim->model().spec)) fleet_.SetGpu(gpu.gpu, ElasticOf(gpu));
 }
 
 void Core::BeginDelete(VGpuState& vgpu) {
@@ -124,7 +129,12 @@ void Core::Recount(GpuState& gpu) {
   for (const auto& [index, gpu_uid] : node.gpus) {
     if (const GpuState* other = gpus_.Find(gpu_uid)) node.node.status.vgpus += other->gpu.status.vgpus;
   }
-  fleet_.SetGpu(gpu.gpu);
+  std::vector<ElasticVGpu> elastic = ElasticOf(gpu);
+  for (const ElasticVGpu& vgpu : elastic) {
+    const VGpuSpec& spec = vgpus_.Find(vgpu.uid)->model().spec;
+    if (spec.compute_percent < spec.wanted_compute_percent) may_grow_on_.insert(gpu.metadata().uid);
+  }
+  fleet_.SetGpu(gpu.gpu, std::move(elastic));
   Touch(Kind::kGpu, gpu.metadata().uid, false);
   Touch(Kind::kNode, node.metadata().uid, false);
 }

@@ -37,6 +37,7 @@ const char* Name(ClaimPhase phase) {
 const char* Name(AllocationBranch branch) {
   switch (branch) {
     case AllocationBranch::kCreateSlice: return "CREATE_SLICE";
+    case AllocationBranch::kShrinkNeighbours: return "SHRINK_NEIGHBOURS";
     case AllocationBranch::kWait: return "WAIT";
     case AllocationBranch::kUnspecified: break;
   }

@@ -49,7 +49,7 @@ enum class PerformanceLevel {
   kDedicated = 4
 };
 enum class ClaimPhase { kPending = 1, kBound = 2, kReleased = 3, kFailed = 4 };
-enum class AllocationBranch { kUnspecified = 0, kCreateSlice = 3, kWait = 8 };
+enum class AllocationBranch { kUnspecified = 0, kCreateSlice = 3, kShrinkNeighbours = 5, kWait = 8 };
 enum class Topology { kUnspecified = 0, kSameGpu = 1, kSameNode = 2, kDistinctNodes = 3 };
 enum class VGpuPhase { kCreating = 1, kReady = 2, kFailed = 3, kDeleting = 4 };
 enum class NodeState { kReady = 1, kNotReady = 2, kLeft = 3 };
@@ -68,10 +68,16 @@ struct ClaimSpec {
   std::int32_t priority = 0;
   Topology topology = Topology::kUnspecified;
   Labels tolerations;
-  std::int64_t duration_us = 0;  // 0: as long as it likes
+  std::int64_t duration_us = 0;           // 0: as long as it likes
+  std::uint32_t min_compute_percent = 0;  // 0: compute_percent
   friend auto operator<=>(const ClaimSpec&, const ClaimSpec&) = default;
   friend bool operator==(const ClaimSpec&, const ClaimSpec&) = default;
 };
+
+// Whether it may have less compute than it asks for.
+inline bool IsElastic(const ClaimSpec& spec) {
+  return spec.min_compute_percent != 0 && spec.min_compute_percent < spec.compute_percent;
+}
 
 struct ClaimStatus {
   ClaimPhase phase = ClaimPhase::kPending;
@@ -118,6 +124,7 @@ struct VGpuSpec {
   std::uint64_t memory_bytes = 0;
   std::uint32_t compute_percent = 0;
   PerformanceLevel performance_level = PerformanceLevel::kUnspecified;
+  std::uint32_t wanted_compute_percent = 0;  // that its claim asks for
   friend bool operator==(const VGpuSpec&, const VGpuSpec&) = default;
 };
 

@@ -81,6 +81,19 @@ Status CheckClaimSpec(const ClaimSpec& spec) {
     return Invalid("spec.compute_percent", std::to_string(spec.compute_percent) +
                                                " of a DEDICATED vGPU, which is always 100; leave it out");
   }
+  if (spec.min_compute_percent != 0) {
+    const ClaimSpec full = WithDefaults(spec);
+    if (spec.min_compute_percent > full.compute_percent) {
+      return Invalid("spec.min_compute_percent", std::to_string(spec.min_compute_percent) +
+                                                     " is more than spec.compute_percent, " +
+                                                     std::to_string(full.compute_percent));
+    }
+    if (full.performance_level != PerformanceLevel::kBurst &&
+        full.performance_level != PerformanceLevel::kGuaranteed) {
+      return Invalid("spec.min_compute_percent", std::string("is for BURST and GUARANTEED vGPUs, not for ") +
+                                                     Name(full.performance_level));
+    }
+  }
   if (spec.count > kMaxVGpusPerClaim) {
     return Invalid("spec.count", std::to_string(spec.count) +
                                      " is more than the most that one claim may ask for, " +

@@ -13,6 +13,10 @@ namespace {
 
 constexpr std::int32_t kComputePerPercent = kWholeGpu / 100;
 
+std::int32_t ComputeOf(std::uint32_t percent) {
+  return kComputePerPercent * static_cast<std::int32_t>(percent);
+}
+
 std::int32_t PagesIn(std::uint64_t bytes) {
   return static_cast<std::int32_t>(
       std::min<std::uint64_t>(bytes / kPageBytes, std::numeric_limits<std::int32_t>::max()));
@@ -51,6 +55,7 @@ void Fleet::SetNode(const std::string& name, const Labels& labels, std::string c
     vacant_.pop_back();
   } else if (is_new) {
     nodes_.emplace_back();
+    slices_.emplace_back();
     placer_.Add({});
   }
   NodeEntry& node = nodes_[it->second];
@@ -71,24 +76,40 @@ void Fleet::SetNode(const std::string& name, const Labels& labels, std::string c
 void Fleet::RemoveNode(const std::string& name) {
   const auto it = index_of_node_.find(name);
   if (it == index_of_node_.end()) return;
+  for (const auto& elastic : nodes_[it->second].elastic) elastic_vgpus_ -= elastic.size();
   nodes_[it->second] = {};
+  slices_[it->second].clear();
   Update(it->second);
   vacant_.push_back(it->second);
   index_of_node_.erase(it);
 }
 
-void Fleet::SetGpu(const Gpu& gpu) {
+void Fleet::SetGpu(const Gpu& gpu, std::vector<ElasticVGpu> elastic) {
   const std::size_t index = index_of_node_.at(gpu.spec.node);
   NodeEntry& node = nodes_[index];
   const auto i = std::find(node.gpus.begin(), node.gpus.end(), &gpu) - node.gpus.begin();
   if (i == std::ssize(node.gpus)) {
     node.gpus.push_back(&gpu);
     node.room.gpus.emplace_back();
+    node.elastic.emplace_back();
+    slices_[index].emplace_back();
     node_of_gpu_[gpu.metadata.uid] = index;
   }
   GpuRoom& room = node.room.gpus[static_cast<std::size_t>(i)];
   room = RoomOf(gpu, KindOf(gpu.spec.description, node.taints));
   if (gpu.spec.cordoned) Shut(&room);
+  std::vector<ElasticVGpu>& had = node.elastic[static_cast<std::size_t>(i)];
+  if (had != elastic) {
+    elastic_vgpus_ += elastic.size() - had.size();
+    had = std::move(elastic);
+    std::vector<PlacedSlice>& slices = slices_[index][static_cast<std::size_t>(i)];
+    slices.clear();
+    for (const ElasticVGpu& vgpu : had) {
+      slices.push_back({.id = static_cast<std::uint32_t>(slices.size()),
+                        .demand = {.compute = ComputeOf(vgpu.compute_percent)},
+                        .least_compute = ComputeOf(vgpu.least_percent)});
+    }
+  }
   Update(index);
 }
 
@@ -99,6 +120,9 @@ void Fleet::RemoveGpu(const Gpu& gpu) {
   TULLE_CHECK(i != std::ssize(node.gpus));
   node_of_gpu_.erase(gpu.metadata.uid);
   set_aside_.erase(gpu.metadata.uid);
+  elastic_vgpus_ -= node.elastic[static_cast<std::size_t>(i)].size();
+  node.elastic.erase(node.elastic.begin() + i);
+  slices_[index].erase(slices_[index].begin() + i);
   node.gpus.erase(node.gpus.begin() + i);
   node.room.gpus.erase(node.room.gpus.begin() + i);
   Update(index);
@@ -170,7 +194,7 @@ std::vector<std::string> Fleet::SetAside(const ClaimSpec& spec) {
 
 Demand Fleet::DemandOf(const ClaimSpec& spec) const {
   const std::uint32_t percent = ReservedComputePercent(spec.performance_level, spec.compute_percent);
-  Demand demand{.compute = kComputePerPercent * static_cast<std::int32_t>(percent),
+  Demand demand{.compute = ComputeOf(percent),
                 .memory = PagesIn(spec.memory_bytes + kPageBytes - 1),
                 .dedicated = spec.performance_level == PerformanceLevel::kDedicated};
   if (IsOneSlice(spec)) {
@@ -231,7 +255,100 @@ std::vector<NodeRoom> Fleet::EmptyRooms() const {
   return rooms;
 }
 
-std::vector<Slot> Fleet::TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus) {
+Placed Fleet::TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus) {
+  Placed placed{.slots = PlaceFree(spec, avoid_gpus)};
+  if (placed.slots.empty() && IsElastic(spec)) placed.slots = PlaceSmaller(spec, avoid_gpus);
+  if (placed.slots.empty() && elastic_vgpus_ != 0) return PlaceByShrinking(spec, avoid_gpus);
+  return placed;
+}
+
+std::vector<Slot> Fleet::PlaceSmaller(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus) {
+  ClaimSpec least = spec;
+  least.compute_percent = spec.min_compute_percent;
+  std::vector<Slot> slots = PlaceFree(least, avoid_gpus);
+  // What is left on each GPU is divided among those that are there.
+  std::map<std::string, std::uint32_t> own;
+  for (const Slot& slot : slots) ++own[slot.gpu_uid];
+  for (Slot& slot : slots) {
+    const NodeEntry& node = nodes_[node_of_gpu_.at(slot.gpu_uid)];
+    for (std::size_t i = 0; i < node.gpus.size(); ++i) {
+      if (node.gpus[i]->metadata.uid != slot.gpu_uid) continue;
+      const auto free = static_cast<std::uint32_t>(node.open_room.gpus[i].compute / kComputePerPercent);
+      slot.compute_percent =
+          std::clamp(free / own[slot.gpu_uid], least.compute_percent, spec.compute_percent);
+    }
+  }
+  return slots;
+}
+
+Placed Fleet::PlaceByShrinking(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus) {
+  const std::uint32_t each = IsOneSlice(spec) ? spec.count : 1;  // vGPUs on one GPU
+  const Demand demand = DemandOf(spec);
+  const std::int32_t least = IsElastic(spec) ? ComputeOf(each * spec.min_compute_percent) : demand.compute;
+  // Nobody is to be shrunk for a whole GPU, and who reserves no compute lacks none.
+  if (demand.dedicated || least == 0) return {};
+  std::set<std::size_t> changed;
+  const auto shut = [&](std::size_t index, std::size_t gpu) {
+    NodeRoom room = placer_.node(index);
+    if (gpu >= room.gpus.size()) return;  // the node is closed
+    Shut(&room.gpus[gpu]);
+    placer_.Set(index, std::move(room));
+    changed.insert(index);
+  };
+  for (const std::string& uid : avoid_gpus) {
+    const auto it = node_of_gpu_.find(uid);
+    if (it == node_of_gpu_.end()) continue;
+    for (std::size_t i = 0; i < nodes_[it->second].gpus.size(); ++i) {
+      if (nodes_[it->second].gpus[i]->metadata.uid == uid) shut(it->second, i);
+    }
+  }
+  const auto matches = [&](std::size_t index) { return LabelMismatch(nodes_[index].labels, spec).empty(); };
+  // How many GPUs of the node one could have if others shrank.
+  const auto places = [&](std::size_t index) {
+    std::uint32_t count = 0;
+    const NodeRoom& room = placer_.node(index);
+    for (std::size_t i = 0; i < room.gpus.size(); ++i) {
+      std::int32_t could_be_free = room.gpus[i].compute;
+      for (const PlacedSlice& slice : slices_[index][i])
+        could_be_free += slice.demand.compute - slice.least_compute;
+      count +=
+          demand.Allows(room.gpus[i].kind) && room.gpus[i].memory >= demand.memory && could_be_free >= least;
+    }
+    return count;
+  };
+  std::function<bool(std::size_t)> may_use = matches;
+  std::set<std::size_t> used;
+  if (spec.topology == Topology::kDistinctNodes && spec.count > 1) {
+    may_use = [&](std::size_t index) { return !used.contains(index) && matches(index); };
+  } else if (spec.topology == Topology::kSameNode && spec.count > 1) {
+    std::size_t one = 0;
+    while (one < nodes_.size() && !(matches(one) && places(one) >= spec.count)) ++one;
+    may_use = [one](std::size_t index) { return index == one; };
+  }
+  Placed placed;
+  while (placed.slots.size() < spec.count) {
+    const auto plan = PlanByShrinking(placer_, slices_, demand, least, may_use);
+    if (!plan) break;
+    const NodeEntry& node = nodes_[plan->node];
+    placed.slots.insert(
+        placed.slots.end(), each,
+        {.gpu_uid = node.gpus[plan->gpu]->metadata.uid,
+         .memory_bytes = spec.memory_bytes,
+         .compute_percent = static_cast<std::uint32_t>(plan->compute / kComputePerPercent) / each});
+    // Rounded down, which frees no less.
+    for (const Shrink& shrink : plan->shrinks) {
+      placed.shrunk.push_back(
+          {.vgpu_uid = node.elastic[plan->gpu][shrink.id].uid,
+           .compute_percent = static_cast<std::uint32_t>(shrink.compute / kComputePerPercent)});
+    }
+    used.insert(plan->node);
+    shut(plan->node, plan->gpu);
+  }
+  for (const std::size_t index : changed) Update(index);
+  return placed.slots.size() < spec.count ? Placed() : placed;
+}
+
+std::vector<Slot> Fleet::PlaceFree(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus) {
   std::function<bool(std::size_t)> matches;
   if (!spec.node_selector.empty()) {
     matches = [&](std::size_t index) { return LabelMismatch(nodes_[index].labels, spec).empty(); };
@@ -245,7 +362,9 @@ std::vector<Slot> Fleet::TryPlace(const ClaimSpec& spec, const std::set<std::str
     one.compute_percent = spec.count * spec.compute_percent;
     std::vector<Slot> slots = Deal(one, avoid_gpus, matches);
     if (!slots.empty())
-      slots.assign(spec.count, {.gpu_uid = slots[0].gpu_uid, .memory_bytes = spec.memory_bytes});
+      slots.assign(spec.count, {.gpu_uid = slots[0].gpu_uid,
+                                .memory_bytes = spec.memory_bytes,
+                                .compute_percent = spec.compute_percent});
     return slots;
   }
   if (spec.topology != Topology::kSameNode || spec.count < 2) return Deal(spec, avoid_gpus, matches);
@@ -320,7 +439,8 @@ std::vector<Slot> Fleet::Deal(const ClaimSpec& spec, const std::set<std::string>
       slots.push_back({.gpu_uid = gpu.metadata.uid,
                        .memory_bytes = demand.dedicated ? Minus(status.allocatable_memory_bytes,
                                                                 status.allocated_memory_bytes)
-                                                        : spec.memory_bytes});
+                                                        : spec.memory_bytes,
+                       .compute_percent = spec.compute_percent});
       ++special.own;
       used.insert(placed->node);
       special.memory += demand.dedicated ? nodes_[placed->node].open_room.gpus[i].memory : demand.memory;
@@ -347,7 +467,7 @@ std::vector<Slot> Fleet::Deal(const ClaimSpec& spec, const std::set<std::string>
 }
 
 Placement Fleet::Place(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus) {
-  if (std::vector<Slot> slots = TryPlace(spec, avoid_gpus); !slots.empty()) return slots;
+  if (Placed placed = TryPlace(spec, avoid_gpus); !placed.slots.empty()) return placed;
   std::vector<ExplainedNode> nodes;
   nodes.reserve(nodes_.size());
   for (const NodeEntry& node : nodes_) {

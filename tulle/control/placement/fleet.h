@@ -6,6 +6,10 @@
 // Identical slices make this complete: if all N fit anywhere, it finds room for all N. A claim may also want
 // all of them on one GPU, which is a slice N times as large; on one node, which is tried node by node, the
 // policy's best first; or on nodes of their own.
+//
+// A claim that is elastic (min_compute_percent below compute_percent) gets less where there is no room for
+// all of it; and where there is none even for that, or for one that is not elastic, elastic vGPUs of others
+// get less (repack.h).
 #pragma once
 
 #include <cstddef>
@@ -24,16 +28,38 @@
 #include "tulle/control/placement/explain.h"
 #include "tulle/control/placement/placer.h"
 #include "tulle/control/placement/policy.h"
+#include "tulle/control/placement/repack.h"
 
 namespace tulle::control {
 
 struct Slot {
   std::string gpu_uid;
   std::uint64_t memory_bytes = 0;
+  std::uint32_t compute_percent = 0;
   friend bool operator==(const Slot&, const Slot&) = default;
 };
 
-using Placement = std::variant<std::vector<Slot>, NoFit>;
+// A vGPU whose share of compute may change: what it has, and the least that it may have.
+struct ElasticVGpu {
+  std::string uid;
+  std::uint32_t compute_percent = 0;
+  std::uint32_t least_percent = 0;
+  friend bool operator==(const ElasticVGpu&, const ElasticVGpu&) = default;
+};
+
+struct Resized {
+  std::string vgpu_uid;
+  std::uint32_t compute_percent = 0;
+  friend bool operator==(const Resized&, const Resized&) = default;
+};
+
+struct Placed {
+  std::vector<Slot> slots;
+  std::vector<Resized> shrunk;  // others, before the slots are there
+  friend bool operator==(const Placed&, const Placed&) = default;
+};
+
+using Placement = std::variant<Placed, NoFit>;
 
 // Not thread-safe.
 class Fleet {
@@ -48,8 +74,8 @@ class Fleet {
                const Labels& taints = {});
   void RemoveNode(const std::string& name);
   // A GPU of a node that is there is new, or what is allocated of it has changed. Until RemoveGpu it must
-  // stay where it is, and may change only together with this call.
-  void SetGpu(const Gpu& gpu);
+  // stay where it is, and may change only together with this call. `elastic`: those of its vGPUs that are.
+  void SetGpu(const Gpu& gpu, std::vector<ElasticVGpu> elastic = {});
   void RemoveGpu(const Gpu& gpu);
 
   // A slot for each vGPU of the claim, whose spec has its defaults, or why there is none. GPUs with these
@@ -57,7 +83,7 @@ class Fleet {
   Placement Place(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus = {});
 
   // The same, without the reason, which takes time in a large mesh: no slots.
-  std::vector<Slot> TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus = {});
+  Placed TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus = {});
 
   // Sets GPUs aside on which the claim would fit if they were empty, those where least is missing: until they
   // are given back nothing is placed there. Their uids; none when there are not so many left.
@@ -65,6 +91,11 @@ class Fleet {
   // Lets claims be placed there again, or no longer. GPUs that have gone are passed over.
   void Open(const std::vector<std::string>& gpus) { SetOpen(gpus, true); }
   void Close(const std::vector<std::string>& gpus) { SetOpen(gpus, false); }
+
+  // Whether vGPUs may be placed there now, room aside.
+  bool IsOpen(const Gpu& gpu) const {
+    return gpu.status.schedulable && !set_aside_.contains(gpu.metadata.uid);
+  }
 
   const char* policy_name() const { return placer_.policy().name(); }
   // What each node has for one more such vGPU: at most `most`, the best first and those without room last. Of
@@ -83,7 +114,8 @@ class Fleet {
     Labels labels, taints;
     std::string closed_because;
     std::vector<const Gpu*> gpus;
-    NodeRoom room;  // of these, in this order
+    std::vector<std::vector<ElasticVGpu>> elastic;  // of these, in this order
+    NodeRoom room;                                  // likewise
     NodeRoom
         open_room;  // the same with nothing free on those set aside; the placer has it while the node is open
   };
@@ -101,6 +133,12 @@ class Fleet {
   bool IsOneSlice(const ClaimSpec& spec) const {
     return spec.topology == Topology::kSameGpu && spec.count > 1;
   }
+  // In what is free.
+  std::vector<Slot> PlaceFree(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus);
+  // With less than it asks for, but no less than its least, in what is free.
+  std::vector<Slot> PlaceSmaller(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus);
+  // With others shrunk; each vGPU on a GPU of its own, unless all are to be on one.
+  Placed PlaceByShrinking(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus);
   // Places on nodes for which `matches` is true only, if there is one.
   std::vector<Slot> Deal(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus,
                          const std::function<bool(std::size_t)>& matches);
@@ -111,6 +149,8 @@ class Fleet {
   std::vector<std::size_t> vacant_;
   std::unordered_map<std::string, std::size_t> node_of_gpu_;  // by uid
   std::set<std::string> set_aside_;                           // uids
+  std::vector<NodeSlices> slices_;  // the elastic vGPUs, by the placer's index; ids by their order on the GPU
+  std::size_t elastic_vgpus_ = 0;
   std::map<std::tuple<std::string, std::string, std::vector<DeviceApi>, Labels>, GpuKind> kinds_;
   std::vector<KindOfGpu> kind_descriptions_;
 };

@@ -49,8 +49,8 @@ class Mesh {
   std::vector<std::string> Names(const ClaimSpec& spec, const std::set<std::string>& avoid = {}) const {
     const Placement placement = Try(spec, avoid);
     std::vector<std::string> names;
-    if (const auto* slots = std::get_if<std::vector<Slot>>(&placement)) {
-      for (const Slot& slot : *slots) names.push_back(slot.gpu_uid);
+    if (const auto* placed = std::get_if<Placed>(&placement)) {
+      for (const Slot& slot : placed->slots) names.push_back(slot.gpu_uid);
     }
     return names;
   }
@@ -105,7 +105,8 @@ TEST(Fleet, DedicatedTakesAWholeGpuAndAllItsMemory) {
   mesh.Add("a", 4 * kGiB, kGiB, 0, 1);  // a best-effort neighbour
   mesh.Add("b", 8 * kGiB);
   const Placement placement = mesh.Try({.performance_level = PerformanceLevel::kDedicated});
-  EXPECT_EQ(std::get<0>(placement), (std::vector<Slot>{{.gpu_uid = "b-1", .memory_bytes = 8 * kGiB}}));
+  EXPECT_EQ(std::get<Placed>(placement).slots,
+            (std::vector<Slot>{{.gpu_uid = "b-1", .memory_bytes = 8 * kGiB, .compute_percent = 100}}));
   EXPECT_EQ(mesh.Why({.performance_level = PerformanceLevel::kDedicated, .count = 2}),
             "InsufficientGpus: asked for 2 vGPUs of a whole GPU; only 1 of them fits now (node a has 3GiB "
             "and 100% free on one "
@@ -217,13 +218,14 @@ TEST(Fleet, NeverOvercommitsAndNeverRefusesWhatFits) {
       capacity += dedicated ? (gpu->status.vgpus == 0 && here > 0) : here;
     }
     const Placement placement = mesh.Try(spec);
-    const auto* slots = std::get_if<std::vector<Slot>>(&placement);
-    ASSERT_EQ(slots != nullptr, capacity >= spec.count) << "seed " << seed;
-    if (slots == nullptr) continue;
-    ASSERT_EQ(slots->size(), spec.count);
+    const auto* placed = std::get_if<Placed>(&placement);
+    ASSERT_EQ(placed != nullptr, capacity >= spec.count) << "seed " << seed;
+    if (placed == nullptr) continue;
+    const std::vector<Slot>& slots = placed->slots;
+    ASSERT_EQ(slots.size(), spec.count);
     std::vector<std::uint64_t> memory(gpus.size()), share(gpus.size());
     std::set<std::size_t> distinct;
-    for (const Slot& slot : *slots) {
+    for (const Slot& slot : slots) {
       const auto gpu = static_cast<std::size_t>(
           std::find_if(gpus.begin(), gpus.end(),
                        [&](const Gpu* other) { return other->metadata.uid == slot.gpu_uid; }) -
@@ -238,7 +240,7 @@ TEST(Fleet, NeverOvercommitsAndNeverRefusesWhatFits) {
       EXPECT_LE(gpus[i]->status.allocated_compute_percent + share[i], 100u) << "seed " << seed;
     }
     if (dedicated) {
-      EXPECT_EQ(distinct.size(), slots->size()) << "seed " << seed;
+      EXPECT_EQ(distinct.size(), slots.size()) << "seed " << seed;
     }
   }
 }
@@ -263,12 +265,12 @@ TEST(Fleet, WhatIsSetAsideIsKeptUntilItIsGivenBack) {
   EXPECT_TRUE(fleet.SetAside(WithDefaults(ClaimSpec{.count = 4})).empty()) << "there are three";
   const std::vector<std::string> kept = fleet.SetAside(large);
   EXPECT_EQ(kept, (std::vector<std::string>{"0", "1"})) << "where least is missing";
-  EXPECT_EQ(fleet.TryPlace(small).at(0).gpu_uid, "2");
+  EXPECT_EQ(fleet.TryPlace(small).slots.at(0).gpu_uid, "2");
   EXPECT_TRUE(fleet.SetAside(large).empty()) << "only one GPU is left";
   EXPECT_TRUE(fleet
                   .TryPlace(WithDefaults(
                       ClaimSpec{.memory_bytes = kGiB, .performance_level = PerformanceLevel::kDedicated}))
-                  .empty());
+                  .slots.empty());
   const Placement placement = fleet.Place(WithDefaults(ClaimSpec{.memory_bytes = 5 * kGiB}));
   ASSERT_TRUE(std::holds_alternative<NoFit>(placement));
   EXPECT_NE(std::get<NoFit>(placement).message.find("; 2 GPUs are set aside for claims whose turn it is"),
@@ -277,10 +279,10 @@ TEST(Fleet, WhatIsSetAsideIsKeptUntilItIsGivenBack) {
   // What becomes free there is kept, too.
   gpus[0].status.allocated_memory_bytes = 0;
   fleet.SetGpu(gpus[0]);
-  EXPECT_TRUE(fleet.TryPlace(WithDefaults(ClaimSpec{.memory_bytes = 7 * kGiB})).empty());
+  EXPECT_TRUE(fleet.TryPlace(WithDefaults(ClaimSpec{.memory_bytes = 7 * kGiB})).slots.empty());
   fleet.RemoveGpu(gpus[1]);
   fleet.Open(kept);
-  EXPECT_EQ(fleet.TryPlace(WithDefaults(ClaimSpec{.memory_bytes = 7 * kGiB})).at(0).gpu_uid, "0");
+  EXPECT_EQ(fleet.TryPlace(WithDefaults(ClaimSpec{.memory_bytes = 7 * kGiB})).slots.at(0).gpu_uid, "0");
 }
 
 // Two nodes of two GPUs with 8 GiB each, one of which has 6 GiB taken.
@@ -301,7 +303,8 @@ class TopologyTest : public ::testing::Test {
   }
   std::vector<std::string> Place(ClaimSpec spec) {
     std::vector<std::string> uids;
-    for (const Slot& slot : fleet_.TryPlace(WithDefaults(std::move(spec)))) uids.push_back(slot.gpu_uid);
+    for (const Slot& slot : fleet_.TryPlace(WithDefaults(std::move(spec))).slots)
+      uids.push_back(slot.gpu_uid);
     std::sort(uids.begin(), uids.end());
     return uids;
   }
@@ -380,6 +383,99 @@ TEST_F(TopologyTest, TaintedNodesTakeThoseWhoTolerateThem) {
       << std::get<NoFit>(placement).message;
   fleet_.SetNode("b", label, "", {});
   EXPECT_EQ(tolerating({}), 2u);
+}
+
+// Two nodes of two GPUs; on a0 and b0 an elastic vGPU has all of it, but needs only 30 or 40 %.
+class ElasticTest : public ::testing::Test {
+ protected:
+  ElasticTest() {
+    for (const std::string node : {"a", "b"}) {
+      fleet_.SetNode(node, {{std::string(kNodeLabel), node}}, "");
+      for (std::uint32_t i = 0; i < 2; ++i) {
+        Gpu& gpu = gpus_.emplace_back();
+        gpu.metadata.uid = node + std::to_string(i);
+        gpu.spec = {.node = node, .index = i, .description = {.type = "t", .apis = {DeviceApi::kOpenCl}}};
+        gpu.status = {.allocatable_memory_bytes = 8 * kGiB,
+                      .allocatable_compute_percent = 100,
+                      .allocated_memory_bytes = kGiB,
+                      .allocated_compute_percent = i == 0 ? 100u : 80u,
+                      .vgpus = 1,
+                      .schedulable = true};
+        if (i == 0) {
+          fleet_.SetGpu(
+              gpu, {{.uid = "v" + node, .compute_percent = 100, .least_percent = node == "a" ? 30u : 40u}});
+        } else {
+          fleet_.SetGpu(gpu);
+        }
+      }
+    }
+  }
+  Placed Place(ClaimSpec spec, const std::set<std::string>& avoid = {}) {
+    spec = WithDefaults(spec);
+    const Placed placed = fleet_.TryPlace(spec, avoid);
+    EXPECT_EQ(fleet_.TryPlace(spec, avoid), placed) << "nothing is left behind";
+    return placed;
+  }
+  using Slots = std::vector<Slot>;
+  using Shrunk = std::vector<Resized>;
+
+  Fleet fleet_{MakeBalancedFit()};
+  std::deque<Gpu> gpus_;
+};
+
+TEST_F(ElasticTest, WhatIsFreeComesFirst) {
+  EXPECT_EQ(Place({.compute_percent = 20}).shrunk, Shrunk());
+  const Placed less = Place({.compute_percent = 50, .min_compute_percent = 10});
+  EXPECT_EQ(less.slots, (Slots{{.gpu_uid = "a1", .memory_bytes = kGiB, .compute_percent = 20}}));
+  EXPECT_EQ(less.shrunk, Shrunk());
+  const Placed two =
+      Place({.compute_percent = 50, .count = 2, .topology = Topology::kSameGpu, .min_compute_percent = 9});
+  EXPECT_EQ(two.slots, Slots(2, {.gpu_uid = "a1", .memory_bytes = kGiB, .compute_percent = 10}));
+}
+
+TEST_F(ElasticTest, OthersGiveWhatIsMissing) {
+  const Placed placed = Place({.compute_percent = 60});
+  EXPECT_EQ(placed.slots, (Slots{{.gpu_uid = "a0", .memory_bytes = kGiB, .compute_percent = 60}}));
+  EXPECT_EQ(placed.shrunk, (Shrunk{{"va", 40}}));
+  EXPECT_EQ(Place({.compute_percent = 60, .node_selector = {{std::string(kNodeLabel), "b"}}}).shrunk,
+            (Shrunk{{"vb", 40}}));
+  EXPECT_EQ(Place({.compute_percent = 60}, {"a0"}).shrunk, (Shrunk{{"vb", 40}}));
+  EXPECT_EQ(Place({.compute_percent = 70}).shrunk, (Shrunk{{"va", 30}}));
+  EXPECT_TRUE(Place({.compute_percent = 71}).slots.empty()) << "nobody has less than its least";
+  EXPECT_TRUE(Place({.memory_bytes = 8 * kGiB, .compute_percent = 60}).slots.empty()) << "memory stays";
+  EXPECT_TRUE(Place({.performance_level = PerformanceLevel::kDedicated}).slots.empty());
+  // 60 are missing of 70 and of 40 that the newcomer can do without: 38 and 22, rounded for it.
+  const Placed both = Place({.compute_percent = 60, .min_compute_percent = 25});
+  ASSERT_EQ(both.slots.size(), 1u);
+  ASSERT_EQ(both.shrunk.size(), 1u);
+  EXPECT_LE(both.slots[0].compute_percent + both.shrunk[0].compute_percent, 100u);
+  EXPECT_GE(both.slots[0].compute_percent + both.shrunk[0].compute_percent, 99u);
+}
+
+TEST_F(ElasticTest, AllOrNoneAndWhereTheyAreToBe) {
+  const Placed two = Place({.compute_percent = 60, .count = 2});
+  EXPECT_EQ(two.slots.size(), 2u);
+  EXPECT_EQ(two.shrunk, (Shrunk{{"va", 40}, {"vb", 40}}));
+  EXPECT_TRUE(Place({.compute_percent = 60, .count = 3}).slots.empty());
+  EXPECT_EQ(Place({.compute_percent = 60, .count = 2, .topology = Topology::kDistinctNodes}).shrunk,
+            two.shrunk);
+  EXPECT_TRUE(Place({.compute_percent = 60, .count = 2, .topology = Topology::kSameNode}).slots.empty());
+  const Placed one = Place({.compute_percent = 35, .count = 2, .topology = Topology::kSameGpu});
+  EXPECT_EQ(one.slots, Slots(2, {.gpu_uid = "a0", .memory_bytes = kGiB, .compute_percent = 35}));
+  EXPECT_EQ(one.shrunk, (Shrunk{{"va", 30}}));
+  fleet_.SetGpu(gpus_[1], {{.uid = "va1", .compute_percent = 80, .least_percent = 10}});
+  EXPECT_EQ(Place({.compute_percent = 60, .count = 2, .topology = Topology::kSameNode}).shrunk,
+            (Shrunk{{"va1", 40}, {"va", 40}}));
+}
+
+TEST_F(ElasticTest, WhatHasGoneGivesNothing) {
+  fleet_.SetGpu(gpus_[0]);
+  EXPECT_EQ(Place({.compute_percent = 60}).shrunk, (Shrunk{{"vb", 40}}));
+  fleet_.RemoveGpu(gpus_[2]);
+  EXPECT_TRUE(Place({.compute_percent = 60}).slots.empty());
+  fleet_.SetGpu(gpus_[0], {{.uid = "va", .compute_percent = 100, .least_percent = 30}});
+  fleet_.SetNode("a", {{std::string(kNodeLabel), "a"}}, "cordoned");
+  EXPECT_TRUE(Place({.compute_percent = 60}).slots.empty());
 }
 
 }  // namespace

@@ -42,6 +42,21 @@ std::optional<std::vector<const PlacedSlice*>> ToGo(const GpuRoom& gpu,
 
 }  // namespace
 
+std::vector<std::int32_t> GiveAlike(std::int32_t missing, std::span<const std::int32_t> can) {
+  std::int64_t all = 0;
+  for (const std::int32_t one : can) all += one;
+  std::int64_t left = std::min<std::int64_t>(missing, all);
+  std::vector<std::int32_t> given;
+  for (const std::int32_t one : can) {
+    // Rounded up, so that the sum is enough.
+    const std::int64_t part = all == 0 ? 0 : std::min<std::int64_t>((left * one + all - 1) / all, one);
+    given.push_back(static_cast<std::int32_t>(part));
+    all -= one;
+    left -= std::min(part, left);
+  }
+  return given;
+}
+
 std::optional<ShrinkPlan> PlanByShrinking(const Placer& placer, const std::vector<NodeSlices>& slices,
                                           const Demand& demand, std::int32_t least_compute,
                                           const std::function<bool(std::size_t)>& may_use) {
@@ -63,25 +78,17 @@ std::optional<ShrinkPlan> PlanByShrinking(const Placer& placer, const std::vecto
     }
   }
   if (!best) return std::nullopt;
-  // The newcomer and its neighbours give alike, each by its share of what all of them can spare.
+  // The neighbours and the newcomer, who comes last, give alike.
   const GpuRoom& gpu = placer.node(best->node).gpus[best->gpu];
   const std::vector<PlacedSlice>& neighbours = slices[best->node][best->gpu];
-  std::int64_t spare = demand.compute - least_compute;
-  for (const PlacedSlice& slice : neighbours) spare += slice.demand.compute - slice.least_compute;
-  std::int64_t missing = std::max<std::int64_t>(demand.compute - gpu.compute, 0);
-  const auto give = [&](std::int32_t can) {
-    // Rounded up, so that the sum is enough.
-    const std::int64_t part =
-        spare == 0 ? 0 : std::min<std::int64_t>((missing * can + spare - 1) / spare, can);
-    spare -= can;
-    missing -= std::min(part, missing);
-    return static_cast<std::int32_t>(part);
-  };
-  for (const PlacedSlice& slice : neighbours) {
-    const std::int32_t less = give(slice.demand.compute - slice.least_compute);
-    if (less != 0) best->shrinks.push_back({slice.id, slice.demand.compute - less});
+  std::vector<std::int32_t> can;
+  for (const PlacedSlice& slice : neighbours) can.push_back(slice.demand.compute - slice.least_compute);
+  can.push_back(demand.compute - least_compute);
+  const std::vector<std::int32_t> given = GiveAlike(std::max(demand.compute - gpu.compute, 0), can);
+  best->compute = demand.compute - given.back();
+  for (std::size_t i = 0; i < neighbours.size(); ++i) {
+    if (given[i] != 0) best->shrinks.push_back({neighbours[i].id, neighbours[i].demand.compute - given[i]});
   }
-  best->compute = demand.compute - give(demand.compute - least_compute);
   return best;
 }
 

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "tulle/control/placement/placer.h"
@@ -20,12 +21,16 @@ namespace tulle::control {
 
 // A slice that is on a GPU now.
 struct PlacedSlice {
-  std::uint32_t id = 0;            // of the caller's
+  std::uint32_t id = 0;            // of the caller's; no other one of the GPU has it
   Demand demand;                   // what it has; of one GPU
   std::int32_t least_compute = 0;  // that it may be shrunk to; as much as it has: it may not
 };
 // Of one node, by GPU.
 using NodeSlices = std::vector<std::vector<PlacedSlice>>;
+
+// What each gives of `missing` when all give alike, by what each can: nobody more than it can, and no less
+// together than `missing` or all that they can.
+std::vector<std::int32_t> GiveAlike(std::int32_t missing, std::span<const std::int32_t> can);
 
 struct Shrink {
   std::uint32_t id = 0;

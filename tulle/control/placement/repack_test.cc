@@ -50,6 +50,28 @@ auto Sorted(const std::vector<NodeSlices>& slices) {
   return all;
 }
 
+TEST(GiveAlike, IsEnoughAndNobodyGivesMoreThanItCan) {
+  SeededRandom random(1);
+  for (int round = 0; round < 1000; ++round) {
+    std::vector<std::int32_t> can(random.Below(6));
+    std::int32_t all = 0;
+    for (std::int32_t& one : can) all += one = static_cast<std::int32_t>(random.Below(100));
+    const auto missing = static_cast<std::int32_t>(random.Below(300));
+    const std::vector<std::int32_t> given = GiveAlike(missing, can);
+    ASSERT_EQ(given.size(), can.size());
+    std::int32_t sum = 0;
+    for (std::size_t i = 0; i < can.size(); ++i) {
+      EXPECT_GE(given[i], 0);
+      EXPECT_LE(given[i], can[i]);
+      EXPECT_NEAR(given[i], std::min(missing, all) * can[i] / std::max(1.0, static_cast<double>(all)),
+                  static_cast<double>(can.size()))
+          << "rounding aside";
+      sum += given[i];
+    }
+    EXPECT_EQ(sum, std::min(missing, all));
+  }
+}
+
 TEST(PlanByShrinking, NeighboursGiveByWhatTheyCanSpare) {
   Mesh mesh({1, 1});
   const std::uint32_t large = mesh.Put(0, 0, 600, 400), small = mesh.Put(0, 0, 300, 200);

@@ -38,6 +38,12 @@ Step StepOf(const Claim& claim) {
   return {Name(status.phase), ready == nullptr ? "" : ready->message};
 }
 Step StepOf(const VGpu& vgpu) {
+  const VGpuSpec& spec = vgpu.spec;
+  if (vgpu.status.phase == VGpuPhase::kReady && spec.compute_percent < spec.wanted_compute_percent) {
+    const std::string has = std::to_string(spec.compute_percent) + "%";
+    return {"READY," + has, "has " + has + " of the " + std::to_string(spec.wanted_compute_percent) +
+                                "% of compute that it wants"};
+  }
   return {Name(vgpu.status.phase), vgpu.status.message.empty()
                                        ? "for claim " + vgpu.spec.claim + " on GPU " + vgpu.spec.gpu
                                        : vgpu.status.message};

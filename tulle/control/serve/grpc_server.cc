@@ -305,7 +305,8 @@ VGpuReport FromProto(const v1::VGpuReport& from) {
           .state = static_cast<ReportedState>(from.state()),
           .message = from.message(),
           .grant_ids = {from.grant_ids().begin(), from.grant_ids().end()},
-          .sessions = from.sessions()};
+          .sessions = from.sessions(),
+          .compute_percent = from.compute_percent()};
 }
 
 RegisterNode FromProto(const v1::Register& from, LinkId link) {
@@ -352,6 +353,10 @@ struct CommandToProto {
     create.set_compute_percent(from.compute_percent);
     create.set_performance_level(static_cast<v1::PerformanceLevel>(from.performance_level));
     for (const Grant& grant : from.grants) *create.add_grants() = ToProto(grant);
+  }
+  void operator()(const ResizeVGpu& from) const {
+    to->mutable_resize_vgpu()->set_uid(from.uid);
+    to->mutable_resize_vgpu()->set_compute_percent(from.compute_percent);
   }
   void operator()(const DeleteVGpu& from) const { to->mutable_delete_vgpu()->set_uid(from.uid); }
   void operator()(const AddGrant& from) const {
