@@ -57,7 +57,7 @@ std::string Bash(const std::vector<Words>& all, const std::string& name) {
     for (const auto& [word, what] : words.next) list += (list.empty() ? "" : " ") + word;
     const std::string last = words.command.substr(words.command.rfind(' ') + 1);
     if (last == "get" || last == "describe" || last == "watch" || last == "events") {
-      list += " nodes gpus vgpus claims instances tenants";
+      list += " nodes gpus vgpus claims sessions instances tenants";
     } else if (last == "delete") {
       list += " claim tenant";
     }

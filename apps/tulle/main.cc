@@ -346,7 +346,8 @@ int Main(int argc, char** argv) {
   std::vector<std::string> names;
   bool all = false;
   const auto add_kind = [&](CLI::App* command) {
-    command->add_option("KIND", kind_text, "nodes, gpus, vgpus, claims, instances or tenants")->required();
+    command->add_option("KIND", kind_text, "nodes, gpus, vgpus, claims, sessions, instances or tenants")
+        ->required();
   };
   const auto add_output = [&](CLI::App* command) {
     command->add_option("-o,--output", output, "table or json")

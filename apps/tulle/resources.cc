@@ -201,6 +201,22 @@ const std::vector<Column<sdk::Instance>>& Columns() {
   return columns;
 }
 
+template <>
+const std::vector<Column<sdk::Session>>& Columns() {
+  using T = sdk::Session;
+  static const std::vector<Column<T>> columns = {
+      {"NAME", [](const T& s, std::int64_t) { return s.metadata.name; }},
+      {"PROGRAM", [](const T& s, std::int64_t) { return s.status.program; }},
+      {"PID", [](const T& s, std::int64_t) { return std::to_string(s.status.process_id); }},
+      {"VGPU", [](const T& s, std::int64_t) { return s.spec.vgpu; }},
+      {"CLAIM", [](const T& s, std::int64_t) { return s.spec.claim; }},
+      {"NODE", [](const T& s, std::int64_t) { return s.status.node; }},
+      {"CHANNEL", [](const T& s, std::int64_t) { return s.status.channel; }},
+      {"AGE", [](const T& s, std::int64_t now) { return Age(s.metadata, now); }},
+  };
+  return columns;
+}
+
 // "4GiB of 10GiB", "4GiB".
 std::string OfLimit(const std::string& used, const std::optional<std::string>& limit) {
   return limit ? used + " of " + *limit : used;
@@ -302,6 +318,7 @@ Facts MoreFacts(const sdk::Claim& c) {
   return facts;
 }
 Facts MoreFacts(const sdk::Instance&) { return {}; }
+Facts MoreFacts(const sdk::Session&) { return {}; }
 Facts MoreFacts(const sdk::Tenant&) { return {}; }
 
 // The calls of each kind.
@@ -320,6 +337,7 @@ auto WithKind(sdk::Kind kind, bool all, F&& f) {
     case sdk::Kind::kGpu: return f(Calls<sdk::Gpu>{&C::GetGpu, &C::ListGpus});
     case sdk::Kind::kVGpu: return f(Calls<sdk::VGpu>{&C::GetVGpu, &C::ListVGpus});
     case sdk::Kind::kInstance: return f(Calls<sdk::Instance>{&C::GetInstance, &C::ListInstances});
+    case sdk::Kind::kSession: return f(Calls<sdk::Session>{&C::GetSession, &C::ListSessions});
     case sdk::Kind::kTenant: return f(Calls<sdk::Tenant>{&C::GetTenant, &C::ListTenants});
     case sdk::Kind::kClaim: break;
   }
@@ -390,15 +408,16 @@ template std::string Details(const sdk::Claim&, std::int64_t);
 
 Result<sdk::Kind> ParseKind(const std::string& text) {
   static const std::map<std::string_view, sdk::Kind> kinds = {
-      {"claim", sdk::Kind::kClaim}, {"vgpu", sdk::Kind::kVGpu},         {"gpu", sdk::Kind::kGpu},
-      {"node", sdk::Kind::kNode},   {"instance", sdk::Kind::kInstance}, {"tenant", sdk::Kind::kTenant}};
+      {"claim", sdk::Kind::kClaim},    {"vgpu", sdk::Kind::kVGpu},         {"gpu", sdk::Kind::kGpu},
+      {"node", sdk::Kind::kNode},      {"instance", sdk::Kind::kInstance}, {"tenant", sdk::Kind::kTenant},
+      {"session", sdk::Kind::kSession}};
   std::string_view singular = text;
   if (singular.ends_with('s')) singular.remove_suffix(1);
   const auto it = kinds.find(singular);
   if (it != kinds.end()) return it->second;
   return Error{.code = Code::kInvalidArgument,
                .message = "there is no kind " + text +
-                          "; the kinds are nodes, gpus, vgpus, claims, instances and tenants"};
+                          "; the kinds are nodes, gpus, vgpus, claims, sessions, instances and tenants"};
 }
 
 Status Get(sdk::Client& client, const Selection& selection, const std::vector<std::string>& names,

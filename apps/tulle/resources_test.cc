@@ -10,8 +10,9 @@ TEST(Resources, KindsHaveTwoForms) {
   EXPECT_EQ(*ParseKind("gpus"), sdk::Kind::kGpu);
   const auto wrong = ParseKind("pods");
   ASSERT_FALSE(wrong.ok());
-  EXPECT_EQ(wrong.error().message,
-            "there is no kind pods; the kinds are nodes, gpus, vgpus, claims, instances and tenants");
+  EXPECT_EQ(
+      wrong.error().message,
+      "there is no kind pods; the kinds are nodes, gpus, vgpus, claims, sessions, instances and tenants");
 }
 
 sdk::Claim WaitingClaim() {

@@ -18,7 +18,12 @@ class Commands(MeshTest):
     def test_tables_and_json_of_all_kinds(self):
         with self.mesh.start_run("steady", stdin=-1, flags=["--name", "seen", "--memory", "256MiB"]) as process:
             self.assertEqual(process.stdout.readline(), "ready\n")
-            for kind in ("nodes", "gpus", "vgpus", "claims", "instances", "tenants"):
+            with self.mesh.start_run("sh", "-c", "clinfo -l; read line", stdin=-1) as other:
+                other.communicate("\n", timeout=PATIENCE_S)
+            wait_for(lambda: len(json.loads(self.mesh.tulle("get", "sessions", "-o", "json").stdout)) == 1, "one session")
+            session, = json.loads(self.mesh.tulle("get", "sessions", "-o", "json").stdout)
+            self.assertEqual((session["spec"]["vgpu"], session["status"]["program"]), ("seen-0", "steady"))
+            for kind in ("nodes", "gpus", "vgpus", "claims", "sessions", "instances", "tenants"):
                 table = self.assert_ok(self.mesh.tulle("get", kind)).stdout.splitlines()
                 self.assertTrue(table[0].startswith("NAME "), table)
                 resources = json.loads(self.assert_ok(self.mesh.tulle("get", kind, "-o", "json")).stdout)

@@ -28,6 +28,7 @@ constexpr int kConnectTries = 25;
 constexpr auto kConnectTry = milliseconds(200);     // each, so that a stop is noticed in time
 constexpr Duration kDefaultHeartbeat = seconds(5);  // until the controller says otherwise
 constexpr std::size_t kMaxMessageBytes = 512;
+constexpr std::size_t kMaxProgramBytes = 256;
 
 v1::VGpuReport ToProto(const VGpuStatus& status) {
   static constexpr v1::VGpuReport::State kStates[] = {v1::VGpuReport::CREATING, v1::VGpuReport::READY,
@@ -39,6 +40,13 @@ v1::VGpuReport ToProto(const VGpuStatus& status) {
   for (const std::string& id : status.grant_ids) report.add_grant_ids(id);
   report.set_sessions(status.usage.sessions);
   report.set_compute_percent(status.spec.compute_percent);
+  for (const SessionInfo& session : status.sessions) {
+    v1::SessionReport& attached = *report.add_attached();
+    attached.set_id(session.id);
+    attached.set_program(CutText(session.program, kMaxProgramBytes));
+    attached.set_process_id(session.process_id);
+    attached.set_channel(session.channel);
+  }
   return report;
 }
 

@@ -334,6 +334,20 @@ void Supervisor::FromWorker::On(const wire::node::CommandStats& message) {
   std::copy(message.latencies.items.begin(), message.latencies.items.end(), command.latencies.begin());
 }
 
+void Supervisor::FromWorker::On(const wire::node::SessionOpened& message) {
+  if (vgpu.sessions.size() >= kMaxListedSessions) return;
+  const std::string id(message.session.text);
+  vgpu.sessions[id] = {.id = id,
+                       .program = std::string(message.program.text),
+                       .process_id = message.process_id,
+                       .channel = std::string(message.channel.text)};
+  supervisor.Report(vgpu);
+}
+
+void Supervisor::FromWorker::On(const wire::node::SessionEnded& message) {
+  if (vgpu.sessions.erase(std::string(message.session.text)) != 0) supervisor.Report(vgpu);
+}
+
 void Supervisor::FromWorker::On(const wire::node::FindBuild& message) {
   if (supervisor.builds_ == nullptr || fds.size() != 1 ||
       message.key.bytes.size() != wire::node::kBuildKeyBytes) {
@@ -365,6 +379,7 @@ void Supervisor::OnEnded(const std::string& uid) {
   vgpu->current.memory_used_bytes = 0;
   vgpu->past = vgpu->usage();
   vgpu->current = {};
+  vgpu->sessions.clear();
   if (vgpu->deleting) {
     Log(LogLevel::kInfo, "node", "worker ended", {{"vgpu", uid}, {"how", exit->Text()}});
     return Remove(uid);
@@ -405,6 +420,7 @@ void Supervisor::Remove(const std::string& uid) {
 VGpuStatus Supervisor::StatusOf(const VGpu& vgpu) const {
   VGpuStatus status{.spec = vgpu.spec, .state = vgpu.state, .message = vgpu.message, .usage = vgpu.usage()};
   for (const auto& [id, grant] : vgpu.grants) status.grant_ids.push_back(id);
+  for (const auto& [id, session] : vgpu.sessions) status.sessions.push_back(session);
   return status;
 }
 

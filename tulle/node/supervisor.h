@@ -29,6 +29,7 @@
 namespace tulle::node {
 
 inline constexpr std::size_t kMaxVGpus = 256;
+inline constexpr std::size_t kMaxListedSessions = 256;  // of one vGPU; more are counted only
 inline constexpr std::size_t kMaxGrants =
     256;  // of one vGPU; a claim needs one, or two while they are exchanged
 
@@ -79,12 +80,21 @@ struct VGpuUsage {
   void Add(const VGpuUsage& other);
 };
 
+// A program that is attached.
+struct SessionInfo {
+  std::string id;
+  std::string program;
+  std::uint32_t process_id = 0;
+  std::string channel;
+};
+
 struct VGpuStatus {
   VGpuSpec spec;  // only the uid when there is no such vGPU
   VGpuState state = VGpuState::kCreating;
   std::string message;
   std::vector<std::string> grant_ids;
   VGpuUsage usage;
+  std::vector<SessionInfo> sessions;
 };
 
 // Who has the builds of the whole mesh. A key names kind, text and options of a program and what compiled it.
@@ -149,6 +159,8 @@ class Supervisor {
     void On(const wire::node::WorkerReady& message);
     void On(const wire::node::WorkerStats& message);
     void On(const wire::node::CommandStats& message);
+    void On(const wire::node::SessionOpened& message);
+    void On(const wire::node::SessionEnded& message);
     void On(const wire::node::FindBuild& message);
     void On(const wire::node::KeepBuild& message);
   };
@@ -165,8 +177,9 @@ class Supervisor {
     RestartBackoff backoff;
     Loop::TimerId timer = 0;  // to be ready, to be started again, or to be gone
     bool deleting = false;
-    VGpuUsage current;  // of the running worker
-    VGpuUsage past;     // of its predecessors
+    VGpuUsage current;                            // of the running worker
+    std::map<std::string, SessionInfo> sessions;  // by id
+    VGpuUsage past;                               // of its predecessors
     VGpuUsage usage() const;
   };
 

@@ -86,6 +86,14 @@ TEST_F(SupervisorTest, AVGpuIsCreatedServesAndIsDeleted) {
   steps.Then([&] { supervisor_->Create(spec_, {GrantOf("g1")}); }, [&] { return Is(VGpuState::kReady); })
       .Then([&] { Connect("v1"); }, [&] { return Answered(); })
       .Then([&] {}, [&] { return last().usage.sessions == 1; })
+      .Then([&] {}, [&] { return last().sessions.size() == 1 && last().sessions[0].id == "s2"; })
+      .Then(
+          [&] {
+            EXPECT_EQ(last().sessions[0].program, "another");
+            EXPECT_EQ(last().sessions[0].process_id, 78u);
+            EXPECT_EQ(last().sessions[0].channel, "local");
+          },
+          [] { return true; })
       .Then([&] {},
             [&] {
               const auto& commands = supervisor_->Total().by_command;

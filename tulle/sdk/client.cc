@@ -196,6 +196,7 @@ class WatchImpl final : public Watch {
       case v1::WatchEvent::kVgpu: event.resource = control::FromProto(from.vgpu()); break;
       case v1::WatchEvent::kGpu: event.resource = control::FromProto(from.gpu()); break;
       case v1::WatchEvent::kNode: event.resource = control::FromProto(from.node()); break;
+      case v1::WatchEvent::kSession: event.resource = control::FromProto(from.session()); break;
       case v1::WatchEvent::kInstance: event.resource = control::FromProto(from.instance()); break;
       case v1::WatchEvent::kTenant: event.resource = control::FromProto(from.tenant()); break;
       case v1::WatchEvent::RESOURCE_NOT_SET: break;
@@ -358,6 +359,9 @@ class ClientImpl final : public Client {
   Result<Instance> GetInstance(const std::string& name, const CallOptions& options) override {
     return Get(&v1::Mesh::Stub::GetInstance, v1::GetInstanceRequest(), name, options);
   }
+  Result<Session> GetSession(const std::string& name, const CallOptions& options) override {
+    return Get(&v1::Mesh::Stub::GetSession, v1::GetSessionRequest(), name, options);
+  }
 
   Result<Tenant> GetTenant(const std::string& name, const CallOptions& options) override {
     return Get(&v1::Mesh::Stub::GetTenant, v1::GetTenantRequest(), name, options);
@@ -428,6 +432,11 @@ class ClientImpl final : public Client {
     return List<Instance>(
         &v1::Mesh::Stub::ListInstances, v1::ListInstancesRequest(),
         [](const auto& r) { return r.instances(); }, options);
+  }
+  Result<std::vector<Session>> ListSessions(const CallOptions& options) override {
+    return List<Session>(
+        &v1::Mesh::Stub::ListSessions, v1::ListSessionsRequest(), [](const auto& r) { return r.sessions(); },
+        options);
   }
   Result<std::vector<Tenant>> ListTenants(const CallOptions& options) override {
     return List<Tenant>(
@@ -550,6 +559,7 @@ std::string Client::ToJson(const ClaimExplanation& explanation) {
 std::string Client::ToJson(const VGpu& vgpu) { return control::ToJson(control::ToProto(vgpu)); }
 std::string Client::ToJson(const Gpu& gpu) { return control::ToJson(control::ToProto(gpu)); }
 std::string Client::ToJson(const Node& node) { return control::ToJson(control::ToProto(node)); }
+std::string Client::ToJson(const Session& session) { return control::ToJson(control::ToProto(session)); }
 std::string Client::ToJson(const Instance& instance) { return control::ToJson(control::ToProto(instance)); }
 std::string Client::ToJson(const Tenant& tenant) { return control::ToJson(control::ToProto(tenant)); }
 std::string Client::ToJson(const TenantUsage& usage) { return control::ToJson(control::ToProto(usage)); }

@@ -39,6 +39,7 @@ using control::Instance;
 using control::Labels;
 using control::Node;
 using control::ResourceEvent;
+using control::Session;
 using control::Tenant;
 using control::TenantUsage;
 using control::VGpu;
@@ -101,13 +102,13 @@ class ClaimHold {
   virtual bool connected() const = 0;
 };
 
-enum class Kind { kClaim = 1, kVGpu = 2, kGpu = 3, kNode = 4, kInstance = 5, kTenant = 6 };
+enum class Kind { kClaim = 1, kVGpu = 2, kGpu = 3, kNode = 4, kInstance = 5, kTenant = 6, kSession = 7 };
 enum class EventType { kAdded = 1, kModified = 2, kDeleted = 3, kSynced = 4 };
 
 struct Event {
   EventType type = EventType::kSynced;
   std::uint64_t resource_version = 0;  // resume from here
-  std::variant<std::monostate, Claim, VGpu, Gpu, Node, Instance, Tenant> resource;
+  std::variant<std::monostate, Claim, VGpu, Gpu, Node, Instance, Tenant, Session> resource;
 };
 
 // One stream of changes. Next is called by one thread; Cancel by any.
@@ -202,6 +203,7 @@ class Client {
   virtual Result<Node> GetNode(const std::string& name, const CallOptions& options = {}) = 0;
   virtual Result<Instance> GetInstance(const std::string& name, const CallOptions& options = {}) = 0;
 
+  virtual Result<Session> GetSession(const std::string& name, const CallOptions& options = {}) = 0;
   virtual Result<Tenant> GetTenant(const std::string& name, const CallOptions& options = {}) = 0;
 
   // What options.tenant has had since then (0: all that is known), in whole hours.
@@ -226,6 +228,7 @@ class Client {
   virtual Result<std::vector<Gpu>> ListGpus(const CallOptions& options = {}) = 0;
   virtual Result<std::vector<Node>> ListNodes(const CallOptions& options = {}) = 0;
   virtual Result<std::vector<Instance>> ListInstances(const CallOptions& options = {}) = 0;
+  virtual Result<std::vector<Session>> ListSessions(const CallOptions& options = {}) = 0;
   virtual Result<std::vector<Tenant>> ListTenants(const CallOptions& options = {}) = 0;
 
   // No kinds: all. From version 0: what exists as kAdded, then kSynced, then changes. With live_only, the
@@ -245,6 +248,7 @@ class Client {
   static std::string ToJson(const Gpu& gpu);
   static std::string ToJson(const Node& node);
   static std::string ToJson(const Instance& instance);
+  static std::string ToJson(const Session& session);
   static std::string ToJson(const Tenant& tenant);
   static std::string ToJson(const TenantUsage& usage);
   static std::string ToJson(const AuditEntry& entry);

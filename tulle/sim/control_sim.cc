@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <deque>
 #include <iterator>
 
@@ -43,6 +44,7 @@ struct ControlSim::SimNode {
   struct Running {
     CreateVGpu what;
     std::set<std::string> grants;
+    std::vector<SessionReport> attached;
     bool failed = false;
   };
   std::string name;
@@ -131,6 +133,7 @@ void ControlSim::Second() {
       continue;
     }
     for (int i = 0; i < 5 && !node.inbox.empty() && node.link && !(Chance(3) && !calm_); ++i) Obey(node);
+    if (node.link && !node.partitioned && !node.running.empty() && Chance(20)) Attach(node);
     if (node.link && now_.mono >= node.beat) {
       node.beat = now_.mono + options_.heartbeat_interval;
       if (!node.partitioned) Do(NodeHeartbeat{.link = *node.link});
@@ -138,6 +141,19 @@ void ControlSim::Second() {
   }
   Move(1s);
   while (core_->NextTick() && *core_->NextTick() <= now_.mono) Do(Tick{});
+}
+
+// A program attaches to one of its vGPUs, or goes.
+void ControlSim::Attach(SimNode& node) {
+  auto& [uid, vgpu] = Pick(node.running);
+  if (vgpu.attached.empty() || Chance(2)) {
+    char id[33];
+    std::snprintf(id, sizeof id, "%032llx", static_cast<unsigned long long>(random_.Below(~0ull)));
+    vgpu.attached.push_back({.id = id, .program = "p", .process_id = 1, .channel = "tls"});
+  } else {
+    vgpu.attached.erase(vgpu.attached.begin());
+  }
+  Do(ReportVGpu{*node.link, ReportOf(node, uid)});
 }
 
 void ControlSim::Move(Duration by) {
@@ -221,6 +237,7 @@ void ControlSim::Restart() {
   watch(core_->ListAll<Claim>({}, kAll));
   watch(core_->ListAll<VGpu>({}, kAll));
   watch(core_->ListAll<Instance>({}, kAll));
+  watch(core_->ListAll<Session>({}, kAll));
 }
 
 // ---- faults
@@ -348,6 +365,8 @@ VGpuReport ControlSim::ReportOf(const SimNode& node, const std::string& uid) con
   VGpuReport report{.uid = uid, .state = it->second.failed ? ReportedState::kFailed : ReportedState::kReady};
   report.grant_ids.assign(it->second.grants.begin(), it->second.grants.end());
   report.compute_percent = it->second.what.compute_percent;
+  report.attached = it->second.attached;
+  report.sessions = static_cast<std::uint32_t>(report.attached.size());
   return report;
 }
 
@@ -500,7 +519,8 @@ constexpr std::size_t kAll = 1'000'000;
 
 template <typename R>
 std::vector<R> All(const Core& core) {
-  if constexpr (std::is_same_v<R, Claim> || std::is_same_v<R, VGpu> || std::is_same_v<R, Instance>) {
+  if constexpr (std::is_same_v<R, Claim> || std::is_same_v<R, VGpu> || std::is_same_v<R, Instance> ||
+                std::is_same_v<R, Session>) {
     return core.ListAll<R>({}, kAll).resources;
   } else {
     return core.List<R>("", "", kAll).resources;
@@ -703,7 +723,7 @@ void ControlSim::CheckWatchers() {
   std::size_t count = 0;
   count += check(All<Claim>(*core_)) + check(All<VGpu>(*core_)) + check(All<Gpu>(*core_)) +
            check(All<Node>(*core_));
-  count += check(All<Tenant>(*core_)) + check(All<Instance>(*core_));
+  count += check(All<Tenant>(*core_)) + check(All<Instance>(*core_)) + check(All<Session>(*core_));
   Expect(count == watched_.size(), "a watcher knows what is not there");
 }
 
@@ -760,6 +780,16 @@ void ControlSim::CheckConverged() {
       for (const Grant& grant : std::get<VGpuRecord>(stored->second).grants) grants.insert(grant.id);
       Expect(vgpu.what.compute_percent == std::get<VGpuRecord>(stored->second).vgpu.spec.compute_percent,
              "a vGPU on node " + node.name + " has another share than it should");
+      std::set<std::string> attached, listed;
+      for (const SessionReport& session : vgpu.attached) attached.insert(session.id);
+      for (const Session& session : All<Session>(*core_)) {
+        if (session.spec.vgpu == std::get<VGpuRecord>(stored->second).vgpu.metadata.name &&
+            session.metadata.tenant == vgpu.what.tenant) {
+          listed.insert(session.metadata.uid);
+        }
+      }
+      Expect(attached == listed,
+             "the sessions of a vGPU on node " + node.name + " are not those that there are");
       Expect(vgpu.grants == grants, "a vGPU on node " + node.name + " takes other grants than it should");
     }
     Expect(runs == should[node.name], "node " + node.name + " does not run what it should");

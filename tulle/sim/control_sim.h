@@ -96,6 +96,7 @@ class ControlSim {
   // Nodes.
   void Connect(SimNode& node);
   void Disconnect(SimNode& node);
+  void Attach(SimNode& node);
   void Obey(SimNode& node);
   control::VGpuReport ReportOf(const SimNode& node, const std::string& uid) const;
 

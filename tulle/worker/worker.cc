@@ -270,6 +270,10 @@ void Worker::Serve(Connection& connection, UniqueFd socket) {
   session::ServerSession& client = **accepted;
   const Instant started = clock_.Now();
   const bool over_limit = sessions_.fetch_add(1) >= options_.max_sessions;
+  if (!over_limit) {
+    auto state = state_.lock();
+    connection.peer = client.peer();
+  }
   Wake();  // the count has changed
 
   exec::Ending ending;
@@ -372,6 +376,7 @@ void Worker::Reap() {
     }
     it->thread.join();  // it has nothing left to do
     ended_ += CountersOf(*it);
+    if (it->peer_told) sessions_gone_.push_back(it->peer->session_id);
     it->counters.by_command.AddTo(&ended_commands_);
     it = state->connections.erase(it);
   }
@@ -411,7 +416,24 @@ void Worker::ReportStats() {
     told_stats_ = std::move(packet);
     stats_told_at_ = now;
   }
+  if (!ReportSessions()) return;
   if (ReportCommands()) stats_told_at_ = now;
+}
+
+bool Worker::ReportSessions() {
+  for (; !sessions_gone_.empty(); sessions_gone_.pop_front()) {
+    if (!Tell(wire::node::SessionEnded{{sessions_gone_.front()}}).ok()) return false;
+  }
+  auto state = state_.lock();
+  for (Connection& connection : state->connections) {
+    if (!connection.peer || connection.peer_told) continue;
+    const session::Peer& peer = *connection.peer;
+    const wire::node::SessionOpened opened{
+        {peer.session_id}, {peer.program}, peer.process_id, {session::ChannelName(peer.channel)}};
+    if (!Tell(opened).ok()) return false;
+    connection.peer_told = true;
+  }
+  return true;
 }
 
 bool Worker::ReportCommands() {

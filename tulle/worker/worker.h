@@ -96,6 +96,8 @@ class Worker {
     std::thread thread;
     UniqueFd socket;    // a duplicate, so that a handshake under way can be cut short; guarded by state_
     std::string grant;  // once the client has named it; guarded by state_
+    std::optional<session::Peer> peer;  // of a session that has begun; guarded by state_
+    bool peer_told = false;             // Run()'s thread
     exec::EndRequest end;
     exec::SessionCounters counters;
     std::atomic<bool> finished{false};  // the thread is about to return
@@ -125,6 +127,8 @@ class Worker {
   void EndAll(wire::EndReason reason, const std::string& message);
   void ReportStats();
   Totals CountersOf(Connection& connection) const;
+  // False: the node does not read.
+  bool ReportSessions();
   bool ReportCommands();  // false: there was nothing new, or the node does not read
   template <wire::Message M>
   Status Tell(const M& message);
@@ -148,8 +152,9 @@ class Worker {
   std::atomic<std::size_t> sessions_{0};
   std::atomic<std::uint32_t> crashes_{0};
   std::atomic<std::uint32_t> refused_{0};
-  Totals ended_;                        // of sessions that are over
-  exec::CommandTotals ended_commands_;  // the same
+  std::deque<std::string> sessions_gone_;  // of which the node knows, and that they ended it does not
+  Totals ended_;                           // of sessions that are over
+  exec::CommandTotals ended_commands_;     // the same
   exec::CommandTotals told_commands_;
   std::vector<UniqueFd> received_fds_;  // of the packet at hand
   std::optional<ByteVector> told_stats_;

@@ -3,8 +3,10 @@
 #include "tulle/worker/worker.h"
 
 #include <gtest/gtest.h>
+
 #include <poll.h>
 #include <sys/socket.h>
+#include <map>
 
 #include "tulle/base/seqpacket.h"
 #include "tulle/gpu/null/driver.h"
@@ -100,6 +102,14 @@ class WorkerTest : public ::testing::Test {
     stats_ = message;
     ++stats_count_;
   }
+  void On(const wire::node::SessionOpened& message) {
+    EXPECT_EQ(message.session.text.size(), 32u);
+    EXPECT_TRUE(open_.emplace(message.session.text, message.program.text).second);
+    EXPECT_EQ(message.channel.text, "tls");
+  }
+  void On(const wire::node::SessionEnded& message) {
+    EXPECT_EQ(open_.erase(std::string(message.session.text)), 1u);
+  }
   void On(const wire::node::CommandStats& message) {
     EXPECT_EQ(message.latencies.items.size(), wire::node::kLatencyCounts);
     std::uint64_t timed = 0;
@@ -117,6 +127,7 @@ class WorkerTest : public ::testing::Test {
   std::optional<Worker::End> end_;
   std::optional<std::int32_t> ready_status_;
   std::string ready_message_;
+  std::map<std::string, std::string> open_;  // programs by session
   wire::node::WorkerStats stats_;
   int stats_count_ = 0;
   struct Command {
@@ -152,8 +163,10 @@ TEST_F(WorkerTest, ServesAProgram) {
   EXPECT_EQ(program.session().limits().memory_limit_bytes, 64 * kMiB);
   program.ExpectVectorAdd(7);
   EXPECT_TRUE(AwaitSessions(1));
+  EXPECT_TRUE(Await([&] { return open_.size() == 1; }));
   program.session().Close();
   EXPECT_TRUE(AwaitSessions(0));
+  EXPECT_TRUE(Await([&] { return open_.empty(); }));
   EXPECT_TRUE(Await([&] { return stats_.memory_used_bytes == 0; }));
   EXPECT_GT(stats_.commands_total, 10u);
   EXPECT_GT(stats_.received_bytes_total, 4096u);

@@ -318,6 +318,26 @@ Node FromProto(const v1::Node& from) {
                  .message = from.status().message()}};
 }
 
+v1::Session ToProto(const Session& from) {
+  v1::Session to;
+  *to.mutable_metadata() = ToProto(from.metadata);
+  to.mutable_spec()->set_vgpu(from.spec.vgpu);
+  to.mutable_spec()->set_claim(from.spec.claim);
+  to.mutable_status()->set_node(from.status.node);
+  to.mutable_status()->set_program(from.status.program);
+  to.mutable_status()->set_process_id(from.status.process_id);
+  to.mutable_status()->set_channel(from.status.channel);
+  return to;
+}
+Session FromProto(const v1::Session& from) {
+  return {.metadata = FromProto(from.metadata()),
+          .spec = {.vgpu = from.spec().vgpu(), .claim = from.spec().claim()},
+          .status = {.node = from.status().node(),
+                     .program = from.status().program(),
+                     .process_id = from.status().process_id(),
+                     .channel = from.status().channel()}};
+}
+
 v1::Instance ToProto(const Instance& from) {
   v1::Instance to;
   *to.mutable_metadata() = ToProto(from.metadata);

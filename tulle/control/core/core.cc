@@ -123,7 +123,8 @@ void Core::Remove(Table<State>& table, Kind kind, const std::string& uid) {
   if (state.announced) {
     state.model().metadata.resource_version = ++version_;
     actions_.changes.push_back({ChangeType::kDeleted, state.model()});
-    if (kind != Kind::kInstance) actions_.writes.push_back({kind, uid, std::nullopt});
+    if (kind != Kind::kInstance && kind != Kind::kSession)
+      actions_.writes.push_back({kind, uid, std::nullopt});
   }
   touched_.erase({kind, uid});
   table.Erase(uid);
@@ -136,6 +137,7 @@ template void Core::Remove(Table<GpuState>&, Kind, const std::string&);
 template void Core::Remove(Table<NodeRecord>&, Kind, const std::string&);
 template void Core::Remove(Table<InstanceState>&, Kind, const std::string&);
 template void Core::Remove(Table<TenantState>&, Kind, const std::string&);
+template void Core::Remove(Table<SessionState>&, Kind, const std::string&);
 
 template <typename State>
 void Core::FlushTouched(Table<State>& table, Kind kind) {
@@ -144,7 +146,7 @@ void Core::FlushTouched(Table<State>& table, Kind kind) {
     state.model().metadata.resource_version = ++version_;
     const ChangeType type = std::exchange(state.announced, true) ? ChangeType::kModified : ChangeType::kAdded;
     actions_.changes.push_back({type, state.model()});
-    if constexpr (!std::is_same_v<State, InstanceState>) {
+    if constexpr (!std::is_same_v<State, InstanceState> && !std::is_same_v<State, SessionState>) {
       if (it->second.durable || type == ChangeType::kAdded)
         actions_.writes.push_back({kind, it->first.second, RecordOf(state)});
     }
@@ -180,6 +182,7 @@ void Core::Flush() {
   FlushTouched(claims_, Kind::kClaim);
   FlushTouched(vgpus_, Kind::kVGpu);
   FlushTouched(instances_, Kind::kInstance);
+  FlushTouched(sessions_, Kind::kSession);
   for (const auto& [key, touched] : touched_) {
     if (key.first != Kind::kClaim) continue;
     ClaimState& claim = *claims_.Find(key.second);
@@ -229,6 +232,10 @@ const auto& Core::TableOf<Instance>() const {
   return instances_;
 }
 
+template <>
+const auto& Core::TableOf<Session>() const {
+  return sessions_;
+}
 template <>
 const auto& Core::TableOf<Tenant>() const {
   return tenants_;
@@ -298,16 +305,20 @@ template std::optional<VGpu> Core::Get<VGpu>(const std::string&, const std::stri
 template std::optional<Gpu> Core::Get<Gpu>(const std::string&, const std::string&) const;
 template std::optional<Node> Core::Get<Node>(const std::string&, const std::string&) const;
 template std::optional<Instance> Core::Get<Instance>(const std::string&, const std::string&) const;
+template std::optional<Session> Core::Get<Session>(const std::string&, const std::string&) const;
 template std::optional<Tenant> Core::Get<Tenant>(const std::string&, const std::string&) const;
 template Page<Claim> Core::List<Claim>(const std::string&, const std::string&, std::size_t, bool) const;
 template Page<VGpu> Core::List<VGpu>(const std::string&, const std::string&, std::size_t, bool) const;
 template Page<Gpu> Core::List<Gpu>(const std::string&, const std::string&, std::size_t, bool) const;
 template Page<Node> Core::List<Node>(const std::string&, const std::string&, std::size_t, bool) const;
 template Page<Instance> Core::List<Instance>(const std::string&, const std::string&, std::size_t, bool) const;
+template Page<Session> Core::List<Session>(const std::string&, const std::string&, std::size_t, bool) const;
 template Page<Tenant> Core::List<Tenant>(const std::string&, const std::string&, std::size_t, bool) const;
 template Page<Claim> Core::ListAll<Claim>(const std::pair<std::string, std::string>&, std::size_t,
                                           bool) const;
 template Page<VGpu> Core::ListAll<VGpu>(const std::pair<std::string, std::string>&, std::size_t, bool) const;
+template Page<Session> Core::ListAll<Session>(const std::pair<std::string, std::string>&, std::size_t,
+                                              bool) const;
 template Page<Instance> Core::ListAll<Instance>(const std::pair<std::string, std::string>&, std::size_t,
                                                 bool) const;
 

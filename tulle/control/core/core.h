@@ -110,8 +110,8 @@ class Core {
   Status Authorize(const std::string& caller, Permission permission) const;
   Status CheckRead(const std::string& caller, const std::string& tenant) const;
 
-  // Reading. `R` is Claim, VGpu, Gpu, Node, Instance or Tenant; `tenant` is empty for GPUs, nodes and
-  // tenants.
+  // Reading. `R` is Claim, VGpu, Gpu, Node, Instance, Session or Tenant; `tenant` is empty for GPUs, nodes
+  // and tenants.
   template <typename R>
   std::optional<R> Get(const std::string& tenant, const std::string& name) const;
   // Up to `limit` in the order of names, from the first after `after`. `live_only`: without ended claims.
@@ -153,6 +153,7 @@ class Core {
     using Model = VGpu;
     VGpuRecord record;
     std::set<std::string> accepted;  // grants that the node has confirmed
+    std::set<std::string> sessions;  // uids
     bool announced = false;
     VGpu& model() { return record.vgpu; }
     const VGpu& model() const { return record.vgpu; }
@@ -191,6 +192,14 @@ class Core {
     Instance& model() { return instance; }
     const Instance& model() const { return instance; }
     const Metadata& metadata() const { return instance.metadata; }
+  };
+  struct SessionState {
+    using Model = Session;
+    Session session;
+    bool announced = false;
+    Session& model() { return session; }
+    const Session& model() const { return session; }
+    const Metadata& metadata() const { return session.metadata; }
   };
   struct HoldState {
     std::string claim_uid;
@@ -310,6 +319,8 @@ class Core {
   void SendCreate(const VGpuState& vgpu);
   // After any change of what is on the GPU.
   void Recount(GpuState& gpu);
+  // Sessions: sessions.cc.
+  void SetSessions(VGpuState& vgpu, const std::vector<SessionReport>& attached);
   // Elastic vGPUs: elastic.cc.
   std::vector<ElasticVGpu> ElasticOf(const GpuState& gpu) const;
   void Resize(VGpuState& vgpu, std::uint32_t compute_percent);
@@ -379,6 +390,7 @@ class Core {
   Table<GpuState> gpus_;
   Table<NodeRecord> nodes_;
   Table<InstanceState> instances_;
+  Table<SessionState> sessions_;
   Fleet fleet_;                          // of gpus_ and nodes_
   std::deque<ClaimSpec> recent_claims_;  // the oldest first
   std::size_t claims_to_learn_ = 0;      // since the last rehearsal began

@@ -335,6 +335,49 @@ TEST_F(CoreTest, NamesAreUniqueAmongTheLiving) {
   EXPECT_FALSE(core_->Get<Claim>("bob", second.metadata.uid));
 }
 
+TEST_F(CoreTest, SessionsAreThoseThatNodesReport) {
+  Do(Registration());
+  Create("c", {.count = 2});
+  const std::string uid = core_->Get<VGpu>("alice", "c-0")->metadata.uid;
+  const std::string other = core_->Get<VGpu>("alice", "c-1")->metadata.uid;
+  const std::string one(32, '1'), two = "11111111" + std::string(24, '2');
+  const auto report = [&](const std::string& vgpu, std::vector<SessionReport> attached,
+                          ReportedState state = ReportedState::kReady) {
+    Do(ReportVGpu{kLink, {.uid = vgpu, .state = state, .attached = std::move(attached)}});
+  };
+  const auto names = [&] {
+    std::vector<std::string> names;
+    for (const Session& session : core_->List<Session>("alice", "", 100).resources)
+      names.push_back(session.metadata.name);
+    return names;
+  };
+  using Names = std::vector<std::string>;
+  report(uid, {{one, "render", 7, "tls"}});
+  const auto session = core_->Get<Session>("alice", "11111111");
+  ASSERT_TRUE(session);
+  EXPECT_EQ(session->metadata.uid, one);
+  EXPECT_EQ(session->spec.vgpu, "c-0");
+  EXPECT_EQ(session->spec.claim, "c");
+  EXPECT_EQ(session->status.node, "a");
+  EXPECT_EQ(session->status.program, "render");
+  EXPECT_EQ(session->status.process_id, 7u);
+  // Names are unique; what is no id, or another vGPU's, is passed over.
+  report(uid, {{one, "render", 7, "tls"}, {two, std::string(1000, 'x'), 8, "tls"}, {"x", "", 0, ""}});
+  EXPECT_EQ(names(), (Names{"11111111", two}));
+  EXPECT_EQ(core_->Get<Session>("alice", two)->status.program.size(), kMaxProgramBytes);
+  report(other, {{one, "thief", 9, "tls"}});
+  EXPECT_EQ(core_->Get<Session>("alice", one)->status.program, "render");
+  report(uid, {{two, "y", 8, "tls"}});
+  EXPECT_EQ(names(), (Names{two}));
+  for (const auto& [key, record] : store_) EXPECT_NE(key.first, Kind::kSession) << "not kept";
+  // A worker that is started again has none.
+  report(uid, {}, ReportedState::kCreating);
+  EXPECT_EQ(names(), Names());
+  report(uid, {{two, "y", 8, "tls"}});
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "c"}).ok());
+  EXPECT_EQ(names(), Names());
+}
+
 TEST_F(CoreTest, ElasticVGpusMakeRoomAndGrowAgain) {
   obey_ = true;
   Do(Registration());

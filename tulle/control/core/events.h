@@ -147,6 +147,12 @@ struct CloseHold {
 };
 
 enum class ReportedState { kCreating = 1, kReady = 2, kFailed = 3, kDeleted = 4 };
+struct SessionReport {
+  std::string id;
+  std::string program;
+  std::uint32_t process_id = 0;
+  std::string channel;
+};
 struct VGpuReport {
   std::string uid;
   ReportedState state = ReportedState::kCreating;
@@ -154,6 +160,7 @@ struct VGpuReport {
   std::vector<std::string> grant_ids;
   std::uint32_t sessions = 0;
   std::uint32_t compute_percent = 0;  // 0: by a node that does not tell
+  std::vector<SessionReport> attached;
 };
 struct InventoryGpu {
   std::uint32_t index = 0;
@@ -232,7 +239,7 @@ struct Write {
   std::optional<Record> record;
 };
 
-using Resource = std::variant<Claim, VGpu, Gpu, Node, Instance, Tenant>;  // in the order of Kind
+using Resource = std::variant<Claim, VGpu, Gpu, Node, Instance, Tenant, Session>;  // in the order of Kind
 enum class ChangeType { kAdded = 1, kModified = 2, kDeleted = 3 };
 // For watchers.
 struct Change {

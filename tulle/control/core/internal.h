@@ -1,7 +1,7 @@
 // What the files of the core share and nobody else needs: words and small helpers. core.cc is the frame
 // (events in, actions out, timers, reading); load.cc, claims.cc, reconcile.cc, holds.cc, vgpus.cc, nodes.cc,
-// tenants.cc, usage.cc, expected_wait.cc, invitations.cc, api_tokens.cc and elastic.cc each hold the member
-// functions of one concern.
+// tenants.cc, usage.cc, expected_wait.cc, invitations.cc, api_tokens.cc, elastic.cc and sessions.cc each hold
+// the member functions of one concern.
 #pragma once
 
 #include <chrono>

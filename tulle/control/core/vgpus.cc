@@ -15,6 +15,7 @@ void Core::SetPhase(VGpuState& vgpu, VGpuPhase phase) {
   status.phase = phase;
   if (phase != VGpuPhase::kReady) {
     status.sessions = 0;
+    SetSessions(vgpu, {});
     vgpu.accepted.clear();
   }
   Touch(Kind::kVGpu, vgpu.metadata().uid, true);
@@ -33,8 +34,9 @@ void Core::BeginDelete(VGpuState& vgpu) {
 }
 
 void Core::EraseVGpu(const std::string& uid) {
-  const VGpuState* vgpu = vgpus_.Find(uid);
+  VGpuState* vgpu = vgpus_.Find(uid);
   if (vgpu->model().status.phase != VGpuPhase::kDeleting) Charge(vgpu->model(), -1);
+  SetSessions(*vgpu, {});
   GpuState& gpu = *gpus_.Find(vgpu->record.gpu_uid);
   gpu.vgpus.erase(uid);
   Recount(gpu);
@@ -69,6 +71,7 @@ void Core::ApplyReport(VGpuState& vgpu, const VGpuReport& report) {
         status.sessions = report.sessions;
         Touch(Kind::kVGpu, uid, false);
       }
+      SetSessions(vgpu, report.attached);
       break;
     case ReportedState::kFailed:
       Fail(vgpu, "Failed", report.message.empty() ? "failed" : Cut(report.message, kMaxMessageBytes));

@@ -220,6 +220,27 @@ struct Node {
   friend bool operator==(const Node&, const Node&) = default;
 };
 
+struct SessionSpec {
+  std::string vgpu;
+  std::string claim;
+  friend bool operator==(const SessionSpec&, const SessionSpec&) = default;
+};
+
+struct SessionStatus {
+  std::string node;
+  std::string program;
+  std::uint32_t process_id = 0;
+  std::string channel;
+  friend bool operator==(const SessionStatus&, const SessionStatus&) = default;
+};
+
+struct Session {
+  Metadata metadata;
+  SessionSpec spec;
+  SessionStatus status;
+  friend bool operator==(const Session&, const Session&) = default;
+};
+
 struct InstanceStatus {
   std::string address;
   std::vector<std::string> claims;
@@ -304,6 +325,7 @@ enum class Kind {
   kNode = 4,
   kInstance = 5,
   kTenant = 6,
+  kSession = 7,
   kInvitation = 100,
   kUsage = 101,
   kRevocation = 102,

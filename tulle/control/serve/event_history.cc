@@ -64,6 +64,10 @@ Step StepOf(const Tenant& tenant) {
   return {Name(tenant.spec.role) + std::string(tenant.spec.suspended ? ",suspended" : ""), ""};
 }
 Step StepOf(const Instance&) { return {"PRESENT", ""}; }
+Step StepOf(const Session& session) {
+  return {"ATTACHED", session.status.program + ", process " + std::to_string(session.status.process_id) +
+                          ", to vGPU " + session.spec.vgpu};
+}
 
 }  // namespace
 

@@ -301,12 +301,15 @@ class StreamCall final : public RequestReactor {
 // ---- nodes
 
 VGpuReport FromProto(const v1::VGpuReport& from) {
-  return {.uid = from.uid(),
-          .state = static_cast<ReportedState>(from.state()),
-          .message = from.message(),
-          .grant_ids = {from.grant_ids().begin(), from.grant_ids().end()},
-          .sessions = from.sessions(),
-          .compute_percent = from.compute_percent()};
+  VGpuReport to{.uid = from.uid(),
+                .state = static_cast<ReportedState>(from.state()),
+                .message = from.message(),
+                .grant_ids = {from.grant_ids().begin(), from.grant_ids().end()},
+                .sessions = from.sessions(),
+                .compute_percent = from.compute_percent()};
+  for (const v1::SessionReport& session : from.attached())
+    to.attached.push_back({session.id(), session.program(), session.process_id(), session.channel()});
+  return to;
 }
 
 RegisterNode FromProto(const v1::Register& from, LinkId link) {

@@ -50,7 +50,7 @@ constexpr char kAllTenants[] = "-";
 constexpr std::uint32_t kDefaultEntries = 100;
 constexpr std::uint32_t kMaxEntries = 1000;
 
-// Claims, vGPUs and instances are tenants'; the rest is the mesh's.
+// Claims, vGPUs, sessions and instances are tenants'; the rest is the mesh's.
 template <typename Resource>
 constexpr bool kIsTenants =
     !std::is_same_v<Resource, Gpu> && !std::is_same_v<Resource, Node> && !std::is_same_v<Resource, Tenant>;
@@ -217,6 +217,8 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
       "Gpu", "Gpus", [](auto* response) { return response->mutable_gpus(); });
   AddReads<Node, v1::GetNodeRequest, v1::ListNodesRequest, v1::ListNodesResponse>(
       "Node", "Nodes", [](auto* response) { return response->mutable_nodes(); });
+  AddReads<Session, v1::GetSessionRequest, v1::ListSessionsRequest, v1::ListSessionsResponse>(
+      "Session", "Sessions", [](auto* response) { return response->mutable_sessions(); });
   AddReads<Instance, v1::GetInstanceRequest, v1::ListInstancesRequest, v1::ListInstancesResponse>(
       "Instance", "Instances", [](auto* response) { return response->mutable_instances(); });
   AddReads<Tenant, v1::GetTenantRequest, v1::ListTenantsRequest, v1::ListTenantsResponse>(

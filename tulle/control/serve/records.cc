@@ -27,7 +27,8 @@ const char* PrefixOf(Kind kind) {
     case Kind::kUsage: return "usage/";
     case Kind::kRevocation: return "revocation/";
     case Kind::kApiToken: return "api-token/";
-    case Kind::kInstance:  // not kept
+    case Kind::kInstance:  // not kept, nor are sessions
+    case Kind::kSession:
     case Kind::kUnspecified: break;
   }
   TULLE_CHECK(false);

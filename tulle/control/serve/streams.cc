@@ -127,7 +127,7 @@ class WatchStream final : public StreamBase,
 
   void Begin(const v1::WatchRequest& request) {
     for (const int kind : request.kinds()) {
-      if (kind < v1::CLAIM || kind > v1::TENANT)
+      if (kind < v1::CLAIM || kind > v1::SESSION)
         return End(Invalid("kinds: " + std::to_string(kind) + " is not a kind"));
       kinds_.insert(static_cast<Kind>(kind));
     }
@@ -154,6 +154,7 @@ class WatchStream final : public StreamBase,
         self->Snapshot<Tenant>(*core);
         self->Snapshot<Claim>(*core);
         self->Snapshot<VGpu>(*core);
+        self->Snapshot<Session>(*core);
         self->Snapshot<Instance>(*core);
         self->synced_at_ = core->resource_version();
       }
@@ -255,6 +256,9 @@ class WatchStream final : public StreamBase,
   static void Set(v1::WatchEvent* event, v1::Node node) { *event->mutable_node() = std::move(node); }
   static void Set(v1::WatchEvent* event, v1::Instance instance) {
     *event->mutable_instance() = std::move(instance);
+  }
+  static void Set(v1::WatchEvent* event, v1::Session session) {
+    *event->mutable_session() = std::move(session);
   }
   static void Set(v1::WatchEvent* event, v1::Tenant tenant) { *event->mutable_tenant() = std::move(tenant); }
 

@@ -84,6 +84,10 @@ struct FakeWorker {
     stats.commands_total = 7;
     stats.received_bytes_total = 100;
     Send(stats);
+    Send(wire::node::SessionOpened{{"s1"}, {"a program"}, 77, {"tls"}});
+    Send(wire::node::SessionOpened{{"s2"}, {"another"}, 78, {"local"}});
+    Send(wire::node::SessionEnded{{"s1"}});
+    Send(wire::node::SessionEnded{{"none"}});
     std::array<std::uint64_t, wire::node::kLatencyCounts> latencies{};
     latencies[1] = 5;
     latencies.back() = 2;

@@ -86,6 +86,19 @@ struct CommandStats {
   TULLE_MESSAGE(CommandStats, opcode, count, bytes, latency_ns_total, latencies)
 };
 
+// Worker to node: a program has attached; and it is gone.
+struct SessionOpened {
+  Str<kMaxIdBytes> session;
+  Str<kMaxNameBytes> program;  // as it says itself, like process_id
+  U32 process_id = 0;
+  Str<kMaxIdBytes> channel;  // "tls", "tcp" or "local"
+  TULLE_MESSAGE(SessionOpened, session, program, process_id, channel)
+};
+struct SessionEnded {
+  Str<kMaxIdBytes> session;
+  TULLE_MESSAGE(SessionEnded, session)
+};
+
 // Worker to node: has the mesh built this for the vGPU's tenant? The packet's descriptor is a pipe, into
 // which the node writes the KeptBuild; or nothing, and closes it.
 struct FindBuild {
@@ -110,6 +123,8 @@ inline constexpr auto kNodeCommands = std::tuple{
     Row<0x8013, CommandStats>{Mode::kNotice, Place::kWorker},
     Row<0x8014, FindBuild>{Mode::kNotice, Place::kWorker},
     Row<0x8015, KeepBuild>{Mode::kNotice, Place::kWorker},
+    Row<0x8016, SessionOpened>{Mode::kNotice, Place::kWorker},
+    Row<0x8017, SessionEnded>{Mode::kNotice, Place::kWorker},
 };
 static_assert(WellFormed(kNodeCommands));
 
