@@ -39,9 +39,9 @@ int Report(const Status& status) {
 }
 
 struct RunFlags {
-  std::string memory, compute, level, node, name, topology, duration;
+  std::string memory, compute, bandwidth, level, node, name, topology, duration;
   std::vector<std::string> types, vendors, labels, tolerations, command;
-  std::uint32_t gpus = 1;
+  std::uint32_t gpus = 1, compute_units = 0;
   std::int32_t priority = 0;
   bool no_wait = false, with_local = false, over_network = false, quiet = false;
   std::string trace;
@@ -68,6 +68,10 @@ Result<RunOptions> ToOptions(const RunFlags& flags) {
   if (!flags.compute.empty()) {
     TULLE_RETURN_IF_ERROR(
         ParseCompute("--compute", flags.compute, &spec.min_compute_percent, &spec.compute_percent));
+  }
+  spec.compute_units = flags.compute_units;
+  if (!flags.bandwidth.empty()) {
+    TULLE_ASSIGN_OR_RETURN(spec.memory_bandwidth, ParseMemory("--bandwidth", flags.bandwidth));
   }
   if (!flags.level.empty()) {
     TULLE_ASSIGN_OR_RETURN(spec.performance_level, ParseLevel("--level", flags.level));
@@ -238,6 +242,12 @@ int Main(int argc, char** argv) {
                           "Share of a GPU that is reserved for each vGPU, such as 50% [25%], or a range, "
                           "such as 25%..100%: as much as "
                           "there is room for, which changes while it runs; programs are not held to it yet");
+  run_command->add_option("--compute-units", run.compute_units,
+                          "As much of a GPU as makes so many of its compute units, in place of --compute");
+  run_command->add_option(
+      "--bandwidth", run.bandwidth,
+      "As much of a GPU as makes so much of its memory bandwidth, such as 200GiB a second, in "
+      "place of --compute");
   run_command->add_option("--level", run.level,
                           "What the share reserves. best-effort: nothing; burst, guaranteed: the share; "
                           "dedicated: a whole GPU [burst]");

@@ -74,6 +74,14 @@ std::string Why(const sdk::Claim& claim) {
   return "";
 }
 
+// "12 units", "12 units, 200GiB/s"
+std::string NeedsOf(const sdk::ClaimSpec& spec) {
+  std::string text;
+  if (spec.compute_units != 0) text = std::to_string(spec.compute_units) + " units";
+  if (spec.memory_bandwidth == 0) return text;
+  return text + (text.empty() ? "" : ", ") + FormatSize(spec.memory_bandwidth) + "/s";
+}
+
 // The columns of each kind, head and row from one place.
 template <typename T>
 struct Column {
@@ -174,6 +182,7 @@ const std::vector<Column<sdk::Claim>>& Columns() {
       {"MEMORY", [](const T& c, std::int64_t) { return FormatSize(c.spec.memory_bytes); }},
       {"COMPUTE",
        [](const T& c, std::int64_t) {
+         if (control::NeedsByGpu(c.spec)) return NeedsOf(c.spec);
          return control::IsElastic(c.spec)
                     ? std::to_string(c.spec.min_compute_percent) + ".." + Percent(c.spec.compute_percent)
                     : Percent(c.spec.compute_percent);

@@ -107,6 +107,13 @@ class Commands(MeshTest):
             wait_for(lambda: share() == 100, "it has all of it again")
             self.assertIn("has 40% of the 100% of compute that it wants", self.mesh.tulle("events").stdout)
             self.assertEqual(wide.communicate("", timeout=PATIENCE_S)[1], "")
+        units = json.loads(self.mesh.tulle("get", "gpus", "-o", "json").stdout)[0]["spec"]["description"]["computeUnits"]
+        script = "tulle get vgpus -o json; tulle get claims"
+        shown = self.assert_ok(self.mesh.run("sh", "-c", script, flags=["--compute-units", str(units)])).stdout
+        self.assertIn('"computePercent": 100', shown)
+        self.assertIn(f" {units} units ", shown)
+        refused = self.mesh.run("true", flags=["--compute-units", str(units + 1), "--no-wait"])
+        self.assertIn(f"has {units} compute units", refused.stderr)
         refused = self.mesh.run("true", flags=["--compute", "60%..50%"])
         self.assertEqual(refused.returncode, 2)
         self.assertIn("--compute 60%..50%: the first must not be above the second", refused.stderr)

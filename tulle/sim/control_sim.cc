@@ -383,10 +383,12 @@ void ControlSim::Connect(SimNode& node) {
   RegisterNode event{.link = *node.link, .name = node.name, .endpoint = node.name + ":1"};
   for (std::uint32_t i = 0; i < node.gpu_memory.size(); ++i) {
     if (node.gone.contains(i)) continue;
-    event.gpus.push_back(
-        {.index = i,
-         .description = {.type = "sim", .apis = {DeviceApi::kOpenCl}, .memory_bytes = node.gpu_memory[i]},
-         .allocatable_memory_bytes = node.gpu_memory[i]});
+    event.gpus.push_back({.index = i,
+                          .description = {.type = "sim",
+                                          .apis = {DeviceApi::kOpenCl},
+                                          .memory_bytes = node.gpu_memory[i],
+                                          .compute_units = i % 2 == 0 ? 16u : 8u},
+                          .allocatable_memory_bytes = node.gpu_memory[i]});
   }
   for (const auto& [uid, vgpu] : node.running) event.vgpus.push_back(ReportOf(node, uid));
   Do(event);
@@ -494,6 +496,10 @@ void ControlSim::Create(const std::string& tenant) {
   const bool may_be_elastic = !dedicated && level != PerformanceLevel::kBestEffort;
   if (may_be_elastic && Chance(2))
     spec.min_compute_percent = static_cast<std::uint32_t>(Between(1, WithDefaults(spec).compute_percent));
+  if (may_be_elastic && spec.min_compute_percent == 0 && Chance(4)) {
+    spec.compute_percent = 0;
+    spec.compute_units = static_cast<std::uint32_t>(Between(1, 20));
+  }
   const std::string name = "c" + std::to_string(random_.Below(20 + nodes_.size()));
   const CallId call = NextCall();
   calls_[call] = {{tenant, name}, false};
@@ -595,9 +601,10 @@ void ControlSim::CheckState() {
            "vGPU " + vgpu.metadata.name + " has more than it wants");
     if (const auto claim = core_->Get<Claim>(vgpu.metadata.tenant, vgpu.spec.claim);
         claim && vgpu.status.phase != VGpuPhase::kDeleting) {
-      Expect(vgpu.spec.compute_percent >=
-                 (IsElastic(claim->spec) ? claim->spec.min_compute_percent : claim->spec.compute_percent),
-             "vGPU " + vgpu.metadata.name + " has less than its least");
+      Expect(
+          vgpu.spec.compute_percent >= (IsElastic(claim->spec) ? claim->spec.min_compute_percent
+                                                               : std::max(claim->spec.compute_percent, 1u)),
+          "vGPU " + vgpu.metadata.name + " has less than its least");
     }
     Expect(vgpu.status.phase == VGpuPhase::kDeleting || !drained.contains(vgpu.status.node),
            "a drained node has vGPU " + vgpu.metadata.name);

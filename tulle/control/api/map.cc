@@ -76,6 +76,8 @@ v1::ClaimSpec ToProto(const ClaimSpec& from) {
   CopyInto(from.tolerations, to.mutable_tolerations());
   if (from.duration_us != 0) *to.mutable_duration() = TimeUtil::MicrosecondsToDuration(from.duration_us);
   to.set_min_compute_percent(from.min_compute_percent);
+  to.set_compute_units(from.compute_units);
+  to.set_memory_bandwidth_bytes_per_s(from.memory_bandwidth);
   return to;
 }
 ClaimSpec FromProto(const v1::ClaimSpec& from) {
@@ -93,7 +95,9 @@ ClaimSpec FromProto(const v1::ClaimSpec& from) {
           .topology = static_cast<Topology>(from.topology()),
           .tolerations = LabelsOf(from.tolerations()),
           .duration_us = FromProtoDuration(from.duration()),
-          .min_compute_percent = from.min_compute_percent()};
+          .min_compute_percent = from.min_compute_percent(),
+          .compute_units = from.compute_units(),
+          .memory_bandwidth = from.memory_bandwidth_bytes_per_s()};
 }
 
 v1::Claim ToProto(const Claim& from) {

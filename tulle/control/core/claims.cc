@@ -82,7 +82,9 @@ void Core::Remember(const ClaimSpec& spec) {
   claims_to_learn_ = 0;
   StartRehearsal rehearsal{.nodes = fleet_.EmptyRooms()};
   for (const ClaimSpec& claim : recent_claims_) {
-    rehearsal.demands.push_back({fleet_.DemandOf(claim), static_cast<double>(claim.count)});
+    const std::vector<ClaimSpec> variants = fleet_.Variants(claim);
+    if (variants.empty()) continue;
+    rehearsal.demands.push_back({fleet_.DemandOf(variants.front()), static_cast<double>(claim.count)});
   }
   actions_.effects.push_back(std::move(rehearsal));
 }
@@ -135,7 +137,7 @@ void Core::On(const CreateClaim& event) {
   }
   ClaimSpec least = spec;
   if (IsElastic(spec)) least.compute_percent = spec.min_compute_percent;
-  if (const auto never = OverQuota(tenant, {}, least, spec.count * spec.memory_bytes)) {
+  if (const auto never = OverQuota(tenant, {}, least)) {
     return Answer(event.call,
                   Refusal(Code::kResourceExhausted, never->message + ", whatever else you give back"));
   }

@@ -274,9 +274,12 @@ class Core {
   double DominantShare(const TenantState& tenant) const { return DominantShare(tenant.tenant.status); }
   double DominantShare(const TenantStatus& has) const;
   // What its quota has against so much more for it, beside what it has: nothing, or why it waits.
-  // `memory_bytes`: of all vGPUs of such a claim.
+  // `memory_bytes` and `compute` (percent): of all vGPUs of such a claim, where the spec alone does not say
+  // it.
+  std::optional<NoFit> OverQuota(const TenantState& tenant, const TenantStatus& has,
+                                 const ClaimSpec& spec) const;
   std::optional<NoFit> OverQuota(const TenantState& tenant, const TenantStatus& has, const ClaimSpec& spec,
-                                 std::uint64_t memory_bytes) const;
+                                 std::uint64_t memory_bytes, std::uint64_t compute) const;
   // A vGPU counts for its tenant from now on (+1), or no longer (-1).
   void Charge(const VGpu& vgpu, int sign);
   // Usage: usage.cc. What the tenant has had since the last time is added up.

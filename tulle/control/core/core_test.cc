@@ -462,6 +462,34 @@ TEST_F(CoreTest, ElasticVGpusMakeRoomAndGrowAgain) {
   EXPECT_EQ(Get("elastic").metadata.uid, uid);
 }
 
+TEST_F(CoreTest, AShareInComputeUnitsCountsForTheQuotaAsWhatItComesTo) {
+  obey_ = true;
+  RegisterNode node = Registration();
+  node.gpus[0].description.compute_units = 20;
+  Do(node);
+  const auto refused = [&](const ClaimSpec& spec) {
+    return Call(CreateClaim{.tenant = "alice", .name = "x", .spec = spec}).error().message;
+  };
+  EXPECT_EQ(refused({.compute_percent = 10, .compute_units = 4}),
+            "spec.compute_units: is in place of spec.compute_percent and spec.min_compute_percent; leave "
+            "these out");
+  EXPECT_EQ(refused({.performance_level = PerformanceLevel::kBestEffort, .memory_bandwidth = 4}),
+            "spec.memory_bandwidth: is not for BEST_EFFORT vGPUs, which reserve no compute");
+  Create("c", {.compute_units = 5});
+  EXPECT_EQ(core_->Get<VGpu>("alice", "c-0")->spec.compute_percent, 25u);
+  EXPECT_EQ(core_->Get<VGpu>("alice", "c-0")->spec.wanted_compute_percent, 25u);
+  EXPECT_EQ(core_->Get<Tenant>("", "alice")->status.compute_percent, 25u);
+  EXPECT_EQ(Get("c").spec.compute_percent, 0u);
+  ASSERT_TRUE(
+      Call(UpdateTenant{.caller = "root", .name = "alice", .spec = {.quota = {.compute_percent = 60}}}).ok());
+  Create("more", {.compute_units = 8});
+  EXPECT_THAT(FindCondition(Get("more").status.conditions, "Placed")->message,
+              ::testing::HasSubstr("it asks for 40% of a GPU, you have 25%, and your quota is 60%"));
+  EXPECT_EQ(core_->Explain("alice", "more", 1, now_)->nodes.at(0).room, 1u);
+  StartCore();
+  EXPECT_EQ(core_->Get<Tenant>("", "alice")->status.compute_percent, 25u);
+}
+
 TEST_F(CoreTest, AnElasticClaimTakesLessWhereThereIsNotMore) {
   obey_ = true;
   Do(Registration());

@@ -105,12 +105,15 @@ std::optional<Duration> Core::ExpectedWait(const ClaimState& claim, const Now& n
   // Whether it has room; takes that.
   const auto place = [&](const ClaimSpec& spec) {
     const bool dedicated = spec.performance_level == PerformanceLevel::kDedicated;
-    const std::uint32_t compute = ReservedComputePercent(spec.performance_level, spec.compute_percent);
+    const auto compute_on = [&](std::size_t gpu) {
+      if (NeedsByGpu(spec)) return ShareOn(gpus[gpu]->gpu.spec.description, spec).value_or(101);
+      return ReservedComputePercent(spec.performance_level, spec.compute_percent);
+    };
     std::vector<std::size_t> taken;
     for (std::size_t i = 0; i < gpus.size() && taken.size() < spec.count; ++i) {
       ++looks;
       const Room& room = rooms[i];
-      if (room.memory_bytes < spec.memory_bytes || room.compute_percent < compute ||
+      if (room.memory_bytes < spec.memory_bytes || room.compute_percent < compute_on(i) ||
           (dedicated && room.vgpus != 0))
         continue;
       const NodeRecord& node = *nodes_.Find(gpus[i]->node_uid);
@@ -122,7 +125,7 @@ std::optional<Duration> Core::ExpectedWait(const ClaimState& claim, const Now& n
     if (taken.size() < spec.count) return false;
     for (const std::size_t i : taken) {
       rooms[i].memory_bytes -= dedicated ? rooms[i].memory_bytes : spec.memory_bytes;
-      rooms[i].compute_percent -= compute;
+      rooms[i].compute_percent -= compute_on(i);
       ++rooms[i].vgpus;
     }
     return true;

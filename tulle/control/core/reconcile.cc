@@ -38,18 +38,20 @@ void Core::Bind(ClaimState& claim, const Placed& placed) {
       metadata.name = stem + "-" + std::to_string(again);
     }
     VGpuState& vgpu = vgpus_.Insert(
-        {.record = {.vgpu = {.metadata = metadata,
-                             .spec = {.claim = model.metadata.name,
-                                      .gpu = gpu.metadata().name,
-                                      .memory_bytes = slots[i].memory_bytes,
-                                      .compute_percent = slots[i].compute_percent,
-                                      .performance_level = model.spec.performance_level,
-                                      .wanted_compute_percent = model.spec.compute_percent},
-                             .status = {.node = gpu.gpu.spec.node,
-                                        .endpoint = nodes_.Find(gpu.node_uid)->node.status.endpoint}},
-                    .claim_uid = model.metadata.uid,
-                    .gpu_uid = gpu.metadata().uid,
-                    .grants = {NewGrant()}}});
+        {.record = {
+             .vgpu = {.metadata = metadata,
+                      .spec = {.claim = model.metadata.name,
+                               .gpu = gpu.metadata().name,
+                               .memory_bytes = slots[i].memory_bytes,
+                               .compute_percent = slots[i].compute_percent,
+                               .performance_level = model.spec.performance_level,
+                               .wanted_compute_percent = NeedsByGpu(model.spec) ? slots[i].compute_percent
+                                                                                : model.spec.compute_percent},
+                      .status = {.node = gpu.gpu.spec.node,
+                                 .endpoint = nodes_.Find(gpu.node_uid)->node.status.endpoint}},
+             .claim_uid = model.metadata.uid,
+             .gpu_uid = gpu.metadata().uid,
+             .grants = {NewGrant()}}});
     claim.vgpu_uids.push_back(metadata.uid);
     model.status.vgpus.push_back(metadata.name);
     gpu.vgpus.insert(metadata.uid);
@@ -119,14 +121,18 @@ Placement Core::PlaceFor(const TenantState& tenant, const ClaimSpec& spec,
     smaller.compute_percent = std::max(left / spec.count, spec.min_compute_percent);
     return PlaceFor(tenant, smaller, avoid_gpus);
   }
-  if (auto over = OverQuota(tenant, has, spec, spec.count * spec.memory_bytes)) return *std::move(over);
+  if (auto over = OverQuota(tenant, has, spec)) return *std::move(over);
   Placement placement = fleet_.Place(spec, avoid_gpus);
   const auto* placed = std::get_if<Placed>(&placement);
-  if (placed == nullptr || spec.performance_level != PerformanceLevel::kDedicated) return placement;
-  // What it takes of a whole GPU is known only now.
-  std::uint64_t memory_bytes = 0;
-  for (const Slot& slot : placed->slots) memory_bytes += slot.memory_bytes;
-  if (auto over = OverQuota(tenant, has, spec, memory_bytes)) return *std::move(over);
+  if (placed == nullptr || (spec.performance_level != PerformanceLevel::kDedicated && !NeedsByGpu(spec)))
+    return placement;
+  // What it takes of these GPUs is known only now.
+  std::uint64_t memory_bytes = 0, compute = 0;
+  for (const Slot& slot : placed->slots) {
+    memory_bytes += slot.memory_bytes;
+    compute += slot.compute_percent;
+  }
+  if (auto over = OverQuota(tenant, has, spec, memory_bytes, compute)) return *std::move(over);
   return placement;
 }
 

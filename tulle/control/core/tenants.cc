@@ -77,7 +77,15 @@ double Core::DominantShare(const TenantStatus& has) const {
 }
 
 std::optional<NoFit> Core::OverQuota(const TenantState& tenant, const TenantStatus& has,
-                                     const ClaimSpec& spec, std::uint64_t memory_bytes) const {
+                                     const ClaimSpec& spec) const {
+  return OverQuota(
+      tenant, has, spec, spec.count * spec.memory_bytes,
+      std::uint64_t{spec.count} * ReservedComputePercent(spec.performance_level, spec.compute_percent));
+}
+
+std::optional<NoFit> Core::OverQuota(const TenantState& tenant, const TenantStatus& has,
+                                     const ClaimSpec& spec, std::uint64_t memory_bytes,
+                                     std::uint64_t compute) const {
   const Quota& quota = tenant.tenant.spec.quota;
   const auto refuse = [](const std::string& what, const std::string& asked, const std::string& had,
                          const std::string& limit) {
@@ -85,8 +93,6 @@ std::optional<NoFit> Core::OverQuota(const TenantState& tenant, const TenantStat
         .reason = kQuotaExceeded,
         .message = "it asks for " + asked + what + ", you have " + had + ", and your quota is " + limit};
   };
-  const std::uint64_t compute =
-      std::uint64_t{spec.count} * ReservedComputePercent(spec.performance_level, spec.compute_percent);
   if (quota.memory_bytes && has.memory_bytes + memory_bytes > *quota.memory_bytes) {
     return refuse(" of memory", FormatSize(memory_bytes), FormatSize(has.memory_bytes),
                   FormatSize(*quota.memory_bytes));

@@ -70,6 +70,10 @@ struct ClaimSpec {
   Labels tolerations;
   std::int64_t duration_us = 0;           // 0: as long as it likes
   std::uint32_t min_compute_percent = 0;  // 0: compute_percent
+  // In place of compute_percent, which is 0 then: each vGPU has as much of its GPU as this takes. 0: not
+  // asked for.
+  std::uint32_t compute_units = 0;
+  std::uint64_t memory_bandwidth = 0;  // bytes per second
   friend auto operator<=>(const ClaimSpec&, const ClaimSpec&) = default;
   friend bool operator==(const ClaimSpec&, const ClaimSpec&) = default;
 };
@@ -77,6 +81,11 @@ struct ClaimSpec {
 // Whether it may have less compute than it asks for.
 inline bool IsElastic(const ClaimSpec& spec) {
   return spec.min_compute_percent != 0 && spec.min_compute_percent < spec.compute_percent;
+}
+
+// Whether the share of a GPU that it asks for depends on the GPU.
+inline bool NeedsByGpu(const ClaimSpec& spec) {
+  return spec.compute_units != 0 || spec.memory_bandwidth != 0;
 }
 
 struct ClaimStatus {

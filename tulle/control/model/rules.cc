@@ -81,7 +81,15 @@ Status CheckClaimSpec(const ClaimSpec& spec) {
     return Invalid("spec.compute_percent", std::to_string(spec.compute_percent) +
                                                " of a DEDICATED vGPU, which is always 100; leave it out");
   }
-  if (spec.min_compute_percent != 0) {
+  if (NeedsByGpu(spec)) {
+    const std::string path = spec.compute_units != 0 ? "spec.compute_units" : "spec.memory_bandwidth";
+    const bool dedicated = spec.performance_level == PerformanceLevel::kDedicated;
+    if ((spec.compute_percent != 0 && !dedicated) || spec.min_compute_percent != 0)
+      return Invalid(path,
+                     "is in place of spec.compute_percent and spec.min_compute_percent; leave these out");
+    if (spec.performance_level == PerformanceLevel::kBestEffort)
+      return Invalid(path, "is not for BEST_EFFORT vGPUs, which reserve no compute");
+  } else if (spec.min_compute_percent != 0) {
     const ClaimSpec full = WithDefaults(spec);
     if (spec.min_compute_percent > full.compute_percent) {
       return Invalid("spec.min_compute_percent", std::to_string(spec.min_compute_percent) +
@@ -165,10 +173,26 @@ ClaimSpec WithDefaults(ClaimSpec spec) {
   if (spec.count == 0) spec.count = 1;
   const bool dedicated = spec.performance_level == kDedicated;
   if (spec.memory_bytes == 0 && !dedicated) spec.memory_bytes = kDefaultMemoryBytes;
-  if (spec.compute_percent == 0) {
+  if (spec.compute_percent == 0 && (dedicated || !NeedsByGpu(spec))) {
     spec.compute_percent = dedicated || spec.performance_level == kBestEffort ? 100 : kDefaultComputePercent;
   }
   return spec;
+}
+
+std::optional<std::uint32_t> ShareOn(const GpuDescription& gpu, const ClaimSpec& spec) {
+  std::uint64_t share = NeedsByGpu(spec) ? 1 : spec.compute_percent;
+  const auto need = [&share](std::uint64_t asked, std::uint64_t all) {
+    if (asked == 0) return true;
+    if (asked > all) return false;
+    share = std::max<std::uint64_t>(share, (100 * asked + all - 1) / all);
+    return true;
+  };
+  // Of bandwidth in thousands, so that a hundred times as much is a number.
+  if (!need(spec.compute_units, gpu.compute_units) ||
+      !need(spec.memory_bandwidth / 1000, gpu.bandwidth_bytes_per_s / 1000)) {
+    return std::nullopt;
+  }
+  return static_cast<std::uint32_t>(share);
 }
 
 std::uint32_t ReservedComputePercent(PerformanceLevel level, std::uint32_t compute_percent) {

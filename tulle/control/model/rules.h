@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
 #include "tulle/base/result.h"
@@ -66,6 +67,10 @@ enum class Permission {
   kAdminister,  // to set tenants, and let users join
 };
 bool MayDo(TenantRole role, Permission permission);
+
+// The percentage of such a GPU that a claim's vGPU needs there: 1 to 100; nothing: it cannot have so much of
+// it, or what it has is not known. Precondition: the spec has its defaults.
+std::optional<std::uint32_t> ShareOn(const GpuDescription& gpu, const ClaimSpec& spec);
 
 // Compute that a vGPU of this spec keeps from others: none for kBestEffort.
 std::uint32_t ReservedComputePercent(PerformanceLevel level, std::uint32_t compute_percent);

@@ -45,7 +45,10 @@ std::string InWords(const ClaimSpec& spec) {
   } else {
     text += FormatSize(spec.memory_bytes);
     const std::uint32_t reserved = ReservedComputePercent(spec.performance_level, spec.compute_percent);
-    if (reserved != 0) text += " and " + std::to_string(reserved) + "% of compute";
+    if (spec.compute_units != 0) text += " and " + std::to_string(spec.compute_units) + " compute units";
+    if (spec.memory_bandwidth != 0)
+      text += " and " + FormatSize(spec.memory_bandwidth) + "/s of memory bandwidth";
+    if (reserved != 0 && !NeedsByGpu(spec)) text += " and " + std::to_string(reserved) + "% of compute";
   }
   text += where;
   return text;
@@ -108,6 +111,15 @@ std::string GpuMismatch(const KindOfGpu& kind, const ClaimSpec& spec) {
     return "has \"" + is.type + "\", not " + Join(spec.gpu_types, " or ");
   if (!MatchesAny(is.vendor, spec.vendors))
     return "is of \"" + is.vendor + "\", not " + Join(spec.vendors, " or ");
+  if (NeedsByGpu(spec)) {
+    const std::optional<std::uint32_t> share = ShareOn(is, spec);
+    if (!share) {
+      return "has " + std::to_string(is.compute_units) + " compute units and " +
+             FormatSize(is.bandwidth_bytes_per_s) + "/s of memory bandwidth";
+    }
+    if (spec.compute_percent != 0 && *share > spec.compute_percent)
+      return "would have to give " + std::to_string(*share) + "%";
+  }
   for (const auto& [key, value] : kind.taints) {
     const auto tolerated = spec.tolerations.find(key);
     if (tolerated == spec.tolerations.end() ||

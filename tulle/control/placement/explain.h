@@ -39,7 +39,8 @@ NoFit Explain(std::span<const ExplainedNode> nodes, std::span<const KindOfGpu> k
 NodeVerdict VerdictOf(const ExplainedNode& node, std::span<const KindOfGpu> kinds, const ClaimSpec& spec,
                       const Demand& demand);
 
-// Why a GPU, or a node, can never serve the spec, whatever is free; empty when it can.
+// Why a GPU, or a node, can never serve the spec, whatever is free; empty when it can. Of a spec whose share
+// depends on the GPU and that has a compute_percent all the same: with that share.
 std::string GpuMismatch(const KindOfGpu& kind, const ClaimSpec& spec);
 std::string LabelMismatch(const Labels& labels, const ClaimSpec& spec);
 

@@ -17,6 +17,13 @@ std::int32_t ComputeOf(std::uint32_t percent) {
   return kComputePerPercent * static_cast<std::int32_t>(percent);
 }
 
+// To its two leading digits.
+std::uint64_t RoundedDown(std::uint64_t number) {
+  std::uint64_t unit = 1;
+  while (number / unit >= 100) unit *= 10;
+  return number / unit * unit;
+}
+
 std::int32_t PagesIn(std::uint64_t bytes) {
   return static_cast<std::int32_t>(
       std::min<std::uint64_t>(bytes / kPageBytes, std::numeric_limits<std::int32_t>::max()));
@@ -129,10 +136,13 @@ void Fleet::RemoveGpu(const Gpu& gpu) {
 }
 
 GpuKind Fleet::KindOf(const GpuDescription& description, const Labels& taints) {
-  const auto [it, is_new] =
-      kinds_.emplace(std::tuple(description.type, description.vendor, description.apis, taints),
-                     static_cast<GpuKind>(kind_descriptions_.size()));
-  if (is_new) kind_descriptions_.push_back({description, taints});
+  // Bandwidths are measured: equal GPUs have about the same.
+  GpuDescription kind = description;
+  kind.bandwidth_bytes_per_s = RoundedDown(kind.bandwidth_bytes_per_s);
+  const auto [it, is_new] = kinds_.emplace(
+      std::tuple(kind.type, kind.vendor, kind.apis, kind.compute_units, kind.bandwidth_bytes_per_s, taints),
+      static_cast<GpuKind>(kind_descriptions_.size()));
+  if (is_new) kind_descriptions_.push_back({kind, taints});
   return it->second;
 }
 
@@ -153,7 +163,29 @@ void Fleet::SetOpen(const std::vector<std::string>& gpus, bool open) {
   }
 }
 
+std::vector<ClaimSpec> Fleet::Variants(const ClaimSpec& spec) const {
+  if (!NeedsByGpu(spec) || spec.compute_percent != 0) return {spec};
+  std::set<std::uint32_t> shares;
+  for (const KindOfGpu& kind : kind_descriptions_) {
+    if (const auto share = ShareOn(kind.description, spec)) shares.insert(*share);
+  }
+  std::vector<ClaimSpec> variants(shares.size(), spec);
+  std::transform(shares.begin(), shares.end(), variants.begin(), [&spec](std::uint32_t share) {
+    ClaimSpec variant = spec;
+    variant.compute_percent = share;
+    return variant;
+  });
+  return variants;
+}
+
 std::vector<std::string> Fleet::SetAside(const ClaimSpec& spec) {
+  for (const ClaimSpec& variant : Variants(spec)) {
+    if (std::vector<std::string> uids = SetAsideFor(variant); !uids.empty()) return uids;
+  }
+  return {};
+}
+
+std::vector<std::string> Fleet::SetAsideFor(const ClaimSpec& spec) {
   const Demand demand = DemandOf(spec);
   // What is missing, in parts of what the GPU has.
   std::vector<std::pair<double, std::string>> candidates;
@@ -206,22 +238,31 @@ Demand Fleet::DemandOf(const ClaimSpec& spec) const {
 }
 
 std::vector<NodeVerdict> Fleet::Judge(const ClaimSpec& spec, std::size_t most, std::uint32_t* more) const {
-  const Demand demand = DemandOf(spec);
+  std::vector<ClaimSpec> variants = Variants(spec);
+  if (variants.empty()) variants = {spec};
+  std::vector<Demand> demands;
+  for (const ClaimSpec& variant : variants) demands.push_back(DemandOf(variant));
   struct Judged {
     float score = 0;
     std::size_t node = 0;
     std::uint32_t gpu = 0;
+    std::size_t variant = 0;
   };
   std::vector<Judged> judged;
   for (std::size_t i = 0; i < nodes_.size(); ++i) {
     if (nodes_[i].gpus.empty()) continue;
-    Judged& entry = judged.emplace_back(Judged{.score = Choice::kNoRoom, .node = i});
+    Judged& entry =
+        judged.emplace_back(Judged{.score = Choice::kNoRoom, .node = i, .variant = variants.size() - 1});
     const NodeRoom& room = placer_.node(i);
-    if (!Fits(room, demand) || !LabelMismatch(nodes_[i].labels, spec).empty()) continue;
-    placer_.policy().Look(room);
-    const Choice choice = placer_.policy().Best(demand);
-    entry.score = choice.score;
-    entry.gpu = choice.gpu;
+    if (!LabelMismatch(nodes_[i].labels, spec).empty()) continue;
+    for (std::size_t v = 0; v < variants.size() && entry.score == Choice::kNoRoom; ++v) {
+      if (!Fits(room, demands[v])) continue;
+      placer_.policy().Look(room);
+      const Choice choice = placer_.policy().Best(demands[v]);
+      entry.score = choice.score;
+      entry.gpu = choice.gpu;
+      entry.variant = v;
+    }
   }
   const std::size_t count = std::min(judged.size(), most);
   std::partial_sort(judged.begin(), judged.begin() + static_cast<std::ptrdiff_t>(count), judged.end(),
@@ -233,8 +274,8 @@ std::vector<NodeVerdict> Fleet::Judge(const ClaimSpec& spec, std::size_t most, s
   std::vector<NodeVerdict> verdicts;
   for (const Judged& entry : judged) {
     const NodeEntry& node = nodes_[entry.node];
-    NodeVerdict& verdict =
-        verdicts.emplace_back(VerdictOf(Explained(node), kind_descriptions_, spec, demand));
+    NodeVerdict& verdict = verdicts.emplace_back(
+        VerdictOf(Explained(node), kind_descriptions_, variants[entry.variant], demands[entry.variant]));
     if (entry.score == Choice::kNoRoom) continue;
     verdict.gpu = node.gpus[entry.gpu]->metadata.name;
     verdict.score = entry.score;
@@ -256,6 +297,14 @@ std::vector<NodeRoom> Fleet::EmptyRooms() const {
 }
 
 Placed Fleet::TryPlace(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus) {
+  if (!NeedsByGpu(spec)) return TryVariant(spec, avoid_gpus);
+  for (const ClaimSpec& variant : Variants(spec)) {
+    if (Placed placed = TryVariant(variant, avoid_gpus); !placed.slots.empty()) return placed;
+  }
+  return {};
+}
+
+Placed Fleet::TryVariant(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus) {
   Placed placed{.slots = PlaceFree(spec, avoid_gpus)};
   if (placed.slots.empty() && IsElastic(spec)) placed.slots = PlaceSmaller(spec, avoid_gpus);
   if (placed.slots.empty() && elastic_vgpus_ != 0) return PlaceByShrinking(spec, avoid_gpus);
@@ -473,7 +522,10 @@ Placement Fleet::Place(const ClaimSpec& spec, const std::set<std::string>& avoid
   for (const NodeEntry& node : nodes_) {
     nodes.push_back(Explained(node));
   }
-  NoFit no_fit = Explain(nodes, kind_descriptions_, spec, DemandOf(spec));
+  // With the largest share, for which each GPU that could serve it is a match.
+  const std::vector<ClaimSpec> variants = Variants(spec);
+  const ClaimSpec& explained = variants.empty() ? spec : variants.back();
+  NoFit no_fit = Explain(nodes, kind_descriptions_, explained, DemandOf(explained));
   if (!set_aside_.empty()) {
     no_fit.message += "; " + std::to_string(set_aside_.size()) +
                       (set_aside_.size() == 1 ? " GPU is" : " GPUs are") +

@@ -102,6 +102,11 @@ class Fleet {
   // the rest only the number.
   std::vector<NodeVerdict> Judge(const ClaimSpec& spec, std::size_t most, std::uint32_t* more) const;
 
+  // A claim whose share of a GPU depends on the GPU, as it asks for compute units or bandwidth, with each
+  // share that this comes to on some kind of GPU, the least first; on GPUs for which that is enough. Others
+  // as they are.
+  std::vector<ClaimSpec> Variants(const ClaimSpec& spec) const;
+
   // What the policy is asked for each vGPU of such a claim. Kinds of GPU that come later are not among its
   // own.
   Demand DemandOf(const ClaimSpec& spec) const;
@@ -125,6 +130,7 @@ class Fleet {
             .closed_because = node.closed_because,
             .room = &node.open_room};
   }
+  std::vector<std::string> SetAsideFor(const ClaimSpec& variant);
   void SetOpen(const std::vector<std::string>& gpus, bool open);
   // Gives the placer what the node has.
   void Update(std::size_t index);
@@ -133,6 +139,7 @@ class Fleet {
   bool IsOneSlice(const ClaimSpec& spec) const {
     return spec.topology == Topology::kSameGpu && spec.count > 1;
   }
+  Placed TryVariant(const ClaimSpec& variant, const std::set<std::string>& avoid_gpus);
   // In what is free.
   std::vector<Slot> PlaceFree(const ClaimSpec& spec, const std::set<std::string>& avoid_gpus);
   // With less than it asks for, but no less than its least, in what is free.
@@ -151,7 +158,9 @@ class Fleet {
   std::set<std::string> set_aside_;                           // uids
   std::vector<NodeSlices> slices_;  // the elastic vGPUs, by the placer's index; ids by their order on the GPU
   std::size_t elastic_vgpus_ = 0;
-  std::map<std::tuple<std::string, std::string, std::vector<DeviceApi>, Labels>, GpuKind> kinds_;
+  std::map<std::tuple<std::string, std::string, std::vector<DeviceApi>, std::uint32_t, std::uint64_t, Labels>,
+           GpuKind>
+      kinds_;
   std::vector<KindOfGpu> kind_descriptions_;
 };
 

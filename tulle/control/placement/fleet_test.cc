@@ -478,5 +478,60 @@ TEST_F(ElasticTest, WhatHasGoneGivesNothing) {
   EXPECT_TRUE(Place({.compute_percent = 60}).slots.empty());
 }
 
+// A small GPU of 10 units and 100 GB/s, and a large one of 40 and 1000.
+TEST(Fleet, WhatAGpuMustGiveDependsOnTheGpu) {
+  Fleet fleet(MakeBalancedFit());
+  std::deque<Gpu> gpus;
+  for (const std::string node : {"small", "large"}) {
+    fleet.SetNode(node, {}, "");
+    Gpu& gpu = gpus.emplace_back();
+    const bool large = node == "large";
+    gpu.metadata.uid = node;
+    gpu.spec = {.node = node,
+                .description = {.type = node,
+                                .apis = {DeviceApi::kOpenCl},
+                                .compute_units = large ? 40u : 10u,
+                                .bandwidth_bytes_per_s = large ? 1'004'000'000'000u : 100'500'000'000u}};
+    gpu.status = {
+        .allocatable_memory_bytes = 8 * kGiB, .allocatable_compute_percent = 100, .schedulable = true};
+    fleet.SetGpu(gpu);
+  }
+  const auto place = [&](const ClaimSpec& spec) -> std::string {
+    const Placement placement = fleet.Place(WithDefaults(spec));
+    if (const auto* no_fit = std::get_if<NoFit>(&placement)) return no_fit->message;
+    const Slot& slot = std::get<Placed>(placement).slots.at(0);
+    return slot.gpu_uid + " " + std::to_string(slot.compute_percent);
+  };
+  EXPECT_EQ(place({.compute_units = 8}), "large 20") << "the least part of a GPU";
+  EXPECT_EQ(place({.gpu_types = {"small"}, .compute_units = 8}), "small 80");
+  EXPECT_EQ(place({.compute_units = 11}), "large 28") << "rounded up";
+  EXPECT_EQ(place({.memory_bandwidth = 50'000'000'000}), "large 5");
+  EXPECT_EQ(place({.compute_units = 4, .memory_bandwidth = 500'000'000'000}), "large 50")
+      << "whichever is more";
+  EXPECT_EQ(place({.performance_level = PerformanceLevel::kDedicated, .compute_units = 11}), "large 100");
+  EXPECT_EQ(
+      place({.compute_units = 41}),
+      "asked for 1GiB and 41 compute units; no GPU of the mesh matches (node small has 10 compute units and "
+      "93.1GiB/s of memory bandwidth; node large has 40 compute units and 931.3GiB/s of memory bandwidth); "
+      "see "
+      "`tulle get gpus`");
+  // Where the one that gives least has no room the other one does.
+  gpus[1].status.allocated_compute_percent = 90;
+  fleet.SetGpu(gpus[1]);
+  EXPECT_EQ(place({.compute_units = 8}), "small 80");
+  gpus[0].status.allocated_compute_percent = 30;
+  fleet.SetGpu(gpus[0]);
+  EXPECT_EQ(place({.compute_units = 8}),
+            "asked for 1GiB and 8 compute units; the largest free share is 70% (node small has 8GiB and 70% "
+            "free on "
+            "one GPU; node large has 8GiB and 10% free on one GPU); see `tulle get gpus`");
+  std::uint32_t more = 0;
+  const std::vector<NodeVerdict> verdicts =
+      fleet.Judge(WithDefaults(ClaimSpec{.compute_units = 4}), 10, &more);
+  ASSERT_EQ(verdicts.size(), 2u);
+  EXPECT_EQ(verdicts[0].room + verdicts[1].room, 2u) << "4 of 10 units fit once, of 40 (10 %) once";
+  EXPECT_EQ(fleet.SetAside(WithDefaults(ClaimSpec{.compute_units = 8})), (std::vector<std::string>{"large"}));
+}
+
 }  // namespace
 }  // namespace tulle::control
