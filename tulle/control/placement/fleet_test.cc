@@ -385,29 +385,22 @@ TEST_F(TopologyTest, TaintedNodesTakeThoseWhoTolerateThem) {
   EXPECT_EQ(tolerating({}), 2u);
 }
 
-// Two nodes of two GPUs; on a0 and b0 an elastic vGPU has all of it, but needs only 30 or 40 %.
-class ElasticTest : public ::testing::Test {
+// The same GPUs; on a0 and b0 an elastic vGPU has all of it, but needs only 30 or 40 %.
+class ElasticTest : public TopologyTest {
  protected:
   ElasticTest() {
-    for (const std::string node : {"a", "b"}) {
-      fleet_.SetNode(node, {{std::string(kNodeLabel), node}}, "");
-      for (std::uint32_t i = 0; i < 2; ++i) {
-        Gpu& gpu = gpus_.emplace_back();
-        gpu.metadata.uid = node + std::to_string(i);
-        gpu.spec = {.node = node, .index = i, .description = {.type = "t", .apis = {DeviceApi::kOpenCl}}};
-        gpu.status = {.allocatable_memory_bytes = 8 * kGiB,
-                      .allocatable_compute_percent = 100,
-                      .allocated_memory_bytes = kGiB,
-                      .allocated_compute_percent = i == 0 ? 100u : 80u,
-                      .vgpus = 1,
-                      .schedulable = true};
-        if (i == 0) {
-          fleet_.SetGpu(
-              gpu, {{.uid = "v" + node, .compute_percent = 100, .least_percent = node == "a" ? 30u : 40u}});
-        } else {
-          fleet_.SetGpu(gpu);
-        }
+    for (Gpu& gpu : gpus_) {
+      const bool first = gpu.spec.index == 0;
+      gpu.status.allocated_memory_bytes = kGiB;
+      gpu.status.allocated_compute_percent = first ? 100 : 80;
+      gpu.status.vgpus = 1;
+      std::vector<ElasticVGpu> elastic;
+      if (first) {
+        elastic.push_back({.uid = "v" + gpu.spec.node,
+                           .compute_percent = 100,
+                           .least_percent = gpu.spec.node == "a" ? 30u : 40u});
       }
+      fleet_.SetGpu(gpu, elastic);
     }
   }
   Placed Place(ClaimSpec spec, const std::set<std::string>& avoid = {}) {
@@ -418,9 +411,6 @@ class ElasticTest : public ::testing::Test {
   }
   using Slots = std::vector<Slot>;
   using Shrunk = std::vector<Resized>;
-
-  Fleet fleet_{MakeBalancedFit()};
-  std::deque<Gpu> gpus_;
 };
 
 TEST_F(ElasticTest, WhatIsFreeComesFirst) {

@@ -19,7 +19,7 @@ def main():
             sys.exit(f"{mutants_file}: \"{mutant['name']}\": its text is {source.count(old)} times in {mutant['file']}, not once:\n{old}")
         switch = f"::tulle::sim::mutant == {number}"
         if mutant["kind"] == "statement":
-            changed = f"if ({switch}) {{ {new} }} else {{ {old} }}"
+            changed = f"{{ if ({switch}) {{ {new} }} else {{ {old} }} }}"  # also where it is the one statement of another if
         else:
             changed = f"({switch} ? ({new}) : ({old}))"
         sources[mutant["file"]] = source.replace(old, changed)
