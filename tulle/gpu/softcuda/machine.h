@@ -1,0 +1,237 @@
+// What executes: a warp of 32 lanes whose registers lie lane by lane, so that one instruction is a loop over
+// an array, which the compiler makes vector instructions of. Lanes that go different ways are splits of the
+// warp, each with a program counter and a mask; the one that is furthest behind goes on first, and splits
+// that meet become one.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tulle/gpu/softcuda/memory.h"
+#include "tulle/gpu/softcuda/ptx.h"
+
+namespace tulle::gpu::softcuda {
+
+inline constexpr std::uint32_t kLanes = 32;
+inline constexpr std::uint32_t kAllLanes = 0xffff'ffff;
+// Where shared and a thread's own memory are among generic addresses: where no memory of a process can be.
+inline constexpr std::uint64_t kSharedWindow = 0xfff0'0000'0000'0000;
+inline constexpr std::uint64_t kLocalWindow = 0xfff1'0000'0000'0000;
+inline constexpr std::uint64_t kWindowBytes = 1u << 30;
+inline constexpr std::uint32_t kBarriers = 16;
+
+struct Dim3 {
+  std::uint32_t x = 1, y = 1, z = 1;
+  std::uint64_t all() const { return std::uint64_t{x} * y * z; }
+};
+
+// Why a kernel was stopped. The first one counts.
+enum class Fault : std::uint8_t { kNone, kIllegalAddress, kMisaligned, kTrap, kDeadlock, kStopped };
+
+struct Warp;
+struct Block;
+
+enum class Op : std::uint8_t {
+  kMov,
+  kAdd,
+  kSub,
+  kMul,
+  kMulHi,
+  kMulWide,
+  kMad,
+  kMadHi,
+  kMadWide,
+  kFma,
+  kDiv,
+  kRem,
+  kMin,
+  kMax,
+  kNeg,
+  kAbs,
+  kAnd,
+  kOr,
+  kXor,
+  kNot,
+  kCnot,
+  kShl,
+  kShr,
+  kShfL,
+  kShfR,
+  kSetp,
+  kSet,
+  kSelp,
+  kCvt,
+  kPopc,
+  kClz,
+  kBrev,
+  kBfind,
+  kBfe,
+  kBfi,
+  kPrmt,
+  kLop3,
+  kRcp,
+  kSqrt,
+  kRsqrt,
+  kSin,
+  kCos,
+  kEx2,
+  kLg2,
+  kTanh,
+  kCopysign,
+  kTestp,
+  kSad,
+  kLoad,
+  kStore,
+  kLoadParam,
+  kAtom,
+  kShfl,
+  kVote,
+  kActive,
+  kPack,
+  kUnpack,
+  kSpecial,
+  kPredicate,
+  kPredicateNot,
+  kIsSpace,
+  kCopyParam
+};
+enum class Compare : std::uint8_t {
+  kEq,
+  kNe,
+  kLt,
+  kLe,
+  kGt,
+  kGe,
+  kEqu,
+  kNeu,
+  kLtu,
+  kLeu,
+  kGtu,
+  kGeu,
+  kNum,
+  kNan
+};
+enum class Join : std::uint8_t { kNone, kAnd, kOr, kXor };
+enum class Rounding : std::uint8_t {
+  kNone,
+  kNearest,
+  kZero,
+  kDown,
+  kUp,
+  kNearestInt,
+  kZeroInt,
+  kDownInt,
+  kUpInt
+};
+enum class AtomOp : std::uint8_t { kAdd, kMin, kMax, kAnd, kOr, kXor, kExch, kCas, kInc, kDec };
+enum class Shuffle : std::uint8_t { kUp, kDown, kBfly, kIdx };
+enum class Vote : std::uint8_t { kAll, kAny, kUni, kBallot };
+
+struct Inst;
+using Handler = void (*)(Warp& warp, const Inst& inst);
+
+enum class Flow : std::uint8_t { kNext, kBranch, kTable, kBarrier, kCall, kReturn, kExit, kTrap };
+
+// Operands are places in the warp's registers, in bytes; constants have some, too.
+struct Inst {
+  Handler run = nullptr;  // of kNext
+  std::uint32_t dst = 0, a = 0, b = 0, c = 0, d = 0, dst2 = 0;
+  std::uint32_t guard = ~0u;  // a predicate
+  bool guard_negated = false;
+  Flow flow = Flow::kNext;
+  // Of the instruction, for its handler.
+  std::uint8_t size = 0, count = 1;  // of memory: bytes of an element, elements
+  bool sign = false, has_dst2 = false, negated = false, has_dst = true;
+  Space space = Space::kGeneric;
+  Type type = Type::kNone, type2 = Type::kNone;
+  Compare compare = Compare::kEq;
+  Join join = Join::kNone;
+  Rounding rounding = Rounding::kNone;
+  bool saturates = false;
+  std::uint8_t mode = 0;                 // AtomOp, Shuffle, Vote, ...
+  std::array<std::uint32_t, 4> items{};  // of a vector
+  std::int64_t offset = 0;               // of an address
+  std::uint32_t target = 0;              // an instruction, or a table
+  std::uint32_t line = 0;
+};
+
+// A kernel that can be launched: its own code and that of all functions that it calls.
+struct Program {
+  std::string name;
+  std::vector<Inst> code;
+  std::uint32_t start = 0;                         // the first instruction
+  std::vector<std::vector<std::uint32_t>> tables;  // of brx.idx
+  // Registers at which launches put their values; offsets, 0: not used. In the order of kSpecialNames.
+  std::array<std::uint32_t, 20> specials{};
+  struct Constant {
+    std::uint32_t at = 0;  // in the registers
+    std::uint64_t bits = 0;
+    bool wide = false;
+  };
+  std::vector<Constant> constants;
+  std::uint32_t register_bytes = 0;
+  std::uint32_t local_bytes = 0;   // of each thread
+  std::uint32_t shared_bytes = 0;  // of each block, dynamic shared memory aside
+  std::uint32_t dynamic_shared_at = 0;
+  std::uint32_t parameter_bytes = 0;
+  struct Parameter {
+    std::uint32_t offset = 0, bytes = 0;
+  };
+  std::vector<Parameter> parameters;
+  std::uint32_t max_threads = 1024;
+};
+
+struct Split {
+  std::uint32_t pc = 0;
+  std::uint32_t mask = 0;
+  std::int32_t barrier = -1;  // that it waits at
+};
+
+struct Warp {
+  std::byte* registers = nullptr;
+  std::byte* local = nullptr;  // local_bytes for each lane
+  std::uint32_t active = 0;    // of the instruction in hand
+  std::uint32_t alive = 0;
+  std::uint32_t number = 0;  // in its block
+  std::vector<Split> splits;
+  Block* block = nullptr;
+
+  template <typename T>
+  T* Reg(std::uint32_t at) {
+    return reinterpret_cast<T*>(registers + at);
+  }
+};
+
+struct Block {
+  const Program* program = nullptr;
+  DeviceMemory* memory = nullptr;
+  const std::byte* parameters = nullptr;
+  std::byte* shared = nullptr;
+  std::uint32_t shared_bytes = 0;
+  Fault fault = Fault::kNone;
+  std::uint64_t fault_address = 0;
+  std::uint32_t fault_line = 0;
+
+  void Stop(Fault why, std::uint64_t address, std::uint32_t line) {
+    if (fault != Fault::kNone) return;
+    fault = why;
+    fault_address = address;
+    fault_line = line;
+  }
+};
+
+// What an instruction is, for the choice of its handler.
+struct Spec {
+  Op op;
+  Type type = Type::kNone;
+  Type type2 = Type::kNone;
+  std::uint8_t mode = 0;
+};
+
+// The handlers for the processor that this runs on; null: there is no such instruction.
+Handler FindHandler(const Spec& spec);
+
+}  // namespace tulle::gpu::softcuda

@@ -1,0 +1,366 @@
+// Runs kernels: blocks over threads of the host, in a block its warps in turn, in a warp its splits.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "tulle/gpu/softcuda/module.h"
+
+namespace tulle::gpu::softcuda {
+namespace {
+
+constexpr std::int32_t kNoBarrier = -1;
+constexpr std::int32_t kWarpBarrier = -2;
+constexpr std::uint32_t kStepsBetweenLooks = 1 << 14;  // at whether to stop
+
+// Where one thread of the host runs its blocks; used again for each.
+class BlockRunner {
+ public:
+  BlockRunner(const Program& program, DeviceMemory& memory, const Launch& launch)
+      : program_(program),
+        launch_(launch),
+        threads_(static_cast<std::uint32_t>(launch.block.all())),
+        warps_((threads_ + kLanes - 1) / kLanes),
+        registers_(new (std::align_val_t(64))
+                       std::byte[std::size_t{program.register_bytes} * warps_.size()]()),
+        local_(new (std::align_val_t(64))
+                   std::byte[std::size_t{program.local_bytes} * kLanes * warps_.size() + 1]()),
+        shared_(new (std::align_val_t(64)) std::byte[SharedBytes() + 1]()) {
+    block_ = {.program = &program,
+              .memory = &memory,
+              .parameters = launch.parameters.data(),
+              .shared = shared_,
+              .shared_bytes = SharedBytes()};
+    for (std::uint32_t w = 0; w < warps_.size(); ++w) {
+      Warp& warp = warps_[w];
+      warp.registers = registers_ + std::size_t{program.register_bytes} * w;
+      warp.local = local_ + std::size_t{program.local_bytes} * kLanes * w;
+      warp.number = w;
+      warp.block = &block_;
+      for (const Program::Constant& constant : program.constants) {
+        for (std::uint32_t lane = 0; lane < kLanes; ++lane) {
+          if (constant.wide) {
+            warp.Reg<std::uint64_t>(constant.at)[lane] = constant.bits;
+          } else {
+            warp.Reg<std::uint32_t>(constant.at)[lane] = static_cast<std::uint32_t>(constant.bits);
+          }
+        }
+      }
+      // What is the same in all blocks.
+      const Dim3& block = launch.block;
+      for (std::uint32_t lane = 0; lane < kLanes; ++lane) {
+        const std::uint32_t thread = w * kLanes + lane;
+        const std::uint32_t below = (std::uint32_t{1} << lane) - 1;
+        const std::uint32_t values[] = {thread % block.x,
+                                        thread / block.x % block.y,
+                                        thread / (block.x * block.y),
+                                        block.x,
+                                        block.y,
+                                        block.z,
+                                        0,
+                                        0,
+                                        0,
+                                        launch.grid.x,
+                                        launch.grid.y,
+                                        launch.grid.z,
+                                        lane,
+                                        w,
+                                        static_cast<std::uint32_t>(warps_.size()),
+                                        std::uint32_t{1} << lane,
+                                        below,
+                                        below | std::uint32_t{1} << lane,
+                                        ~(below | std::uint32_t{1} << lane),
+                                        ~below};
+        for (std::size_t i = 0; i < std::size(values); ++i) {
+          if (program.specials[i] != 0) warp.Reg<std::uint32_t>(program.specials[i])[lane] = values[i];
+        }
+      }
+    }
+  }
+  ~BlockRunner() {
+    operator delete[](registers_, std::align_val_t(64));
+    operator delete[](local_, std::align_val_t(64));
+    operator delete[](shared_, std::align_val_t(64));
+  }
+  BlockRunner(const BlockRunner&) = delete;
+  BlockRunner& operator=(const BlockRunner&) = delete;
+
+  LaunchEnd Run(std::uint64_t number) {
+    const std::uint32_t at[] = {
+        static_cast<std::uint32_t>(number % launch_.grid.x),
+        static_cast<std::uint32_t>(number / launch_.grid.x % launch_.grid.y),
+        static_cast<std::uint32_t>(number / (std::uint64_t{launch_.grid.x} * launch_.grid.y))};
+    for (Warp& warp : warps_) {
+      const std::uint32_t left = threads_ - warp.number * kLanes;
+      warp.alive = left >= kLanes ? kAllLanes : (std::uint32_t{1} << left) - 1;
+      warp.splits.assign(1, {.pc = program_.start, .mask = warp.alive, .barrier = kNoBarrier});
+      for (std::size_t i = 0; i < 3; ++i) {
+        if (program_.specials[6 + i] == 0) continue;
+        std::fill_n(warp.Reg<std::uint32_t>(program_.specials[6 + i]), kLanes, at[i]);
+      }
+    }
+    arrived_.fill(0);
+    expected_.fill(0);
+    for (bool runs = true; runs && block_.fault == Fault::kNone;) {
+      runs = false;
+      bool any_left = false;
+      for (Warp& warp : warps_) {
+        runs |= RunWarp(warp);
+        any_left |= warp.alive != 0;
+        if (block_.fault != Fault::kNone) break;
+      }
+      if (!runs && any_left && block_.fault == Fault::kNone) block_.Stop(Fault::kDeadlock, 0, 0);
+      runs = runs && any_left;
+    }
+    return {block_.fault, block_.fault_address, block_.fault_line};
+  }
+
+ private:
+  std::uint32_t SharedBytes() const { return program_.dynamic_shared_at + launch_.dynamic_shared_bytes; }
+
+  std::uint32_t Alive() const {
+    std::uint32_t alive = 0;
+    for (const Warp& warp : warps_) alive += static_cast<std::uint32_t>(std::popcount(warp.alive));
+    return alive;
+  }
+
+  // Lets go who waits at a barrier at which all have arrived.
+  void CheckBarriers() {
+    const std::uint32_t alive = Alive();
+    for (std::uint32_t id = 0; id < kBarriers; ++id) {
+      if (arrived_[id] == 0) continue;
+      const std::uint32_t expected = expected_[id] == 0 ? alive : std::min(expected_[id], alive);
+      if (arrived_[id] < expected) continue;
+      arrived_[id] = expected_[id] = 0;
+      for (Warp& warp : warps_) {
+        for (Split& split : warp.splits) {
+          if (split.barrier == static_cast<std::int32_t>(id)) split.barrier = kNoBarrier;
+        }
+      }
+    }
+  }
+
+  // The split that goes on: the one furthest behind of those that do not wait.
+  static Split* Next(Warp& warp) {
+    Split* next = nullptr;
+    for (Split& split : warp.splits) {
+      if (split.barrier == kNoBarrier && (next == nullptr || split.pc < next->pc)) next = &split;
+    }
+    return next;
+  }
+
+  // Splits at the same instruction become one.
+  static void Merge(Warp& warp) {
+    for (std::size_t i = 0; i < warp.splits.size(); ++i) {
+      for (std::size_t k = warp.splits.size() - 1; k > i; --k) {
+        Split& one = warp.splits[i];
+        const Split& other = warp.splits[k];
+        if (one.pc != other.pc || one.barrier != kNoBarrier || other.barrier != kNoBarrier) continue;
+        one.mask |= other.mask;
+        warp.splits.erase(warp.splits.begin() + static_cast<std::ptrdiff_t>(k));
+      }
+    }
+  }
+
+  // Until all of its lanes wait or have ended. Whether it did anything.
+  bool RunWarp(Warp& warp) {
+    bool did = false;
+    while (block_.fault == Fault::kNone) {
+      if (warp.splits.size() > 1) Merge(warp);
+      Split* split = Next(warp);
+      if (split == nullptr) {
+        // Where nobody else of the warp can come any more, who waits for the warp goes on.
+        bool any = false;
+        for (Split& waiting : warp.splits)
+          any |=
+              std::exchange(waiting.barrier,
+                            waiting.barrier == kWarpBarrier ? kNoBarrier : waiting.barrier) == kWarpBarrier;
+        if (!any) return did;
+        continue;
+      }
+      did = true;
+      // Up to where the next one waits for it, if there is one ahead.
+      std::uint32_t until = ~0u;
+      for (const Split& other : warp.splits) {
+        if (&other != split && other.barrier == kNoBarrier) until = std::min(until, other.pc);
+      }
+      RunSplit(warp, static_cast<std::size_t>(split - warp.splits.data()), until);
+    }
+    return did;
+  }
+
+  // `number` of the warp's splits, until it waits, ends, divides, or reaches `until`.
+  void RunSplit(Warp& warp, std::size_t number, std::uint32_t until) {
+    const Inst* const code = program_.code.data();
+    std::uint32_t pc = warp.splits[number].pc;
+    std::uint32_t mask = warp.splits[number].mask;
+    const auto leave = [&] {
+      warp.splits[number].pc = pc;
+      warp.splits[number].mask = mask;
+      if (mask == 0) warp.splits.erase(warp.splits.begin() + static_cast<std::ptrdiff_t>(number));
+    };
+    for (bool first = true; first || pc < until; first = false) {
+      const Inst& inst = code[pc];
+      if (++steps_ % kStepsBetweenLooks == 0 && launch_.stop != nullptr &&
+          launch_.stop->load(std::memory_order_relaxed))
+        block_.Stop(Fault::kStopped, 0, inst.line);
+      if (block_.fault != Fault::kNone) return leave();
+      std::uint32_t active = mask;
+      if (inst.guard != ~0u) {
+        const std::uint32_t bits = *warp.Reg<std::uint32_t>(inst.guard);
+        active &= inst.guard_negated ? ~bits : bits;
+      }
+      switch (inst.flow) {
+        case Flow::kNext:
+          if (active != 0) {
+            warp.active = active;
+            inst.run(warp, inst);
+          }
+          ++pc;
+          continue;
+        case Flow::kBranch:
+        case Flow::kCall:
+          if (inst.flow == Flow::kCall) {
+            for (std::uint32_t rest = active; rest != 0; rest &= rest - 1)
+              warp.Reg<std::uint32_t>(inst.dst)[std::countr_zero(rest)] = pc + 1;
+          }
+          if (active == mask) {
+            pc = inst.target;
+          } else if (active == 0) {
+            ++pc;
+          } else {
+            warp.splits.push_back({inst.target, active, kNoBarrier});
+            mask &= ~active;
+            ++pc;
+            return leave();
+          }
+          continue;
+        case Flow::kTable:
+        case Flow::kReturn: {
+          // Each lane goes where its register says.
+          const std::vector<std::uint32_t>* table =
+              inst.flow == Flow::kTable ? &program_.tables[inst.target] : nullptr;
+          const std::uint32_t* const where = warp.Reg<std::uint32_t>(table != nullptr ? inst.a : inst.dst);
+          for (std::uint32_t rest = active; rest != 0;) {
+            const std::uint32_t value = where[std::countr_zero(rest)];
+            std::uint32_t same = 0;
+            for (std::uint32_t lanes = rest; lanes != 0; lanes &= lanes - 1) {
+              if (where[std::countr_zero(lanes)] == value) same |= lanes & (0 - lanes);
+            }
+            rest &= ~same;
+            if (table != nullptr && value >= table->size()) {
+              block_.Stop(Fault::kTrap, 0, inst.line);
+              return leave();
+            }
+            warp.splits.push_back({table != nullptr ? (*table)[value] : value, same, kNoBarrier});
+          }
+          mask &= ~active;
+          ++pc;
+          return leave();
+        }
+        case Flow::kBarrier: {
+          if (active == 0) {
+            ++pc;
+            continue;
+          }
+          Split waiting{pc + 1, active, kWarpBarrier};
+          if (inst.mode != 1) {
+            const int lowest = std::countr_zero(active);
+            const std::uint32_t id = warp.Reg<std::uint32_t>(inst.a)[lowest];
+            if (id >= kBarriers) {
+              block_.Stop(Fault::kTrap, 0, inst.line);
+              return leave();
+            }
+            waiting.barrier = static_cast<std::int32_t>(id);
+            arrived_[id] += static_cast<std::uint32_t>(std::popcount(active));
+            if (inst.b != 0) expected_[id] = warp.Reg<std::uint32_t>(inst.b)[lowest];
+          }
+          mask &= ~active;
+          ++pc;
+          leave();
+          warp.splits.push_back(waiting);
+          if (inst.mode != 1) CheckBarriers();
+          return;
+        }
+        case Flow::kExit:
+          warp.alive &= ~active;
+          mask &= ~active;
+          ++pc;
+          if (active == 0) continue;
+          leave();
+          CheckBarriers();
+          return;
+        case Flow::kTrap:
+          if (active == 0) {
+            ++pc;
+            continue;
+          }
+          block_.Stop(Fault::kTrap, 0, inst.line);
+          return leave();
+      }
+    }
+    leave();
+  }
+
+  const Program& program_;
+  const Launch& launch_;
+  const std::uint32_t threads_;
+  std::vector<Warp> warps_;
+  std::byte* const registers_;
+  std::byte* const local_;
+  std::byte* const shared_;
+  Block block_;
+  std::array<std::uint32_t, kBarriers> arrived_{}, expected_{};
+  std::uint64_t steps_ = 0;
+};
+
+}  // namespace
+
+Result<LaunchEnd> RunKernel(const Program& program, DeviceMemory& memory, const Launch& launch) {
+  const auto invalid = [](const std::string& what) {
+    return Error{.code = Code::kInvalidArgument, .message = what};
+  };
+  const std::uint64_t blocks = launch.grid.all();
+  if (blocks == 0 || launch.block.all() == 0) return invalid("a dimension of the grid or of the block is 0");
+  if (launch.grid.x > 0x7fff'ffff || launch.grid.y > 0xffff || launch.grid.z > 0xffff)
+    return invalid("the grid is too large");
+  if (launch.block.all() > program.max_threads || launch.block.x > 1024 || launch.block.y > 1024 ||
+      launch.block.z > 64) {
+    return invalid("a block of " + std::to_string(launch.block.all()) +
+                   " threads is larger than this kernel may have, " + std::to_string(program.max_threads));
+  }
+  if (std::uint64_t{program.dynamic_shared_at} + launch.dynamic_shared_bytes > kMaxSharedBytes) {
+    return invalid("a block would have " +
+                   FormatSize(std::uint64_t{program.dynamic_shared_at} + launch.dynamic_shared_bytes) +
+                   " of shared memory, at most " + FormatSize(kMaxSharedBytes));
+  }
+  if (launch.parameters.size() != program.parameter_bytes) {
+    return invalid("the parameters have " + std::to_string(launch.parameters.size()) +
+                   " bytes, the kernel takes " + std::to_string(program.parameter_bytes));
+  }
+  std::atomic<std::uint64_t> next{0};
+  std::atomic<bool> failed{false};
+  std::mutex mutex;
+  LaunchEnd end;
+  const auto work = [&] {
+    BlockRunner runner(program, memory, launch);
+    for (std::uint64_t number = 0;
+         !failed.load(std::memory_order_relaxed) && (number = next.fetch_add(1)) < blocks;) {
+      const LaunchEnd of_block = runner.Run(number);
+      if (of_block.fault == Fault::kNone) continue;
+      failed = true;
+      const std::lock_guard lock(mutex);
+      if (end.fault == Fault::kNone) end = of_block;
+    }
+  };
+  const std::uint64_t threads = std::min<std::uint64_t>(std::max(launch.threads, 1u), blocks);
+  std::vector<std::thread> others;
+  for (std::uint64_t i = 1; i < threads; ++i) others.emplace_back(work);
+  work();
+  for (std::thread& other : others) other.join();
+  return end;
+}
+
+}  // namespace tulle::gpu::softcuda

@@ -1,0 +1,190 @@
+// Kernels of ordinary kinds, in CUDA C. kernels.ptx is made of it by Debian's clang, with no CUDA toolkit:
+//
+//   clang -x cuda --cuda-device-only --cuda-gpu-arch=sm_70 -Xclang -target-feature -Xclang +ptx64 -nocudainc -nocudalib \
+//     -O2 -S kernels.cu -o - | expand | sed "s/ *$//" > kernels.ptx
+#define __global__ __attribute__((global))
+#define __device__ __attribute__((device))
+#define __shared__ __attribute__((shared))
+#define __constant__ __attribute__((constant))
+#define __noinline __attribute__((noinline))
+
+typedef unsigned long long u64;
+
+__device__ inline int tx() { return __nvvm_read_ptx_sreg_tid_x(); }
+__device__ inline int ty() { return __nvvm_read_ptx_sreg_tid_y(); }
+__device__ inline int bx() { return __nvvm_read_ptx_sreg_ctaid_x(); }
+__device__ inline int by() { return __nvvm_read_ptx_sreg_ctaid_y(); }
+__device__ inline int wide() { return __nvvm_read_ptx_sreg_ntid_x(); }
+__device__ inline int self() { return bx() * wide() + tx(); }
+
+extern "C" {
+
+__global__ void vector_add(const float* a, const float* b, float* c, int n) {
+  const int i = self();
+  if (i < n) c[i] = a[i] + b[i];
+}
+
+__global__ void tiled_matmul(const float* a, const float* b, float* c, int n) {
+  __shared__ float as[16][16], bs[16][16];
+  const int row = by() * 16 + ty(), column = bx() * 16 + tx();
+  float sum = 0;
+  for (int tile = 0; tile < n / 16; ++tile) {
+    as[ty()][tx()] = a[row * n + tile * 16 + tx()];
+    bs[ty()][tx()] = b[(tile * 16 + ty()) * n + column];
+    __syncthreads();
+    for (int k = 0; k < 16; ++k) sum += as[ty()][k] * bs[k][tx()];
+    __syncthreads();
+  }
+  c[row * n + column] = sum;
+}
+
+// Of each warp by shuffles, of the block by shared memory, of the grid by an atomic.
+__global__ void reduce(const int* in, int* out, int n) {
+  __shared__ int of_warp[32];
+  int sum = self() < n ? in[self()] : 0;
+  for (int distance = 16; distance > 0; distance /= 2)
+    sum += __nvvm_shfl_sync_down_i32(0xffffffff, sum, distance, 0x1f);
+  if (tx() % 32 == 0) of_warp[tx() / 32] = sum;
+  __syncthreads();
+  if (tx() == 0) {
+    for (int i = 1; i < wide() / 32; ++i) sum += of_warp[i];
+    __nvvm_atom_add_gen_i(out, sum);
+  }
+}
+
+// An inclusive scan of one block, in dynamic shared memory.
+extern __shared__ int scratch[];
+__global__ void scan(int* data) {
+  scratch[tx()] = data[tx()];
+  __syncthreads();
+  for (int distance = 1; distance < wide(); distance *= 2) {
+    const int before = tx() >= distance ? scratch[tx() - distance] : 0;
+    __syncthreads();
+    scratch[tx()] += before;
+    __syncthreads();
+  }
+  data[tx()] = scratch[tx()];
+}
+
+__global__ void histogram(const unsigned char* in, unsigned* bins, int n) {
+  __shared__ unsigned own[256];
+  own[tx()] = 0;
+  __syncthreads();
+  for (int i = self(); i < n; i += wide() * __nvvm_read_ptx_sreg_nctaid_x())
+    __nvvm_atom_add_gen_i((int*)&own[in[i]], 1);
+  __syncthreads();
+  __nvvm_atom_add_gen_i((int*)&bins[tx()], own[tx()]);
+}
+
+__global__ void transpose(const double* in, double* out, int n) {
+  __shared__ double tile[16][17];
+  tile[ty()][tx()] = in[(by() * 16 + ty()) * n + bx() * 16 + tx()];
+  __syncthreads();
+  out[(bx() * 16 + ty()) * n + by() * 16 + tx()] = tile[tx()][ty()];
+}
+
+struct Body {
+  float x, y, z, mass;
+};
+__global__ void forces(const Body* bodies, Body* out, int n) {
+  const Body me = bodies[self()];
+  float fx = 0, fy = 0, fz = 0;
+  for (int i = 0; i < n; ++i) {
+    const Body other = bodies[i];
+    const float dx = other.x - me.x, dy = other.y - me.y, dz = other.z - me.z;
+    const float inverse = __nvvm_rsqrt_approx_f(dx * dx + dy * dy + dz * dz + 0.01f);
+    const float force = other.mass * inverse * inverse * inverse;
+    fx += dx * force, fy += dy * force, fz += dz * force;
+  }
+  out[self()] = {fx, fy, fz, me.mass};
+}
+
+// Bitonic, of one block.
+__global__ void sort(int* data, int n) {
+  __shared__ int keys[512];
+  for (int i = tx(); i < n; i += wide()) keys[i] = data[i];
+  __syncthreads();
+  for (int size = 2; size <= n; size *= 2) {
+    for (int distance = size / 2; distance > 0; distance /= 2) {
+      for (int i = tx(); i < n; i += wide()) {
+        const int other = i ^ distance;
+        if (other > i && (keys[i] > keys[other]) == ((i & size) == 0)) {
+          const int key = keys[i];
+          keys[i] = keys[other];
+          keys[other] = key;
+        }
+      }
+      __syncthreads();
+    }
+  }
+  for (int i = tx(); i < n; i += wide()) data[i] = keys[i];
+}
+
+struct Link {
+  Link* next;
+  long value;
+};
+__global__ void walk(Link** heads, long* sums) {
+  long sum = 0;
+  for (const Link* link = heads[self()]; link != nullptr; link = link->next) sum += link->value;
+  sums[self()] = sum;
+}
+
+// Lanes that go different ways, and for different times.
+__global__ void collatz(const unsigned* in, unsigned* steps, int n) {
+  if (self() >= n) return;
+  u64 x = in[self()];
+  unsigned count = 0;
+  while (x != 1) {
+    x = x % 2 == 0 ? x / 2 : 3 * x + 1;
+    ++count;
+  }
+  steps[self()] = count;
+}
+
+__noinline __device__ double polynomial(double x, int degree) {
+  double sum = 0;
+  for (int i = 0; i <= degree; ++i) sum = sum * x + i;
+  return sum;
+}
+__noinline __device__ double twice(double x, int degree) { return polynomial(x, degree) + polynomial(-x, degree + 1); }
+__global__ void calls(const double* in, double* out) {
+  out[self()] = self() % 3 == 0 ? twice(in[self()], self() % 5) : polynomial(in[self()], 7);
+}
+
+// A table of branches, and memory of each thread's own.
+__global__ void machine(const int* program, int* out, int length) {
+  int stack[16];
+  int top = 0;
+  stack[0] = self();
+  for (int i = 0; i < length; ++i) {
+    const int value = stack[top & 15];
+    switch (program[(i + self()) % length]) {
+      case 0: stack[++top & 15] = i; break;
+      case 1: stack[top & 15] = value * 3; break;
+      case 2: stack[top & 15] = value ^ 0x55; break;
+      case 3: stack[top & 15] = value - i; break;
+      case 4: stack[top & 15] = value >> 1; break;
+      case 5: --top; break;
+      case 6: stack[top & 15] += stack[(top - 1) & 15]; break;
+      default: stack[top & 15] = -value;
+    }
+  }
+  out[self()] = stack[top & 15];
+}
+
+__constant__ int primes[8] = {2, 3, 5, 7, 11, 13, 17, 19};
+__device__ int counter = 40;
+__device__ int* pointer_to_counter = &counter;
+__global__ void globals(int* out) {
+  out[tx()] = primes[tx() % 8];
+  if (tx() == 0) *pointer_to_counter += 2;
+}
+
+__global__ void out_of_bounds(int* data, int at) { data[at] = 1; }
+__global__ void never_ends(volatile int* flag) {
+  while (*flag == 0) {
+  }
+}
+
+}
