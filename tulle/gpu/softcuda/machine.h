@@ -144,7 +144,8 @@ struct Inst {
   Flow flow = Flow::kNext;
   // Of the instruction, for its handler.
   std::uint8_t size = 0, count = 1;  // of memory: bytes of an element, elements
-  bool sign = false, has_dst2 = false, negated = false, has_dst = true;
+  bool ordered = false;  // of memory: volatile, relaxed, acquire, release: seen by other blocks as it is
+  bool has_dst2 = false, negated = false, has_dst = true;
   Space space = Space::kGeneric;
   Type type = Type::kNone, type2 = Type::kNone;
   Compare compare = Compare::kEq;

@@ -713,6 +713,10 @@ class Lowering {
     if (!address) Fail("there is no " + operand.name);
     return AddressConstant(*address, operand.offset);
   }
+  static bool IsOrdered(const Modifiers& modifiers) {
+    return modifiers.Has("volatile") || modifiers.Has("relaxed") || modifiers.Has("acquire") ||
+           modifiers.Has("release");
+  }
   std::size_t Items(const Modifiers& modifiers, const PtxOperand& operand) {
     const std::size_t count = modifiers.Has("v4") ? 4 : modifiers.Has("v2") ? 2 : 1;
     if (count != 1 && (operand.kind != PtxOperand::Kind::kVector || operand.items.size() != count))
@@ -725,7 +729,7 @@ class Lowering {
     AllowMemory(modifiers);
     const Type type = OneType(modifiers);
     const PtxOperand& to = instruction.operands[0];
-    Inst inst{.count = static_cast<std::uint8_t>(Items(modifiers, to))};
+    Inst inst{.count = static_cast<std::uint8_t>(Items(modifiers, to)), .ordered = IsOrdered(modifiers)};
     for (std::size_t i = 0; i < inst.count; ++i) {
       Width width;
       inst.items[i] = Destination(
@@ -749,7 +753,7 @@ class Lowering {
     AllowMemory(modifiers);
     const Type type = OneType(modifiers);
     const PtxOperand& from = instruction.operands[1];
-    Inst inst{.count = static_cast<std::uint8_t>(Items(modifiers, from))};
+    Inst inst{.count = static_cast<std::uint8_t>(Items(modifiers, from)), .ordered = IsOrdered(modifiers)};
     for (std::size_t i = 0; i < inst.count; ++i) {
       Width width;
       inst.items[i] =
