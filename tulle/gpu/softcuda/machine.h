@@ -92,9 +92,7 @@ enum class Op : std::uint8_t {
   kActive,
   kPack,
   kUnpack,
-  kSpecial,
   kPredicate,
-  kPredicateNot,
   kIsSpace,
   kCopyParam
 };
@@ -147,7 +145,7 @@ struct Inst {
   bool ordered = false;  // of memory: volatile, relaxed, acquire, release: seen by other blocks as it is
   bool has_dst2 = false, negated = false, has_dst = true;
   Space space = Space::kGeneric;
-  Type type = Type::kNone, type2 = Type::kNone;
+  Type type = Type::kNone;
   Compare compare = Compare::kEq;
   Join join = Join::kNone;
   Rounding rounding = Rounding::kNone;
