@@ -657,6 +657,29 @@ TEST_F(CoreTest, HostileRegistrationsAreRefused) {
   EXPECT_TRUE(commands_.empty());
 }
 
+TEST_F(CoreTest, WhatANodeShallNotHaveGoesBeforeAnythingComes) {
+  Do(Registration());
+  Create("goes", {.memory_bytes = 5 * kGiB});
+  const std::string going = core_->Get<VGpu>("alice", "goes-0")->metadata.uid;
+  Do(ReportVGpu{kLink, {.uid = going, .state = ReportedState::kReady}});
+  Create("comes", {.memory_bytes = 2 * kGiB});
+  const std::string coming = core_->Get<VGpu>("alice", "comes-0")->metadata.uid;
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "goes"}).ok());
+  // The link breaks before the node has heard of either, and there is one that nobody knows.
+  Do(LinkClosed{kLink});
+  RegisterNode again = Registration(LinkId{2});
+  for (const std::string& uid : {going, std::string("unknown")})
+    again.vgpus.push_back({.uid = uid, .state = ReportedState::kReady});
+  Do(again);
+  std::vector<std::string> order;
+  for (const NodeCommand& command : commands_) {
+    if (const auto* create = std::get_if<CreateVGpu>(&command)) order.push_back("create " + create->uid);
+    if (const auto* remove = std::get_if<DeleteVGpu>(&command)) order.push_back("delete " + remove->uid);
+  }
+  ASSERT_EQ(order.size(), 3u);
+  EXPECT_EQ(order.back(), "create " + coming);
+}
+
 TEST_F(CoreTest, AVGpuOfAnotherNodeIsNotTakenOver) {
   Do(Registration());
   Do(Registration(LinkId{2}, "b"));

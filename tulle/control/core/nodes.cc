@@ -163,7 +163,15 @@ void Core::ReconcileVGpus(NodeRecord& node, const std::vector<VGpuReport>& repor
     const GpuState& gpu = *gpus_.Find(gpu_uid);
     known.insert(known.end(), gpu.vgpus.begin(), gpu.vgpus.end());
   }
-  // What was resized while the node was out of touch: less first and more last, so that it fits at all times.
+  // What goes comes first, then what has less than before, and what has more comes last, so that it fits at
+  // all times.
+  for (const auto& [uid, report] : reported) {
+    const VGpuState* vgpu = vgpus_.Find(uid);
+    const bool is_known = vgpu != nullptr && std::find(known.begin(), known.end(), uid) != known.end();
+    if (report->state == ReportedState::kDeleted) continue;
+    if (!is_known || vgpu->model().status.phase == VGpuPhase::kDeleting)
+      Command(node, DeleteVGpu{.uid = uid});
+  }
   std::vector<ResizeVGpu> more;
   for (const std::string& uid : known) {
     const VGpuState* vgpu = vgpus_.Find(uid);
@@ -189,20 +197,14 @@ void Core::ReconcileVGpus(NodeRecord& node, const std::vector<VGpuReport>& repor
       continue;
     }
     const VGpuReport& report = *it->second;
-    if (vgpu->model().status.phase == VGpuPhase::kDeleting && report.state != ReportedState::kDeleted) {
-      Command(node, DeleteVGpu{.uid = uid});
+    if (vgpu->model().status.phase == VGpuPhase::kDeleting && report.state != ReportedState::kDeleted)
       continue;
-    }
     std::set<std::string> extra(report.grant_ids.begin(), report.grant_ids.end());
     for (const Grant& grant : vgpu->record.grants) {
       if (extra.erase(grant.id) == 0) Command(node, AddGrant{.vgpu_uid = uid, .grant = grant});
     }
     for (const std::string& id : extra) Command(node, RevokeGrant{.vgpu_uid = uid, .grant_id = id});
     ApplyReport(*vgpu, report);
-  }
-  for (const auto& [uid, report] : reported) {
-    const bool is_known = std::find(known.begin(), known.end(), uid) != known.end();
-    if (!is_known && report->state != ReportedState::kDeleted) Command(node, DeleteVGpu{.uid = uid});
   }
   for (const ResizeVGpu& resize : more) Command(node, resize);
 }
