@@ -75,7 +75,8 @@ class TwoNodes(MeshTest):
         with self.mesh.start_run("steady", stdin=-1, flags=["--node", name, "--name", "second"]) as second:
             self.assertEqual(second.stdout.readline(), "ready\n")
             self.assertIn(f"node {name} is drained", self.assert_ok(self.mesh.tulle("drain", name, "--grace", "0s")).stdout)
-            _, said = second.communicate("", timeout=PATIENCE_S)
+            second.wait(PATIENCE_S)  # by itself, its input still open: it could end in peace before it notices
+            _, said = second.communicate(timeout=PATIENCE_S)
             self.assertIn(f"NodeDrained: node {name} has been drained", said)
 
     def test_a_node_can_be_chosen(self):
