@@ -97,6 +97,10 @@ class Holder {
       Say("could not release claim " + name + " (" + released.error().message +
           "); the controller does it by itself soon");
     }
+    // A program may end of it sooner than the news gets here.
+    if (served.ok() && released.ok() && released->status.phase == control::ClaimPhase::kFailed) {
+      TellEnd(*released);
+    }
     return served;
   }
 
@@ -208,21 +212,26 @@ class Holder {
       }
       if (claim->status.phase == control::ClaimPhase::kReleased ||
           claim->status.phase == control::ClaimPhase::kFailed) {
-        std::string why;
-        for (const control::Condition& condition : claim->status.conditions) {
-          if (!condition.status && !condition.message.empty()) why = ": " + condition.message;
-        }
-        if (!over) {
-          Say("claim " + name + " has ended (" + Word(control::Name(claim->status.phase)) +
-              ") while the program runs" + why);
-        }
+        TellEnd(*claim);
         return;
       }
     }
   }
 
+  // Once, of a claim that ended before it was given back.
+  void TellEnd(const sdk::Claim& claim) {
+    if (std::exchange(told_end_, true)) return;
+    std::string why;
+    for (const control::Condition& condition : claim.status.conditions) {
+      if (!condition.status && !condition.message.empty()) why = ": " + condition.message;
+    }
+    Say("claim " + claim.metadata.name + " has ended (" + Word(control::Name(claim.status.phase)) +
+        ") while the program runs" + why);
+  }
+
   const RunOptions& options_;
   const int front_;
+  bool told_end_ = false;  // by the watcher while there is one, then by who joined it
 };
 
 // What happens in the holder's process; never returns.

@@ -3,11 +3,13 @@
 
 import collections
 import json
+import os
 import re
+import signal
 import unittest
 import urllib.request
 
-from mesh import BIN, PATIENCE_S, MeshTest
+from mesh import BIN, PATIENCE_S, MeshTest, descendants, wait_for
 
 
 class TwoNodes(MeshTest):
@@ -74,10 +76,18 @@ class TwoNodes(MeshTest):
         self.assert_ok(self.mesh.tulle("uncordon", name))
         with self.mesh.start_run("steady", stdin=-1, flags=["--node", name, "--name", "second"]) as second:
             self.assertEqual(second.stdout.readline(), "ready\n")
+
+            def own(command):
+                return [pid for pid, (_, its) in descendants(second.pid).items() if its.split(" ")[0].endswith(command)]
+
+            # The program ends of it before the process that holds the claim hears of it.
+            holder, = own("tulle")
+            os.kill(holder, signal.SIGSTOP)
             self.assertIn(f"node {name} is drained", self.assert_ok(self.mesh.tulle("drain", name, "--grace", "0s")).stdout)
-            second.wait(PATIENCE_S)  # by itself, its input still open: it could end in peace before it notices
-            _, said = second.communicate(timeout=PATIENCE_S)
-            self.assertIn(f"NodeDrained: node {name} has been drained", said)
+            wait_for(lambda: not own("steady"), "the program to end")
+            os.kill(holder, signal.SIGCONT)
+            _, said = second.communicate("", timeout=PATIENCE_S)
+            self.assertEqual(said.count(f"NodeDrained: node {name} has been drained"), 1, said)
 
     def test_a_node_can_be_chosen(self):
         names = [node["metadata"]["name"] for node in json.loads(self.mesh.tulle("get", "nodes", "-o", "json").stdout)]
