@@ -111,7 +111,8 @@ Status Run(const Flags& flags, const SystemClock& clock) {
          {"memory", FormatSize(gpu.memory_bytes)},
          {"allocatable", FormatSize(gpu.allocatable_memory_bytes)},
          {"allocatable_compute_percent", gpu.allocatable_compute_percent},
-         {"bandwidth_per_s", FormatSize(gpu.bandwidth_bytes_per_s)}});
+         {"bandwidth_per_s", FormatSize(gpu.bandwidth_bytes_per_s)},
+         {"fp32_flops", gpu.fp32_flops}});
   }
 
   // Before any thread is made, so that all of them leave these signals to the loop.

@@ -97,7 +97,8 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"worker", "executor", "build-server"}))
       ->capture_default_str();
   app.add_flag("--probe", settings.probe, "Print this host's devices, one JSON object a line, and exit");
-  app.add_flag("--measure", settings.measure, "With --probe: measure their memory bandwidth (some seconds)");
+  app.add_flag("--measure", settings.measure,
+               "With --probe: measure their memory bandwidth and floating-point rate (some seconds)");
   app.add_option("--control-fd", settings.control_fd, "Descriptor of the packet socket to the node")
       ->check(CLI::Range(0, 1 << 20));
   app.add_option("--log-level", settings.log_level, "Least level that is logged")

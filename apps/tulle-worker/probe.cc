@@ -46,6 +46,7 @@ std::string ProbeLine(const gpu::DeviceInfo& device) {
   AppendRaw(&line, "compute_units", std::to_string(device.compute_units));
   AppendRaw(&line, "clock_mhz", std::to_string(device.clock_mhz));
   AppendRaw(&line, "memory_bandwidth_bytes_per_s", std::to_string(device.memory_bandwidth_bytes_per_s));
+  AppendRaw(&line, "fp32_flops", std::to_string(device.fp32_flops));
   AppendRaw(&line, "protects_memory", device.protects_memory ? "true" : "false");
   AppendString(&line, "compiler", device.compiler);
   return line + "}";

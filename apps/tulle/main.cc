@@ -42,6 +42,7 @@ struct RunFlags {
   std::string memory, compute, bandwidth, level, node, name, topology, duration;
   std::vector<std::string> types, vendors, labels, tolerations, command;
   std::uint32_t gpus = 1, compute_units = 0;
+  double tflops = 0;
   std::int32_t priority = 0;
   bool no_wait = false, with_local = false, over_network = false, quiet = false;
   std::string trace;
@@ -70,6 +71,7 @@ Result<RunOptions> ToOptions(const RunFlags& flags) {
         ParseCompute("--compute", flags.compute, &spec.min_compute_percent, &spec.compute_percent));
   }
   spec.compute_units = flags.compute_units;
+  spec.fp32_flops = static_cast<std::uint64_t>(flags.tflops * 1e12);
   if (!flags.bandwidth.empty()) {
     TULLE_ASSIGN_OR_RETURN(spec.memory_bandwidth, ParseMemory("--bandwidth", flags.bandwidth));
   }
@@ -244,6 +246,12 @@ int Main(int argc, char** argv) {
                           "there is room for, which changes while it runs; programs are not held to it yet");
   run_command->add_option("--compute-units", run.compute_units,
                           "As much of a GPU as makes so many of its compute units, in place of --compute");
+  run_command
+      ->add_option(
+          "--tflops", run.tflops,
+          "As much of a GPU as makes so many TFLOPS of single precision (a node measures its GPUs: see "
+          "`tulle get gpus`), in place of --compute")
+      ->check(CLI::Range(1e-6, 1e6));
   run_command->add_option(
       "--bandwidth", run.bandwidth,
       "As much of a GPU as makes so much of its memory bandwidth, such as 200GiB a second, in "

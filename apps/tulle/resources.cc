@@ -74,12 +74,13 @@ std::string Why(const sdk::Claim& claim) {
   return "";
 }
 
-// "12 units", "12 units, 200GiB/s"
+// "12 units", "1.5 TFLOPS, 200GiB/s"
 std::string NeedsOf(const sdk::ClaimSpec& spec) {
-  std::string text;
-  if (spec.compute_units != 0) text = std::to_string(spec.compute_units) + " units";
-  if (spec.memory_bandwidth == 0) return text;
-  return text + (text.empty() ? "" : ", ") + FormatSize(spec.memory_bandwidth) + "/s";
+  std::vector<std::string> needs;
+  if (spec.compute_units != 0) needs.push_back(std::to_string(spec.compute_units) + " units");
+  if (spec.fp32_flops != 0) needs.push_back(control::FormatFlops(spec.fp32_flops));
+  if (spec.memory_bandwidth != 0) needs.push_back(Bandwidth(spec.memory_bandwidth));
+  return Join(needs, ", ");
 }
 
 // The columns of each kind, head and row from one place.
@@ -137,6 +138,11 @@ const std::vector<Column<sdk::Gpu>>& Columns() {
       {"UNITS", [](const T& g, std::int64_t) { return std::to_string(g.spec.description.compute_units); }},
       {"BANDWIDTH",
        [](const T& g, std::int64_t) { return Bandwidth(g.spec.description.bandwidth_bytes_per_s); }},
+      {"FP32",
+       [](const T& g, std::int64_t) {
+         const std::uint64_t flops = g.spec.description.fp32_flops;
+         return flops == 0 ? "" : control::FormatFlops(flops);
+       }},
       {"SCHEDULABLE",
        [](const T& g, std::int64_t) -> std::string {
          return g.spec.cordoned ? "cordoned" : g.status.schedulable ? "yes" : "no";

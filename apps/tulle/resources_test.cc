@@ -74,18 +74,23 @@ TEST(Resources, AGpuShowsWhatIsFree) {
   sdk::Gpu gpu;
   gpu.metadata.name = "a-0";
   gpu.spec.node = "a";
-  gpu.spec.description = {.type = "cpu", .compute_units = 2, .bandwidth_bytes_per_s = 10ull << 30};
+  gpu.spec.description = {.type = "cpu",
+                          .compute_units = 2,
+                          .bandwidth_bytes_per_s = 10ull << 30,
+                          .fp32_flops = 1'510'000'000'000};
   gpu.status = {.allocatable_memory_bytes = 4ull << 30,
                 .allocatable_compute_percent = 50,
                 .allocated_memory_bytes = 1ull << 30,
                 .allocated_compute_percent = 25,
                 .vgpus = 1,
                 .schedulable = true};
-  EXPECT_EQ(TableOf<sdk::Gpu>({gpu}, 0),
-            "NAME   NODE   MEMORY   MEMORY-FREE   COMPUTE   COMPUTE-FREE   VGPUS   UNITS   BANDWIDTH   "
-            "SCHEDULABLE   TYPE\n"
-            "a-0    a      4GiB     3GiB          50%       25%            1       2       10GiB/s     yes   "
-            "        cpu\n");
+  EXPECT_EQ(
+      TableOf<sdk::Gpu>({gpu}, 0),
+      "NAME   NODE   MEMORY   MEMORY-FREE   COMPUTE   COMPUTE-FREE   VGPUS   UNITS   BANDWIDTH   FP32      "
+      "    SCHEDULABLE   TYPE\n"
+      "a-0    a      4GiB     3GiB          50%       25%            1       2       10GiB/s     1.51 TFLOPS "
+      "  yes   "
+      "        cpu\n");
 }
 
 }  // namespace

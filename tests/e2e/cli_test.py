@@ -114,6 +114,12 @@ class Commands(MeshTest):
         self.assertIn(f" {units} units ", shown)
         refused = self.mesh.run("true", flags=["--compute-units", str(units + 1), "--no-wait"])
         self.assertIn(f"has {units} compute units", refused.stderr)
+        flops = int(json.loads(self.mesh.tulle("get", "gpus", "-o", "json").stdout)[0]["spec"]["description"]["fp32Flops"])
+        shown = self.assert_ok(self.mesh.run("sh", "-c", script, flags=["--tflops", str(flops / 1e12 * 0.399)])).stdout
+        self.assertIn('"computePercent": 40', shown)
+        self.assertRegex(shown, r" [0-9.]+ [GT]FLOPS ")
+        refused = self.mesh.run("true", flags=["--tflops", str(flops / 1e12 * 2), "--no-wait"])
+        self.assertRegex(refused.stderr, r"asked for 1GiB and [0-9.]+ [GT]FLOPS; no GPU .* has [0-9.]+ [GT]FLOPS")
         refused = self.mesh.run("true", flags=["--compute", "60%..50%"])
         self.assertEqual(refused.returncode, 2)
         self.assertIn("--compute 60%..50%: the first must not be above the second", refused.stderr)

@@ -72,6 +72,7 @@ void FillGpu(const InventoryGpu& gpu, v1::InventoryGpu* out) {
   description.set_compute_units(gpu.compute_units);
   description.set_clock_mhz(gpu.clock_mhz);
   description.set_bandwidth_bytes_per_s(gpu.bandwidth_bytes_per_s);
+  description.set_fp32_flops(gpu.fp32_flops);
   description.set_driver(gpu.driver);
 }
 

@@ -130,7 +130,8 @@ Result<std::vector<InventoryGpu>> ParseProbe(const std::string& text) {
                     .memory_bytes = number_of("memory_bytes"),
                     .compute_units = static_cast<std::uint32_t>(number_of("compute_units")),
                     .clock_mhz = static_cast<std::uint32_t>(number_of("clock_mhz")),
-                    .bandwidth_bytes_per_s = number_of("memory_bandwidth_bytes_per_s")});
+                    .bandwidth_bytes_per_s = number_of("memory_bandwidth_bytes_per_s"),
+                    .fp32_flops = number_of("fp32_flops")});
   }
   return gpus;
 }
@@ -144,7 +145,8 @@ std::vector<KnownDevice> ParseKnownDevices(const std::string& text) {
     std::istringstream fields(line);
     KnownDevice device;
     if (fields >> device.index >> device.bandwidth_bytes_per_s && fields.get() == '\t' &&
-        std::getline(fields, device.identity, '\t') && std::getline(fields, device.driver)) {
+        std::getline(fields, device.identity, '\t') && std::getline(fields, device.driver, '\t')) {
+      fields >> device.fp32_flops;
       known.push_back(device);
     }
   }
@@ -156,7 +158,7 @@ std::string FormatKnownDevices(const std::vector<KnownDevice>& known) {
   text << kStateHead << '\n';
   for (const KnownDevice& device : known) {
     text << device.index << '\t' << device.bandwidth_bytes_per_s << '\t' << device.identity << '\t'
-         << device.driver << '\n';
+         << device.driver << '\t' << device.fp32_flops << '\n';
   }
   return text.str();
 }
@@ -175,11 +177,13 @@ std::vector<KnownDevice> Recognise(std::vector<InventoryGpu>* gpus, std::vector<
       taken.insert(index);
       it = known.insert(known.end(), {.index = index, .identity = identity, .driver = gpu.driver});
     }
-    if (gpu.bandwidth_bytes_per_s != 0) {
+    if (gpu.bandwidth_bytes_per_s != 0 || gpu.fp32_flops != 0) {
       it->bandwidth_bytes_per_s = gpu.bandwidth_bytes_per_s;
+      it->fp32_flops = gpu.fp32_flops;
       it->driver = gpu.driver;
     } else if (it->driver == gpu.driver) {
       gpu.bandwidth_bytes_per_s = it->bandwidth_bytes_per_s;
+      gpu.fp32_flops = it->fp32_flops;
     }
     gpu.index = it->index;
   }
@@ -196,9 +200,11 @@ Result<std::vector<InventoryGpu>> TakeInventory(const InventoryOptions& options)
   TULLE_ASSIGN_OR_RETURN(const std::string quick, RunProbe(options, {"--probe"}));
   TULLE_ASSIGN_OR_RETURN(std::vector<InventoryGpu> gpus, ParseProbe(quick));
   known = Recognise(&gpus, std::move(known));
-  const auto unmeasured = [](const InventoryGpu& gpu) { return gpu.bandwidth_bytes_per_s == 0; };
+  const auto unmeasured = [](const InventoryGpu& gpu) {
+    return gpu.bandwidth_bytes_per_s == 0 || gpu.fp32_flops == 0;
+  };
   if (options.measure && std::any_of(gpus.begin(), gpus.end(), unmeasured)) {
-    Log(LogLevel::kInfo, "node", "measuring the memory bandwidth of new devices");
+    Log(LogLevel::kInfo, "node", "measuring how fast new devices are");
     TULLE_ASSIGN_OR_RETURN(const std::string slow, RunProbe(options, {"--probe", "--measure"}));
     TULLE_ASSIGN_OR_RETURN(gpus, ParseProbe(slow));
     known = Recognise(&gpus, std::move(known));

@@ -31,6 +31,7 @@ struct InventoryGpu {
   std::uint32_t compute_units = 0;
   std::uint32_t clock_mhz = 0;
   std::uint64_t bandwidth_bytes_per_s = 0;  // measured; 0: not known
+  std::uint64_t fp32_flops = 0;             // likewise
 };
 
 // How much of a device vGPUs may have.
@@ -48,13 +49,13 @@ struct DeviceShare {
 struct InventoryOptions {
   std::string worker_binary;
   std::string state_file;                   // empty: nothing is kept
-  bool measure = true;                      // the bandwidth of devices that it is not known of
+  bool measure = true;                      // how fast devices are that it is not known of
   std::vector<std::uint32_t> only_devices;  // the probe's numbers; none: all
   DeviceShare share;
   Duration probe_timeout = std::chrono::seconds(60);  // vendors' drivers may take tens of seconds to load
 };
 
-// Runs the probe, measures the bandwidth of devices that are new (or whose driver is), keeps both. An empty
+// Runs the probe, measures how fast devices are that are new (or whose driver is), keeps both. An empty
 // list is no error. kNotFound when the worker's program is not there, kFailedPrecondition with the probe's
 // words when it failed, kDeadlineExceeded when it hung (and was killed).
 Result<std::vector<InventoryGpu>> TakeInventory(const InventoryOptions& options);
@@ -64,18 +65,19 @@ Result<std::vector<InventoryGpu>> TakeInventory(const InventoryOptions& options)
 // The probe's standard output: one device a line.
 Result<std::vector<InventoryGpu>> ParseProbe(const std::string& text);
 
-// What the state file holds, one line a device: index, bandwidth, identity.
+// What the state file holds, one line a device: index, bandwidth, identity, driver, fp32_flops.
 struct KnownDevice {
   std::uint32_t index = 0;
   std::uint64_t bandwidth_bytes_per_s = 0;  // 0: not measured
   std::string identity;                     // which device, by what it says of itself
-  std::string driver;                       // that the bandwidth was measured with
+  std::string driver;                       // that both were measured with
+  std::uint64_t fp32_flops = 0;             // likewise; state files before it have none
 };
 std::vector<KnownDevice> ParseKnownDevices(const std::string& text);
 std::string FormatKnownDevices(const std::vector<KnownDevice>& known);
 
-// Gives each of `gpus` the number and bandwidth that it is known by, or the lowest free number and no
-// bandwidth; returns what is known now. Devices that are away keep their numbers.
+// Gives each of `gpus` the number and rates that it is known by, or the lowest free number and no
+// rates; returns what is known now. Devices that are away keep their numbers.
 std::vector<KnownDevice> Recognise(std::vector<InventoryGpu>* gpus, std::vector<KnownDevice> known);
 
 }  // namespace tulle::node

@@ -30,11 +30,13 @@ InventoryGpu Card(const std::string& name, const std::string& driver = "1.0") {
   return {.api = "OPENCL", .name = name, .vendor = "v", .driver = driver};
 }
 
-TEST(Inventory, DevicesKeepTheirNumbersAndBandwidth) {
+TEST(Inventory, DevicesKeepTheirNumbersAndRates) {
   std::vector<InventoryGpu> gpus = {Card("a"), Card("b"), Card("a")};
   gpus[0].bandwidth_bytes_per_s = 10;
   gpus[1].bandwidth_bytes_per_s = 20;
   gpus[2].bandwidth_bytes_per_s = 11;
+  gpus[0].fp32_flops = 100;
+  gpus[1].fp32_flops = 200;
   auto known = ParseKnownDevices(FormatKnownDevices(Recognise(&gpus, {})));
   ASSERT_EQ(known.size(), 3u);
   EXPECT_EQ(gpus[2].index, 2u);
@@ -46,9 +48,19 @@ TEST(Inventory, DevicesKeepTheirNumbersAndBandwidth) {
   EXPECT_EQ(gpus[0].bandwidth_bytes_per_s, 0u);
   EXPECT_EQ(gpus[1].index, 1u);
   EXPECT_EQ(gpus[1].bandwidth_bytes_per_s, 0u) << "measured with another driver";
+  EXPECT_EQ(gpus[1].fp32_flops, 0u);
   EXPECT_EQ(gpus[2].index, 0u);
   EXPECT_EQ(gpus[2].bandwidth_bytes_per_s, 10u);
+  EXPECT_EQ(gpus[2].fp32_flops, 100u);
   EXPECT_EQ(known.size(), 4u);
+}
+
+TEST(Inventory, AnOldStateFileHasNoFlops) {
+  const auto known = ParseKnownDevices("tulle-inventory 1\n3\t10\tOPENCL v a #0\t1.0\n");
+  ASSERT_EQ(known.size(), 1u);
+  EXPECT_EQ(known[0].index, 3u);
+  EXPECT_EQ(known[0].driver, "1.0");
+  EXPECT_EQ(known[0].fp32_flops, 0u);
 }
 
 TEST(Inventory, AForeignStateFileIsIgnored) {

@@ -120,6 +120,8 @@ std::string FormatMetrics(const Snapshot& s) {
           [](const auto&, const auto& use) { return use.compute_percent; });
   per_gpu("tulle_gpu_bandwidth_bytes_per_second", "Measured bandwidth of the GPU's memory; 0: not known.",
           [](const auto& gpu, const auto&) { return gpu.bandwidth_bytes_per_s; });
+  per_gpu("tulle_gpu_fp32_flops", "Measured single-precision operations per second; 0: not known.",
+          [](const auto& gpu, const auto&) { return gpu.fp32_flops; });
   per_gpu("tulle_gpu_vgpus", "vGPUs on it.", [](const auto&, const auto& use) { return use.vgpus; });
   per_gpu("tulle_gpu_sessions", "Client processes attached to its vGPUs.",
           [](const auto&, const auto& use) { return use.usage.sessions; });

@@ -47,6 +47,7 @@ TEST(OpenClDriver, ProbesWhatTheHostHas) {
     EXPECT_GT(device.max_allocation_bytes, 0u);
     EXPECT_GT(device.compute_units, 0u);
     EXPECT_GT(device.memory_bandwidth_bytes_per_s, 100u << 20);
+    EXPECT_GT(device.fp32_flops, 100'000'000u);
     EXPECT_EQ(device.protects_memory, device.type != "CPU");
   }
 }

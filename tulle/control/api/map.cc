@@ -77,6 +77,7 @@ v1::ClaimSpec ToProto(const ClaimSpec& from) {
   if (from.duration_us != 0) *to.mutable_duration() = TimeUtil::MicrosecondsToDuration(from.duration_us);
   to.set_min_compute_percent(from.min_compute_percent);
   to.set_compute_units(from.compute_units);
+  to.set_fp32_flops(from.fp32_flops);
   to.set_memory_bandwidth_bytes_per_s(from.memory_bandwidth);
   return to;
 }
@@ -97,6 +98,7 @@ ClaimSpec FromProto(const v1::ClaimSpec& from) {
           .duration_us = FromProtoDuration(from.duration()),
           .min_compute_percent = from.min_compute_percent(),
           .compute_units = from.compute_units(),
+          .fp32_flops = from.fp32_flops(),
           .memory_bandwidth = from.memory_bandwidth_bytes_per_s()};
 }
 
@@ -217,6 +219,7 @@ v1::GpuDescription ToProto(const GpuDescription& from) {
   to.set_compute_units(from.compute_units);
   to.set_clock_mhz(from.clock_mhz);
   to.set_bandwidth_bytes_per_s(from.bandwidth_bytes_per_s);
+  to.set_fp32_flops(from.fp32_flops);
   to.set_driver(from.driver);
   return to;
 }
@@ -227,6 +230,7 @@ GpuDescription FromProto(const v1::GpuDescription& from) {
                     .compute_units = from.compute_units(),
                     .clock_mhz = from.clock_mhz(),
                     .bandwidth_bytes_per_s = from.bandwidth_bytes_per_s(),
+                    .fp32_flops = from.fp32_flops(),
                     .driver = from.driver()};
   for (const int api : from.apis()) to.apis.push_back(static_cast<DeviceApi>(api));
   return to;

@@ -473,8 +473,11 @@ TEST_F(CoreTest, AShareInComputeUnitsCountsForTheQuotaAsWhatItComesTo) {
   EXPECT_EQ(refused({.compute_percent = 10, .compute_units = 4}),
             "spec.compute_units: is in place of spec.compute_percent and spec.min_compute_percent; leave "
             "these out");
+  EXPECT_EQ(
+      refused({.min_compute_percent = 10, .fp32_flops = 4}),
+      "spec.fp32_flops: is in place of spec.compute_percent and spec.min_compute_percent; leave these out");
   EXPECT_EQ(refused({.performance_level = PerformanceLevel::kBestEffort, .memory_bandwidth = 4}),
-            "spec.memory_bandwidth: is not for BEST_EFFORT vGPUs, which reserve no compute");
+            "spec.memory_bandwidth_bytes_per_s: is not for BEST_EFFORT vGPUs, which reserve no compute");
   Create("c", {.compute_units = 5});
   EXPECT_EQ(core_->Get<VGpu>("alice", "c-0")->spec.compute_percent, 25u);
   EXPECT_EQ(core_->Get<VGpu>("alice", "c-0")->spec.wanted_compute_percent, 25u);

@@ -73,6 +73,7 @@ struct ClaimSpec {
   // In place of compute_percent, which is 0 then: each vGPU has as much of its GPU as this takes. 0: not
   // asked for.
   std::uint32_t compute_units = 0;
+  std::uint64_t fp32_flops = 0;
   std::uint64_t memory_bandwidth = 0;  // bytes per second
   friend auto operator<=>(const ClaimSpec&, const ClaimSpec&) = default;
   friend bool operator==(const ClaimSpec&, const ClaimSpec&) = default;
@@ -85,7 +86,7 @@ inline bool IsElastic(const ClaimSpec& spec) {
 
 // Whether the share of a GPU that it asks for depends on the GPU.
 inline bool NeedsByGpu(const ClaimSpec& spec) {
-  return spec.compute_units != 0 || spec.memory_bandwidth != 0;
+  return spec.compute_units != 0 || spec.fp32_flops != 0 || spec.memory_bandwidth != 0;
 }
 
 struct ClaimStatus {
@@ -161,6 +162,7 @@ struct GpuDescription {
   std::uint32_t compute_units = 0;
   std::uint32_t clock_mhz = 0;
   std::uint64_t bandwidth_bytes_per_s = 0;
+  std::uint64_t fp32_flops = 0;
   std::string driver;
   friend bool operator==(const GpuDescription&, const GpuDescription&) = default;
 };

@@ -82,7 +82,9 @@ Status CheckClaimSpec(const ClaimSpec& spec) {
                                                " of a DEDICATED vGPU, which is always 100; leave it out");
   }
   if (NeedsByGpu(spec)) {
-    const std::string path = spec.compute_units != 0 ? "spec.compute_units" : "spec.memory_bandwidth";
+    const std::string path = spec.compute_units != 0 ? "spec.compute_units"
+                             : spec.fp32_flops != 0  ? "spec.fp32_flops"
+                                                     : "spec.memory_bandwidth_bytes_per_s";
     const bool dedicated = spec.performance_level == PerformanceLevel::kDedicated;
     if ((spec.compute_percent != 0 && !dedicated) || spec.min_compute_percent != 0)
       return Invalid(path,
@@ -187,12 +189,20 @@ std::optional<std::uint32_t> ShareOn(const GpuDescription& gpu, const ClaimSpec&
     share = std::max<std::uint64_t>(share, (100 * asked + all - 1) / all);
     return true;
   };
-  // Of bandwidth in thousands, so that a hundred times as much is a number.
-  if (!need(spec.compute_units, gpu.compute_units) ||
+  // Of rates in thousands, so that a hundred times as much is a number.
+  if (!need(spec.compute_units, gpu.compute_units) || !need(spec.fp32_flops / 1000, gpu.fp32_flops / 1000) ||
       !need(spec.memory_bandwidth / 1000, gpu.bandwidth_bytes_per_s / 1000)) {
     return std::nullopt;
   }
   return static_cast<std::uint32_t>(share);
+}
+
+std::string FormatFlops(std::uint64_t flops) {
+  const bool tera = flops >= 1'000'000'000'000;
+  char text[32];
+  const double number = static_cast<double>(flops) / (tera ? 1e12 : 1e9);
+  std::snprintf(text, sizeof text, number < 1000 ? "%.3g" : "%.0f", number);
+  return text + std::string(tera ? " TFLOPS" : " GFLOPS");
 }
 
 std::uint32_t ReservedComputePercent(PerformanceLevel level, std::uint32_t compute_percent) {

@@ -72,6 +72,9 @@ bool MayDo(TenantRole role, Permission permission);
 // it, or what it has is not known. Precondition: the spec has its defaults.
 std::optional<std::uint32_t> ShareOn(const GpuDescription& gpu, const ClaimSpec& spec);
 
+// "1.5 TFLOPS", "43.2 GFLOPS": three digits, or all before the point.
+std::string FormatFlops(std::uint64_t flops);
+
 // Compute that a vGPU of this spec keeps from others: none for kBestEffort.
 std::uint32_t ReservedComputePercent(PerformanceLevel level, std::uint32_t compute_percent);
 

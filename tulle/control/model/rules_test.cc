@@ -78,5 +78,12 @@ TEST(Levels, ParseAsPeopleWriteThem) {
   EXPECT_FALSE(ParsePerformanceLevel("fast", &level));
 }
 
+TEST(FormatFlops, HasThreeDigits) {
+  EXPECT_EQ(FormatFlops(0), "0 GFLOPS");
+  EXPECT_EQ(FormatFlops(43'210'000'000), "43.2 GFLOPS");
+  EXPECT_EQ(FormatFlops(1'500'000'000'000), "1.5 TFLOPS");
+  EXPECT_EQ(FormatFlops(1'234'000'000'000'000), "1234 TFLOPS");
+}
+
 }  // namespace
 }  // namespace tulle::control

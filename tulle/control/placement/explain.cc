@@ -31,6 +31,16 @@ std::string Join(const std::vector<std::string>& words, std::string_view separat
   return text;
 }
 
+// Of those things that the claim asks for in place of a share: "12 compute units and 1.5 TFLOPS".
+std::string NeedsInWords(const ClaimSpec& asked, std::uint32_t units, std::uint64_t flops,
+                         std::uint64_t bandwidth) {
+  std::vector<std::string> words;
+  if (asked.compute_units != 0) words.push_back(std::to_string(units) + " compute units");
+  if (asked.fp32_flops != 0) words.push_back(FormatFlops(flops));
+  if (asked.memory_bandwidth != 0) words.push_back(FormatSize(bandwidth) + "/s of memory bandwidth");
+  return Join(words, " and ");
+}
+
 std::string InWords(const ClaimSpec& spec) {
   std::string text;
   if (spec.count > 1) text += std::to_string(spec.count) + " vGPUs of ";
@@ -45,10 +55,11 @@ std::string InWords(const ClaimSpec& spec) {
   } else {
     text += FormatSize(spec.memory_bytes);
     const std::uint32_t reserved = ReservedComputePercent(spec.performance_level, spec.compute_percent);
-    if (spec.compute_units != 0) text += " and " + std::to_string(spec.compute_units) + " compute units";
-    if (spec.memory_bandwidth != 0)
-      text += " and " + FormatSize(spec.memory_bandwidth) + "/s of memory bandwidth";
-    if (reserved != 0 && !NeedsByGpu(spec)) text += " and " + std::to_string(reserved) + "% of compute";
+    if (NeedsByGpu(spec)) {
+      text += " and " + NeedsInWords(spec, spec.compute_units, spec.fp32_flops, spec.memory_bandwidth);
+    } else if (reserved != 0) {
+      text += " and " + std::to_string(reserved) + "% of compute";
+    }
   }
   text += where;
   return text;
@@ -113,10 +124,7 @@ std::string GpuMismatch(const KindOfGpu& kind, const ClaimSpec& spec) {
     return "is of \"" + is.vendor + "\", not " + Join(spec.vendors, " or ");
   if (NeedsByGpu(spec)) {
     const std::optional<std::uint32_t> share = ShareOn(is, spec);
-    if (!share) {
-      return "has " + std::to_string(is.compute_units) + " compute units and " +
-             FormatSize(is.bandwidth_bytes_per_s) + "/s of memory bandwidth";
-    }
+    if (!share) return "has " + NeedsInWords(spec, is.compute_units, is.fp32_flops, is.bandwidth_bytes_per_s);
     if (spec.compute_percent != 0 && *share > spec.compute_percent)
       return "would have to give " + std::to_string(*share) + "%";
   }

@@ -468,7 +468,7 @@ TEST_F(ElasticTest, WhatHasGoneGivesNothing) {
   EXPECT_TRUE(Place({.compute_percent = 60}).slots.empty());
 }
 
-// A small GPU of 10 units and 100 GB/s, and a large one of 40 and 1000.
+// A small GPU of 10 units, 100 GB/s and 5 TFLOPS, and a large one of 40, 1000 and 60.
 TEST(Fleet, WhatAGpuMustGiveDependsOnTheGpu) {
   Fleet fleet(MakeBalancedFit());
   std::deque<Gpu> gpus;
@@ -481,7 +481,8 @@ TEST(Fleet, WhatAGpuMustGiveDependsOnTheGpu) {
                 .description = {.type = node,
                                 .apis = {DeviceApi::kOpenCl},
                                 .compute_units = large ? 40u : 10u,
-                                .bandwidth_bytes_per_s = large ? 1'004'000'000'000u : 100'500'000'000u}};
+                                .bandwidth_bytes_per_s = large ? 1'004'000'000'000u : 100'500'000'000u,
+                                .fp32_flops = large ? 60'300'000'000'000u : 5'020'000'000'000u}};
     gpu.status = {
         .allocatable_memory_bytes = 8 * kGiB, .allocatable_compute_percent = 100, .schedulable = true};
     fleet.SetGpu(gpu);
@@ -498,13 +499,19 @@ TEST(Fleet, WhatAGpuMustGiveDependsOnTheGpu) {
   EXPECT_EQ(place({.memory_bandwidth = 50'000'000'000}), "large 5");
   EXPECT_EQ(place({.compute_units = 4, .memory_bandwidth = 500'000'000'000}), "large 50")
       << "whichever is more";
+  EXPECT_EQ(place({.fp32_flops = 3'000'000'000'000}), "large 5");
+  EXPECT_EQ(place({.gpu_types = {"small"}, .fp32_flops = 3'000'000'000'000}), "small 60");
+  EXPECT_EQ(place({.compute_units = 4, .fp32_flops = 15'000'000'000'000}), "large 25");
   EXPECT_EQ(place({.performance_level = PerformanceLevel::kDedicated, .compute_units = 11}), "large 100");
   EXPECT_EQ(
       place({.compute_units = 41}),
-      "asked for 1GiB and 41 compute units; no GPU of the mesh matches (node small has 10 compute units and "
-      "93.1GiB/s of memory bandwidth; node large has 40 compute units and 931.3GiB/s of memory bandwidth); "
-      "see "
-      "`tulle get gpus`");
+      "asked for 1GiB and 41 compute units; no GPU of the mesh matches (node small has 10 compute units; "
+      "node large has 40 compute units); see `tulle get gpus`");
+  EXPECT_EQ(
+      place({.fp32_flops = 61'000'000'000'000, .memory_bandwidth = 1 << 30}),
+      "asked for 1GiB and 61 TFLOPS and 1GiB/s of memory bandwidth; no GPU of the mesh matches (node small "
+      "has 5 TFLOPS and 93.1GiB/s of memory bandwidth; node large has 60 TFLOPS and 931.3GiB/s of memory "
+      "bandwidth); see `tulle get gpus`");
   // Where the one that gives least has no room the other one does.
   gpus[1].status.allocated_compute_percent = 90;
   fleet.SetGpu(gpus[1]);

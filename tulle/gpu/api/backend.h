@@ -97,6 +97,7 @@ struct DeviceInfo {
   std::uint32_t compute_units = 0;
   std::uint32_t clock_mhz = 0;
   std::uint64_t memory_bandwidth_bytes_per_s = 0;  // measured; 0: not measured
+  std::uint64_t fp32_flops = 0;                    // single-precision operations per second, likewise
   bool protects_memory = false;                    // kernels cannot reach the host process's memory
   // What binaries depend on (driver, its compiler, the instruction set): equal texts, exchangeable binaries.
   std::string compiler;

@@ -2,59 +2,16 @@
 
 #include <stdlib.h>
 
-#include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <functional>
-#include <optional>
 
+#include "tulle/gpu/opencl/measure.h"
 #include "tulle/gpu/opencl/opencl_backend.h"
 #include "tulle/gpu/opencl/program.h"
 
 namespace tulle::gpu::opencl {
 namespace {
-
-using SteadyClock = std::chrono::steady_clock;
-
-// The rate at which device memory is read and written together: the best of a few rounds of copying one
-// buffer to another, in as many commands as there are compute units (a CPU device runs each on one core).
-// 0 when the device refuses. Takes at most about 0.4 s.
-std::uint64_t MeasureBandwidth(const NativeDevice& device, std::uint64_t max_allocation,
-                               std::uint32_t units) {
-  constexpr std::uint64_t kMostBytes = 128u << 20;  // well above caches
-  constexpr auto kBudget = std::chrono::milliseconds(250);
-  constexpr int kRounds = 8;
-  const std::uint64_t slices = std::clamp<std::uint64_t>(units, 1, 64);
-  const std::uint64_t slice = std::min(kMostBytes, max_allocation / 8) / slices & ~std::uint64_t{4095};
-  if (slice == 0) return 0;
-
-  cl_int status = CL_SUCCESS;
-  const OwnedContext context = MakeContext(device, &status);
-  if (!context) return 0;
-  OwnedQueue queue(
-      clCreateCommandQueue(context.get(), device.device, CL_QUEUE_OUT_OF_ORDER_EXEC_MODE_ENABLE, &status));
-  if (!queue) queue.reset(clCreateCommandQueue(context.get(), device.device, 0, &status));
-  const OwnedMemory from(clCreateBuffer(context.get(), CL_MEM_READ_WRITE, slice * slices, nullptr, &status));
-  const OwnedMemory to(clCreateBuffer(context.get(), CL_MEM_READ_WRITE, slice * slices, nullptr, &status));
-  if (!queue || !from || !to) return 0;
-
-  const auto start = SteadyClock::now();
-  double best = 0;
-  for (int round = 0; round < kRounds && (round < 2 || SteadyClock::now() - start < kBudget); ++round) {
-    const auto begin = SteadyClock::now();
-    for (std::uint64_t i = 0; i < slices; ++i) {
-      status = clEnqueueCopyBuffer(queue.get(), from.get(), to.get(), i * slice, i * slice, slice, 0, nullptr,
-                                   nullptr);
-      if (status != CL_SUCCESS) break;
-    }
-    if (clFinish(queue.get()) != CL_SUCCESS || status != CL_SUCCESS) return 0;
-    const double seconds = std::chrono::duration<double>(SteadyClock::now() - begin).count();
-    // The first round touches the memory for the first time.
-    if (round > 0 && seconds > 0) best = std::max(best, 2.0 * static_cast<double>(slice * slices) / seconds);
-  }
-  return static_cast<std::uint64_t>(best);
-}
 
 // What the CPU of this host can do, in few characters.
 std::string CpuFeatures() {
@@ -95,15 +52,15 @@ class OpenClDriver final : public Driver {
  public:
   explicit OpenClDriver(const DriverOptions& options) : options_(options) {}
 
-  Result<std::vector<DeviceInfo>> Probe(bool measure_bandwidth) override {
+  Result<std::vector<DeviceInfo>> Probe(bool measure) override {
     const std::vector<NativeDevice> devices = List();
     if (devices.empty()) return NoDevices();
     std::vector<DeviceInfo> infos;
     for (const NativeDevice& device : devices) {
       DeviceInfo& info = infos.emplace_back(Describe(static_cast<std::uint32_t>(infos.size()), device));
-      if (measure_bandwidth) {
-        info.memory_bandwidth_bytes_per_s =
-            MeasureBandwidth(device, info.max_allocation_bytes, info.compute_units);
+      if (measure) {
+        info.memory_bandwidth_bytes_per_s = MeasureBandwidth(device);
+        info.fp32_flops = MeasureFlops(device);
       }
     }
     return infos;
