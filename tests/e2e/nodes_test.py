@@ -2,14 +2,56 @@
 """Two nodes on one machine."""
 
 import collections
+import contextlib
 import json
-import os
 import re
-import signal
+import socket
+import threading
 import unittest
 import urllib.request
 
 from mesh import BIN, PATIENCE_S, MeshTest, descendants, wait_for
+
+
+class Relay:
+    """Stands between clients and a server. While `answers` is cleared, what the server says does not come through."""
+
+    def __init__(self, endpoint):
+        host, port = endpoint.rsplit(":", 1)
+        self.server = (host, int(port))
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self.answers = threading.Event()
+        self.answers.set()
+        self.sent = 0  # bytes from clients
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.answers.set()
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+    def accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                server = socket.create_connection(self.server)
+                threading.Thread(target=self.pump, args=(client, server, False), daemon=True).start()
+                threading.Thread(target=self.pump, args=(server, client, True), daemon=True).start()
+
+    def pump(self, source, sink, is_answer):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if is_answer:
+                    self.answers.wait()
+                else:
+                    self.sent += len(data)
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
 
 
 class TwoNodes(MeshTest):
@@ -74,19 +116,23 @@ class TwoNodes(MeshTest):
             self.assertEqual(drain.returncode, 0)
         self.assertIn("drained", self.mesh.tulle("get", "nodes").stdout)
         self.assert_ok(self.mesh.tulle("uncordon", name))
-        with self.mesh.start_run("steady", stdin=-1, flags=["--node", name, "--name", "second"]) as second:
-            self.assertEqual(second.stdout.readline(), "ready\n")
 
-            def own(command):
-                return [pid for pid, (_, its) in descendants(second.pid).items() if its.split(" ")[0].endswith(command)]
-
-            # The program ends of it before the process that holds the claim hears of it.
-            holder, = own("tulle")
-            os.kill(holder, signal.SIGSTOP)
-            self.assertIn(f"node {name} is drained", self.assert_ok(self.mesh.tulle("drain", name, "--grace", "0s")).stdout)
-            wait_for(lambda: not own("steady"), "the program to end")
-            os.kill(holder, signal.SIGCONT)
-            _, said = second.communicate("", timeout=PATIENCE_S)
+    def test_a_program_that_ends_of_a_drain_before_its_holder_hears_of_it(self):
+        name = json.loads(self.mesh.tulle("get", "nodes", "-o", "json").stdout)[0]["metadata"]["name"]
+        self.addCleanup(self.mesh.tulle, "uncordon", name)
+        config = dict(line.split(" = ", 1) for line in (self.mesh.state / "client.conf").read_text().splitlines())
+        with Relay(config["endpoint"]) as relay, self.mesh.start(
+                BIN / "tulle", "run", "-q", "--node", name, "--", "steady", stdin=-1,
+                env={**self.mesh.environment, "TULLE_ENDPOINT": relay.endpoint}) as run:
+            self.assertEqual(run.stdout.readline(), "ready\n")
+            relay.answers.clear()
+            self.assert_ok(self.mesh.tulle("drain", name, "--grace", "0s"))
+            wait_for(lambda: not any(its.split(" ")[0].endswith("steady") for _, its in descendants(run.pid).values()),
+                     "the program to end")
+            sent = relay.sent
+            wait_for(lambda: relay.sent > sent, "the holder to give the claim back")
+            relay.answers.set()
+            _, said = run.communicate("", timeout=PATIENCE_S)
             self.assertEqual(said.count(f"NodeDrained: node {name} has been drained"), 1, said)
 
     def test_a_node_can_be_chosen(self):
