@@ -16,7 +16,7 @@ std::uint64_t InPages(std::uint64_t bytes) {
 }  // namespace
 
 Result<std::unique_ptr<DeviceMemory>> DeviceMemory::Reserve(std::uint64_t bytes) {
-  const std::uint64_t whole = InPages(bytes);
+  const std::uint64_t whole = InPages(bytes) * kAddressFactor;
   void* const base = bytes == 0 || whole < bytes ? MAP_FAILED
                                                  : mmap(nullptr, whole, PROT_NONE,
                                                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -31,9 +31,7 @@ DeviceMemory::~DeviceMemory() { munmap(reinterpret_cast<void*>(base_), bytes_); 
 
 std::uint64_t DeviceMemory::free_bytes() const {
   const std::lock_guard lock(mutex_);
-  std::uint64_t free = 0;
-  for (const auto& [at, bytes] : free_) free += bytes;
-  return free;
+  return total_bytes() - used_bytes_;
 }
 
 Result<std::uint64_t> DeviceMemory::Allocate(std::uint64_t bytes) {
@@ -41,10 +39,11 @@ Result<std::uint64_t> DeviceMemory::Allocate(std::uint64_t bytes) {
   const auto refuse = [&] {
     return Error{.code = Code::kResourceExhausted,
                  .message = "no " + FormatSize(bytes) + " in one piece are left of the device's " +
-                            FormatSize(bytes_)};
+                            FormatSize(total_bytes())};
   };
-  if (bytes == 0 || bytes > bytes_) return refuse();
+  if (bytes == 0 || bytes > total_bytes()) return refuse();
   const std::uint64_t whole = InPages(bytes);
+  if (whole > total_bytes() - used_bytes_) return refuse();
   for (auto it = free_.begin(); it != free_.end(); ++it) {
     if (it->second < whole) continue;
     const std::uint64_t at = it->first;
@@ -53,6 +52,7 @@ Result<std::uint64_t> DeviceMemory::Allocate(std::uint64_t bytes) {
     free_.erase(it);
     if (left != 0) free_.emplace(at + whole, left);
     used_.emplace(at, Allocation{bytes, whole});
+    used_bytes_ += whole;
     std::memset(&pages_[at / kPage], 1, whole / kPage);
     return base_ + at;
   }
@@ -65,6 +65,7 @@ Status DeviceMemory::Free(std::uint64_t address) {
   if (it == used_.end()) return Error{.code = Code::kNotFound, .message = "nothing was allocated there"};
   std::uint64_t at = it->first, bytes = it->second.pages_bytes;
   used_.erase(it);
+  used_bytes_ -= bytes;
   std::memset(&pages_[at / kPage], 0, bytes / kPage);
   // New pages, which read as zeros, in place of these; nobody else's addresses come here meanwhile.
   mmap(reinterpret_cast<void*>(base_ + at), bytes, PROT_NONE,

@@ -19,7 +19,8 @@ class DeviceMemory {
  public:
   static constexpr std::uint64_t kPage = 4096;
 
-  // Reserves `bytes` of addresses (rounded up to pages); memory itself is taken as it is used.
+  // A device with `bytes` of memory (rounded up to pages), for which twice as many addresses are reserved, so
+  // that holes between allocations do not fail the next; memory itself is taken as it is used.
   static Result<std::unique_ptr<DeviceMemory>> Reserve(std::uint64_t bytes);
   ~DeviceMemory();
   DeviceMemory(const DeviceMemory&) = delete;
@@ -32,7 +33,7 @@ class DeviceMemory {
   // The allocation that the address is in: its beginning and size; false: none.
   bool Find(std::uint64_t address, std::uint64_t* begin, std::uint64_t* bytes) const;
 
-  std::uint64_t total_bytes() const { return bytes_; }
+  std::uint64_t total_bytes() const { return bytes_ / kAddressFactor; }
   std::uint64_t free_bytes() const;
 
   // Whether these bytes lie in pages of allocations.
@@ -47,13 +48,16 @@ class DeviceMemory {
   }
 
  private:
+  static constexpr std::uint64_t kAddressFactor = 2;
+
   DeviceMemory(std::uint64_t base, std::uint64_t bytes)
       : base_(base), bytes_(bytes), pages_(new std::uint8_t[bytes / kPage]()), free_({{0, bytes}}) {}
 
   const std::uint64_t base_;
-  const std::uint64_t bytes_;
+  const std::uint64_t bytes_;                    // addresses
   const std::unique_ptr<std::uint8_t[]> pages_;  // 1: allocated
   mutable std::mutex mutex_;
+  std::uint64_t used_bytes_ = 0;                 // pages of allocations
   std::map<std::uint64_t, std::uint64_t> free_;  // offsets and sizes of what is not allocated
   struct Allocation {
     std::uint64_t asked = 0, pages_bytes = 0;

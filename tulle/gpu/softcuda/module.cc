@@ -972,6 +972,10 @@ Module::~Module() {
 Result<std::unique_ptr<Module>> Module::Load(std::string_view ptx, DeviceMemory& memory) {
   TULLE_ASSIGN_OR_RETURN(const PtxModule parsed, ParsePtx(ptx));
   std::unique_ptr<Module> module(new Module(memory));
+  module->ptx_version_ = parsed.version;
+  for (const char c : parsed.target) {
+    if (c >= '0' && c <= '9') module->target_ = module->target_ * 10 + static_cast<std::uint32_t>(c - '0');
+  }
   for (const PtxVariable& variable : parsed.variables) {
     if (variable.space == Space::kShared) continue;
     if (variable.is_external) {

@@ -11,6 +11,7 @@
 
 #include "tulle/base/bytes.h"
 #include "tulle/base/result.h"
+#include "tulle/gpu/softcuda/host_threads.h"
 #include "tulle/gpu/softcuda/machine.h"
 #include "tulle/gpu/softcuda/memory.h"
 
@@ -32,10 +33,16 @@ class Module {
   const Program* FindKernel(const std::string& name) const;
   const Variable* FindVariable(const std::string& name) const;
   const std::map<std::string, Program>& kernels() const { return kernels_; }
+  const std::map<std::string, Variable>& variables() const { return variables_; }
+
+  // Of PTX, 7.1: 71; of the target, sm_70: 70.
+  std::uint32_t ptx_version() const { return ptx_version_; }
+  std::uint32_t target() const { return target_; }
 
  private:
   explicit Module(DeviceMemory& memory) : memory_(memory) {}
   DeviceMemory& memory_;
+  std::uint32_t ptx_version_ = 0, target_ = 0;
   std::map<std::string, Variable> variables_;
   std::map<std::string, Program> kernels_;
 };
@@ -43,8 +50,8 @@ class Module {
 struct Launch {
   Dim3 grid, block;
   std::uint32_t dynamic_shared_bytes = 0;
-  ByteView parameters;        // as the kernel's declaration lays them out; program.parameter_bytes of them
-  std::uint32_t threads = 1;  // of the host, that blocks are spread over: the part of the device that it gets
+  ByteView parameters;  // as the kernel's declaration lays them out; program.parameter_bytes of them
+  HostThreads* threads = nullptr;           // that blocks are spread over; null: the caller's alone
   const std::atomic<bool>* stop = nullptr;  // when it becomes true the kernel ends soon
 };
 struct LaunchEnd {

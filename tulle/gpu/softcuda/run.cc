@@ -355,11 +355,11 @@ Result<LaunchEnd> RunKernel(const Program& program, DeviceMemory& memory, const 
       if (end.fault == Fault::kNone) end = of_block;
     }
   };
-  const std::uint64_t threads = std::min<std::uint64_t>(std::max(launch.threads, 1u), blocks);
-  std::vector<std::thread> others;
-  for (std::uint64_t i = 1; i < threads; ++i) others.emplace_back(work);
-  work();
-  for (std::thread& other : others) other.join();
+  if (launch.threads == nullptr) {
+    work();
+  } else {
+    launch.threads->Run(blocks, work);
+  }
   return end;
 }
 

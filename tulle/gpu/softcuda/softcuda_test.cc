@@ -65,7 +65,7 @@ class SoftCudaTest : public ::testing::Test {
                           .block = block,
                           .dynamic_shared_bytes = dynamic_,
                           .parameters = parameters,
-                          .threads = threads_,
+                          .threads = threads_.get(),
                           .stop = &stop_});
     EXPECT_TRUE(end.ok()) << end.error().message;
     return end.ok() ? *end : LaunchEnd();
@@ -81,7 +81,7 @@ class SoftCudaTest : public ::testing::Test {
   std::unique_ptr<Module> module_;
   SeededRandom random_{7};
   std::uint32_t dynamic_ = 0;
-  std::uint32_t threads_ = 2;
+  std::unique_ptr<HostThreads> threads_ = std::make_unique<HostThreads>(2);
   std::atomic<bool> stop_{false};
 };
 
@@ -592,7 +592,7 @@ TEST_F(InstructionTest, BetweenLanes) {
 }
 
 TEST_F(InstructionTest, AtomicsOfManyBlocksLoseNothing) {
-  threads_ = 4;
+  threads_ = std::make_unique<HostThreads>(4);
   Load(Kernel(
       ".reg .b32 %r<9>; .reg .b64 %rd<5>; .reg .f32 %f<2>;\n",
       "ld.param.u64 %rd1, [out]; mov.u32 %r1, %tid.x;\n"

@@ -1,0 +1,215 @@
+// Modules, launches, programs of ordinary kinds, and what goes wrong in them.
+#include <algorithm>
+#include <numeric>
+
+#include "tests/conformance/cuda/battery.h"
+
+namespace tulle::cuda_battery {
+namespace {
+
+TEST_F(Battery, ModulesHaveFunctionsAndVariables) {
+  LoadKernels();
+  CUfunction function = nullptr, again = nullptr;
+  CUDA_OK(cuModuleGetFunction(&function, module_, "vector_add"));
+  CUDA_OK(cuModuleGetFunction(&again, module_, "vector_add"));
+  EXPECT_EQ(function, again);
+  EXPECT_EQ(cuModuleGetFunction(&again, module_, "nobody"), CUDA_ERROR_NOT_FOUND);
+  const char* name = nullptr;
+  CUDA_OK(cuFuncGetName(&name, function));
+  EXPECT_STREQ(name, "vector_add");
+  std::size_t offset = 0, bytes = 0;
+  CUDA_OK(cuFuncGetParamInfo(function, 3, &offset, &bytes));
+  EXPECT_EQ(offset, 24u);
+  EXPECT_EQ(bytes, 4u);
+  EXPECT_EQ(cuFuncGetParamInfo(function, 4, &offset, &bytes), CUDA_ERROR_INVALID_VALUE);
+  int value = 0;
+  CUDA_OK(cuFuncGetAttribute(&value, CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, function));
+  EXPECT_GE(value, 32);
+  CUDA_OK(cuFuncGetAttribute(&value, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, Function("tiled_matmul")));
+  EXPECT_EQ(value, 2 * 16 * 16 * 4);
+  CUdeviceptr address = 0;
+  CUDA_OK(cuModuleGetGlobal_v2(&address, &bytes, module_, "counter"));
+  EXPECT_EQ(bytes, 4u);
+  EXPECT_EQ(Get<int>(address, 1)[0], 40);
+  EXPECT_EQ(cuModuleGetGlobal_v2(&address, &bytes, module_, "nobody"), CUDA_ERROR_NOT_FOUND);
+  CUDA_OK(cuModuleUnload(module_));
+  EXPECT_EQ(cuModuleGetFunction(&again, module_, "vector_add"), CUDA_ERROR_INVALID_HANDLE);
+  EXPECT_EQ(cuFuncGetAttribute(&value, CU_FUNC_ATTRIBUTE_NUM_REGS, function), CUDA_ERROR_INVALID_HANDLE);
+}
+
+TEST_F(Battery, WhatIsWrongWithAModuleIsTold) {
+  char log[200] = "";
+  CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+  void* values[] = {log, reinterpret_cast<void*>(sizeof log)};
+  CUmodule module = nullptr;
+  EXPECT_EQ(cuModuleLoadDataEx(
+                &module, ".version 7.1\n.target sm_70\n.address_size 64\n.visible .entry k() {\nbake;\n}\n",
+                2, options, values),
+            CUDA_ERROR_INVALID_PTX);
+  EXPECT_THAT(log, ::testing::HasSubstr("bake"));
+  EXPECT_GT(reinterpret_cast<std::uintptr_t>(values[1]), 0u);
+  EXPECT_EQ(cuModuleLoadData(&module,
+                             "\x7f"
+                             "ELF"),
+            CUDA_ERROR_INVALID_IMAGE);
+  EXPECT_EQ(cuModuleLoadData(&module, ""), CUDA_ERROR_INVALID_IMAGE);
+  EXPECT_EQ(cuModuleLoad(&module, "/nowhere"), CUDA_ERROR_FILE_NOT_FOUND);
+  CUDA_OK(cuModuleLoad(&module, TULLE_CUDA_KERNELS));
+}
+
+TEST_F(Battery, LibrariesAreThereInEveryContext) {
+  CUlibrary library = nullptr;
+  CUDA_OK(cuLibraryLoadData(&library, Kernels().c_str(), nullptr, nullptr, 0, nullptr, nullptr, 0));
+  CUkernel kernel = nullptr;
+  CUDA_OK(cuLibraryGetKernel(&kernel, library, "vector_add"));
+  EXPECT_EQ(cuLibraryGetKernel(&kernel, library, "nobody"), CUDA_ERROR_NOT_FOUND);
+  CUcontext second = nullptr;
+  CUDA_OK(cuCtxCreate_v2(&second, 0, device_));
+  for (const CUcontext context : {second, context_}) {
+    CUDA_OK(cuCtxSetCurrent(context));
+    int n = 10;
+    CUdeviceptr a = Put(std::vector<float>(n, 1)), c = Put(std::vector<float>(n));
+    void* parameters[] = {&a, &a, &c, &n};
+    CUDA_OK(cuLaunchKernel(reinterpret_cast<CUfunction>(kernel), 1, 1, 1, 32, 1, 1, 0, nullptr, parameters,
+                           nullptr));
+    EXPECT_EQ(Get<float>(c, 10), std::vector<float>(10, 2));
+  }
+  CUDA_OK(cuCtxDestroy_v2(second));
+  CUDA_OK(cuLibraryUnload(library));
+  EXPECT_EQ(cuLibraryGetKernel(&kernel, library, "vector_add"), CUDA_ERROR_INVALID_HANDLE);
+}
+
+TEST_F(Battery, ParametersComeInTwoWays) {
+  LoadKernels();
+  const CUdeviceptr a = Put(std::vector<float>(4, 1)), c = Put(std::vector<float>(4));
+  struct {
+    CUdeviceptr a, b, c;
+    int n;
+  } packed{a, a, c, 4};
+  std::size_t bytes = sizeof packed;
+  void* extra[] = {kLaunchParamBufferPointer, &packed, kLaunchParamBufferSize, &bytes, kLaunchParamEnd};
+  CUDA_OK(cuLaunchKernel(Function("vector_add"), 1, 1, 1, 32, 1, 1, 0, nullptr, nullptr, extra));
+  EXPECT_EQ(Get<float>(c, 4), std::vector<float>(4, 2));
+  bytes = 20;
+  EXPECT_EQ(cuLaunchKernel(Function("vector_add"), 1, 1, 1, 32, 1, 1, 0, nullptr, nullptr, extra),
+            CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuLaunchKernel(Function("vector_add"), 0, 1, 1, 32, 1, 1, 0, nullptr, nullptr, extra),
+            CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuLaunchKernel(Function("vector_add"), 1, 1, 1, 1024, 2, 1, 0, nullptr, nullptr, extra),
+            CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuLaunchKernel(nullptr, 1, 1, 1, 32, 1, 1, 0, nullptr, nullptr, extra),
+            CUDA_ERROR_INVALID_HANDLE);
+  CUlaunchConfig config{
+      .gridDimX = 1, .gridDimY = 1, .gridDimZ = 1, .blockDimX = 32, .blockDimY = 1, .blockDimZ = 1};
+  int n = 4;
+  CUdeviceptr twice = c;
+  void* parameters[] = {&twice, &twice, &twice, &n};
+  CUDA_OK(cuLaunchKernelEx(&config, Function("vector_add"), parameters, nullptr));
+  EXPECT_EQ(Get<float>(c, 4), std::vector<float>(4, 4));
+}
+
+TEST_F(Battery, Occupancy) {
+  LoadKernels();
+  int blocks = 0, grid = 0, block = 0;
+  CUDA_OK(cuOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, Function("vector_add"), 128, 0));
+  EXPECT_GE(blocks, 1);
+  CUDA_OK(cuOccupancyMaxPotentialBlockSize(&grid, &block, Function("vector_add"), nullptr, 0, 0));
+  EXPECT_GE(grid, 1);
+  EXPECT_EQ(block % 32, 0);
+  CUDA_OK(cuOccupancyMaxPotentialBlockSize(&grid, &block, Function("vector_add"), nullptr, 0, 100));
+  EXPECT_LE(block, 100);
+}
+
+TEST_F(Battery, OrdinaryPrograms) {
+  LoadKernels();
+  const int n = 64;
+  std::vector<float> a(n * n), b(n * n);
+  for (int i = 0; i < n * n; ++i) {
+    a[static_cast<std::size_t>(i)] = static_cast<float>(i % 7 - 3);
+    b[static_cast<std::size_t>(i)] = static_cast<float>(i % 5 - 2);
+  }
+  int size = n;
+  CUdeviceptr da = Put(a), db = Put(b), dc = Put(std::vector<float>(n * n));
+  void* matrices[] = {&da, &db, &dc, &size};
+  CUDA_OK(cuLaunchKernel(Function("tiled_matmul"), 4, 4, 1, 16, 16, 1, 0, nullptr, matrices, nullptr));
+  const std::vector<float> product = Get<float>(dc, n * n);
+  for (std::size_t row = 0; row < n; ++row) {
+    for (std::size_t column = 0; column < n; ++column) {
+      float sum = 0;
+      for (std::size_t k = 0; k < n; ++k) sum += a[row * n + k] * b[k * n + column];
+      ASSERT_EQ(product[row * n + column], sum);
+    }
+  }
+
+  std::vector<int> numbers(10'000);
+  std::iota(numbers.begin(), numbers.end(), -17);
+  const CUdeviceptr total = Put(std::vector<int>{0});
+  CUDA_OK(Launch("reduce", 40, 256, nullptr, Put(numbers), total, 10'000));
+  EXPECT_EQ(Get<int>(total, 1)[0], std::accumulate(numbers.begin(), numbers.end(), 0));
+
+  std::vector<int> scanned(512, 3);
+  CUdeviceptr data = Put(scanned);
+  void* scan[] = {&data};
+  CUDA_OK(cuLaunchKernel(Function("scan"), 1, 1, 1, 512, 1, 1, 512 * sizeof(int), nullptr, scan, nullptr));
+  std::partial_sum(scanned.begin(), scanned.end(), scanned.begin());
+  EXPECT_EQ(Get<int>(data, 512), scanned);
+
+  std::vector<std::uint8_t> text(50'000);
+  std::vector<std::uint32_t> bins(256);
+  for (std::size_t i = 0; i < text.size(); ++i) ++bins[text[i] = static_cast<std::uint8_t>(i * i % 251)];
+  const CUdeviceptr counted = Put(std::vector<std::uint32_t>(256));
+  CUDA_OK(Launch("histogram", 7, 256, nullptr, Put(text), counted, 50'000));
+  EXPECT_EQ(Get<std::uint32_t>(counted, 256), bins);
+
+  std::vector<int> keys(512);
+  for (std::size_t i = 0; i < keys.size(); ++i) keys[i] = static_cast<int>(i * 7919 % 1009) - 500;
+  const CUdeviceptr sorted = Put(keys);
+  CUDA_OK(Launch("sort", 1, 128, nullptr, sorted, 512));
+  std::sort(keys.begin(), keys.end());
+  EXPECT_EQ(Get<int>(sorted, 512), keys);
+}
+
+// Pointers of the device are data: what the program wrote there is followed by a kernel.
+TEST_F(Battery, AListOfDevicePointersIsWalked) {
+  LoadKernels();
+  struct Link {
+    CUdeviceptr next;
+    std::int64_t value;
+  };
+  std::vector<Link> links(32 * 10);
+  const CUdeviceptr at = Put(std::vector<Link>(links.size()));
+  std::vector<CUdeviceptr> heads(32);
+  std::vector<std::int64_t> sums(32);
+  for (std::size_t i = 0; i < links.size(); ++i) {
+    const std::size_t list = i % 32;
+    links[i] = {heads[list], static_cast<std::int64_t>(i * 3)};
+    sums[list] += links[i].value;
+    heads[list] = at + i * sizeof(Link);
+  }
+  CUDA_OK(cuMemcpyHtoD_v2(at, links.data(), links.size() * sizeof(Link)));
+  const CUdeviceptr out = Put(std::vector<std::int64_t>(32));
+  CUDA_OK(Launch("walk", 1, 32, nullptr, Put(heads), out));
+  EXPECT_EQ(Get<std::int64_t>(out, 32), sums);
+}
+
+TEST_F(Battery, AnErrorOfAKernelStaysWithItsContext) {
+  LoadKernels();
+  const CUdeviceptr data = Put(std::vector<int>(16));
+  CUDA_OK(Launch("out_of_bounds", 1, 1, nullptr, data, 1 << 28));
+  EXPECT_EQ(cuCtxSynchronize(), CUDA_ERROR_ILLEGAL_ADDRESS);
+  EXPECT_EQ(cuCtxSynchronize(), CUDA_ERROR_ILLEGAL_ADDRESS);
+  CUdeviceptr address = 0;
+  EXPECT_EQ(cuMemAlloc_v2(&address, 16), CUDA_ERROR_ILLEGAL_ADDRESS);
+  int value = 0;
+  EXPECT_EQ(cuMemcpyDtoH_v2(&value, data, 4), CUDA_ERROR_ILLEGAL_ADDRESS);
+  CUstream stream = nullptr;
+  EXPECT_EQ(cuStreamCreate(&stream, 0), CUDA_ERROR_ILLEGAL_ADDRESS);
+  CUDA_OK(cuCtxDestroy_v2(context_));
+  CUDA_OK(cuCtxCreate_v2(&context_, 0, device_));
+  LoadKernels();
+  CUDA_OK(Launch("out_of_bounds", 1, 1, nullptr, Put(std::vector<int>(16)), 15));
+  CUDA_OK(cuCtxSynchronize());
+}
+
+}  // namespace
+}  // namespace tulle::cuda_battery

@@ -1,0 +1,195 @@
+// Memory of the device and of the host, copies and fills.
+#include <numeric>
+
+#include "tests/conformance/cuda/battery.h"
+
+namespace tulle::cuda_battery {
+
+TEST_F(Battery, MemoryComesAndGoes) {
+  std::size_t free = 0, total = 0, later = 0;
+  CUDA_OK(cuMemGetInfo_v2(&free, &total));
+  EXPECT_LE(free, total);
+  CUdeviceptr address = 0;
+  CUDA_OK(cuMemAlloc_v2(&address, 1 << 20));
+  EXPECT_EQ(address % 256, 0u);
+  CUDA_OK(cuMemGetInfo_v2(&later, &total));
+  EXPECT_LE(later + (1 << 20), free);
+  CUdeviceptr base = 0;
+  std::size_t bytes = 0;
+  CUDA_OK(cuMemGetAddressRange_v2(&base, &bytes, address + 12345));
+  EXPECT_EQ(base, address);
+  EXPECT_EQ(bytes, std::size_t{1} << 20);
+  EXPECT_EQ(cuMemFree_v2(address + 8), CUDA_ERROR_INVALID_VALUE);
+  CUDA_OK(cuMemFree_v2(address));
+  EXPECT_EQ(cuMemFree_v2(address), CUDA_ERROR_INVALID_VALUE);
+  CUDA_OK(cuMemFree_v2(0));
+  CUDA_OK(cuMemGetInfo_v2(&later, &total));
+  EXPECT_EQ(later, free);
+  EXPECT_EQ(cuMemAlloc_v2(&address, 0), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuMemAlloc_v2(&address, total + 1), CUDA_ERROR_OUT_OF_MEMORY);
+  EXPECT_EQ(cuMemAlloc_v2(&address, SIZE_MAX), CUDA_ERROR_OUT_OF_MEMORY);
+  CUDA_OK(cuMemAlloc_v2(&address, 64));  // nothing is wrong afterwards
+}
+
+TEST_F(Battery, AContextTakesItsMemoryAlong) {
+  std::size_t free = 0, total = 0, later = 0;
+  CUDA_OK(cuMemGetInfo_v2(&free, &total));
+  CUcontext second = nullptr;
+  CUDA_OK(cuCtxCreate_v2(&second, 0, device_));
+  CUdeviceptr address = 0;
+  CUDA_OK(cuMemAlloc_v2(&address, 1 << 20));
+  CUDA_OK(cuCtxDestroy_v2(second));
+  CUDA_OK(cuMemGetInfo_v2(&later, &total));
+  EXPECT_EQ(later, free);
+}
+
+TEST_F(Battery, BytesGoThereAndBack) {
+  std::vector<int> values(100'000);
+  std::iota(values.begin(), values.end(), 7);
+  const CUdeviceptr a = Put(values), b = Put(std::vector<int>(values.size()));
+  CUDA_OK(cuMemcpyDtoD_v2(b + 400, a, 4000));
+  const std::vector<int> back = Get<int>(b, 2000);
+  EXPECT_EQ(back[99], 0);
+  EXPECT_EQ(back[100], 7);
+  EXPECT_EQ(back[1099], 1006);
+  EXPECT_EQ(back[1100], 0);
+  // Where an address is tells what it is.
+  std::vector<int> copy(values.size());
+  CUDA_OK(cuMemcpy(reinterpret_cast<CUdeviceptr>(copy.data()), a, values.size() * sizeof(int)));
+  EXPECT_EQ(copy, values);
+  EXPECT_EQ(cuMemcpyHtoD_v2(a + 399'997, values.data(), 8), CUDA_ERROR_INVALID_VALUE) << "beyond the end";
+  EXPECT_EQ(cuMemcpyDtoH_v2(copy.data(), 0, 8), CUDA_ERROR_INVALID_VALUE);
+  CUDA_OK(cuMemcpyHtoD_v2(a, values.data(), 0));
+}
+
+TEST_F(Battery, RowsAndPlanes) {
+  CUdeviceptr address = 0;
+  std::size_t pitch = 0;
+  CUDA_OK(cuMemAllocPitch_v2(&address, &pitch, 100, 20, 4));
+  EXPECT_GE(pitch, 100u);
+  EXPECT_EQ(cuMemAllocPitch_v2(&address, &pitch, 100, 20, 3), CUDA_ERROR_INVALID_VALUE);
+  CUDA_OK(cuMemsetD8_v2(address, 0, pitch * 20));
+  std::vector<std::uint8_t> from(50 * 10), to(30 * 10, 9);
+  std::iota(from.begin(), from.end(), 0);
+  CUDA_MEMCPY2D copy{};
+  copy.srcMemoryType = CU_MEMORYTYPE_HOST;
+  copy.srcHost = from.data();
+  copy.srcPitch = 50;
+  copy.dstMemoryType = CU_MEMORYTYPE_DEVICE;
+  copy.dstDevice = address;
+  copy.dstPitch = pitch;
+  copy.dstXInBytes = 4;
+  copy.dstY = 2;
+  copy.WidthInBytes = 50;
+  copy.Height = 10;
+  CUDA_OK(cuMemcpy2D_v2(&copy));
+  CUDA_MEMCPY2D back{};
+  back.srcMemoryType = CU_MEMORYTYPE_UNIFIED;
+  back.srcDevice = address;
+  back.srcPitch = pitch;
+  back.srcXInBytes = 5;
+  back.srcY = 3;
+  back.dstMemoryType = CU_MEMORYTYPE_HOST;
+  back.dstHost = to.data();
+  back.dstPitch = 30;
+  back.WidthInBytes = 20;
+  back.Height = 9;
+  CUDA_OK(cuMemcpy2D_v2(&back));
+  for (std::size_t y = 0; y < 9; ++y) {
+    for (std::size_t x = 0; x < 30; ++x)
+      ASSERT_EQ(to[y * 30 + x], x < 20 ? static_cast<std::uint8_t>((y + 1) * 50 + x + 1) : 9)
+          << x << "," << y;
+  }
+  back.WidthInBytes = 31;
+  EXPECT_EQ(cuMemcpy2D_v2(&back), CUDA_ERROR_INVALID_VALUE) << "wider than a row";
+
+  std::vector<std::uint16_t> box(4 * 3 * 2);
+  std::iota(box.begin(), box.end(), 0);
+  const CUdeviceptr there = Put(std::vector<std::uint16_t>(8 * 5 * 4));
+  CUDA_MEMCPY3D in{};
+  in.srcMemoryType = CU_MEMORYTYPE_HOST;
+  in.srcHost = box.data();
+  in.srcPitch = 8;
+  in.srcHeight = 3;
+  in.dstMemoryType = CU_MEMORYTYPE_DEVICE;
+  in.dstDevice = there;
+  in.dstPitch = 16;
+  in.dstHeight = 5;
+  in.dstXInBytes = 2;
+  in.dstY = 1;
+  in.dstZ = 2;
+  in.WidthInBytes = 8;
+  in.Height = 3;
+  in.Depth = 2;
+  CUDA_OK(cuMemcpy3D_v2(&in));
+  const std::vector<std::uint16_t> all = Get<std::uint16_t>(there, 8 * 5 * 4);
+  for (std::size_t z = 0; z < 2; ++z) {
+    for (std::size_t y = 0; y < 3; ++y) {
+      for (std::size_t x = 0; x < 4; ++x)
+        ASSERT_EQ(all[(z + 2) * 40 + (y + 1) * 8 + x + 1], box[z * 12 + y * 4 + x]);
+    }
+  }
+  in.Depth = 3;
+  EXPECT_EQ(cuMemcpy3D_v2(&in), CUDA_ERROR_INVALID_VALUE) << "beyond the end";
+}
+
+TEST_F(Battery, Fills) {
+  const CUdeviceptr address = Put(std::vector<std::uint32_t>(64, 1));
+  CUDA_OK(cuMemsetD32_v2(address + 4, 0xdeadbeef, 3));
+  CUDA_OK(cuMemsetD16_v2(address + 32, 0x1234, 2));
+  CUDA_OK(cuMemsetD8_v2(address + 41, 0xff, 1));
+  CUDA_OK(cuMemsetD2D8_v2(address + 128, 16, 7, 4, 3));
+  const std::vector<std::uint32_t> got = Get<std::uint32_t>(address, 64);
+  EXPECT_EQ(got[0], 1u);
+  EXPECT_EQ(got[1], 0xdeadbeef);
+  EXPECT_EQ(got[3], 0xdeadbeef);
+  EXPECT_EQ(got[4], 1u);
+  EXPECT_EQ(got[8], 0x12341234u);
+  EXPECT_EQ(got[10], 0xff01u);
+  EXPECT_EQ(got[32], 0x07070707u);
+  EXPECT_EQ(got[33], 1u);
+  EXPECT_EQ(got[40], 0x07070707u);
+  EXPECT_EQ(got[44], 1u);
+  EXPECT_EQ(cuMemsetD32_v2(address + 2, 0, 1), CUDA_ERROR_INVALID_VALUE) << "not aligned";
+  EXPECT_EQ(cuMemsetD32_v2(address, 0, 65), CUDA_ERROR_INVALID_VALUE);
+}
+
+TEST_F(Battery, MemoryOfTheHostIsKnown) {
+  void* memory = nullptr;
+  CUDA_OK(cuMemHostAlloc(&memory, 10'000, 1));
+  unsigned flags = 0;
+  CUDA_OK(cuMemHostGetFlags(&flags, static_cast<char*>(memory) + 5000));
+  EXPECT_EQ(flags, 1u);
+  unsigned type = 0;
+  CUDA_OK(
+      cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, reinterpret_cast<CUdeviceptr>(memory)));
+  EXPECT_EQ(type, CU_MEMORYTYPE_HOST);
+  EXPECT_EQ(cuMemFreeHost(static_cast<char*>(memory) + 8), CUDA_ERROR_INVALID_VALUE);
+  CUDA_OK(cuMemFreeHost(memory));
+  std::vector<char> own(5000);
+  EXPECT_EQ(cuMemHostUnregister(own.data()), CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED);
+  CUDA_OK(cuMemHostRegister_v2(own.data(), own.size(), 0));
+  EXPECT_EQ(cuMemHostRegister_v2(own.data() + 100, 10, 0), CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED);
+  CUDA_OK(cuMemHostUnregister(own.data()));
+
+  const CUdeviceptr address = Put(std::vector<int>(100));
+  CUDA_OK(cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address + 8));
+  EXPECT_EQ(type, CU_MEMORYTYPE_DEVICE);
+  CUcontext context = nullptr;
+  CUDA_OK(cuPointerGetAttribute(&context, CU_POINTER_ATTRIBUTE_CONTEXT, address));
+  EXPECT_EQ(context, context_);
+  CUdeviceptr start = 0;
+  int ordinal = -1;
+  CUpointer_attribute wanted[] = {CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL};
+  void* values[] = {&start, &ordinal};
+  CUDA_OK(cuPointerGetAttributes(2, wanted, values, address + 40));
+  EXPECT_EQ(start, address);
+  EXPECT_EQ(ordinal, device_);
+  CUDA_OK(cuPointerGetAttributes(2, wanted, values, reinterpret_cast<CUdeviceptr>(&ordinal)));
+  EXPECT_EQ(start, 0u);
+  EXPECT_EQ(
+      cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, reinterpret_cast<CUdeviceptr>(&type)),
+      CUDA_ERROR_INVALID_VALUE);
+}
+
+}  // namespace tulle::cuda_battery

@@ -1,0 +1,236 @@
+// Streams, events and functions of the host.
+#include <atomic>
+#include <thread>
+
+#include "tests/conformance/cuda/battery.h"
+
+namespace tulle::cuda_battery {
+namespace {
+
+// A stream that waits for a test.
+class Gate {
+ public:
+  CUresult Block(CUstream stream) { return cuLaunchHostFunc(stream, &Gate::Wait, this); }
+  void Open() {
+    open_ = true;
+    open_.notify_all();
+  }
+
+ private:
+  static void Wait(void* gate) { static_cast<Gate*>(gate)->open_.wait(false); }
+  std::atomic<bool> open_{false};
+};
+
+TEST_F(Battery, AStreamWorksInOrderAndBeside) {
+  LoadKernels();
+  const int n = 1000;
+  const CUdeviceptr a = Put(std::vector<float>(n, 1)), b = Put(std::vector<float>(n, 2)),
+                    c = Put(std::vector<float>(n));
+  CUstream stream = nullptr;
+  CUDA_OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  Gate gate;
+  CUDA_OK(gate.Block(stream));
+  CUDA_OK(Launch("vector_add", 8, 128, stream, a, b, c, n));
+  CUDA_OK(Launch("vector_add", 8, 128, stream, c, b, c, n));
+  EXPECT_EQ(cuStreamQuery(stream), CUDA_ERROR_NOT_READY);
+  EXPECT_EQ(Get<float>(c, 1)[0], 0) << "the default stream does not wait for it";
+  gate.Open();
+  CUDA_OK(cuStreamSynchronize(stream));
+  CUDA_OK(cuStreamQuery(stream));
+  EXPECT_EQ(Get<float>(c, n), std::vector<float>(n, 5));
+  CUcontext context = nullptr;
+  CUDA_OK(cuStreamGetCtx(stream, &context));
+  EXPECT_EQ(context, context_);
+  unsigned flags = 0;
+  CUDA_OK(cuStreamGetFlags(stream, &flags));
+  EXPECT_EQ(flags, CU_STREAM_NON_BLOCKING);
+  CUDA_OK(cuStreamDestroy_v2(stream));
+  EXPECT_EQ(cuStreamDestroy_v2(stream), CUDA_ERROR_INVALID_HANDLE);
+  EXPECT_EQ(cuStreamQuery(stream), CUDA_ERROR_INVALID_HANDLE);
+}
+
+TEST_F(Battery, TheLegacyStreamWaitsAndIsWaitedFor) {
+  LoadKernels();
+  const int n = 100;
+  const CUdeviceptr a = Put(std::vector<float>(n, 1)), b = Put(std::vector<float>(n, 2)),
+                    c = Put(std::vector<float>(n)), d = Put(std::vector<float>(n));
+  CUstream first = nullptr, second = nullptr;
+  CUDA_OK(cuStreamCreate(&first, CU_STREAM_DEFAULT));
+  CUDA_OK(cuStreamCreate(&second, CU_STREAM_DEFAULT));
+  Gate gate;
+  CUDA_OK(gate.Block(first));
+  CUDA_OK(Launch("vector_add", 1, 128, first, a, b, c, n));    // c = 3
+  CUDA_OK(Launch("vector_add", 1, 128, nullptr, c, b, c, n));  // c = 5
+  CUDA_OK(Launch("vector_add", 1, 128, second, c, c, d, n));   // d = 10
+  EXPECT_EQ(cuStreamQuery(nullptr), CUDA_ERROR_NOT_READY);
+  EXPECT_EQ(cuStreamQuery(second), CUDA_ERROR_NOT_READY);
+  gate.Open();
+  CUDA_OK(cuStreamSynchronize(second));
+  EXPECT_EQ(Get<float>(d, n), std::vector<float>(n, 10));
+}
+
+TEST_F(Battery, EachThreadHasAStreamOfItsOwn) {
+  LoadKernels();
+  const int n = 100;
+  const CUdeviceptr a = Put(std::vector<float>(n, 1)), b = Put(std::vector<float>(n, 2)),
+                    c = Put(std::vector<float>(n));
+  Gate gate;
+  CUDA_OK(gate.Block(PerThreadStream()));
+  std::thread([&] {
+    CUDA_OK(cuCtxSetCurrent(context_));
+    CUDA_OK(Launch("vector_add", 1, 128, PerThreadStream(), a, b, c, n));
+    CUDA_OK(cuStreamSynchronize_ptsz(nullptr));
+    std::vector<float> got(n);
+    CUDA_OK(cuMemcpyDtoHAsync_v2_ptsz(got.data(), c, n * sizeof(float), nullptr));
+    EXPECT_EQ(got, std::vector<float>(n, 3));
+  }).join();
+  EXPECT_EQ(cuStreamQuery_ptsz(nullptr), CUDA_ERROR_NOT_READY);
+  gate.Open();
+  CUDA_OK(cuStreamSynchronize_ptsz(nullptr));
+}
+
+TEST_F(Battery, EventsOrderStreamsAndTellTime) {
+  LoadKernels();
+  const int n = 100;
+  const CUdeviceptr a = Put(std::vector<float>(n, 1)), b = Put(std::vector<float>(n, 2)),
+                    c = Put(std::vector<float>(n)), d = Put(std::vector<float>(n));
+  CUstream first = nullptr, second = nullptr;
+  CUDA_OK(cuStreamCreate(&first, CU_STREAM_NON_BLOCKING));
+  CUDA_OK(cuStreamCreate(&second, CU_STREAM_NON_BLOCKING));
+  CUevent start = nullptr, end = nullptr, untimed = nullptr;
+  CUDA_OK(cuEventCreate(&start, CU_EVENT_DEFAULT));
+  CUDA_OK(cuEventCreate(&end, CU_EVENT_DEFAULT));
+  CUDA_OK(cuEventCreate(&untimed, CU_EVENT_DISABLE_TIMING));
+  float milliseconds = -1;
+  CUDA_OK(cuEventQuery(start));
+  CUDA_OK(cuEventSynchronize(start));
+  EXPECT_EQ(cuEventElapsedTime(&milliseconds, start, end), CUDA_ERROR_INVALID_HANDLE) << "never recorded";
+  Gate gate;
+  CUDA_OK(cuEventRecord(start, first));
+  CUDA_OK(gate.Block(first));
+  CUDA_OK(Launch("vector_add", 1, 128, first, a, b, c, n));
+  CUDA_OK(cuEventRecord(end, first));
+  CUDA_OK(cuStreamWaitEvent(second, end, 0));
+  CUDA_OK(Launch("vector_add", 1, 128, second, c, c, d, n));
+  CUDA_OK(cuEventSynchronize(start));
+  EXPECT_EQ(cuEventQuery(end), CUDA_ERROR_NOT_READY);
+  EXPECT_EQ(cuEventElapsedTime(&milliseconds, start, end), CUDA_ERROR_NOT_READY);
+  EXPECT_EQ(cuStreamQuery(second), CUDA_ERROR_NOT_READY);
+  gate.Open();
+  CUDA_OK(cuStreamSynchronize(second));
+  EXPECT_EQ(Get<float>(d, n), std::vector<float>(n, 6));
+  CUDA_OK(cuEventElapsedTime(&milliseconds, start, end));
+  EXPECT_GE(milliseconds, 0);
+  EXPECT_LT(milliseconds, 60'000);
+  CUDA_OK(cuEventRecord(untimed, first));
+  EXPECT_EQ(cuEventElapsedTime(&milliseconds, untimed, end), CUDA_ERROR_INVALID_HANDLE);
+  // A stream waits for what an event was when it was told to.
+  CUDA_OK(cuEventDestroy_v2(end));
+  EXPECT_EQ(cuEventQuery(end), CUDA_ERROR_INVALID_HANDLE);
+}
+
+TEST_F(Battery, HostMemoryIsUsedWhenTheStreamGetsThere) {
+  void* memory = nullptr;
+  CUDA_OK(cuMemHostAlloc(&memory, 4096, 0));
+  int* const pinned = static_cast<int*>(memory);
+  const CUdeviceptr address = Put(std::vector<int>{0});
+  CUstream stream = nullptr;
+  CUDA_OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  *pinned = 1;
+  Gate gate;
+  CUDA_OK(gate.Block(stream));
+  CUDA_OK(cuLaunchHostFunc(
+      stream, [](void* value) { *static_cast<int*>(value) = 2; }, pinned));
+  CUDA_OK(cuMemcpyHtoDAsync_v2(address, pinned, sizeof(int), stream));
+  CUDA_OK(cuLaunchHostFunc(
+      stream, [](void* value) { *static_cast<int*>(value) = 3; }, pinned));
+  CUDA_OK(cuMemcpyDtoHAsync_v2(pinned + 1, address, sizeof(int), stream));
+  gate.Open();
+  CUDA_OK(cuStreamSynchronize(stream));
+  EXPECT_EQ(pinned[0], 3);
+  EXPECT_EQ(pinned[1], 2);
+
+  // Other memory is read before the call returns.
+  Gate second;
+  CUDA_OK(second.Block(stream));
+  int own = 10;
+  CUDA_OK(cuMemcpyHtoDAsync_v2(address, &own, sizeof own, stream));
+  own = 11;
+  second.Open();
+  CUDA_OK(cuStreamSynchronize(stream));
+  EXPECT_EQ(Get<int>(address, 1)[0], 10);
+  CUDA_OK(cuMemFreeHost(memory));
+}
+
+TEST_F(Battery, CallbacksAreToldHowItWent) {
+  struct Told {
+    std::atomic<int> times{0};
+    CUstream stream = nullptr;
+    CUresult result = CUDA_ERROR_UNKNOWN;
+  } told;
+  CUstream stream = nullptr;
+  CUDA_OK(cuStreamCreate(&stream, CU_STREAM_DEFAULT));
+  const auto tell = [](CUstream of, CUresult result, void* data) {
+    Told& out = *static_cast<Told*>(data);
+    out.stream = of;
+    out.result = result;
+    ++out.times;
+  };
+  CUDA_OK(cuStreamAddCallback(stream, tell, &told, 0));
+  CUDA_OK(cuStreamSynchronize(stream));
+  EXPECT_EQ(told.times, 1);
+  EXPECT_EQ(told.stream, stream);
+  EXPECT_EQ(told.result, CUDA_SUCCESS);
+  EXPECT_EQ(cuStreamAddCallback(stream, tell, &told, 1), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuLaunchHostFunc(stream, nullptr, nullptr), CUDA_ERROR_INVALID_VALUE);
+}
+
+TEST_F(Battery, MemoryInTheOrderOfAStream) {
+  LoadKernels();
+  CUstream stream = nullptr;
+  CUDA_OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  std::size_t free = 0, total = 0, later = 0;
+  CUDA_OK(cuMemGetInfo_v2(&free, &total));
+  CUdeviceptr address = 0;
+  CUDA_OK(cuMemAllocAsync(&address, 4000, stream));
+  CUDA_OK(cuMemsetD32Async(address, 5, 1000, stream));
+  int value = 0;
+  CUDA_OK(cuMemcpyDtoHAsync_v2(&value, address + 3996, sizeof value, stream));
+  CUDA_OK(cuMemFreeAsync(address, stream));
+  CUDA_OK(cuStreamSynchronize(stream));
+  EXPECT_EQ(value, 5);
+  CUDA_OK(cuMemGetInfo_v2(&later, &total));
+  EXPECT_EQ(later, free);
+  EXPECT_EQ(cuMemFreeAsync(address, stream), CUDA_ERROR_INVALID_VALUE);
+}
+
+TEST_F(Battery, ManyThreadsUseManyStreams) {
+  LoadKernels();
+  const int n = 256;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&, t] {
+      CUDA_OK(cuCtxSetCurrent(context_));
+      CUstream stream = nullptr;
+      CUDA_OK(cuStreamCreate(&stream, t % 2 == 0 ? CU_STREAM_DEFAULT : CU_STREAM_NON_BLOCKING));
+      CUdeviceptr a = 0, b = 0;
+      CUDA_OK(cuMemAlloc_v2(&a, n * sizeof(float)));
+      CUDA_OK(cuMemAlloc_v2(&b, n * sizeof(float)));
+      const std::vector<float> one(n, 1);
+      CUDA_OK(cuMemcpyHtoDAsync_v2(a, one.data(), n * sizeof(float), stream));
+      CUDA_OK(cuMemsetD32Async(b, 0, n, stream));
+      for (int i = 0; i < 50; ++i) CUDA_OK(Launch("vector_add", 2, 128, stream, a, b, b, n));
+      std::vector<float> sum(n);
+      CUDA_OK(cuMemcpyDtoHAsync_v2(sum.data(), b, n * sizeof(float), stream));
+      CUDA_OK(cuStreamSynchronize(stream));
+      EXPECT_EQ(sum, std::vector<float>(n, 50));
+      CUDA_OK(cuMemFree_v2(a));
+      CUDA_OK(cuMemFree_v2(b));
+      CUDA_OK(cuStreamDestroy_v2(stream));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+}  // namespace
+}  // namespace tulle::cuda_battery

@@ -1,0 +1,662 @@
+#include "tulle/gpu/softcuda/soft_device.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <set>
+#include <unordered_map>
+
+#include "tulle/base/log.h"
+#include "tulle/gpu/softcuda/module.h"
+#include "tulle/gpu/softcuda/streams.h"
+
+namespace tulle::gpu::softcuda {
+namespace {
+
+using namespace tulle::cuda;  // NOLINT: nearly every name here is CUDA's
+
+using SteadyClock = std::chrono::steady_clock;
+
+// PTX that is compiled for it may use what compute capability 7.0 has.
+constexpr int kCapabilityMajor = 7, kCapabilityMinor = 0;
+// What fits a multiprocessor, of which each thread of the host is one: a block at a time.
+constexpr int kRegistersPerBlock = 65536;
+
+constexpr std::uint64_t kMaxStreams = 4096;  // each may have a thread
+
+CUresult ResultOf(Fault fault) {
+  switch (fault) {
+    case Fault::kNone: return CUDA_SUCCESS;
+    case Fault::kIllegalAddress: return CUDA_ERROR_ILLEGAL_ADDRESS;
+    case Fault::kMisaligned: return CUDA_ERROR_MISALIGNED_ADDRESS;
+    case Fault::kTrap: return CUDA_ERROR_LAUNCH_FAILED;
+    case Fault::kDeadlock: return CUDA_ERROR_LAUNCH_TIMEOUT;
+    case Fault::kStopped: return CUDA_ERROR_LAUNCH_FAILED;
+  }
+  return CUDA_ERROR_UNKNOWN;
+}
+
+std::byte* At(std::uint64_t address) { return reinterpret_cast<std::byte*>(address); }
+
+void CopyRows(const CopyShape& shape) {
+  if (shape.height == 1 && shape.depth == 1) {
+    std::memmove(At(shape.to.address), At(shape.from.address), shape.width);
+    return;
+  }
+  for (std::uint64_t z = 0; z < shape.depth; ++z) {
+    for (std::uint64_t y = 0; y < shape.height; ++y) {
+      std::memmove(At(shape.to.address + z * shape.to.slice + y * shape.to.pitch),
+                   At(shape.from.address + z * shape.from.slice + y * shape.from.pitch), shape.width);
+    }
+  }
+}
+
+void FillRows(const FillShape& shape) {
+  for (std::uint64_t y = 0; y < shape.height; ++y) {
+    std::byte* const row = At(shape.address + y * shape.pitch);
+    switch (shape.element_bytes) {
+      case 1: std::memset(row, static_cast<int>(shape.value & 0xff), shape.width); break;
+      case 2:
+        std::fill_n(reinterpret_cast<std::uint16_t*>(row), shape.width,
+                    static_cast<std::uint16_t>(shape.value));
+        break;
+      default: std::fill_n(reinterpret_cast<std::uint32_t*>(row), shape.width, shape.value);
+    }
+  }
+}
+
+struct SoftStream {
+  std::shared_ptr<Streams::Queue> queue;
+  bool blocking = true;  // waits for the legacy stream, and that for it
+};
+
+struct SoftModule {
+  std::unique_ptr<Module> module;
+};
+struct SoftFunction {
+  std::shared_ptr<SoftModule> module;
+  const Program* program = nullptr;
+};
+
+struct SoftEvent {
+  Streams::Mark mark;                             // of no queue: never recorded
+  std::shared_ptr<SteadyClock::time_point> when;  // written before the mark is reached
+};
+
+struct SoftContext {
+  std::atomic<CUresult> error{CUDA_SUCCESS};
+  SoftStream legacy;
+  std::unordered_map<StreamId, SoftStream> streams;
+  std::unordered_map<EventId, SoftEvent> events;
+  std::unordered_map<ModuleId, std::shared_ptr<SoftModule>> modules;
+  std::unordered_map<FunctionId, SoftFunction> functions;
+  std::map<std::pair<ModuleId, std::string>, FunctionId> found_functions;
+};
+
+class SoftDevice final : public Device {
+ public:
+  SoftDevice(std::unique_ptr<DeviceMemory> memory, std::uint32_t threads)
+      : memory_(std::move(memory)), threads_(threads) {
+    properties_.name = "tulle software CUDA device";
+    std::memcpy(properties_.uuid.bytes, "tulle-softcuda-0", sizeof properties_.uuid.bytes);
+    properties_.memory_bytes = memory_->total_bytes();
+    const auto set = [this](CUdevice_attribute which, int value) {
+      properties_.attributes[static_cast<std::size_t>(which)] = value;
+    };
+    set(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, kMaxBlockThreads);
+    set(CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X, 1024);
+    set(CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y, 1024);
+    set(CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z, 64);
+    set(CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X, 0x7fff'ffff);
+    set(CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y, 0xffff);
+    set(CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z, 0xffff);
+    set(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK, kMaxSharedBytes);
+    set(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, kMaxSharedBytes);
+    set(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR, kMaxSharedBytes);
+    set(CU_DEVICE_ATTRIBUTE_TOTAL_CONSTANT_MEMORY, 64 << 10);
+    set(CU_DEVICE_ATTRIBUTE_WARP_SIZE, kLanes);
+    set(CU_DEVICE_ATTRIBUTE_MAX_PITCH, 0x7fff'ffff);
+    set(CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK, kRegistersPerBlock);
+    set(CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR, kRegistersPerBlock);
+    set(CU_DEVICE_ATTRIBUTE_CLOCK_RATE, 1'000'000);
+    set(CU_DEVICE_ATTRIBUTE_TEXTURE_ALIGNMENT, 512);
+    set(CU_DEVICE_ATTRIBUTE_GPU_OVERLAP, 1);
+    set(CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT, 2);
+    set(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, static_cast<int>(threads));
+    set(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR, kMaxBlockThreads);
+    set(CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR, 1);
+    set(CU_DEVICE_ATTRIBUTE_CONCURRENT_KERNELS, 1);
+    set(CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING, 1);
+    set(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, kCapabilityMajor);
+    set(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, kCapabilityMinor);
+    set(CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED, 1);
+    set(CU_DEVICE_ATTRIBUTE_STREAM_PRIORITIES_SUPPORTED, 1);
+  }
+  ~SoftDevice() override {
+    while (!contexts_.empty()) (void)DestroyContext(contexts_.begin()->first);
+  }
+
+  const DeviceProperties& properties() const override { return properties_; }
+
+  CUresult CreateContext(ContextId* context) override {
+    const std::lock_guard lock(mutex_);
+    auto made = std::make_shared<SoftContext>();
+    made->legacy.queue = streams_.Open();
+    *context = NewId<ContextId>();
+    contexts_.emplace(*context, std::move(made));
+    return CUDA_SUCCESS;
+  }
+
+  CUresult DestroyContext(ContextId id) override {
+    std::shared_ptr<SoftContext> context;
+    std::vector<Streams::Mark> marks;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto it = contexts_.find(id);
+      if (it == contexts_.end()) return CUDA_ERROR_INVALID_CONTEXT;
+      context = it->second;
+      contexts_.erase(it);
+      marks = Marks(*context);
+    }
+    for (const Streams::Mark& mark : marks) streams_.Wait(mark);
+    const std::lock_guard lock(mutex_);
+    streams_.Close(context->legacy.queue);
+    for (auto& [name, stream] : context->streams) streams_.Close(stream.queue);
+    context->functions.clear();
+    context->modules.clear();  // and with them their variables
+    for (auto it = owners_.begin(); it != owners_.end();) {
+      if (it->second.context != id) {
+        ++it;
+        continue;
+      }
+      if (!it->second.is_variable) (void)memory_->Free(it->first);
+      it = owners_.erase(it);
+    }
+    return CUDA_SUCCESS;
+  }
+
+  CUresult SynchronizeContext(ContextId id) override {
+    const auto context = Find(id);
+    if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    WaitForAll(*context);
+    return context->error;
+  }
+
+  CUresult GetMemoryInfo(ContextId id, std::uint64_t* free_bytes, std::uint64_t* total_bytes) override {
+    const auto context = Find(id);
+    if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    *free_bytes = memory_->free_bytes();
+    *total_bytes = memory_->total_bytes();
+    return context->error;
+  }
+
+  CUresult Allocate(ContextId id, std::uint64_t bytes, CUdeviceptr* address) override {
+    const auto context = Find(id);
+    if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    if (context->error != CUDA_SUCCESS) return context->error;
+    const auto allocated = memory_->Allocate(bytes);
+    if (!allocated.ok()) {
+      Log(LogLevel::kInfo, "softcuda", "out of memory", {{"why", allocated.error().message}});
+      return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    const std::lock_guard lock(mutex_);
+    owners_.emplace(*allocated, Owner{id, false});
+    *address = *allocated;
+    return CUDA_SUCCESS;
+  }
+
+  CUresult Free(ContextId id, CUdeviceptr address) override {
+    const auto context = Find(id);
+    if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    if (const CUresult result = Disown(id, address); result != CUDA_SUCCESS) return result;
+    WaitForAll(*context);
+    (void)memory_->Free(address);
+    return context->error;
+  }
+
+  CUresult FreeAsync(const Stream& stream, CUdeviceptr address) override {
+    if (const CUresult result = Disown(stream.context, address); result != CUDA_SUCCESS) return result;
+    return Add(stream, {}, true, [this, address] { (void)memory_->Free(address); });
+  }
+
+  bool FindMemory(CUdeviceptr address, ContextId* context, CUdeviceptr* base, std::uint64_t* bytes) override {
+    std::uint64_t begin = 0;
+    if (!memory_->Find(address, &begin, bytes)) return false;
+    *base = begin;
+    const std::lock_guard lock(mutex_);
+    const auto it = owners_.find(begin);
+    if (it == owners_.end()) return false;  // it is being freed
+    *context = it->second.context;
+    return true;
+  }
+
+  CUresult LoadModule(ContextId id, ByteView image, ModuleId* module, std::string* log) override {
+    const auto context = Find(id);
+    if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    if (context->error != CUDA_SUCCESS) return context->error;
+    const std::string_view text(reinterpret_cast<const char*>(image.data()), image.size());
+    if (text.starts_with("\x7f"
+                         "ELF") ||
+        text.starts_with("\x50\xed\x55\xba") || text.starts_with("\xb1\x43\x62\x46")) {
+      *log = "this device runs PTX text only; the image is a cubin or a fatbin";
+      return CUDA_ERROR_NO_BINARY_FOR_GPU;
+    }
+    auto loaded = Module::Load(text, *memory_);
+    if (!loaded.ok()) {
+      *log = loaded.error().message;
+      return loaded.error().code == Code::kResourceExhausted ? CUDA_ERROR_OUT_OF_MEMORY
+                                                             : CUDA_ERROR_INVALID_PTX;
+    }
+    const std::lock_guard lock(mutex_);
+    for (const auto& [name, variable] : (*loaded)->variables())
+      owners_.emplace(variable.address, Owner{id, true});
+    *module = NewId<ModuleId>();
+    context->modules.emplace(*module, std::make_shared<SoftModule>(SoftModule{*std::move(loaded)}));
+    return CUDA_SUCCESS;
+  }
+
+  CUresult UnloadModule(ContextId id, ModuleId module) override {
+    const auto context = Find(id);
+    if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    WaitForAll(*context);  // for those kernels of it that are under way
+    const std::lock_guard lock(mutex_);
+    const auto it = context->modules.find(module);
+    if (it == context->modules.end()) return CUDA_ERROR_INVALID_HANDLE;
+    for (const auto& [name, variable] : it->second->module->variables()) owners_.erase(variable.address);
+    std::erase_if(context->functions, [&](const auto& f) { return f.second.module == it->second; });
+    std::erase_if(context->found_functions, [&](const auto& f) { return f.first.first == module; });
+    context->modules.erase(it);
+    return CUDA_SUCCESS;
+  }
+
+  CUresult FindFunction(ContextId id, ModuleId module, const std::string& name, FunctionId* function,
+                        FunctionInfo* info) override {
+    const std::lock_guard lock(mutex_);
+    const auto found = FindModule(id, module);
+    if (found == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    const Program* const program = found->module->FindKernel(name);
+    if (program == nullptr) return CUDA_ERROR_NOT_FOUND;
+    SoftContext& context = *contexts_.at(id);
+    const auto [it, is_new] = context.found_functions.try_emplace({module, name});
+    if (is_new) {
+      it->second = NewId<FunctionId>();
+      context.functions.emplace(it->second, SoftFunction{found, program});
+    }
+    *function = it->second;
+    *info = {.parameter_bytes = program->parameter_bytes,
+             .max_threads = program->max_threads,
+             .shared_bytes = program->dynamic_shared_at,
+             .local_bytes = program->local_bytes,
+             .registers = 32,
+             .ptx_version = found->module->ptx_version(),
+             .binary_version = found->module->target()};
+    for (const Program::Parameter& p : program->parameters) info->parameters.push_back({p.offset, p.bytes});
+    return CUDA_SUCCESS;
+  }
+
+  CUresult FindVariable(ContextId id, ModuleId module, const std::string& name, CUdeviceptr* address,
+                        std::uint64_t* bytes) override {
+    const std::lock_guard lock(mutex_);
+    const auto found = FindModule(id, module);
+    if (found == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    const Module::Variable* const variable = found->module->FindVariable(name);
+    if (variable == nullptr) return CUDA_ERROR_NOT_FOUND;
+    *address = variable->address;
+    *bytes = variable->bytes;
+    return CUDA_SUCCESS;
+  }
+
+  CUresult CreateStream(ContextId id, unsigned flags, int, StreamId* stream) override {
+    const std::lock_guard lock(mutex_);
+    const auto context = FindLocked(id);
+    if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    if (context->error != CUDA_SUCCESS) return context->error;
+    if (context->streams.size() >= kMaxStreams) return CUDA_ERROR_OUT_OF_MEMORY;
+    *stream = NewId<StreamId>();
+    context->streams.emplace(*stream, SoftStream{streams_.Open(), (flags & CU_STREAM_NON_BLOCKING) == 0});
+    return CUDA_SUCCESS;
+  }
+
+  CUresult DestroyStream(const Stream& stream) override {
+    const std::lock_guard lock(mutex_);
+    const auto context = FindLocked(stream.context);
+    if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    const auto it = context->streams.find(stream.id);
+    if (it == context->streams.end()) return CUDA_ERROR_INVALID_HANDLE;
+    if (it->second.blocking) {
+      // The legacy stream goes on waiting for what it still does.
+      streams_.Add(context->legacy.queue, {streams_.End(it->second.queue)}, [] {});
+    }
+    leaving_.push_back(streams_.End(it->second.queue));
+    std::erase_if(leaving_, [this](const Streams::Mark& mark) { return streams_.Reached(mark); });
+    streams_.Close(it->second.queue);
+    context->streams.erase(it);
+    return CUDA_SUCCESS;
+  }
+
+  CUresult SynchronizeStream(const Stream& stream) override {
+    Streams::Mark mark;
+    const auto context = EndOf(stream, &mark);
+    if (context == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    streams_.Wait(mark);
+    return context->error;
+  }
+
+  CUresult QueryStream(const Stream& stream) override {
+    Streams::Mark mark;
+    const auto context = EndOf(stream, &mark);
+    if (context == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    if (context->error != CUDA_SUCCESS) return context->error;
+    return streams_.Reached(mark) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+  }
+
+  CUresult Launch(const Stream& stream, FunctionId id, const LaunchShape& shape,
+                  ByteView parameters) override {
+    SoftFunction function;
+    std::shared_ptr<SoftContext> context;
+    {
+      const std::lock_guard lock(mutex_);
+      context = FindLocked(stream.context);
+      if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+      const auto it = context->functions.find(id);
+      if (it == context->functions.end()) return CUDA_ERROR_INVALID_HANDLE;
+      function = it->second;
+    }
+    return Add(stream, {}, false,
+               [this, context = context.get(), function, shape,
+                parameters = ByteVector(parameters.begin(), parameters.end())] {
+                 Run(*context, function, shape, parameters);
+               });
+  }
+
+  CUresult Copy(const Stream& stream, const CopyShape& shape, CopyMode mode) override {
+    for (const CopyShape::Place* place : {&shape.to, &shape.from}) {
+      if (!place->on_host && !Holds(place->address, Extent(*place, shape))) return CUDA_ERROR_INVALID_VALUE;
+    }
+    if (shape.bytes() == 0) return CUDA_SUCCESS;
+    CUresult result = CUDA_SUCCESS;
+    if (mode == CopyMode::kStaged && shape.from.on_host && !shape.to.on_host) {
+      // The program's memory as it is now.
+      auto staged = std::make_shared<ByteVector>(shape.bytes());
+      CopyShape packed = shape;
+      packed.to = {.address = reinterpret_cast<std::uint64_t>(staged->data()),
+                   .on_host = true,
+                   .pitch = shape.width,
+                   .slice = shape.width * shape.height};
+      CopyRows(packed);
+      CopyShape later = shape;
+      later.from = packed.to;
+      return Add(stream, {}, false, [later, staged] { CopyRows(later); });
+    }
+    Streams::Mark mark;
+    result = Add(
+        stream, {}, false, [shape] { CopyRows(shape); }, &mark);
+    const bool waits = mode == CopyMode::kBlocking || (mode == CopyMode::kStaged && shape.to.on_host);
+    return result != CUDA_SUCCESS || !waits ? result : Await(stream, mark);
+  }
+
+  CUresult Fill(const Stream& stream, const FillShape& shape) override {
+    const std::uint64_t row = shape.width * shape.element_bytes;
+    if (row == 0 || shape.height == 0) return CUDA_SUCCESS;
+    if (!Holds(shape.address, (shape.height - 1) * shape.pitch + row)) return CUDA_ERROR_INVALID_VALUE;
+    return Add(stream, {}, false, [shape] { FillRows(shape); });
+  }
+
+  CUresult CallHost(const Stream& stream, void (*function)(void*, CUresult), void* argument,
+                    bool always) override {
+    const auto context = Find(stream.context);
+    if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    return Add(stream, {}, always,
+               [context = context.get(), function, argument] { function(argument, context->error); });
+  }
+
+  CUresult CreateEvent(ContextId id, unsigned, EventId* event) override {
+    const std::lock_guard lock(mutex_);
+    const auto context = FindLocked(id);
+    if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    if (context->error != CUDA_SUCCESS) return context->error;
+    *event = NewId<EventId>();
+    context->events.emplace(*event, SoftEvent());
+    return CUDA_SUCCESS;
+  }
+
+  CUresult DestroyEvent(ContextId id, EventId event) override {
+    const std::lock_guard lock(mutex_);
+    const auto context = FindLocked(id);
+    if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    return context->events.erase(event) == 1 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+  }
+
+  CUresult RecordEvent(const Stream& stream, EventId event) override {
+    auto when = std::make_shared<SteadyClock::time_point>();
+    Streams::Mark mark;
+    const CUresult result = Add(
+        stream, {}, true, [when] { *when = SteadyClock::now(); }, &mark);
+    if (result != CUDA_SUCCESS) return result;
+    const std::lock_guard lock(mutex_);
+    const auto context = FindLocked(stream.context);
+    if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+    const auto it = context->events.find(event);
+    if (it == context->events.end()) return CUDA_ERROR_INVALID_HANDLE;
+    it->second = {mark, when};
+    return CUDA_SUCCESS;
+  }
+
+  CUresult WaitForEvent(const Stream& stream, EventId event) override {
+    Streams::Mark mark;
+    {
+      const std::lock_guard lock(mutex_);
+      bool found = false;
+      for (const auto& [id, context] : contexts_) {
+        const auto it = context->events.find(event);
+        if (it == context->events.end()) continue;
+        mark = it->second.mark;
+        found = true;
+      }
+      if (!found) return CUDA_ERROR_INVALID_HANDLE;
+    }
+    return Add(stream, {mark}, true, [] {});
+  }
+
+  CUresult QueryEvent(ContextId id, EventId event) override {
+    SoftEvent found;
+    const auto context = FindEvent(id, event, &found);
+    if (context == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    if (context->error != CUDA_SUCCESS) return context->error;
+    return streams_.Reached(found.mark) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+  }
+
+  CUresult SynchronizeEvent(ContextId id, EventId event) override {
+    SoftEvent found;
+    const auto context = FindEvent(id, event, &found);
+    if (context == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    streams_.Wait(found.mark);
+    return context->error;
+  }
+
+  CUresult GetElapsedTime(ContextId id, EventId start, EventId end, float* milliseconds) override {
+    SoftEvent first, last;
+    const auto context = FindEvent(id, start, &first);
+    if (context == nullptr || FindEvent(id, end, &last) == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    if (first.when == nullptr || last.when == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    if (context->error != CUDA_SUCCESS) return context->error;
+    if (!streams_.Reached(first.mark) || !streams_.Reached(last.mark)) return CUDA_ERROR_NOT_READY;
+    *milliseconds = std::chrono::duration<float, std::milli>(*last.when - *first.when).count();
+    return CUDA_SUCCESS;
+  }
+
+ private:
+  // Of memory: which context it goes with, and whether a module has it.
+  struct Owner {
+    ContextId context{};
+    bool is_variable = false;
+  };
+
+  template <typename Id>
+  Id NewId() {
+    return Id{++last_id_};
+  }
+  std::shared_ptr<SoftContext> FindLocked(ContextId id) const {
+    const auto it = contexts_.find(id);
+    return it == contexts_.end() ? nullptr : it->second;
+  }
+  std::shared_ptr<SoftContext> Find(ContextId id) const {
+    const std::lock_guard lock(mutex_);
+    return FindLocked(id);
+  }
+  std::shared_ptr<SoftModule> FindModule(ContextId id, ModuleId module) const {
+    const auto context = FindLocked(id);
+    if (context == nullptr) return nullptr;
+    const auto it = context->modules.find(module);
+    return it == context->modules.end() ? nullptr : it->second;
+  }
+  std::shared_ptr<SoftContext> FindEvent(ContextId id, EventId event, SoftEvent* found) const {
+    const std::lock_guard lock(mutex_);
+    const auto context = FindLocked(id);
+    if (context == nullptr) return nullptr;
+    const auto it = context->events.find(event);
+    if (it == context->events.end()) return nullptr;
+    *found = it->second;
+    return context;
+  }
+
+  static SoftStream* StreamOf(SoftContext& context, StreamId id) {
+    if (id == kLegacyStream) return &context.legacy;
+    const auto it = context.streams.find(id);
+    return it == context.streams.end() ? nullptr : &it->second;
+  }
+
+  // The ends of all streams of the context.
+  std::vector<Streams::Mark> Marks(SoftContext& context) {
+    std::vector<Streams::Mark> marks = {streams_.End(context.legacy.queue)};
+    for (auto& [id, stream] : context.streams) marks.push_back(streams_.End(stream.queue));
+    marks.insert(marks.end(), leaving_.begin(), leaving_.end());
+    return marks;
+  }
+  void WaitForAll(SoftContext& context) {
+    std::vector<Streams::Mark> marks;
+    {
+      const std::lock_guard lock(mutex_);
+      marks = Marks(context);
+    }
+    for (const Streams::Mark& mark : marks) streams_.Wait(mark);
+  }
+
+  // The place behind all that the stream has to do; for the legacy one, what the blocking ones have, too.
+  std::shared_ptr<SoftContext> EndOf(const Stream& stream, Streams::Mark* mark) {
+    const std::lock_guard lock(mutex_);
+    const auto context = FindLocked(stream.context);
+    SoftStream* const found = context == nullptr ? nullptr : StreamOf(*context, stream.id);
+    if (found == nullptr) return nullptr;
+    if (stream.id == kLegacyStream) {
+      std::vector<Streams::Mark> others = BlockingEnds(*context);
+      if (!others.empty()) {
+        *mark = streams_.Add(found->queue, std::move(others), [] {});
+        return context;
+      }
+    }
+    *mark = streams_.End(found->queue);
+    return context;
+  }
+  std::vector<Streams::Mark> BlockingEnds(SoftContext& context) {
+    std::vector<Streams::Mark> ends;
+    for (auto& [id, other] : context.streams) {
+      if (!other.blocking) continue;
+      Streams::Mark end = streams_.End(other.queue);
+      if (!streams_.Reached(end)) ends.push_back(std::move(end));
+    }
+    return ends;
+  }
+
+  // `always`: also when the context has failed, before or meanwhile.
+  CUresult Add(const Stream& stream, std::vector<Streams::Mark> after, bool always, Streams::Work work,
+               Streams::Mark* mark = nullptr) {
+    const std::lock_guard lock(mutex_);
+    const auto context = FindLocked(stream.context);
+    SoftStream* const found = context == nullptr ? nullptr : StreamOf(*context, stream.id);
+    if (found == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    if (context->error != CUDA_SUCCESS) return context->error;
+    if (stream.id == kLegacyStream) {
+      for (Streams::Mark& end : BlockingEnds(*context)) after.push_back(std::move(end));
+    } else if (found->blocking) {
+      after.push_back(streams_.End(context->legacy.queue));
+    }
+    const Streams::Mark at =
+        streams_.Add(found->queue, std::move(after), [context, always, work = std::move(work)] {
+          if (always || context->error == CUDA_SUCCESS) work();
+        });
+    if (mark != nullptr) *mark = at;
+    return CUDA_SUCCESS;
+  }
+
+  CUresult Await(const Stream& stream, const Streams::Mark& mark) {
+    streams_.Wait(mark);
+    const auto context = Find(stream.context);
+    return context == nullptr ? CUDA_ERROR_CONTEXT_IS_DESTROYED : context->error.load();
+  }
+
+  CUresult Disown(ContextId id, CUdeviceptr address) {
+    const std::lock_guard lock(mutex_);
+    const auto it = owners_.find(address);
+    if (it == owners_.end() || it->second.context != id || it->second.is_variable)
+      return CUDA_ERROR_INVALID_VALUE;
+    owners_.erase(it);
+    return CUDA_SUCCESS;
+  }
+
+  static std::uint64_t Extent(const CopyShape::Place& place, const CopyShape& shape) {
+    return (shape.depth - 1) * place.slice + (shape.height - 1) * place.pitch + shape.width;
+  }
+  bool Holds(std::uint64_t address, std::uint64_t bytes) const {
+    std::uint64_t base = 0, size = 0;
+    return memory_->Find(address, &base, &size) && bytes <= base + size - address;
+  }
+
+  void Run(SoftContext& context, const SoftFunction& function, const LaunchShape& shape,
+           ByteView parameters) {
+    const auto dim = [](const Dimensions& d) { return Dim3{d.x, d.y, d.z}; };
+    const auto end = RunKernel(*function.program, *memory_,
+                               {.grid = dim(shape.grid),
+                                .block = dim(shape.block),
+                                .dynamic_shared_bytes = shape.shared_bytes,
+                                .parameters = parameters,
+                                .threads = &threads_});
+    const CUresult result = end.ok() ? ResultOf(end->fault) : CUDA_ERROR_INVALID_VALUE;
+    if (result == CUDA_SUCCESS) return;
+    CUresult none = CUDA_SUCCESS;
+    context.error.compare_exchange_strong(none, result);
+    if (end.ok()) {
+      Log(LogLevel::kWarn, "softcuda", "a kernel failed",
+          {{"kernel", function.program->name},
+           {"result", static_cast<int>(result)},
+           {"ptx_line", end->line},
+           {"address", end->address}});
+    } else {
+      Log(LogLevel::kWarn, "softcuda", "a kernel could not be launched",
+          {{"kernel", function.program->name}, {"why", end.error().message}});
+    }
+  }
+
+  DeviceProperties properties_;
+  const std::unique_ptr<DeviceMemory> memory_;
+  HostThreads threads_;
+  mutable std::mutex mutex_;
+  std::atomic<std::uint64_t> last_id_{0};
+  std::map<ContextId, std::shared_ptr<SoftContext>> contexts_;
+  std::unordered_map<CUdeviceptr, Owner> owners_;  // by where the memory begins
+  std::vector<Streams::Mark> leaving_;             // ends of streams that were destroyed with work to do
+  Streams streams_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<cuda::Device>> MakeSoftDevice(const SoftDeviceOptions& options) {
+  TULLE_ASSIGN_OR_RETURN(auto memory, DeviceMemory::Reserve(options.memory_bytes));
+  return std::unique_ptr<cuda::Device>(
+      std::make_unique<SoftDevice>(std::move(memory), std::max(options.threads, 1u)));
+}
+
+}  // namespace tulle::gpu::softcuda

@@ -1,0 +1,19 @@
+// The software device as CUDA's driver API sees one.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "tulle/base/result.h"
+#include "tulle/cuda/device.h"
+
+namespace tulle::gpu::softcuda {
+
+struct SoftDeviceOptions {
+  std::uint64_t memory_bytes = 0;
+  std::uint32_t threads = 1;  // of the host, that kernels run on
+};
+// kResourceExhausted: so many addresses cannot be reserved. Its destructor waits for all that it still does.
+Result<std::unique_ptr<cuda::Device>> MakeSoftDevice(const SoftDeviceOptions& options);
+
+}  // namespace tulle::gpu::softcuda
