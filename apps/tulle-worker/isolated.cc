@@ -163,6 +163,10 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
   executor.argv = Arguments("executor", children);
   executor.device_index = assignment.device_index;
   executor.arena_bytes = assignment.memory_bytes * kArenaFactor;
+  isolated::ExecutorOptions cuda = executor;
+  cuda.argv = Arguments("cuda-executor", children);
+  cuda.argv.push_back("--memory-bytes=" + std::to_string(assignment.memory_bytes));
+  cuda.arena_bytes = 1;  // its memory is its own
   isolated::BuildOptions builder;
   builder.argv = Arguments("build-server", children);
   builder.device_index = assignment.device_index;
@@ -172,7 +176,8 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
       std::make_unique<IsolatedExecutors>(launcher, std::move(executor)),
       std::make_unique<worker::build::CachingBuilder>(
           std::make_unique<IsolatedBuilder>(std::move(builder)), kBuildCacheBytes,
-          compiler.empty() ? nullptr : std::make_unique<const worker::build::MeshBuilds>(control, compiler))};
+          compiler.empty() ? nullptr : std::make_unique<const worker::build::MeshBuilds>(control, compiler)),
+      assignment.has_cuda == 0 ? nullptr : std::make_unique<IsolatedExecutors>(launcher, std::move(cuda))};
 }
 
 }  // namespace tulle::app

@@ -9,9 +9,11 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "apps/tulle-worker/isolated.h"
 #include "apps/tulle-worker/probe.h"
+#include "apps/tulle-worker/softcuda.h"
 #include "tulle/base/log.h"
 #include "tulle/gpu/isolated/executor_main.h"
 #include "tulle/gpu/opencl/driver.h"
@@ -31,6 +33,7 @@ struct Settings {
   std::string log_format = "text";
   std::string sandbox = "required";
   tulle::worker::Options worker;
+  tulle::app::SoftCudaSettings softcuda;
 };
 
 void InstallLogSink(const Settings& settings) {
@@ -91,16 +94,19 @@ int main(int argc, char** argv) {
   Settings settings;
   CLI::App app("The process that is one vGPU. Started by tulle-node; by hand only with --probe.",
                "tulle-worker");
-  app.add_option(
-         "--role", settings.role,
-         "worker: serves one vGPU; executor, build-server: started by a worker, run and compile its programs")
-      ->check(CLI::IsMember({"worker", "executor", "build-server"}))
+  app.add_option("--role", settings.role,
+                 "worker: serves one vGPU; executor, cuda-executor, build-server: started by a worker, run "
+                 "and compile "
+                 "its programs")
+      ->check(CLI::IsMember({"worker", "executor", "cuda-executor", "build-server"}))
       ->capture_default_str();
   app.add_flag("--probe", settings.probe, "Print this host's devices, one JSON object a line, and exit");
   app.add_flag("--measure", settings.measure,
                "With --probe: measure their memory bandwidth and floating-point rate (some seconds)");
   app.add_option("--control-fd", settings.control_fd, "Descriptor of the packet socket to the node")
       ->check(CLI::Range(0, 1 << 20));
+  app.add_option("--memory-bytes", settings.softcuda.memory_bytes, "Of the vGPU, for a cuda-executor")
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 50));
   app.add_option("--log-level", settings.log_level, "Least level that is logged")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
       ->capture_default_str();
@@ -143,6 +149,10 @@ int main(int argc, char** argv) {
   if (settings.probe) return Probe(settings);
   if (settings.role == "executor")
     return tulle::gpu::isolated::RunExecutor(*tulle::gpu::opencl::OpenDriver());
+  if (settings.role == "cuda-executor") {
+    settings.softcuda.threads = std::max(std::thread::hardware_concurrency(), 1u);
+    return tulle::app::RunSoftCudaExecutor(settings.softcuda);
+  }
   if (settings.role == "build-server")
     return tulle::gpu::isolated::RunBuildServer(*tulle::gpu::opencl::OpenDriver(), argv);
   if (settings.control_fd < 0) {

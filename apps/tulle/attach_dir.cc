@@ -19,6 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr const char* kCudaLibrary = "cuda/libcuda.so.1";
 constexpr const char* kLibrary = "libtulle-opencl.so";
 constexpr const char* kPrefix = "tulle-run-";
 constexpr int kTries = 100;  // to make a folder while others tidy up
@@ -120,8 +121,9 @@ std::vector<std::string> LocalVendors() {
   return {set != nullptr && *set != '\0' ? set : "/etc/OpenCL/vendors"};
 }
 
-Result<std::string> FindIcdLibrary() {
-  const std::string library = kLibrary;
+namespace {
+
+Result<std::string> FindShim(const std::string& library, const char* target) {
   if (auto found = FindBesideExecutable({"../lib/" + library, "../lib/tulle/" + library,
                                          std::string("../" TULLE_LIBDIR "/tulle/") + library,
                                          std::string("../" TULLE_LIBDIR "/") + library, library})) {
@@ -130,7 +132,16 @@ Result<std::string> FindIcdLibrary() {
   return Error{.code = Code::kNotFound,
                .message = library +
                           " is not there: not in ../lib, ../lib/tulle or ../" TULLE_LIBDIR "/tulle of " +
-                          ExecutableDir() + "; build or install it (CMake target tulle_shim_opencl)"};
+                          ExecutableDir() + "; build or install it (CMake target " + target + ")"};
+}
+
+}  // namespace
+
+Result<std::string> FindIcdLibrary() { return FindShim(kLibrary, "tulle_shim_opencl"); }
+
+Result<std::string> FindCudaFolder() {
+  TULLE_ASSIGN_OR_RETURN(const std::string library, FindShim(kCudaLibrary, "tulle_cuda_shim"));
+  return fs::path(library).parent_path().string();
 }
 
 std::vector<std::string> ChangeEnvironment(const char* const* environment,

@@ -49,6 +49,9 @@ std::vector<std::string> LocalVendors();
 // The shim, in the build tree or installed. kNotFound says where it was looked for.
 Result<std::string> FindIcdLibrary();
 
+// The folder of the libcuda.so.1 that is the shim. kNotFound as above.
+Result<std::string> FindCudaFolder();
+
 // `environment` ("NAME=value" texts) with `set` in it (nothing: without that name).
 std::vector<std::string> ChangeEnvironment(const char* const* environment,
                                            const std::map<std::string, std::optional<std::string>>& set);

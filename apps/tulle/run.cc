@@ -234,6 +234,12 @@ class Holder {
   bool told_end_ = false;  // by the watcher while there is one, then by who joined it
 };
 
+// Where the dynamic loader looks for libcuda.so.1: first in ours.
+constexpr const char* kLibraryPath = "LD_LIBRARY_PATH";
+std::string WithFolder(const std::string& folder, const char* others) {
+  return others == nullptr || *others == '\0' ? folder : folder + ":" + others;
+}
+
 // What happens in the holder's process; never returns.
 [[noreturn]] void RunHolder(const RunOptions& options, UniqueFd front) {
   // Out of reach of the terminal's signals, and of `kill %1`. In the program's session, because the kernel
@@ -343,8 +349,14 @@ int Run(const RunOptions& options) {
   pthread_sigmask(SIG_BLOCK, &passed_on, nullptr);
   const UniqueFd signals(signalfd(-1, &passed_on, SFD_CLOEXEC | SFD_NONBLOCK));
 
+  const auto cuda_folder = FindCudaFolder();
+  if (!cuda_folder.ok()) {
+    Say(cuda_folder.error().message);
+    return kRunFailed;
+  }
   std::map<std::string, std::optional<std::string>> environment = {{session::kAttachEnv, answer[1]},
                                                                    {"OCL_ICD_VENDORS", answer[2]}};
+  environment[kLibraryPath] = WithFolder(*cuda_folder, std::getenv(kLibraryPath));
   if (!options.trace_directory.empty()) {
     environment[session::kTraceEnv] = trace_directory;
     if (options.trace_payloads) environment[session::kTracePayloadsEnv] = "1";

@@ -98,7 +98,7 @@ class HostileWorker final : public session::FrameSink {
     using R = typename Row::Reply;
     if constexpr (std::same_as<M, wire::Goodbye>) done_ = true;
     if constexpr (std::same_as<M, wire::Hello>) {
-      wire::HelloReply reply{{wire::HelloStatus::kAccepted}, wire::kWireVersion, wire::KnownCapabilities(),
+      wire::HelloReply reply{{wire::HelloStatus::kAccepted}, wire::kWireVersion, wire::OpenClCapabilities(),
                              wire::kMaxWindowBytes,          1u << 30,           {}};
       if (Evil(4)) reply = maker_.Make<wire::HelloReply>();
       reply.resume_ms %= 100;  // for which the program looks for another connection

@@ -27,6 +27,7 @@ class FuzzClient final : public session::ServerSession {
  public:
   FuzzClient(ByteView input, fuzz::LyingExecutor& executor) : input_(input), executor_(executor) {}
 
+  std::uint64_t capabilities() const override { return capabilities_; }
   const session::Peer& peer() const override { return peer_; }
   int fd() const override { return always_readable_.get(); }
   short events() const override { return POLLIN; }
@@ -72,6 +73,9 @@ class FuzzClient final : public session::ServerSession {
     const wire::RowInfo* row = wire::FindRow(header.opcode);
     if (row == nullptr || row->mode == wire::Mode::kNotice || row->place == wire::Place::kSession)
       return true;
+    // The first command says of which API the session is.
+    if (sequence_ == 0 && row->needs == wire::Capability::kCuda) capabilities_ = wire::CudaCapabilities();
+    if (row->needs != wire::Capability::kNone && !wire::Has(capabilities_, row->needs)) return true;
     if (row->mode == wire::Mode::kReply) header.flags = 0;
     header.sequence = ++sequence_;
     if (row->mode == wire::Mode::kReply || (header.flags & wire::kWantStatus) != 0)
@@ -126,6 +130,7 @@ class FuzzClient final : public session::ServerSession {
     return {taken.begin(), taken.end()};
   }
 
+  std::uint64_t capabilities_ = wire::OpenClCapabilities();
   ByteView input_;
   fuzz::LyingExecutor& executor_;
   session::Peer peer_;

@@ -140,10 +140,10 @@ class Device {
   // CUDA_ERROR_INVALID_VALUE where a part of the device's memory is not allocated.
   virtual CUresult Copy(const Stream& stream, const CopyShape& shape, CopyMode mode) = 0;
   virtual CUresult Fill(const Stream& stream, const FillShape& shape) = 0;
-  // Calls it in a thread that belongs to no caller; the stream goes on when it has returned. `result`: the
-  // context's error then, for those that `always` are called; others are only without one.
+  // Calls it once, in a thread that belongs to no caller; the stream goes on when it has returned. `result`:
+  // the context's error then.
   virtual CUresult CallHost(const Stream& stream, void (*function)(void* argument, CUresult result),
-                            void* argument, bool always) = 0;
+                            void* argument) = 0;
 
   // --- events; one that was never recorded is complete
   virtual CUresult CreateEvent(ContextId context, unsigned flags, EventId* event) = 0;
@@ -157,3 +157,9 @@ class Device {
 };
 
 }  // namespace tulle::cuda
+
+#define TULLE_CUDA_RETURN_IF_ERROR(call)                                                                  \
+  do {                                                                                                    \
+    if (const ::tulle::cuda::CUresult tulle_result = (call); tulle_result != ::tulle::cuda::CUDA_SUCCESS) \
+      return tulle_result;                                                                                \
+  } while (false)

@@ -115,6 +115,10 @@ Result<std::vector<InventoryGpu>> ParseProbe(const std::string& text) {
       const double value = it == fields.end() ? 0 : it->second.number_value();
       return value >= 0 && value < 9e18 ? static_cast<std::uint64_t>(value) : 0;
     };
+    const auto bool_of = [&](const char* key) {
+      const auto it = fields.find(key);
+      return it != fields.end() && it->second.bool_value();
+    };
     if (gpus.size() == kMaxGpus) {
       Log(LogLevel::kWarn, "node", "more GPUs than a node can have; the rest is left out",
           {{"limit", kMaxGpus}});
@@ -122,6 +126,7 @@ Result<std::vector<InventoryGpu>> ParseProbe(const std::string& text) {
     }
     gpus.push_back({.device_index = static_cast<std::uint32_t>(number_of("index")),
                     .api = text_of("api"),
+                    .has_cuda = bool_of("has_cuda"),
                     .name = text_of("name"),
                     .vendor = text_of("vendor"),
                     .driver = text_of("driver_version"),

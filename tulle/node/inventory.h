@@ -18,8 +18,9 @@ inline constexpr std::uint32_t kMaxNodesHere = 64;  // so that each has at least
 struct InventoryGpu {
   std::uint32_t index = 0;  // the node's number: stays as long as the state directory
   std::uint32_t device_index =
-      0;            // the probe's number, which workers know it by: may change when drivers come or go
-  std::string api;  // "OPENCL"
+      0;                  // the probe's number, which workers know it by: may change when drivers come or go
+  std::string api;        // "OPENCL"
+  bool has_cuda = false;  // as well
   std::string name;
   std::string vendor;
   std::string driver;

@@ -230,7 +230,8 @@ void Supervisor::StartWorker(VGpu& vgpu) {
                                     .compute_percent = vgpu.spec.compute_percent,
                                     .compiler = {vgpu.spec.compiler.size() <= wire::node::kMaxCompilerBytes
                                                      ? std::string_view(vgpu.spec.compiler)
-                                                     : std::string_view()}});
+                                                     : std::string_view()},
+                                    .has_cuda = vgpu.spec.has_cuda ? wire::U8{1} : wire::U8{0}});
   for (const auto& [id, grant] : vgpu.grants) Send(vgpu, wire::node::AddGrant{{id}, {grant.key.Expose()}});
   KillAfter(vgpu, options_.ready_timeout, "it was not ready in time");
 }

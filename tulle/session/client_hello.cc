@@ -105,8 +105,7 @@ wire::WireResult CheckFromWorker(const wire::FrameHeader& header, std::uint64_t 
 }
 
 Result<Welcome> SayHello(net::Transport& transport, FrameReader& reader, std::string_view program,
-                         Instant deadline) {
-  const std::uint64_t offered = wire::KnownCapabilities();
+                         std::uint64_t offered, Instant deadline) {
   ByteQueue hello;
   AppendMessage(hello, wire::kOpcodeOf<wire::Hello>, 1, 0,
                 wire::Hello{wire::kWireVersionMin,

@@ -20,7 +20,7 @@ struct Welcome {
 
 // Sends the session's first frame and takes the answer. `reader` goes on with what comes behind it.
 Result<Welcome> SayHello(net::Transport& transport, FrameReader& reader, std::string_view program,
-                         Instant deadline);
+                         std::uint64_t offered, Instant deadline);
 
 // The worker's last word, as an error.
 Error EndedError(const wire::SessionEnded& ended);

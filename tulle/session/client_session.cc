@@ -71,7 +71,8 @@ class Session final : public ClientSession, private FrameSink {
   ~Session() override { Close(); }
 
   Status Start(const Options& options, Instant deadline) {
-    TULLE_ASSIGN_OR_RETURN(welcome_, SayHello(*link_, reader_, options.program, deadline));
+    TULLE_ASSIGN_OR_RETURN(welcome_,
+                           SayHello(*link_, reader_, options.program, options.capabilities, deadline));
     if (!options.trace_path.empty()) StartTrace(options);
     link_->AllowResume(dialer_ != nullptr && welcome_.resume_window > Duration::zero());
     if (wire::Has(welcome_.limits.capabilities, wire::Capability::kCompression) && !carries_descriptors_)

@@ -60,6 +60,7 @@ class ClientSession {
     Random* random = nullptr;                             // for session ids; must outlive the session
     std::string trace_path;                               // of a file to write (trace.h); empty: none
     bool trace_payloads = false;
+    std::uint64_t capabilities = wire::OpenClCapabilities();  // that are offered
   };
 
   // Tries the endpoints in order. `handler` must outlive the session. The error says for each endpoint what

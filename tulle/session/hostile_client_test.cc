@@ -47,7 +47,7 @@ class HostileClientTest : public testing::Test {
     if (hello) {
       client_.Send(
           wire::kOpcodeOf<wire::Hello>, 0,
-          wire::Hello{wire::kWireVersionMin, wire::kWireVersion, wire::KnownCapabilities(), {"raw"}, 1});
+          wire::Hello{wire::kWireVersionMin, wire::kWireVersion, wire::OpenClCapabilities(), {"raw"}, 1});
       OneFrame reply;
       EXPECT_TRUE(ReadUntilSatisfied(*client_.transport, client_.reader, reply, Soon()).ok());
     } else {

@@ -45,7 +45,7 @@ class HostileWorkerTest : public testing::Test {
     worker.Send(wire::kOpcodeOf<wire::Hello>, 1,
                 wire::HelloReply{{wire::HelloStatus::kAccepted},
                                  wire::kWireVersion,
-                                 wire::KnownCapabilities(),
+                                 wire::OpenClCapabilities(),
                                  wire::kMaxWindowBytes,
                                  1,
                                  {""}});

@@ -118,7 +118,8 @@ class Session final : public ServerSession, private FrameSink {
     };
     const wire::Hello& hello = sink.hello;
     reply.version = std::min(hello.version_max, wire::kWireVersion);
-    reply.capabilities = hello.capabilities & limits_.capabilities & wire::KnownCapabilities();
+    reply.capabilities =
+        wire::OfOneApi(hello.capabilities & limits_.capabilities & wire::KnownCapabilities());
     if (hello.version_min > hello.version_max || reply.version < hello.version_min ||
         reply.version < wire::kWireVersionMin) {
       refuse(wire::HelloStatus::kNoCommonVersion,
@@ -166,6 +167,7 @@ class Session final : public ServerSession, private FrameSink {
   }
 
   const Peer& peer() const override { return peer_; }
+  std::uint64_t capabilities() const override { return capabilities_; }
   int fd() const override { return link_->fd(); }
   short events() const override {
     if (link_->down()) return 0;

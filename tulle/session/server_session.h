@@ -58,6 +58,7 @@ class ServerSession {
   virtual ~ServerSession() = default;
 
   virtual const Peer& peer() const = 0;
+  virtual std::uint64_t capabilities() const = 0;  // that both ends have
   virtual int fd() const = 0;
   // poll() events that can make progress now (reading, and writing while output is pending).
   virtual short events() const = 0;

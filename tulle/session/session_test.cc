@@ -18,7 +18,7 @@ TEST_P(SessionTest, HandshakeTellsTheLimits) {
   limits.memory_limit_bytes = 1u << 30;
   Start(limits);
   EXPECT_EQ(session().limits().version, wire::kWireVersion);
-  EXPECT_EQ(session().limits().capabilities, wire::KnownCapabilities());
+  EXPECT_EQ(session().limits().capabilities, wire::OpenClCapabilities());
   EXPECT_EQ(session().limits().window_bytes, 12345u);
   EXPECT_EQ(session().limits().memory_limit_bytes, 1u << 30);
 }

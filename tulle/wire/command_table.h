@@ -3,6 +3,8 @@
 #pragma once
 
 #include "tulle/wire/row.h"
+#include "tulle/wire/schema/cuda/device.h"
+#include "tulle/wire/schema/cuda/stream.h"
 #include "tulle/wire/schema/opencl/device.h"
 #include "tulle/wire/schema/opencl/image.h"
 #include "tulle/wire/schema/opencl/memory.h"
@@ -97,6 +99,37 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0444, opencl::EnqueueFillImage>{Mode::kOneWay, Place::kDevice, Capability::kImages},
     Row<0x0445, opencl::EnqueueCopyImageToBuffer>{Mode::kOneWay, Place::kDevice, Capability::kImages},
     Row<0x0446, opencl::EnqueueCopyBufferToImage>{Mode::kOneWay, Place::kDevice, Capability::kImages},
+
+    // CUDA: devices, contexts, memory, modules.
+    Row<0x0501, cuda::DescribeDevice, cuda::DescribeDeviceReply>{Mode::kReply, Place::kDevice,
+                                                                 Capability::kCuda},
+    Row<0x0502, cuda::CreateContext>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
+    Row<0x0503, cuda::SynchronizeContext>{Mode::kReply, Place::kDevice, Capability::kCuda},
+    Row<0x0511, cuda::GetMemoryInfo, cuda::GetMemoryInfoReply>{Mode::kReply, Place::kWorker,
+                                                               Capability::kCuda},
+    Row<0x0512, cuda::AllocateMemory, cuda::AllocateMemoryReply>{Mode::kReply, Place::kDevice,
+                                                                 Capability::kCuda},
+    Row<0x0521, cuda::CreateModule>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
+    Row<0x0522, cuda::ModuleImage>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
+    Row<0x0523, cuda::LoadModule, cuda::LoadModuleReply>{Mode::kReply, Place::kDevice, Capability::kCuda},
+    Row<0x0524, cuda::GetFunction, cuda::GetFunctionReply>{Mode::kReply, Place::kDevice, Capability::kCuda},
+    Row<0x0525, cuda::GetVariable, cuda::GetVariableReply>{Mode::kReply, Place::kDevice, Capability::kCuda},
+
+    // CUDA: streams and what they do.
+    Row<0x0531, cuda::CreateStream>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
+    Row<0x0532, cuda::SynchronizeStream>{Mode::kReply, Place::kDevice, Capability::kCuda},
+    Row<0x0533, cuda::QueryStream>{Mode::kReply, Place::kDevice, Capability::kCuda},
+    Row<0x0541, cuda::LaunchKernel>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
+    Row<0x0542, cuda::CopyToDevice>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
+    Row<0x0543, cuda::CopyFromDevice, cuda::CopyFromDeviceReply>{Mode::kReply, Place::kDevice,
+                                                                 Capability::kCuda},
+    Row<0x0544, cuda::CopyOnDevice>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
+    Row<0x0545, cuda::FillMemory>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
+    Row<0x0546, cuda::RecordEvent>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
+    Row<0x0547, cuda::WaitEvent>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
+    Row<0x0548, cuda::CallHost>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
+    Row<0x0549, cuda::EndHostCall>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
+    Row<0x054a, cuda::FreeMemory>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
 };
 static_assert(WellFormed(kCommands));
 

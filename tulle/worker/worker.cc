@@ -240,6 +240,8 @@ void Worker::Serve(Connection& connection, UniqueFd socket) {
   if (!options_.compression) {
     limits.capabilities &= ~static_cast<std::uint64_t>(wire::Capability::kCompression);
   }
+  if (device_.cuda_executors == nullptr)
+    limits.capabilities &= ~static_cast<std::uint64_t>(wire::Capability::kCuda);
   limits.handshake_timeout = options_.handshake_timeout;
   limits.resume_window = options_.resume_window;
   limits.resume_table = &resume_table_;
@@ -282,7 +284,10 @@ void Worker::Serve(Connection& connection, UniqueFd socket) {
     ++refused_;
     ending = {wire::EndReason::kResource, busy_text, "", false};
     client.End(ending.reason, ending.message);
-  } else if (auto executor = spares_->Take(); !executor.ok()) {
+  } else if (auto executor = wire::Has(client.capabilities(), wire::Capability::kCuda)
+                                 ? device_.cuda_executors->Start()
+                                 : spares_->Take();
+             !executor.ok()) {
     ending = {wire::EndReason::kDeviceLost, "the device could not be opened on its node",
               ToString(executor.error()), false};
     client.End(ending.reason, ending.message);

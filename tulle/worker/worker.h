@@ -61,6 +61,8 @@ struct Options {
 struct Device {
   std::unique_ptr<exec::ExecutorFactory> executors;
   std::unique_ptr<build::Builder> builder;
+  std::unique_ptr<exec::ExecutorFactory> cuda_executors =
+      nullptr;  // for sessions of CUDA; null: there are none
 };
 
 class Worker {

@@ -96,7 +96,7 @@ TEST(Dispatch, RunsWhatHasAHandlerAndRefusesTheRest) {
       flushed += static_cast<int>(message.queue.handle.slot);
     }
   } handlers;
-  static_assert(!HandlesEveryDeviceCommand<Handlers>());
+  static_assert(!HandlesEveryDeviceCommand<Handlers>(wire::OpenClCapabilities()));
   wire::Arena arena;
   const wire::opencl::Flush message{{{3, 1}}};
   ByteVector body(wire::EncodedSize(message));

@@ -81,6 +81,9 @@ class Backend {
 
   // Commands submitted so far need not wait for more to come (end of a batch).
   virtual void Flush() = 0;
+
+  // All payloads will lie in this memory, which stays. Called before any command, or never.
+  virtual void UsePayloadMemory(MutableByteView) {}
 };
 
 // One GPU as a probe found it.

@@ -47,15 +47,18 @@ wire::WireResult Dispatch(const Command& command, wire::Arena& arena, Handlers& 
   return result;
 }
 
-// True when `Handlers` has Run for every command that a device carries out: static_assert it beside a
-// backend.
+// True when `Handlers` has Run for every command that a device carries out in sessions of these capabilities:
+// static_assert it beside a backend.
 template <typename Handlers>
-constexpr bool HandlesEveryDeviceCommand() {
+constexpr bool HandlesEveryDeviceCommand(std::uint64_t capabilities) {
   bool all = true;
   const auto check = [&](const auto& row) {
     using M = typename std::remove_cvref_t<decltype(row)>::Command;
     constexpr bool handled = requires(Handlers & h, const M& m, const Command& c) { h.Run(m, c); };
-    if (row.place == wire::Place::kDevice && row.mode != wire::Mode::kNotice && !handled) all = false;
+    const auto needs = static_cast<std::uint64_t>(row.needs);
+    if (row.place == wire::Place::kDevice && row.mode != wire::Mode::kNotice &&
+        (needs & ~capabilities) == 0 && !handled)
+      all = false;
   };
   wire::ForEachRow(wire::kCommands, check);
   wire::ForEachRow(wire::exec::kExecCommands, check);

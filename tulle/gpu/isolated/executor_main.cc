@@ -132,7 +132,7 @@ Result<Mappings> Map() {
 
 }  // namespace
 
-int RunExecutor(Driver& driver) {
+int RunExecutor(const OpenDevice& open_device) {
   auto mapped = Map();
   if (!mapped.ok() || mapped->rings.size_bytes() != kRingsFileBytes)
     return 2;  // not started by an ExecutorProcess
@@ -148,11 +148,12 @@ int RunExecutor(Driver& driver) {
   // been read yet.
   KernelOutput reports(&replies);
   if (const Status captured = reports.Capture(); !captured.ok()) return refuse(captured.error());
-  auto backend = driver.OpenDevice(head.device_index, &reports);
+  auto backend = open_device(head.device_index, &reports);
   if (!backend.ok()) return refuse(backend.error());
   if (const Status locked = sandbox::Lock(sandbox::Role::kExecutor, head.best_effort != 0); !locked.ok()) {
     return refuse(locked.error());
   }
+  (*backend)->UsePayloadMemory(mapped->staging.bytes());
   replies.Write(RecordKind::kReady, 0, 0, {}, 0);
 
   RingReader commands(&head.commands, &mapped->command_bytes);

@@ -2,13 +2,23 @@
 // ExecutorProcess and BuildServer (protocol.h), so they need no argument but the driver.
 #pragma once
 
+#include <functional>
+
 #include "tulle/gpu/api/backend.h"
 
 namespace tulle::gpu::isolated {
 
+// As Driver::OpenDevice.
+using OpenDevice =
+    std::function<Result<std::unique_ptr<Backend>>(std::uint32_t index, Completions* completions)>;
+
 // Opens the device, locks the sandbox, then serves the worker until it is killed (it dies with its worker).
 // Returns the process's exit code when it could not start; the reason has gone to the worker then.
-int RunExecutor(Driver& driver);
+int RunExecutor(const OpenDevice& open_device);
+inline int RunExecutor(Driver& driver) {
+  return RunExecutor(
+      [&](std::uint32_t index, Completions* completions) { return driver.OpenDevice(index, completions); });
+}
 
 // A build server (build_server.h): takes orders and starts a builder for each, until the worker is gone.
 // `argv` is this process's, to run it anew when it has been idle. Returns the process's exit code.

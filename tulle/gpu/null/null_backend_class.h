@@ -254,6 +254,6 @@ class NullBackend final : public SteppedBackend {
   std::vector<std::unique_ptr<Queue>> retired_;  // destroyed with commands in them
   std::vector<Queue*> active_;                   // those with commands in them
 };
-static_assert(HandlesEveryDeviceCommand<NullBackend>());
+static_assert(HandlesEveryDeviceCommand<NullBackend>(wire::OpenClCapabilities()));
 
 }  // namespace tulle::gpu::null

@@ -332,7 +332,7 @@ class OpenClBackend final : public Backend {
   std::uint32_t unset_user_events_ = 0;
   std::vector<cl_event> waits_;  // of the command at hand
 };
-static_assert(HandlesEveryDeviceCommand<OpenClBackend>());
+static_assert(HandlesEveryDeviceCommand<OpenClBackend>(wire::OpenClCapabilities()));
 
 // Makes buffer.native, of `size` bytes that read as zero, at `address` if that is not 0:
 // `create(flags, bytes or null, &status)` is the native call, `clear(queue, native, &event)` enqueues what

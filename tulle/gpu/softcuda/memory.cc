@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <cerrno>
 #include <cstring>
 
 #include "tulle/base/bytes.h"
@@ -15,11 +16,16 @@ std::uint64_t InPages(std::uint64_t bytes) {
 
 }  // namespace
 
-Result<std::unique_ptr<DeviceMemory>> DeviceMemory::Reserve(std::uint64_t bytes) {
+Result<std::unique_ptr<DeviceMemory>> DeviceMemory::Reserve(std::uint64_t bytes, std::uint64_t address) {
   const std::uint64_t whole = InPages(bytes) * kAddressFactor;
-  void* const base = bytes == 0 || whole < bytes ? MAP_FAILED
-                                                 : mmap(nullptr, whole, PROT_NONE,
-                                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const base =
+      bytes == 0 || whole < bytes
+          ? MAP_FAILED
+          : mmap(reinterpret_cast<void*>(address), whole, PROT_NONE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (address != 0 ? MAP_FIXED_NOREPLACE : 0), -1,
+                 0);
+  if (base == MAP_FAILED && errno == EEXIST)
+    return Error{.code = Code::kAlreadyExists, .message = "the addresses are not free"};
   if (base == MAP_FAILED) {
     return Error{.code = Code::kResourceExhausted,
                  .message = "cannot reserve " + FormatSize(bytes) + " of addresses"};

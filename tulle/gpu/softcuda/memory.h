@@ -21,7 +21,8 @@ class DeviceMemory {
 
   // A device with `bytes` of memory (rounded up to pages), for which twice as many addresses are reserved, so
   // that holes between allocations do not fail the next; memory itself is taken as it is used.
-  static Result<std::unique_ptr<DeviceMemory>> Reserve(std::uint64_t bytes);
+  // `address`: where; 0: anywhere. kAlreadyExists: those addresses are not free.
+  static Result<std::unique_ptr<DeviceMemory>> Reserve(std::uint64_t bytes, std::uint64_t address = 0);
   ~DeviceMemory();
   DeviceMemory(const DeviceMemory&) = delete;
   DeviceMemory& operator=(const DeviceMemory&) = delete;
@@ -47,9 +48,9 @@ class DeviceMemory {
     return true;
   }
 
- private:
   static constexpr std::uint64_t kAddressFactor = 2;
 
+ private:
   DeviceMemory(std::uint64_t base, std::uint64_t bytes)
       : base_(base), bytes_(bytes), pages_(new std::uint8_t[bytes / kPage]()), free_({{0, bytes}}) {}
 

@@ -405,11 +405,10 @@ class SoftDevice final : public Device {
     return Add(stream, {}, false, [shape] { FillRows(shape); });
   }
 
-  CUresult CallHost(const Stream& stream, void (*function)(void*, CUresult), void* argument,
-                    bool always) override {
+  CUresult CallHost(const Stream& stream, void (*function)(void*, CUresult), void* argument) override {
     const auto context = Find(stream.context);
     if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
-    return Add(stream, {}, always,
+    return Add(stream, {}, true,
                [context = context.get(), function, argument] { function(argument, context->error); });
   }
 
@@ -653,9 +652,9 @@ class SoftDevice final : public Device {
 
 }  // namespace
 
-Result<std::unique_ptr<cuda::Device>> MakeSoftDevice(const SoftDeviceOptions& options) {
-  TULLE_ASSIGN_OR_RETURN(auto memory, DeviceMemory::Reserve(options.memory_bytes));
-  return std::unique_ptr<cuda::Device>(
+Result<std::unique_ptr<tulle::cuda::Device>> MakeSoftDevice(const SoftDeviceOptions& options) {
+  TULLE_ASSIGN_OR_RETURN(auto memory, DeviceMemory::Reserve(options.memory_bytes, options.address));
+  return std::unique_ptr<tulle::cuda::Device>(
       std::make_unique<SoftDevice>(std::move(memory), std::max(options.threads, 1u)));
 }
 

@@ -96,6 +96,7 @@ Result<std::unique_ptr<Connection>> Connection::Open(const Options& options) {
   session_options.random = options.random;
   if (!options.trace_directory.empty()) session_options.trace_path = TracePath(options);
   session_options.trace_payloads = options.trace_payloads;
+  session_options.capabilities = options.capabilities;
   TULLE_ASSIGN_OR_RETURN(connection->session_,
                          session::ClientSession::Connect(session_options, connection.get()));
   const std::uint64_t limit_bytes = connection->limits().memory_limit_bytes;

@@ -47,6 +47,7 @@ class Connection final : private session::ClientHandler {
     CallbackThread* callbacks = nullptr;
     std::string trace_directory;  // where a trace of the session is written (session/trace.h); empty: nowhere
     bool trace_payloads = false;
+    std::uint64_t capabilities = wire::OpenClCapabilities();  // that are offered
     std::int32_t lost_status = 0;  // what pending events end with when the session is lost
     // How a command fails of which an event that it waited for has failed: that is told by events alone.
     std::int32_t waits_failed_status = 0;

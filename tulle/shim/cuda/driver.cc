@@ -15,6 +15,12 @@ thread_local bool g_per_thread_default = false;
 
 Driver* TheDriver() { return g_driver.load(std::memory_order_acquire); }
 
+void ForgetDriver() {
+  g_driver.store(nullptr);
+  ContextStack().clear();
+  new (&g_starting) std::mutex;  // another thread of the parent may have held it
+}
+
 CUresult FindDevice(CUdevice ordinal, Device** device) {
   Driver* const driver = TheDriver();
   if (driver == nullptr) return CUDA_ERROR_NOT_INITIALIZED;

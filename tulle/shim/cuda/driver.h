@@ -135,6 +135,8 @@ struct Driver {
 
 // Null before cuInit. Lives as long as the process.
 Driver* TheDriver();
+// In the child of a fork, where nothing of it works: as if cuInit had not been called.
+void ForgetDriver();
 
 // The devices' own; CUDA_ERROR_NOT_INITIALIZED, CUDA_ERROR_INVALID_DEVICE.
 CUresult FindDevice(CUdevice ordinal, Device** device);
@@ -169,9 +171,3 @@ CUresult FindFunction(CUfunction handle, std::shared_ptr<FunctionObject>* functi
 CUresult NotSupported(const char* function);
 
 }  // namespace tulle::shim::cuda
-
-#define TULLE_CUDA_RETURN_IF_ERROR(call)                                                                  \
-  do {                                                                                                    \
-    if (const ::tulle::cuda::CUresult tulle_result = (call); tulle_result != ::tulle::cuda::CUDA_SUCCESS) \
-      return tulle_result;                                                                                \
-  } while (false)

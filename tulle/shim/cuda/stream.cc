@@ -16,16 +16,16 @@ struct HostCall {
 
   static void Run(void* argument, CUresult result) {
     const std::unique_ptr<HostCall> call(static_cast<HostCall*>(argument));
-    if (call->function != nullptr) call->function(call->user_data);
+    if (call->function != nullptr && result == CUDA_SUCCESS) call->function(call->user_data);
     if (call->callback != nullptr) call->callback(call->stream, result, call->user_data);
   }
 };
 
-CUresult CallHost(CUstream stream, std::unique_ptr<HostCall> call, bool always) {
+CUresult CallHost(CUstream stream, std::unique_ptr<HostCall> call) {
   StreamChoice choice;
   TULLE_CUDA_RETURN_IF_ERROR(ChooseStream(stream, &choice));
   HostCall* const argument = call.release();
-  const CUresult result = choice.device().CallHost(choice.stream, &HostCall::Run, argument, always);
+  const CUresult result = choice.device().CallHost(choice.stream, &HostCall::Run, argument);
   if (result != CUDA_SUCCESS) delete argument;
   return result;
 }
@@ -94,14 +94,14 @@ CUresult cuStreamAddCallback(CUstream stream, CUstreamCallback callback, void* u
   if (callback == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
   auto call = std::make_unique<HostCall>();
   *call = {.callback = callback, .stream = stream, .user_data = user_data};
-  return CallHost(stream, std::move(call), true);
+  return CallHost(stream, std::move(call));
 }
 
 CUresult cuLaunchHostFunc(CUstream stream, CUhostFn function, void* user_data) {
   if (function == nullptr) return CUDA_ERROR_INVALID_VALUE;
   auto call = std::make_unique<HostCall>();
   *call = {.function = function, .user_data = user_data};
-  return CallHost(stream, std::move(call), false);
+  return CallHost(stream, std::move(call));
 }
 
 CUresult cuStreamGetPriority(CUstream stream, int* priority) {

@@ -22,7 +22,8 @@ struct AssignVGpu {
   U32 compute_percent = 0;  // share of the GPU, 1 to 100
   // What binaries for the device depend on: equal texts, exchangeable binaries. Empty: not known.
   Str<kMaxCompilerBytes> compiler;
-  TULLE_MESSAGE(AssignVGpu, vgpu, tenant, device_index, memory_bytes, compute_percent, compiler)
+  U8 has_cuda = 0;  // programs of CUDA run on it, too
+  TULLE_MESSAGE(AssignVGpu, vgpu, tenant, device_index, memory_bytes, compute_percent, compiler, has_cuda)
 };
 
 // Whoever proves this key may open sessions until it is revoked.

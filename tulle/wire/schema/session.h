@@ -22,13 +22,26 @@ enum class Capability : U64 {
   kSharedMemory = 1u << 6,  // where both ends are on one host, the client may map the session's memory
   kCompression = 1u << 7,   // either may send parts of its stream as LinkBlock
   kParts = 1u << 8,         // either may send payloads in parts, and ask for acknowledgements (kLinkTell)
+  kCuda = 1u << 9,          // and nothing of OpenCL: a session is of one API
 };
 constexpr U64 KnownCapabilities() {
   return static_cast<U64>(Capability::kOpenCl) | static_cast<U64>(Capability::kImages) |
          static_cast<U64>(Capability::kSvm) | static_cast<U64>(Capability::kIl) |
          static_cast<U64>(Capability::kSubGroups) | static_cast<U64>(Capability::kSubDevices) |
          static_cast<U64>(Capability::kSharedMemory) | static_cast<U64>(Capability::kCompression) |
-         static_cast<U64>(Capability::kParts);
+         static_cast<U64>(Capability::kParts) | static_cast<U64>(Capability::kCuda);
+}
+// What sessions of any API may have.
+constexpr U64 CommonCapabilities() {
+  return static_cast<U64>(Capability::kCompression) | static_cast<U64>(Capability::kParts);
+}
+constexpr U64 CudaCapabilities() { return static_cast<U64>(Capability::kCuda) | CommonCapabilities(); }
+constexpr U64 OpenClCapabilities() { return KnownCapabilities() & ~static_cast<U64>(Capability::kCuda); }
+
+// Of those that both ends know: what a session has that may not be of two APIs.
+constexpr U64 OfOneApi(U64 capabilities) {
+  return (capabilities & static_cast<U64>(Capability::kCuda)) != 0 ? capabilities & CudaCapabilities()
+                                                                   : capabilities;
 }
 
 constexpr bool Has(U64 capabilities, Capability one) { return (capabilities & static_cast<U64>(one)) != 0; }

@@ -121,6 +121,8 @@ class Session final : public session::FrameHandler {
     std::uint64_t charged_bytes = 0;  // 0: its creation failed, the device has never heard of it
     Range range;
     bool part = false;  // of another: it has no memory of its own, but is on the device
+    std::uint64_t made_by =
+        0;  // AllocateMemory, by its sequence number: it is not in the executor's shared memory
   };
   struct Program {
     wire::Handle context;
@@ -144,11 +146,12 @@ class Session final : public session::FrameHandler {
   };
   // A command that the executor will answer.
   struct UnderWay {
-    enum class Then : std::uint8_t { kTellClient, kFreeBuffer, kFinishBuild, kShareMemory };
+    enum class Then : std::uint8_t { kTellClient, kFreeBuffer, kFinishBuild, kShareMemory, kAllocate };
     std::uint16_t opcode = 0;
     Then then = Then::kTellClient;
     bool tell_client = true;
     Buffer buffer;            // kFreeBuffer
+    wire::Handle memory;      // kAllocate
     Instant since;            // the command came
     std::uint64_t after = 0;  // the last command with a large answer that it may depend on
   };
@@ -191,9 +194,16 @@ class Session final : public session::FrameHandler {
   void Run(const wire::Checked<wire::opencl::GetProgramBinary>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateUserEvent>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::SetUserEventStatus>& message, Frame& frame);
+  void Run(const wire::Checked<wire::cuda::GetMemoryInfo>& message, Frame& frame);
+  void Run(const wire::Checked<wire::cuda::AllocateMemory>& message, Frame& frame);
+  void Run(const wire::Checked<wire::cuda::ModuleImage>& message, Frame& frame);
+  void Run(const wire::Checked<wire::cuda::FreeMemory>& message, Frame& frame);
+  void Run(const wire::Checked<wire::cuda::CallHost>& message, Frame& frame);
+  void Run(const wire::Checked<wire::cuda::EndHostCall>& message, Frame& frame);
 
   // A buffer or image of so many bytes, for which ReadyToCreate has been; 0: of an impossible size, which is
   // what `invalid_size` says.
+  void DestroyMemory(wire::Handle handle, Frame& frame);
   void CreateMemory(wire::Handle handle, std::uint64_t size_bytes, std::int32_t invalid_size, Frame& frame);
 
   static constexpr bool RunsEveryWorkerCommand();
@@ -216,6 +226,7 @@ class Session final : public session::FrameHandler {
   void OnNotice(const Received& received);
   void OnLoaded(const Received& received);
   void OnMemoryShared(const Received& received);
+  void OnAllocated(const Received& received, wire::Handle memory);
   void OnEventsCompleted(ByteView body);
   bool EventsAreOurs(std::span<const wire::opencl::EventCompletion> completions);
 
@@ -254,8 +265,9 @@ class Session final : public session::FrameHandler {
   bool asked_for_memory_ = false;
   std::unordered_map<std::uint32_t, Buffer> buffers_;  // by slot, as the next two
   std::unordered_map<std::uint32_t, Program> programs_;
-  std::unordered_set<std::uint32_t> open_user_events_;  // the program has still to set them
-  std::vector<EventSlot> events_;                       // by slot
+  std::unordered_map<std::uint32_t, std::uint64_t> module_bytes_;  // of CUDA's modules, by slot
+  std::unordered_set<std::uint32_t> open_user_events_;             // the program has still to set them
+  std::vector<EventSlot> events_;                                  // by slot
   std::unordered_map<std::uint32_t, std::uint64_t>
       queues_after_;                // by slot of the queue: of its commands so far
   std::uint64_t after_ = 0;         // of the command at hand

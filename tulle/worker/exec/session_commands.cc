@@ -96,25 +96,31 @@ void Session::Run(const wire::Checked<wire::opencl::CreateSubBuffer>& message, F
   Forward(frame, false);
 }
 
+void Session::DestroyMemory(wire::Handle handle, Frame& frame) {
+  const auto found = buffers_.find(handle.slot);
+  TULLE_CHECK(found != buffers_.end());
+  const Buffer buffer = found->second;
+  buffers_.erase(found);
+  // The memory is its parent's, which the device keeps for as long as it has parts.
+  if (buffer.part) return Forward(frame, false);
+  if (buffer.charged_bytes == 0) return SendStatus(frame, cl_status::kSuccess);
+  lease_.Destroyed(buffer.charged_bytes);
+  // Commands may still use it: its memory is free when the executor says so.
+  const UnderWay then{frame.header.opcode, UnderWay::Then::kFreeBuffer, frame.wants_status(), buffer};
+  return Forward(frame, true, std::nullopt, &then);
+}
+
 void Session::Run(const wire::Checked<wire::DestroyObject>& message, Frame& frame) {
   const wire::Handle handle = message->object.handle;
   switch (message->object.kind) {
-    case wire::ObjectKind::kMemory: {
-      const auto found = buffers_.find(handle.slot);
-      TULLE_CHECK(found != buffers_.end());
-      const Buffer buffer = found->second;
-      buffers_.erase(found);
-      // The memory is its parent's, which the device keeps for as long as it has parts.
-      if (buffer.part) return Forward(frame, false);
-      if (buffer.charged_bytes == 0) return SendStatus(frame, cl_status::kSuccess);
-      lease_.Destroyed(buffer.charged_bytes);
-      // Commands may still use it: its memory is free when the executor says so.
-      const UnderWay then{frame.header.opcode, UnderWay::Then::kFreeBuffer, frame.wants_status(), buffer};
-      return Forward(frame, true, std::nullopt, &then);
-    }
+    case wire::ObjectKind::kMemory: return DestroyMemory(handle, frame);
     case wire::ObjectKind::kProgram: {
       const auto found = programs_.find(handle.slot);
-      TULLE_CHECK(found != programs_.end());
+      if (found == programs_.end()) {  // a module
+        program_bytes_ -= module_bytes_[handle.slot];
+        module_bytes_.erase(handle.slot);
+        return Forward(frame, false);
+      }
       const bool on_device = found->second.on_device;
       program_bytes_ -= found->second.text.size() + found->second.binary.size();
       programs_.erase(found);

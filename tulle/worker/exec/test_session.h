@@ -100,6 +100,7 @@ class ScriptedClient final : public session::ServerSession {
   bool gone = false;  // as LookAfter will find
 
   // session::ServerSession
+  std::uint64_t capabilities() const override { return wire::OpenClCapabilities(); }
   const session::Peer& peer() const override { return peer_; }
   int fd() const override { return always_readable_.get(); }
   short events() const override { return POLLIN; }

@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""Programs of CUDA's driver API on a vGPU, each compared with the same program on the software device itself."""
+
+import json
+import unittest
+
+from mesh import BIN, MeshTest
+
+SOFTCUDA = BIN.parent / "lib" / "softcuda"
+
+
+class Cuda(MeshTest):
+    nodes = 2
+
+    def native(self, *command):
+        return self.mesh.native(*command, env={**self.mesh.environment, "LD_LIBRARY_PATH": str(SOFTCUDA)})
+
+    def test_a_program_runs_as_it_is(self):
+        for count in (1, 1000, 3_000_000):
+            native = self.assert_ok(self.native("cuda_vector_add", str(count)))
+            self.assertEqual(native.stdout.count(f"1 devices, tulle software CUDA device: {count} elements"), 2)
+            for flags in ([], ["--over-network"]):
+                self.assertEqual(self.assert_ok(self.mesh.run("cuda_vector_add", str(count), flags=flags)).stdout, native.stdout)
+
+    def test_the_battery(self):
+        for flags in ([], ["--over-network"]):
+            done = self.assert_ok(self.mesh.run(BIN / "cuda_conformance", "--gtest_brief=1", flags=flags))
+            self.assertRegex(done.stdout, r"PASSED  \] \d\d tests")
+
+    def test_both_apis_use_one_vgpu(self):
+        done = self.assert_ok(self.mesh.run("sh", "-c", "vector_add 1000; cuda_vector_add 1000; vector_add 1000"))
+        first, _, _, last = done.stdout.splitlines()
+        self.assertEqual(first, last)
+        gpus = json.loads(self.mesh.tulle("get", "gpus", "-o", "json").stdout)
+        self.assertEqual(gpus[0]["spec"]["description"]["apis"], ["OPENCL", "CUDA"])
+
+    def test_several_vgpus_are_several_devices(self):
+        first, second = [self.assert_ok(self.mesh.run("cuda_vector_add", "1000", device, flags=["--gpus", "2"])).stdout
+                         for device in ("0", "1")]
+        self.assertEqual(first, second)
+        self.assertIn("2 devices", first)
+
+    def test_memory_is_the_vgpus(self):
+        refused = self.mesh.run("cuda_vector_add", "10000000", flags=["--memory", "64MiB"])
+        self.assertEqual(refused.stderr, "cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY\n")
+        self.assert_ok(self.mesh.run("cuda_vector_add", "5000000", flags=["--memory", "64MiB"]))
+
+    def test_without_a_vgpu_there_is_no_device(self):
+        alone = self.mesh.native("cuda_vector_add", "1", env={**self.mesh.environment, "LD_LIBRARY_PATH": str(SOFTCUDA.parent / "cuda")})
+        self.assertEqual(alone.stderr, "cuInit: CUDA_ERROR_NO_DEVICE\n")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
