@@ -116,7 +116,8 @@ class Commands(MeshTest):
         self.assertIn(f"has {units} compute units", refused.stderr)
         flops = int(json.loads(self.mesh.tulle("get", "gpus", "-o", "json").stdout)[0]["spec"]["description"]["fp32Flops"])
         shown = self.assert_ok(self.mesh.run("sh", "-c", script, flags=["--tflops", str(flops / 1e12 * 0.399)])).stdout
-        self.assertIn('"computePercent": 40', shown)
+        # Rates of GPUs are taken for equal, to their two leading digits: at most a tenth lower than measured.
+        self.assertRegex(shown, r'"computePercent": 4[0-5],')
         self.assertRegex(shown, r" [0-9.]+ [GT]FLOPS ")
         refused = self.mesh.run("true", flags=["--tflops", str(flops / 1e12 * 2), "--no-wait"])
         self.assertRegex(refused.stderr, r"asked for 1GiB and [0-9.]+ [GT]FLOPS; no GPU .* has [0-9.]+ [GT]FLOPS")

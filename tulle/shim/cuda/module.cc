@@ -43,8 +43,8 @@ ByteView ImageAt(const void* image) {
   const auto* const begin = static_cast<const std::byte*>(image);
   std::size_t bytes = 0;
   if (std::strncmp(static_cast<const char*>(image), ELFMAG, SELFMAG) == 0) {
+    if (ReadAs<char>(begin + EI_CLASS) != ELFCLASS64) return {};
     const auto header = ReadAs<Elf64_Ehdr>(image);
-    if (header.e_ident[EI_CLASS] != ELFCLASS64) return {};
     bytes = std::max<std::size_t>(header.e_shoff + std::size_t{header.e_shentsize} * header.e_shnum,
                                   header.e_phoff + std::size_t{header.e_phentsize} * header.e_phnum);
   } else if (ReadAs<char>(image) == '\xb1' && ReadAs<std::uint32_t>(image) == kFatbinWrapperMagic) {
