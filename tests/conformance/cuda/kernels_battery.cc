@@ -192,6 +192,33 @@ TEST_F(Battery, AListOfDevicePointersIsWalked) {
   EXPECT_EQ(Get<std::int64_t>(out, 32), sums);
 }
 
+TEST_F(Battery, KernelsPrint) {
+  LoadKernels();
+  ::testing::internal::CaptureStdout();
+  const CUresult launched = Launch("speak", 2, 32, nullptr, 40);
+  const CUresult done = cuCtxSynchronize();
+  std::string said = ::testing::internal::GetCapturedStdout();
+  CUDA_OK(launched);
+  CUDA_OK(done);
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 40);
+  EXPECT_THAT(said, ::testing::HasSubstr("thread 0 of 40:  0.00 text x 0 ff  |     -7 %\n"));
+  EXPECT_THAT(said, ::testing::HasSubstr("thread 39 of 40: 19.50 text x 42880953483264 ff  |     -7 %\n"));
+}
+
+TEST_F(Battery, KernelsInsist) {
+  LoadKernels();
+  CUDA_OK(Launch("insist", 1, 32, nullptr, 32));
+  CUDA_OK(cuCtxSynchronize());
+  ::testing::internal::CaptureStdout();
+  const CUresult launched = Launch("insist", 2, 32, nullptr, 37);
+  const CUresult done = cuCtxSynchronize();
+  const std::string said = ::testing::internal::GetCapturedStdout();
+  CUDA_OK(launched);
+  EXPECT_EQ(done, CUDA_ERROR_ASSERT);
+  EXPECT_THAT(said, ::testing::HasSubstr("kernels.cu:42: insist: block: [1,0,0], thread: [5"));
+  EXPECT_THAT(said, ::testing::HasSubstr("Assertion `self() != n` failed."));
+}
+
 TEST_F(Battery, AnErrorOfAKernelStaysWithItsContext) {
   LoadKernels();
   const CUdeviceptr data = Put(std::vector<int>(16));

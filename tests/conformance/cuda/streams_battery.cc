@@ -1,5 +1,6 @@
 // Streams, events and functions of the host.
 #include <atomic>
+#include <memory>
 #include <thread>
 
 #include "tests/conformance/cuda/battery.h"
@@ -7,18 +8,26 @@
 namespace tulle::cuda_battery {
 namespace {
 
-// A stream that waits for a test.
+// A stream that waits for a test, at most until the test ends.
 class Gate {
  public:
-  CUresult Block(CUstream stream) { return cuLaunchHostFunc(stream, &Gate::Wait, this); }
+  ~Gate() { Open(); }
+  CUresult Block(CUstream stream) {
+    auto* const argument = new std::shared_ptr<std::atomic<bool>>(open_);
+    const CUhostFn wait = [](void* its) {
+      const std::unique_ptr<std::shared_ptr<std::atomic<bool>>> open(
+          static_cast<std::shared_ptr<std::atomic<bool>>*>(its));
+      (*open)->wait(false);
+    };
+    return cuLaunchHostFunc(stream, wait, argument);
+  }
   void Open() {
-    open_ = true;
-    open_.notify_all();
+    *open_ = true;
+    open_->notify_all();
   }
 
  private:
-  static void Wait(void* gate) { static_cast<Gate*>(gate)->open_.wait(false); }
-  std::atomic<bool> open_{false};
+  std::shared_ptr<std::atomic<bool>> open_ = std::make_shared<std::atomic<bool>>(false);
 };
 
 TEST_F(Battery, AStreamWorksInOrderAndBeside) {

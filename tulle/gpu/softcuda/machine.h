@@ -7,7 +7,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tulle/gpu/softcuda/memory.h"
@@ -29,7 +31,7 @@ struct Dim3 {
 };
 
 // Why a kernel was stopped. The first one counts.
-enum class Fault : std::uint8_t { kNone, kIllegalAddress, kMisaligned, kTrap, kDeadlock, kStopped };
+enum class Fault : std::uint8_t { kNone, kIllegalAddress, kMisaligned, kTrap, kDeadlock, kStopped, kAssert };
 
 struct Warp;
 struct Block;
@@ -94,7 +96,8 @@ enum class Op : std::uint8_t {
   kUnpack,
   kPredicate,
   kIsSpace,
-  kCopyParam
+  kCopyParam,
+  kSystem
 };
 enum class Compare : std::uint8_t {
   kEq,
@@ -126,6 +129,7 @@ enum class Rounding : std::uint8_t {
 };
 enum class AtomOp : std::uint8_t { kAdd, kMin, kMax, kAnd, kOr, kXor, kExch, kCas, kInc, kDec };
 enum class Shuffle : std::uint8_t { kUp, kDown, kBfly, kIdx };
+enum class System : std::uint8_t { kPrint, kAssertFail };
 enum class Vote : std::uint8_t { kAll, kAny, kUni, kBallot };
 
 struct Inst;
@@ -205,6 +209,8 @@ struct Warp {
 };
 
 struct Block {
+  Dim3 index;
+  const std::function<void(std::string_view)>* print = nullptr;  // null: nowhere
   const Program* program = nullptr;
   DeviceMemory* memory = nullptr;
   const std::byte* parameters = nullptr;
@@ -232,5 +238,7 @@ struct Spec {
 
 // The handlers for the processor that this runs on; null: there is no such instruction.
 Handler FindHandler(const Spec& spec);
+// Of kSystem, for any processor.
+Handler SystemCall(std::uint8_t which);
 
 }  // namespace tulle::gpu::softcuda

@@ -99,6 +99,9 @@ constexpr std::pair<std::string_view, Rounding> kRoundings[] = {
     {"rp", Rounding::kUp},       {"rni", Rounding::kNearestInt}, {"rzi", Rounding::kZeroInt},
     {"rmi", Rounding::kDownInt}, {"rpi", Rounding::kUpInt}};
 
+constexpr std::pair<std::string_view, System> kSystemCalls[] = {{"vprintf", System::kPrint},
+                                                                {"__assertfail", System::kAssertFail}};
+
 template <typename T, std::size_t N>
 std::optional<T> Among(const std::pair<std::string_view, T> (&names)[N], std::string_view word) {
   for (const auto& [name, value] : names) {
@@ -227,6 +230,7 @@ class Lowering {
       line_ = statement.line;
       for (const PtxOperand& operand : instruction->operands) {
         if (operand.kind != PtxOperand::Kind::kName) continue;
+        if (Among(kSystemCalls, operand.name)) break;
         const auto it = functions_.find(operand.name);
         if (it == functions_.end() || !it->second->has_body) {
           Fail("calls " + operand.name + ", which " +
@@ -904,6 +908,8 @@ class Lowering {
     const std::size_t at = returns ? 1 : 0;
     if (operands.size() <= at || operands[at].kind != PtxOperand::Kind::kName || operands.size() > at + 2)
       Fail("cannot read a call");
+    if (const auto system = Among(kSystemCalls, operands[at].name))
+      return LowerSystemCall(*system, operands, at);
     const auto found = done_.find(operands[at].name);
     if (found == done_.end()) Fail("calls through pointers are not supported");
     const Callee& callee = found->second;
@@ -912,11 +918,7 @@ class Lowering {
       if (actual.size() != formal.size())
         Fail(operands[at].name + " takes another number of parameters, or returns one");
       for (std::size_t i = 0; i < actual.size(); ++i) {
-        const Callee::Place* place = nullptr;
-        for (auto scope = scopes_.rbegin(); scope != scopes_.rend() && place == nullptr; ++scope) {
-          if (const auto it = scope->locals.find(actual[i].name); it != scope->locals.end())
-            place = &it->second;
-        }
+        const Callee::Place* const place = FindLocal(actual[i].name);
         if (place == nullptr || place->bytes != formal[i].bytes)
           Fail("parameter " + actual[i].name + " is not what " + operands[at].name + " takes");
         EmitHandled(
@@ -929,6 +931,37 @@ class Lowering {
     calls_.emplace_back(program_.code.size(), operands[at].name);
     Emit({.dst = callee.return_to, .flow = Flow::kCall});
     copy(returns ? operands[0].items : std::vector<PtxOperand>(), callee.returns, false);
+  }
+
+  // Null: there is none of this name.
+  const Callee::Place* FindLocal(const std::string& name) const {
+    for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
+      if (const auto it = scope->locals.find(name); it != scope->locals.end()) return &it->second;
+    }
+    return nullptr;
+  }
+
+  void LowerSystemCall(System system, const std::vector<PtxOperand>& operands, std::size_t at) {
+    const std::vector<std::uint32_t> sizes = system == System::kPrint
+                                                 ? std::vector<std::uint32_t>{8, 8}
+                                                 : std::vector<std::uint32_t>{8, 8, 4, 8, 8};
+    const std::vector<PtxOperand> actual =
+        operands.size() > at + 1 ? operands[at + 1].items : std::vector<PtxOperand>();
+    std::uint32_t places[5] = {};
+    const auto check = [&](const PtxOperand& operand, std::uint32_t bytes) {
+      const Callee::Place* const place = FindLocal(operand.name);
+      if (place == nullptr || place->bytes != bytes)
+        Fail("parameter " + operand.name + " is not what " + operands[at].name + " takes");
+      return place->at;
+    };
+    if (actual.size() != sizes.size()) Fail(operands[at].name + " takes another number of parameters");
+    for (std::size_t i = 0; i < actual.size(); ++i) places[i] = check(actual[i], sizes[i]);
+    Inst inst{.a = places[0], .b = places[1], .c = places[2], .d = places[3]};
+    if (system == System::kPrint && at == 1 && operands[0].items.size() == 1) {
+      inst.c = check(operands[0].items[0], 4);
+      inst.has_dst2 = true;
+    }
+    EmitHandled({.op = Op::kSystem, .mode = static_cast<std::uint8_t>(system)}, inst);
   }
 
   static constexpr std::uint64_t kDynamic = ~std::uint64_t{0};  // the address of dynamic shared memory

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -51,7 +52,9 @@ struct Launch {
   Dim3 grid, block;
   std::uint32_t dynamic_shared_bytes = 0;
   ByteView parameters;  // as the kernel's declaration lays them out; program.parameter_bytes of them
-  HostThreads* threads = nullptr;           // that blocks are spread over; null: the caller's alone
+  HostThreads* threads = nullptr;  // that blocks are spread over; null: the caller's alone
+  // What kernels print, a text at a time; called by any of the threads. Null: nobody reads it.
+  const std::function<void(std::string_view)>* print = nullptr;
   const std::atomic<bool>* stop = nullptr;  // when it becomes true the kernel ends soon
 };
 struct LaunchEnd {

@@ -28,7 +28,8 @@ class BlockRunner {
         local_(new (std::align_val_t(64))
                    std::byte[std::size_t{program.local_bytes} * kLanes * warps_.size() + 1]()),
         shared_(new (std::align_val_t(64)) std::byte[SharedBytes() + 1]()) {
-    block_ = {.program = &program,
+    block_ = {.print = launch.print,
+              .program = &program,
               .memory = &memory,
               .parameters = launch.parameters.data(),
               .shared = shared_,
@@ -92,6 +93,7 @@ class BlockRunner {
         static_cast<std::uint32_t>(number % launch_.grid.x),
         static_cast<std::uint32_t>(number / launch_.grid.x % launch_.grid.y),
         static_cast<std::uint32_t>(number / (std::uint64_t{launch_.grid.x} * launch_.grid.y))};
+    block_.index = {at[0], at[1], at[2]};
     for (Warp& warp : warps_) {
       const std::uint32_t left = threads_ - warp.number * kLanes;
       warp.alive = left >= kLanes ? kAllLanes : (std::uint32_t{1} << left) - 1;

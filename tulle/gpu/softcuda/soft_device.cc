@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -35,9 +36,18 @@ CUresult ResultOf(Fault fault) {
     case Fault::kTrap: return CUDA_ERROR_LAUNCH_FAILED;
     case Fault::kDeadlock: return CUDA_ERROR_LAUNCH_TIMEOUT;
     case Fault::kStopped: return CUDA_ERROR_LAUNCH_FAILED;
+    case Fault::kAssert: return CUDA_ERROR_ASSERT;
   }
   return CUDA_ERROR_UNKNOWN;
 }
+
+// To the process's standard output, where programs expect it; each text at once.
+const std::function<void(std::string_view)> kPrint = [](std::string_view text) {
+  flockfile(stdout);
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+  funlockfile(stdout);
+};
 
 std::byte* At(std::uint64_t address) { return reinterpret_cast<std::byte*>(address); }
 
@@ -622,7 +632,8 @@ class SoftDevice final : public Device {
                                 .block = dim(shape.block),
                                 .dynamic_shared_bytes = shape.shared_bytes,
                                 .parameters = parameters,
-                                .threads = &threads_});
+                                .threads = &threads_,
+                                .print = &kPrint});
     const CUresult result = end.ok() ? ResultOf(end->fault) : CUDA_ERROR_INVALID_VALUE;
     if (result == CUDA_SUCCESS) return;
     CUresult none = CUDA_SUCCESS;

@@ -359,7 +359,8 @@ TEST_F(SoftCudaTest, TextsThatAreNoProgramsAreRefusedByTheirLine) {
   EXPECT_EQ(kernel("add.u32 %r1, %r2, 1\n"), "line 7: \",\" is missing before \"ret\"");
   EXPECT_EQ(kernel("mov.u32 %r1, 0f3f80;\n"), "line 6: a number without its digits");
   EXPECT_EQ(kernel("mov.u64 %rd1, 99999999999999999999;\n"), "line 6: a number beyond 64 bits");
-  EXPECT_EQ(kernel("call vprintf;\n"), "line 6: calls vprintf, which is no function");
+  EXPECT_EQ(kernel("call vscanf;\n"), "line 6: calls vscanf, which is no function");
+  EXPECT_EQ(kernel("call vprintf;\n"), "line 6: vprintf takes another number of parameters");
   EXPECT_THAT(Refusal(".version 6.0\n.target sm_70\n.func f() { call f; ret; }\n.entry k() { call f; ret; }"),
               HasSubstr("f calls itself"));
   EXPECT_THAT(Refusal(".version 6.0\n.address_size 32"), HasSubstr("must be 64"));

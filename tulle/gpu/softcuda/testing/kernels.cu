@@ -19,6 +19,10 @@ __device__ inline int self() { return bx() * wide() + tx(); }
 
 extern "C" {
 
+__device__ int printf(const char*, ...);
+__device__ void __assertfail(const void* message, const void* file, unsigned line, const void* function, unsigned long bytes)
+    __attribute__((noreturn));
+
 __global__ void vector_add(const float* a, const float* b, float* c, int n) {
   const int i = self();
   if (i < n) c[i] = a[i] + b[i];
@@ -187,4 +191,12 @@ __global__ void never_ends(volatile int* flag) {
   }
 }
 
+
+__global__ void speak(int n) {
+  if (self() < n)
+    printf("thread %d of %d: %5.2f %s %c %lld %-4x| %*d %%\n", self(), n, self() * 0.5, "text", 'x', (long long)self() << 40, 255, 6, -7);
+}
+__global__ void insist(int n) {
+  if (self() == n) __assertfail("self() != n", "kernels.cu", 42, "insist", 1);
+}
 }
