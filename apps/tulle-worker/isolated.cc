@@ -166,6 +166,7 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
   isolated::ExecutorOptions cuda = executor;
   cuda.argv = Arguments("cuda-executor", children);
   cuda.argv.push_back("--memory-bytes=" + std::to_string(assignment.memory_bytes));
+  cuda.argv.push_back("--compute-percent=" + std::to_string(assignment.compute_percent));
   cuda.arena_bytes = 1;  // its memory is its own
   isolated::BuildOptions builder;
   builder.argv = Arguments("build-server", children);

@@ -9,7 +9,6 @@
 #include <cstdio>
 #include <memory>
 #include <string>
-#include <thread>
 
 #include "apps/tulle-worker/isolated.h"
 #include "apps/tulle-worker/probe.h"
@@ -107,6 +106,9 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0, 1 << 20));
   app.add_option("--memory-bytes", settings.softcuda.memory_bytes, "Of the vGPU, for a cuda-executor")
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 50));
+  app.add_option("--compute-percent", settings.softcuda.compute_percent, "Of the vGPU, for a cuda-executor")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
   app.add_option("--log-level", settings.log_level, "Least level that is logged")
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error", "off"}))
       ->capture_default_str();
@@ -150,7 +152,6 @@ int main(int argc, char** argv) {
   if (settings.role == "executor")
     return tulle::gpu::isolated::RunExecutor(*tulle::gpu::opencl::OpenDriver());
   if (settings.role == "cuda-executor") {
-    settings.softcuda.threads = std::max(std::thread::hardware_concurrency(), 1u);
     return tulle::app::RunSoftCudaExecutor(settings.softcuda);
   }
   if (settings.role == "build-server")

@@ -1,5 +1,8 @@
 #include "apps/tulle-worker/softcuda.h"
 
+#include <algorithm>
+#include <thread>
+
 #include "tulle/gpu/cuda/driver.h"
 #include "tulle/gpu/isolated/executor_main.h"
 #include "tulle/gpu/softcuda/memory.h"
@@ -17,7 +20,8 @@ std::uint64_t g_address_bytes = 0;
 
 int RunSoftCudaExecutor(const SoftCudaSettings& settings) {
   g_options.memory_bytes = settings.memory_bytes;
-  g_options.threads = settings.threads;
+  g_options.threads =
+      (std::max(std::thread::hardware_concurrency(), 1u) * settings.compute_percent + 99) / 100;
   const gpu::cuda::Library library = gpu::cuda::LinkedLibrary([](std::uint64_t address, std::uint64_t bytes) {
     g_options.address = address;
     g_address_bytes = bytes;

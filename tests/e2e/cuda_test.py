@@ -2,6 +2,8 @@
 """Programs of CUDA's driver API on a vGPU, each compared with the same program on the software device itself."""
 
 import json
+import os
+import re
 import unittest
 
 from mesh import BIN, MeshTest
@@ -18,9 +20,10 @@ class Cuda(MeshTest):
     def test_a_program_runs_as_it_is(self):
         for count in (1, 1000, 3_000_000):
             native = self.assert_ok(self.native("cuda_vector_add", str(count)))
-            self.assertEqual(native.stdout.count(f"1 devices, tulle software CUDA device: {count} elements"), 2)
+            self.assertEqual(native.stdout.count(f"1 devices, tulle software CUDA device, {os.cpu_count()} multiprocessors, {count} elements"), 2)
             for flags in ([], ["--over-network"]):
-                self.assertEqual(self.assert_ok(self.mesh.run("cuda_vector_add", str(count), flags=flags)).stdout, native.stdout)
+                remote = self.assert_ok(self.mesh.run("cuda_vector_add", str(count), flags=flags))
+                self.assertEqual(*[re.sub(r"\d+ multiprocessors", "", done.stdout) for done in (remote, native)])
 
     def test_the_battery(self):
         for flags in ([], ["--over-network"]):
@@ -44,6 +47,11 @@ class Cuda(MeshTest):
         refused = self.mesh.run("cuda_vector_add", "10000000", flags=["--memory", "64MiB"])
         self.assertEqual(refused.stderr, "cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY\n")
         self.assert_ok(self.mesh.run("cuda_vector_add", "5000000", flags=["--memory", "64MiB"]))
+
+    def test_a_share_is_so_many_multiprocessors(self):
+        for share, count in ((100 // self.nodes, -(-os.cpu_count() // self.nodes)), (1, 1)):
+            done = self.mesh.run("cuda_vector_add", "1000", flags=["--compute", f"{share}%"])
+            self.assertIn(f" {count} multiprocessors,", self.assert_ok(done).stdout)
 
     def test_without_a_vgpu_there_is_no_device(self):
         alone = self.mesh.native("cuda_vector_add", "1", env={**self.mesh.environment, "LD_LIBRARY_PATH": str(SOFTCUDA.parent / "cuda")})

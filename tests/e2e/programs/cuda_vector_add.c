@@ -59,6 +59,8 @@ static void Add(size_t count, int ordinal) {
   CALL(cuDeviceGet, (int*, int), (&device, ordinal));
   char name[100] = "";
   CALL(cuDeviceGetName, (char*, int, int), (name, sizeof name, device));
+  int multiprocessors = 0;
+  CALL(cuDeviceGetAttribute, (int*, int, int), (&multiprocessors, 16, device));
   void *context = NULL, *module = NULL, *function = NULL;
   CALL(cuDevicePrimaryCtxRetain, (void**, int), (&context, device));
   CALL(cuCtxSetCurrent, (void*), (context));
@@ -79,8 +81,8 @@ static void Add(size_t count, int ordinal) {
   CALL(cuDevicePrimaryCtxRelease, (int), (device));
   unsigned long checksum = 14695981039346656037ul;  // FNV-1a
   for (size_t i = 0; i < size; ++i) checksum = (checksum ^ ((unsigned char*)a)[i]) * 1099511628211ul;
-  printf("%d devices, %s: %zu elements, checksum %016lx, first %g, last %g\n", devices, name, count, checksum,
-         (double)a[0], (double)a[count - 1]);
+  printf("%d devices, %s, %d multiprocessors, %zu elements, checksum %016lx, first %g, last %g\n", devices, name,
+         multiprocessors, count, checksum, (double)a[0], (double)a[count - 1]);
   fflush(stdout);
 }
 
