@@ -387,7 +387,6 @@ class SoftDevice final : public Device {
       if (!place->on_host && !Holds(place->address, Extent(*place, shape))) return CUDA_ERROR_INVALID_VALUE;
     }
     if (shape.bytes() == 0) return CUDA_SUCCESS;
-    CUresult result = CUDA_SUCCESS;
     if (mode == CopyMode::kStaged && shape.from.on_host && !shape.to.on_host) {
       // The program's memory as it is now.
       auto staged = std::make_shared<ByteVector>(shape.bytes());
@@ -401,11 +400,9 @@ class SoftDevice final : public Device {
       later.from = packed.to;
       return Add(stream, {}, false, [later, staged] { CopyRows(later); });
     }
-    Streams::Mark mark;
-    result = Add(
-        stream, {}, false, [shape] { CopyRows(shape); }, &mark);
     const bool waits = mode == CopyMode::kBlocking || (mode == CopyMode::kStaged && shape.to.on_host);
-    return result != CUDA_SUCCESS || !waits ? result : Await(stream, mark);
+    const auto copy = [shape] { CopyRows(shape); };
+    return waits ? AddAndWait(stream, copy) : Add(stream, {}, false, copy);
   }
 
   CUresult Fill(const Stream& stream, const FillShape& shape) override {
@@ -580,31 +577,50 @@ class SoftDevice final : public Device {
     return ends;
   }
 
-  // `always`: also when the context has failed, before or meanwhile.
+  // `always`: also when the context has failed meanwhile.
   CUresult Add(const Stream& stream, std::vector<Streams::Mark> after, bool always, Streams::Work work,
                Streams::Mark* mark = nullptr) {
     const std::lock_guard lock(mutex_);
-    const auto context = FindLocked(stream.context);
-    SoftStream* const found = context == nullptr ? nullptr : StreamOf(*context, stream.id);
-    if (found == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-    if (context->error != CUDA_SUCCESS) return context->error;
-    if (stream.id == kLegacyStream) {
-      for (Streams::Mark& end : BlockingEnds(*context)) after.push_back(std::move(end));
-    } else if (found->blocking) {
-      after.push_back(streams_.End(context->legacy.queue));
-    }
-    const Streams::Mark at =
-        streams_.Add(found->queue, std::move(after), [context, always, work = std::move(work)] {
-          if (always || context->error == CUDA_SUCCESS) work();
-        });
+    Target target;
+    TULLE_CUDA_RETURN_IF_ERROR(Aim(stream, &target, &after));
+    const Streams::Mark at = streams_.Add(target.queue, std::move(after),
+                                          [context = target.context, always, work = std::move(work)] {
+                                            if (always || context->error == CUDA_SUCCESS) work();
+                                          });
     if (mark != nullptr) *mark = at;
     return CUDA_SUCCESS;
   }
 
-  CUresult Await(const Stream& stream, const Streams::Mark& mark) {
-    streams_.Wait(mark);
-    const auto context = Find(stream.context);
-    return context == nullptr ? CUDA_ERROR_CONTEXT_IS_DESTROYED : context->error.load();
+  CUresult AddAndWait(const Stream& stream, const Streams::Work& work) {
+    Target target;
+    std::vector<Streams::Mark> after;
+    {
+      const std::lock_guard lock(mutex_);
+      TULLE_CUDA_RETURN_IF_ERROR(Aim(stream, &target, &after));
+    }
+    streams_.Run(target.queue, std::move(after), [&] {
+      if (target.context->error == CUDA_SUCCESS) work();
+    });
+    return target.context->error;
+  }
+
+  // Where work of the stream goes, and what it has to wait for besides. With mutex_ held.
+  struct Target {
+    std::shared_ptr<SoftContext> context;
+    std::shared_ptr<Streams::Queue> queue;
+  };
+  CUresult Aim(const Stream& stream, Target* target, std::vector<Streams::Mark>* after) {
+    target->context = FindLocked(stream.context);
+    SoftStream* const found = target->context == nullptr ? nullptr : StreamOf(*target->context, stream.id);
+    if (found == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    if (target->context->error != CUDA_SUCCESS) return target->context->error;
+    target->queue = found->queue;
+    if (stream.id == kLegacyStream) {
+      for (Streams::Mark& end : BlockingEnds(*target->context)) after->push_back(std::move(end));
+    } else if (found->blocking) {
+      after->push_back(streams_.End(target->context->legacy.queue));
+    }
+    return CUDA_SUCCESS;
   }
 
   CUresult Disown(ContextId id, CUdeviceptr address) {

@@ -21,7 +21,8 @@ void Streams::Close(const std::shared_ptr<Queue>& queue) {
 Streams::Mark Streams::Add(const std::shared_ptr<Queue>& queue, std::vector<Mark> after, Work work) {
   const std::lock_guard lock(mutex_);
   std::erase_if(after, [&](const Mark& mark) { return ReachedLocked(mark); });
-  queue->entries_.push_back({std::move(after), std::move(work)});
+  const std::uint64_t position = ++queue->added_;
+  queue->entries_.push_back({position, std::move(after), std::move(work)});
   if (!queue->has_thread_) {
     queue->has_thread_ = true;
     ++threads_;
@@ -29,7 +30,24 @@ Streams::Mark Streams::Add(const std::shared_ptr<Queue>& queue, std::vector<Mark
   } else {
     queue->wake_.notify_one();
   }
-  return {queue, ++queue->added_};
+  return {queue, position};
+}
+
+void Streams::Run(const std::shared_ptr<Queue>& queue, std::vector<Mark> after, const Work& work) {
+  {
+    std::unique_lock lock(mutex_);
+    std::erase_if(after, [&](const Mark& mark) { return ReachedLocked(mark); });
+    if (after.empty() && queue->done_ == queue->added_) {
+      ++queue->added_;
+      lock.unlock();
+      work();
+      lock.lock();
+      ++queue->done_;
+      progress_.notify_all();
+      return;
+    }
+  }
+  Wait(Add(queue, std::move(after), work));
 }
 
 Streams::Mark Streams::End(const std::shared_ptr<Queue>& queue) {
@@ -59,7 +77,8 @@ void Streams::Serve(const std::shared_ptr<Queue>& queue) {
     Entry entry = std::move(queue->entries_.front());
     queue->entries_.pop_front();
     progress_.wait(lock, [&] {
-      return std::all_of(entry.after.begin(), entry.after.end(),
+      return queue->done_ + 1 == entry.position &&
+             std::all_of(entry.after.begin(), entry.after.end(),
                          [&](const Mark& m) { return ReachedLocked(m); });
     });
     lock.unlock();

@@ -31,6 +31,8 @@ class Streams {
 
   // The work begins when all before it in the queue is done and all of `after` are reached.
   Mark Add(const std::shared_ptr<Queue>& queue, std::vector<Mark> after, Work work);
+  // The same, and waits for it: in the calling thread where nothing is before it.
+  void Run(const std::shared_ptr<Queue>& queue, std::vector<Mark> after, const Work& work);
   // Behind what has been added so far.
   Mark End(const std::shared_ptr<Queue>& queue);
 
@@ -39,6 +41,7 @@ class Streams {
 
  private:
   struct Entry {
+    std::uint64_t position = 0;
     std::vector<Mark> after;
     Work work;
   };
