@@ -9,7 +9,7 @@
 namespace tulle::cuda {
 
 // The version of the API that this is: what cuDriverGetVersion answers.
-inline constexpr int kApiVersion = 12090;
+inline constexpr int kApiVersion = 13000;
 
 using CUdevice = int;
 using CUdeviceptr = unsigned long long;
@@ -20,6 +20,7 @@ using CUlibrary = struct CUlib_st*;
 using CUkernel = struct CUkern_st*;
 using CUstream = struct CUstream_st*;
 using CUevent = struct CUevent_st*;
+using CUmemoryPool = struct CUmemPoolHandle_st*;
 using CUarray = struct CUarray_st*;
 using CUhostFn = void (*)(void* user_data);
 
@@ -95,6 +96,39 @@ enum CUevent_flags : unsigned {
   CU_EVENT_DISABLE_TIMING = 2,
   CU_EVENT_INTERPROCESS = 4
 };
+// Of cuCtxCreate: what a context may be restricted to. Nothing here can be.
+struct CUctxCreateParams {
+  void* execAffinityParams;
+  int numExecAffinityParams;
+  void* cigParams;
+};
+static_assert(sizeof(CUctxCreateParams) == 24);
+
+struct CUmemLocation {
+  int type;  // 1: a device
+  int id;
+};
+struct CUmemPoolProps {
+  int allocType;    // 1: pinned
+  int handleTypes;  // 0: not for other processes
+  CUmemLocation location;
+  void* win32SecurityAttributes;
+  std::size_t maxSize;  // 0: as the device has it
+  unsigned short usage;
+  unsigned char reserved[54];
+};
+static_assert(sizeof(CUmemPoolProps) == 88);
+enum CUmemPool_attribute : int {
+  CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES = 1,
+  CU_MEMPOOL_ATTR_REUSE_ALLOW_OPPORTUNISTIC = 2,
+  CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES = 3,
+  CU_MEMPOOL_ATTR_RELEASE_THRESHOLD = 4,
+  CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT = 5,
+  CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH = 6,
+  CU_MEMPOOL_ATTR_USED_MEM_CURRENT = 7,
+  CU_MEMPOOL_ATTR_USED_MEM_HIGH = 8
+};
+
 enum CUlimit : int { CU_LIMIT_STACK_SIZE = 0, CU_LIMIT_PRINTF_FIFO_SIZE = 1, CU_LIMIT_MALLOC_HEAP_SIZE = 2 };
 
 enum CUfunction_attribute : int {

@@ -160,6 +160,12 @@ TEST_F(Battery, FunctionsAreFoundByNameAndVersion) {
   EXPECT_EQ(function, dlsym(RTLD_DEFAULT, "cuGetProcAddress_v2"));
   CUDA_OK(cuGetProcAddress_v2("cuLaunchKernel", &function, 12000, kProcAddressPerThreadStream, &result));
   EXPECT_EQ(function, dlsym(RTLD_DEFAULT, "cuLaunchKernel_ptsz"));
+  // Of one name there are several, for programs of different age.
+  for (const auto& [version, exported] :
+       {std::pair(11000, "cuCtxCreate_v2"), {12000, "cuCtxCreate_v3"}, {13000, "cuCtxCreate_v4"}}) {
+    CUDA_OK(cuGetProcAddress_v2("cuCtxCreate", &function, version, 0, &result));
+    EXPECT_EQ(function, dlsym(RTLD_DEFAULT, exported)) << version;
+  }
   CUDA_OK(cuGetProcAddress_v2("cuStreamGetCtx", &function, 5000, 0, &result));
   EXPECT_EQ(result, CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT);
   EXPECT_EQ(function, nullptr);

@@ -213,6 +213,38 @@ TEST_F(Battery, MemoryInTheOrderOfAStream) {
   EXPECT_EQ(cuMemFreeAsync(address, stream), CUDA_ERROR_INVALID_VALUE);
 }
 
+TEST_F(Battery, PoolsCountWhatIsTakenFromThem) {
+  CUmemoryPool usual = nullptr, current = nullptr, own = nullptr;
+  CUDA_OK(cuDeviceGetDefaultMemPool(&usual, device_));
+  CUDA_OK(cuDeviceGetMemPool(&current, device_));
+  EXPECT_EQ(usual, current);
+  CUmemPoolProps properties{.allocType = 1, .location = {.type = 1, .id = device_}};
+  CUDA_OK(cuMemPoolCreate(&own, &properties));
+  std::uint64_t threshold = 1 << 20, used = 1;
+  CUDA_OK(cuMemPoolSetAttribute(own, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &threshold));
+  threshold = 0;
+  CUDA_OK(cuMemPoolGetAttribute(own, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &threshold));
+  EXPECT_EQ(threshold, 1u << 20);
+  CUDA_OK(cuDeviceSetMemPool(device_, own));
+  CUdeviceptr first = 0, second = 0;
+  CUDA_OK(cuMemAllocAsync(&first, 1000, nullptr));
+  CUDA_OK(cuMemAllocFromPoolAsync(&second, 5000, usual, nullptr));
+  CUDA_OK(cuMemPoolGetAttribute(own, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used));
+  EXPECT_EQ(used, 1000u);
+  CUDA_OK(cuMemFreeAsync(first, nullptr));
+  CUDA_OK(cuMemFree_v2(second));
+  CUDA_OK(cuMemPoolGetAttribute(own, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used));
+  EXPECT_EQ(used, 0u);
+  CUDA_OK(cuMemPoolGetAttribute(own, CU_MEMPOOL_ATTR_USED_MEM_HIGH, &used));
+  EXPECT_EQ(used, 1000u);
+  CUDA_OK(cuMemPoolTrimTo(own, 0));
+  CUDA_OK(cuMemPoolDestroy(own));
+  CUDA_OK(cuDeviceGetMemPool(&current, device_));
+  EXPECT_EQ(current, usual);
+  EXPECT_EQ(cuMemPoolDestroy(usual), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuMemPoolDestroy(own), CUDA_ERROR_INVALID_VALUE);
+}
+
 TEST_F(Battery, ManyThreadsUseManyStreams) {
   LoadKernels();
   const int n = 256;

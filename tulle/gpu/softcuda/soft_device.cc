@@ -144,6 +144,7 @@ class SoftDevice final : public Device {
     set(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, kCapabilityMinor);
     set(CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED, 1);
     set(CU_DEVICE_ATTRIBUTE_STREAM_PRIORITIES_SUPPORTED, 1);
+    set(CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED, 1);
   }
   ~SoftDevice() override {
     while (!contexts_.empty()) (void)DestroyContext(contexts_.begin()->first);

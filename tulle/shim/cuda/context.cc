@@ -12,6 +12,17 @@ CUresult cuCtxCreate_v2(CUcontext* context, unsigned flags, CUdevice ordinal) {
   return CUDA_SUCCESS;
 }
 
+CUresult cuCtxCreate_v3(CUcontext* context, void* affinities, int count, unsigned flags, CUdevice ordinal) {
+  if (affinities != nullptr || count != 0) return CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY;
+  return cuCtxCreate_v2(context, flags, ordinal);
+}
+
+CUresult cuCtxCreate_v4(CUcontext* context, CUctxCreateParams* parameters, unsigned flags, CUdevice ordinal) {
+  if (parameters != nullptr && parameters->cigParams != nullptr) return NotSupported("contexts for graphics");
+  return cuCtxCreate_v3(context, parameters == nullptr ? nullptr : parameters->execAffinityParams,
+                        parameters == nullptr ? 0 : parameters->numExecAffinityParams, flags, ordinal);
+}
+
 CUresult cuCtxDestroy_v2(CUcontext handle) {
   Driver* const driver = TheDriver();
   if (driver == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
@@ -80,15 +91,44 @@ CUresult cuCtxGetFlags(unsigned* flags) {
   return CUDA_SUCCESS;
 }
 
-CUresult cuCtxGetId(CUcontext handle, unsigned long long* id) {
+CUresult cuCtxSetFlags(unsigned flags) {
+  std::shared_ptr<Context> context;
+  TULLE_CUDA_RETURN_IF_ERROR(CurrentContext(&context));
+  if ((flags & ~unsigned{CU_CTX_FLAGS_MASK}) != 0) return CUDA_ERROR_INVALID_VALUE;
+  context->flags = flags;
+  return CUDA_SUCCESS;
+}
+
+namespace {
+
+// A context that a call names, or the current one.
+CUresult NamedContext(CUcontext handle, std::shared_ptr<Context>* context) {
+  if (handle == nullptr) return CurrentContext(context);
   Driver* const driver = TheDriver();
   if (driver == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
-  std::shared_ptr<Context> context = driver->contexts.Find(handle);
-  if (handle == nullptr) {
-    TULLE_CUDA_RETURN_IF_ERROR(CurrentContext(&context));
-  } else if (context == nullptr) {
-    return CUDA_ERROR_INVALID_CONTEXT;
-  }
+  *context = driver->contexts.Find(handle);
+  return *context == nullptr ? CUDA_ERROR_INVALID_CONTEXT : CUDA_SUCCESS;
+}
+
+}  // namespace
+
+CUresult cuCtxGetDevice_v2(CUdevice* device, CUcontext handle) {
+  std::shared_ptr<Context> context;
+  TULLE_CUDA_RETURN_IF_ERROR(NamedContext(handle, &context));
+  if (device == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *device = context->ordinal;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuCtxSynchronize_v2(CUcontext handle) {
+  std::shared_ptr<Context> context;
+  TULLE_CUDA_RETURN_IF_ERROR(NamedContext(handle, &context));
+  return context->device->SynchronizeContext(context->id);
+}
+
+CUresult cuCtxGetId(CUcontext handle, unsigned long long* id) {
+  std::shared_ptr<Context> context;
+  TULLE_CUDA_RETURN_IF_ERROR(NamedContext(handle, &context));
   if (id == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *id = context->number;
   return CUDA_SUCCESS;

@@ -164,6 +164,30 @@ CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, std::size_t bytes, CUs
 CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, std::size_t bytes, CUstream stream) {
   return CopyLine(to, false, from, false, bytes, stream, true);
 }
+
+namespace {
+
+// Between contexts of one device; there it is a copy like others.
+CUresult CopyPeer(CUdeviceptr to, CUcontext to_handle, CUdeviceptr from, CUcontext from_handle,
+                  std::size_t bytes, CUstream stream) {
+  Driver* const driver = TheDriver();
+  if (driver == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  const auto to_context = driver->contexts.Find(to_handle), from_context = driver->contexts.Find(from_handle);
+  if (to_context == nullptr || from_context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+  if (to_context->device != from_context->device) return NotSupported("copies between devices");
+  return CopyLine(to, false, from, false, bytes, stream, true);
+}
+
+}  // namespace
+
+CUresult cuMemcpyPeer(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context,
+                      std::size_t bytes) {
+  return CopyPeer(to, to_context, from, from_context, bytes, nullptr);
+}
+CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context,
+                           std::size_t bytes, CUstream stream) {
+  return CopyPeer(to, to_context, from, from_context, bytes, stream);
+}
 CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D* copy) { return Copy2D(copy, nullptr, false); }
 CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D* copy) { return Copy2D(copy, nullptr, false); }
 CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D* copy, CUstream stream) { return Copy2D(copy, stream, true); }

@@ -117,6 +117,10 @@ CUresult cuDeviceCanAccessPeer(int* can, CUdevice ordinal, CUdevice peer) {
   return CUDA_SUCCESS;
 }
 
+// There is nothing that would profile.
+CUresult cuProfilerStart() { return TheDriver() == nullptr ? CUDA_ERROR_NOT_INITIALIZED : CUDA_SUCCESS; }
+CUresult cuProfilerStop() { return TheDriver() == nullptr ? CUDA_ERROR_NOT_INITIALIZED : CUDA_SUCCESS; }
+
 CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice ordinal) {
   Device* device = nullptr;
   TULLE_CUDA_RETURN_IF_ERROR(FindDevice(ordinal, &device));

@@ -156,6 +156,13 @@ CUresult cuInit(unsigned flags) {
     auto driver = std::make_unique<Driver>();
     driver->devices = *std::move(devices);
     driver->primaries.resize(driver->devices.size());
+    for (std::size_t i = 0; i < driver->devices.size(); ++i) {
+      auto pool = std::make_shared<PoolObject>();
+      pool->ordinal = static_cast<CUdevice>(i);
+      pool->is_default = true;
+      driver->default_pools.push_back(driver->pools.Add(std::move(pool)));
+    }
+    driver->current_pools = driver->default_pools;
     g_driver.store(driver.release(), std::memory_order_release);
   }
   return CUDA_SUCCESS;

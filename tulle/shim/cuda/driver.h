@@ -30,7 +30,7 @@ struct Context {
   CUdevice ordinal = 0;
   ContextId id{};
   unsigned long long number = 0;  // never given twice
-  unsigned flags = 0;
+  std::atomic<unsigned> flags{0};
   bool primary = false;
   CUcontext handle = nullptr;
   std::atomic<bool> destroyed{false};
@@ -86,6 +86,16 @@ struct KernelObject {
   std::string name;
 };
 
+// Says where memory came from; the device has it all the same.
+struct PoolObject {
+  CUdevice ordinal = 0;
+  bool is_default = false;
+  std::mutex mutex;
+  std::map<CUdeviceptr, std::uint64_t> allocations;  // and their sizes; guarded by mutex, as all that follows
+  std::uint64_t used = 0, used_high = 0;
+  std::map<int, std::uint64_t> settings;
+};
+
 // Memory of the host that the program has from us, or has registered.
 class HostMemory {
  public:
@@ -119,7 +129,14 @@ struct Driver {
   Handles<CUkernel, KernelObject, HandleKind::kKernel> kernels;
   Handles<CUstream, StreamObject, HandleKind::kStream> streams;
   Handles<CUevent, EventObject, HandleKind::kEvent> events;
+  Handles<CUmemoryPool, PoolObject, HandleKind::kPool> pools;
   HostMemory host_memory;
+
+  // By device: the pool that cuMemAllocAsync takes from, and the one that it is unless another is set.
+  std::mutex pools_mutex;
+  std::vector<CUmemoryPool> default_pools, current_pools;  // guarded by pools_mutex
+  void TakenFrom(PoolObject& pool, CUdeviceptr address, std::uint64_t bytes);
+  void GivenBack(CUdeviceptr address);  // to whichever pool it came from, if any
 
   struct Primary {
     unsigned users = 0;

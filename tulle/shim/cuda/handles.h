@@ -19,7 +19,8 @@ enum class HandleKind : std::uint64_t {
   kLibrary,
   kKernel,
   kStream,
-  kEvent
+  kEvent,
+  kPool
 };
 
 // Thread-safe. H: the API's pointer type; T: what it names.
@@ -54,6 +55,14 @@ class Handles {
       if (slots_[slot].object != nullptr && is(*slots_[slot].object)) return ToHandle(slot, slots_[slot].use);
     }
     return nullptr;
+  }
+
+  template <typename F>
+  void ForEach(F&& f) const {
+    const std::shared_lock lock(mutex_);
+    for (const Slot& slot : slots_) {
+      if (slot.object != nullptr) f(*slot.object);
+    }
   }
 
   std::shared_ptr<T> Remove(H handle) {

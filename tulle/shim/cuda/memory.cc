@@ -59,7 +59,9 @@ CUresult cuMemFree_v2(CUdeviceptr address) {
   CUdeviceptr base = 0;
   std::uint64_t bytes = 0;
   if (!context->device->FindMemory(address, &owner, &base, &bytes)) return CUDA_ERROR_INVALID_VALUE;
-  return context->device->Free(owner, address);
+  TULLE_CUDA_RETURN_IF_ERROR(context->device->Free(owner, address));
+  TheDriver()->GivenBack(address);
+  return CUDA_SUCCESS;
 }
 
 CUresult cuMemGetAddressRange_v2(CUdeviceptr* base, std::size_t* bytes, CUdeviceptr address) {
@@ -72,24 +74,6 @@ CUresult cuMemGetAddressRange_v2(CUdeviceptr* base, std::size_t* bytes, CUdevice
   if (base != nullptr) *base = begin;
   if (bytes != nullptr) *bytes = size;
   return CUDA_SUCCESS;
-}
-
-CUresult cuMemAllocAsync(CUdeviceptr* address, std::size_t bytes, CUstream stream) {
-  StreamChoice choice;
-  TULLE_CUDA_RETURN_IF_ERROR(ChooseStream(stream, &choice));
-  if (address == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  if (bytes == 0) {
-    *address = 0;
-    return CUDA_SUCCESS;
-  }
-  return choice.device().Allocate(choice.context->id, bytes, address);
-}
-
-CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream) {
-  StreamChoice choice;
-  TULLE_CUDA_RETURN_IF_ERROR(ChooseStream(stream, &choice));
-  if (address == 0) return CUDA_SUCCESS;
-  return choice.device().FreeAsync(choice.stream, address);
 }
 
 CUresult cuMemAllocHost_v2(void** memory, std::size_t bytes) { return cuMemHostAlloc(memory, bytes, 0); }

@@ -354,6 +354,48 @@ CUresult cuKernelSetAttribute(CUfunction_attribute attribute, int value, CUkerne
   return cuFuncSetAttribute(function, attribute, value);
 }
 
+CUresult cuKernelGetName(const char** name, CUkernel kernel) {
+  CUfunction function = nullptr;
+  TULLE_CUDA_RETURN_IF_ERROR(cuKernelGetFunction(&function, kernel));
+  return cuFuncGetName(name, function);
+}
+
+CUresult cuKernelGetLibrary(CUlibrary* library, CUkernel handle) {
+  Driver* const driver = TheDriver();
+  if (driver == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
+  const auto kernel = driver->kernels.Find(handle);
+  if (kernel == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  if (library == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  const auto its = kernel->library.lock();
+  *library = driver->libraries.FindHandle([&](const LibraryObject& object) { return &object == its.get(); });
+  return CUDA_SUCCESS;
+}
+
+CUresult cuKernelGetParamInfo(CUkernel kernel, std::size_t index, std::size_t* offset, std::size_t* bytes) {
+  CUfunction function = nullptr;
+  TULLE_CUDA_RETURN_IF_ERROR(cuKernelGetFunction(&function, kernel));
+  return cuFuncGetParamInfo(function, index, offset, bytes);
+}
+
+CUresult cuKernelSetCacheConfig(CUkernel kernel, CUfunc_cache config, CUdevice) {
+  CUfunction function = nullptr;
+  TULLE_CUDA_RETURN_IF_ERROR(cuKernelGetFunction(&function, kernel));
+  return cuFuncSetCacheConfig(function, config);
+}
+
+// A function is loaded with its module.
+CUresult cuFuncIsLoaded(int* state, CUfunction handle) {
+  TULLE_CUDA_RETURN_IF_ERROR(cuFuncLoad(handle));
+  if (state == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *state = 1;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuFuncLoad(CUfunction handle) {
+  std::shared_ptr<FunctionObject> function;
+  return FindFunction(handle, &function);
+}
+
 CUresult cuFuncGetAttribute(int* value, CUfunction_attribute attribute, CUfunction handle) {
   std::shared_ptr<FunctionObject> function;
   TULLE_CUDA_RETURN_IF_ERROR(FindFunction(handle, &function));

@@ -130,6 +130,23 @@ CUresult cuStreamGetCtx(CUstream stream, CUcontext* context) {
   return CUDA_SUCCESS;
 }
 
+// The default streams of all contexts and threads differ, too.
+CUresult cuStreamGetId(CUstream stream, unsigned long long* id) {
+  StreamChoice choice;
+  TULLE_CUDA_RETURN_IF_ERROR(ChooseStream(stream, &choice));
+  if (id == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *id = choice.context->number << 48 ^ static_cast<unsigned long long>(choice.stream.id);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuStreamGetDevice(CUstream stream, CUdevice* device) {
+  StreamChoice choice;
+  TULLE_CUDA_RETURN_IF_ERROR(ChooseStream(stream, &choice));
+  if (device == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  *device = choice.context->ordinal;
+  return CUDA_SUCCESS;
+}
+
 // Nothing is ever captured.
 CUresult cuStreamIsCapturing(CUstream stream, int* status) {
   StreamChoice choice;
