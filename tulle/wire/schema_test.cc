@@ -9,6 +9,14 @@
 namespace tulle::wire {
 namespace {
 
+TEST(Capabilities, ASessionIsOfOneApi) {
+  EXPECT_EQ(OfOneApi(KnownCapabilities()), CudaCapabilities());
+  EXPECT_EQ(OfOneApi(OpenClCapabilities()), OpenClCapabilities());
+  EXPECT_EQ(OfOneApi(CommonCapabilities()), CommonCapabilities());
+  EXPECT_FALSE(Has(OpenClCapabilities(), Capability::kCuda));
+  EXPECT_FALSE(Has(CudaCapabilities(), Capability::kOpenCl));
+}
+
 TEST(EndReasonName, IsThereForEachReasonAndForNoOther) {
   std::set<std::string_view> names;
   int known = 0;
