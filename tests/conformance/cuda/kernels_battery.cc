@@ -222,6 +222,8 @@ TEST_F(Battery, KernelsInsist) {
 TEST_F(Battery, AnErrorOfAKernelStaysWithItsContext) {
   LoadKernels();
   const CUdeviceptr data = Put(std::vector<int>(16));
+  CUevent event = nullptr;
+  CUDA_OK(cuEventCreate(&event, CU_EVENT_DEFAULT));
   CUDA_OK(Launch("out_of_bounds", 1, 1, nullptr, data, 1 << 28));
   EXPECT_EQ(cuCtxSynchronize(), CUDA_ERROR_ILLEGAL_ADDRESS);
   EXPECT_EQ(cuCtxSynchronize(), CUDA_ERROR_ILLEGAL_ADDRESS);
@@ -231,6 +233,11 @@ TEST_F(Battery, AnErrorOfAKernelStaysWithItsContext) {
   EXPECT_EQ(cuMemcpyDtoH_v2(&value, data, 4), CUDA_ERROR_ILLEGAL_ADDRESS);
   CUstream stream = nullptr;
   EXPECT_EQ(cuStreamCreate(&stream, 0), CUDA_ERROR_ILLEGAL_ADDRESS);
+  EXPECT_EQ(cuEventRecord(event, nullptr), CUDA_ERROR_ILLEGAL_ADDRESS);
+  EXPECT_EQ(cuLaunchHostFunc(
+                nullptr, [](void*) {}, nullptr),
+            CUDA_ERROR_ILLEGAL_ADDRESS);
+  EXPECT_EQ(cuMemcpyHtoD_v2(data, &value, 4), CUDA_ERROR_ILLEGAL_ADDRESS);
   CUDA_OK(cuCtxDestroy_v2(context_));
   CUDA_OK(cuCtxCreate_v2(&context_, 0, device_));
   LoadKernels();

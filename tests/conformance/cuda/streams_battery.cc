@@ -213,6 +213,24 @@ TEST_F(Battery, MemoryInTheOrderOfAStream) {
   EXPECT_EQ(cuMemFreeAsync(address, stream), CUDA_ERROR_INVALID_VALUE);
 }
 
+TEST_F(Battery, NamesDoNotRunOut) {
+  std::size_t free = 0, total = 0, later = 0;
+  CUDA_OK(cuMemGetInfo_v2(&free, &total));
+  for (int i = 0; i < 300; ++i) {
+    CUcontext own = nullptr;
+    CUDA_OK(cuCtxCreate_v2(&own, 0, device_));
+    CUstream stream = nullptr;
+    CUdeviceptr address = 0;
+    CUDA_OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+    CUDA_OK(cuMemAllocAsync(&address, 100'000, stream));
+    CUDA_OK(cuMemFreeAsync(address, stream));
+    CUDA_OK(cuMemAllocAsync(&address, 100'000, PerThreadStream()));
+    CUDA_OK(cuCtxDestroy_v2(own));
+  }
+  CUDA_OK(cuMemGetInfo_v2(&later, &total));
+  EXPECT_EQ(later, free);
+}
+
 TEST_F(Battery, PoolsCountWhatIsTakenFromThem) {
   CUmemoryPool usual = nullptr, current = nullptr, own = nullptr;
   CUDA_OK(cuDeviceGetDefaultMemPool(&usual, device_));

@@ -451,19 +451,22 @@ class CudaBackend final : public Backend {
   }
 
   // --- events
+  // The client is told before any stream goes on that waits for it: whatever it hears of those comes later.
   void Run(const wire::cuda::RecordEvent& message, const Command& command) {
     StreamObject* const stream = EnterStream(message.stream.handle);
     auto event = std::make_unique<EventObject>();
     CUresult result = stream == nullptr ? CUDA_ERROR_INVALID_HANDLE
                                         : cu_.cuEventCreate(&event->event, CU_EVENT_DISABLE_TIMING);
-    if (result == CUDA_SUCCESS) {
-      event->context = stream->context;
-      result = cu_.cuEventRecord(event->event, stream->stream);
-    }
-    // Where it could not be recorded it exists all the same, and is complete.
+    const CUevent recorded = event->event;
+    if (stream != nullptr) event->context = stream->context;
+    // Where it cannot be recorded it exists all the same, and is complete.
     if (!table_.Insert(message.event.handle, event)) result = CUDA_ERROR_INVALID_HANDLE;
     if (result == CUDA_SUCCESS) result = Then(*stream, Completed{message.event.handle});
-    if (result != CUDA_SUCCESS) Completed{message.event.handle}(*this, result);
+    if (result != CUDA_SUCCESS) {
+      Completed{message.event.handle}(*this, result);
+    } else {
+      result = cu_.cuEventRecord(recorded, stream->stream);
+    }
     Report(command, result);
   }
   void Run(const wire::cuda::WaitEvent& message, const Command& command) {

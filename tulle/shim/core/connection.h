@@ -116,6 +116,10 @@ class Connection final : private session::ClientHandler {
   void Retire(wire::ObjectKind kind, wire::Handle handle, std::uint64_t memory_bytes = 0,
               Reply* unused = nullptr);
 
+  // The same for an object other than an event that a message has ended which was sent: the name may be used
+  // again.
+  void Forget(wire::Handle handle) { handles_.Recycle(handle); }
+
   // Takes `size` bytes of the lease for an object, asking the worker when it is too short. On kFull nothing
   // was taken.
   enum class Memory { kTaken, kFull, kLost };

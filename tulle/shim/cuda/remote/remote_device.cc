@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "tulle/base/log.h"
@@ -115,8 +116,10 @@ struct RemoteDevice::RemoteContext {
   // What may still read or write the host's memory when a stream gets there: downloads, functions of the
   // program.
   std::atomic<std::uint32_t> on_host{0};
+  std::mutex making_aside;
+  wire::Handle aside;  // a stream for what is sent while another waits for it; guarded by making_aside
   std::mutex mutex;
-  wire::Handle aside;  // a stream for what is sent while another waits for it; guarded by mutex
+  std::set<std::uint64_t> streams;  // their names, as bits; guarded by mutex
 };
 
 struct RemoteDevice::RemoteModule {
@@ -267,13 +270,18 @@ CUresult RemoteDevice::Heard(RemoteContext& context, std::int32_t status) const 
 }
 
 template <wire::Message M>
-CUresult RemoteDevice::Enqueue(RemoteContext& context, wire::Handle stream, const M& message,
-                               Attached attached) {
-  if (context.error != CUDA_SUCCESS) return context.error;
+CUresult RemoteDevice::Send(RemoteContext& context, wire::Handle stream, const M& message,
+                            Attached attached) {
   attached.queue = stream;
   if (!connection_->Submit(message, attached)) return Heard(context, kLost);
   connection_->Flush();
   return CUDA_SUCCESS;
+}
+
+template <wire::Message M>
+CUresult RemoteDevice::Enqueue(RemoteContext& context, wire::Handle stream, const M& message,
+                               Attached attached) {
+  return context.error != CUDA_SUCCESS ? context.error.load() : Send(context, stream, message, attached);
 }
 
 // --- contexts
@@ -323,7 +331,8 @@ CUresult RemoteDevice::DestroyContext(ContextId id) {
   for (const auto& [kind, handle] : retired) connection_->Retire(kind, handle);
   {
     const std::lock_guard lock(context->mutex);
-    if (!context->aside.null()) connection_->Retire(wire::ObjectKind::kQueue, context->aside);
+    for (const std::uint64_t stream : context->streams)
+      connection_->Retire(wire::ObjectKind::kQueue, ToHandle(stream));
   }
   connection_->Retire(wire::ObjectKind::kQueue, context->legacy);
   connection_->Retire(wire::ObjectKind::kContext, context->handle);
@@ -409,8 +418,10 @@ CUresult RemoteDevice::FreeAsync(const Stream& stream, CUdeviceptr address) {
     handle = it->second.handle;
     memory_.erase(it);
   }
-  // The name is not used again: the worker would have to tell when it may be.
-  return Enqueue(*context, queue, wire::cuda::FreeMemory{{queue}, {wire::ObjectKind::kMemory, handle}});
+  const CUresult result =
+      Send(*context, queue, wire::cuda::FreeMemory{{queue}, {wire::ObjectKind::kMemory, handle}});
+  connection_->Forget(handle);
+  return result != CUDA_SUCCESS ? result : context->error.load();
 }
 
 bool RemoteDevice::FindMemory(CUdeviceptr address, ContextId* context, CUdeviceptr* base,
@@ -575,13 +586,21 @@ CUresult RemoteDevice::CreateStream(ContextId id, unsigned flags, int priority, 
   if ((flags & CU_STREAM_NON_BLOCKING) != 0)
     message.flags.bits = static_cast<std::uint64_t>(wire::cuda::StreamFlag::kNonBlocking);
   *stream = StreamId{ToBits(handle)};
-  return Enqueue(*context, handle, message);
+  {
+    const std::lock_guard lock(context->mutex);
+    context->streams.insert(ToBits(handle));
+  }
+  return Send(*context, handle, message);
 }
 
 CUresult RemoteDevice::DestroyStream(const Stream& stream) {
   wire::Handle queue;
   const auto context = Find(stream, &queue);
   if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+  {
+    const std::lock_guard lock(context->mutex);
+    if (context->streams.erase(ToBits(queue)) == 0) return CUDA_ERROR_INVALID_HANDLE;
+  }
   connection_->ForgetFailure(queue);
   connection_->Retire(wire::ObjectKind::kQueue, queue);
   return CUDA_SUCCESS;
@@ -671,15 +690,7 @@ CUresult RemoteDevice::Copy(const Stream& stream, const CopyShape& shape, CopyMo
       return Upload(*context, queue, shape, mode == CopyMode::kBlocking);
     // What is there when the stream gets there, sent by a stream of its own meanwhile.
     wire::Handle aside;
-    {
-      const std::lock_guard lock(context->mutex);
-      if (context->aside.null()) {
-        StreamId made{};
-        TULLE_CUDA_RETURN_IF_ERROR(CreateStream(stream.context, CU_STREAM_NON_BLOCKING, 0, &made));
-        context->aside = ToHandle(static_cast<std::uint64_t>(made));
-      }
-      aside = context->aside;
-    }
+    TULLE_CUDA_RETURN_IF_ERROR(FindAside(stream.context, *context, &aside));
     return AtStream(context, queue, [this, context, aside, shape](CUresult result) {
       if (result != CUDA_SUCCESS || Upload(*context, aside, shape, false) != CUDA_SUCCESS) return;
       StatusWait wait;
@@ -688,6 +699,17 @@ CUresult RemoteDevice::Copy(const Stream& stream, const CopyShape& shape, CopyMo
   }
   return Enqueue(*context, queue,
                  wire::cuda::CopyOnDevice{{queue}, RowsOf(shape.to), RowsOf(shape.from), RegionOf(shape)});
+}
+
+CUresult RemoteDevice::FindAside(ContextId id, RemoteContext& context, wire::Handle* aside) {
+  const std::lock_guard one_at_a_time(context.making_aside);
+  if (context.aside.null()) {
+    StreamId made{};
+    TULLE_CUDA_RETURN_IF_ERROR(CreateStream(id, CU_STREAM_NON_BLOCKING, 0, &made));
+    context.aside = ToHandle(static_cast<std::uint64_t>(made));
+  }
+  *aside = context.aside;
+  return CUDA_SUCCESS;
 }
 
 CUresult RemoteDevice::Upload(RemoteContext& context, wire::Handle stream, const CopyShape& shape,
@@ -757,13 +779,14 @@ CUresult RemoteDevice::Fill(const Stream& stream, const FillShape& shape) {
 
 CUresult RemoteDevice::AtStream(const std::shared_ptr<RemoteContext>& context, wire::Handle stream,
                                 std::function<void(CUresult)> f) {
+  if (context->error != CUDA_SUCCESS) return context->error;
   if (!options_.callbacks->Start().ok()) return CUDA_ERROR_OUT_OF_MEMORY;
   const Ref<Event> reached = Ref<Event>::Adopt(connection_->events().Create(nullptr, {}, 0));
   const Ref<Event> returned = Ref<Event>::Adopt(connection_->events().Create(nullptr, {}, 0));
   if (!reached || !returned) return CUDA_ERROR_OUT_OF_MEMORY;
   Attached attached;
   attached.event = reached.get();
-  TULLE_CUDA_RETURN_IF_ERROR(Enqueue(
+  TULLE_CUDA_RETURN_IF_ERROR(Send(
       *context, stream, wire::cuda::CallHost{{stream}, {reached->handle()}, {returned->handle()}}, attached));
   ++context->on_host;
   reached->Observe(*options_.callbacks, MakeTask([this, context, reached, returned, f = std::move(f)] {
@@ -807,12 +830,13 @@ CUresult RemoteDevice::RecordEvent(const Stream& stream, EventId id) {
   wire::Handle queue;
   const auto context = Find(stream, &queue);
   if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+  if (context->error != CUDA_SUCCESS) return context->error;
   Ref<Event> recorded = Ref<Event>::Adopt(connection_->events().Create(nullptr, {}, 0));
   if (!recorded) return CUDA_ERROR_OUT_OF_MEMORY;
   Attached attached;
   attached.event = recorded.get();
   TULLE_CUDA_RETURN_IF_ERROR(
-      Enqueue(*context, queue, wire::cuda::RecordEvent{{queue}, {recorded->handle()}}, attached));
+      Send(*context, queue, wire::cuda::RecordEvent{{queue}, {recorded->handle()}}, attached));
   const std::lock_guard lock(mutex_);
   const auto it = events_.find(id);
   if (it == events_.end()) return CUDA_ERROR_INVALID_HANDLE;

@@ -93,10 +93,14 @@ class RemoteDevice final : public tulle::cuda::Device {
   // What the worker's status means for the context.
   CUresult Heard(RemoteContext& context, std::int32_t status) const;
 
-  // Sends a command of a stream; it leaves soon.
+  // Sends a command of a stream; it leaves soon. The first whatever the context's error is: what it names is
+  // sent in any case, so that the worker knows of what is then let go of.
+  template <wire::Message M>
+  CUresult Send(RemoteContext& context, wire::Handle stream, const M& message, Attached attached = {});
   template <wire::Message M>
   CUresult Enqueue(RemoteContext& context, wire::Handle stream, const M& message, Attached attached = {});
 
+  CUresult FindAside(ContextId id, RemoteContext& context, wire::Handle* aside);
   CUresult Upload(RemoteContext& context, wire::Handle stream, const tulle::cuda::CopyShape& shape,
                   bool blocking);
   CUresult StartDownload(const std::shared_ptr<RemoteContext>& context, wire::Handle stream,
