@@ -65,6 +65,9 @@ void CheckPrograms(std::vector<Check>* checks) {
   const auto shim = FindIcdLibrary();
   checks->push_back(shim.ok() ? Ok("OpenCL shim", *shim)
                               : Fail("OpenCL shim", shim.error().message, "build or install it"));
+  const auto cuda = FindCudaFolder();
+  checks->push_back(cuda.ok() ? Ok("CUDA shim", *cuda + "/libcuda.so.1")
+                              : Fail("CUDA shim", cuda.error().message, "build or install it"));
 }
 
 void CheckLoader(std::vector<Check>* checks) {

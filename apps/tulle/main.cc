@@ -291,7 +291,9 @@ int Main(int argc, char** argv) {
   run_command->add_flag(
       "--over-network", run.over_network,
       "Reach vGPUs on this host through the network too, not through its socket and shared memory");
-  run_command->add_flag("--with-local", run.with_local, "Show the program this machine's own GPUs too");
+  run_command->add_flag(
+      "--with-local", run.with_local,
+      "Show the program this machine's own GPUs too (those of OpenCL; of CUDA it sees its vGPUs only)");
   CLI::Option* trace = run_command->add_option(
       "--trace", run.trace,
       "Folder for traces of what the program says to its vGPUs, a file for each process and vGPU: see "

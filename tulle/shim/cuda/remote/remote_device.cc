@@ -291,9 +291,8 @@ CUresult RemoteDevice::CreateContext(ContextId* id) {
   context->handle = connection_->NewHandle();
   context->legacy = connection_->NewHandle();
   if (context->handle.null() || context->legacy.null()) return CUDA_ERROR_OUT_OF_MEMORY;
-  const std::int32_t status =
-      connection_->CallForStatus(wire::cuda::CreateContext{{context->handle}, {context->legacy}}, kLost);
-  if (status != 0) return static_cast<CUresult>(status);
+  // Where that fails, so does what is asked of the context.
+  if (!connection_->Submit(wire::cuda::CreateContext{{context->handle}, {context->legacy}})) return kLost;
   const std::lock_guard lock(mutex_);
   *id = ContextId{++last_id_};
   contexts_.emplace(*id, std::move(context));
