@@ -4,9 +4,10 @@
 import json
 import os
 import re
+import signal
 import unittest
 
-from mesh import BIN, MeshTest
+from mesh import BIN, PATIENCE_S, MeshTest
 
 SOFTCUDA = BIN.parent / "lib" / "softcuda"
 
@@ -52,6 +53,22 @@ class Cuda(MeshTest):
         for share, count in ((100 // self.nodes, -(-os.cpu_count() // self.nodes)), (1, 1)):
             done = self.mesh.run("cuda_vector_add", "1000", flags=["--compute", f"{share}%"])
             self.assertIn(f" {count} multiprocessors,", self.assert_ok(done).stdout)
+
+    def test_an_executor_that_dies_takes_its_own_program_only(self):
+        with self.mesh.start_run("cuda_vector_add", "10", "0", "wait", stdin=-1, flags=["--name", "both"]) as first:
+            self.assertIn("10 elements", first.stdout.readline())
+            self.assertEqual(first.stdout.readline(), "ready\n")
+            executor, = self.mesh.workers("cuda-executor")
+            with self.mesh.start_run("cuda_vector_add", "10", "0", "wait", stdin=-1) as second:
+                self.assertIn("10 elements", second.stdout.readline())
+                self.assertEqual(second.stdout.readline(), "ready\n")
+                os.kill(executor, signal.SIGKILL)
+                _, said = first.communicate("\n", timeout=PATIENCE_S)
+                self.assertRegex(said, r"CUDA_ERROR_DEVICE_UNAVAILABLE\n$")
+                self.assertEqual(first.returncode, 1)
+                out, said = second.communicate("\n", timeout=PATIENCE_S)
+                self.assertIn("10 elements", out)
+                self.assertEqual((second.returncode, said), (0, ""))
 
     def test_without_a_vgpu_there_is_no_device(self):
         alone = self.mesh.native("cuda_vector_add", "1", env={**self.mesh.environment, "LD_LIBRARY_PATH": str(SOFTCUDA.parent / "cuda")})

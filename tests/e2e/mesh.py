@@ -6,6 +6,7 @@ deadline (wait_for). stop() also finds out whether anything was left behind.
 
 import contextlib
 import os
+import re
 import select
 import shutil
 import signal
@@ -163,10 +164,10 @@ class Mesh:
         return next(pid for pid, (_, command) in descendants(self.up.pid).items() if f"tulle-{kind} " in command)
 
     def workers(self, role="worker"):
-        """Pids of workers, or of their executors."""
+        """Pids of workers, or of those of their processes that have this role."""
         def has_role(command):
-            return "tulle-worker" in command and ("--role=executor" in command) == (role == "executor") and (
-                "--role=build-server" not in command)
+            named = re.search(r" --role=(\S+)", command)
+            return "tulle-worker" in command and (named.group(1) if named else "worker") == role
         return [pid for pid, (_, command) in descendants(self.up.pid).items() if has_role(command)]
 
     def address(self, daemon, what):

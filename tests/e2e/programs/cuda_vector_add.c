@@ -1,5 +1,5 @@
-// cuda_vector_add [COUNT [DEVICE]]: c = a + b on a CUDA device, twice: by this process and by a child of it; prints a checksum of
-// all bytes of c and a few elements. Knows CUDA's driver API as programs do that bring no toolkit: by name, at run time.
+// cuda_vector_add [COUNT [DEVICE [wait]]]: c = a + b on a CUDA device, twice: by this process and by a child of it; prints a checksum of
+// all bytes of c and a few elements. "wait": does it itself, once, says "ready", and again after a line of input. Knows CUDA's driver API as programs do that bring no toolkit: by name, at run time.
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,6 +96,14 @@ int main(int argc, char** argv) {
   }
   get_proc_address = (GetProcAddress)dlsym(library, "cuGetProcAddress_v2");
   get_error_name = (int (*)(int, const char**))dlsym(library, "cuGetErrorName");
+  if (argc > 3) {
+    Add(count, ordinal);
+    puts("ready");
+    fflush(stdout);
+    getchar();
+    Add(count, ordinal);
+    return 0;
+  }
   const pid_t child = fork();
   if (child == 0) {
     Add(count, ordinal);
