@@ -39,7 +39,7 @@ int Report(const Status& status) {
 }
 
 struct RunFlags {
-  std::string memory, compute, bandwidth, level, node, name, topology, duration;
+  std::string api = "opencl", memory, compute, bandwidth, level, node, name, topology, duration;
   std::vector<std::string> types, vendors, labels, tolerations, command;
   std::uint32_t gpus = 1, compute_units = 0;
   double tflops = 0;
@@ -58,6 +58,7 @@ Result<RunOptions> ToOptions(const RunFlags& flags) {
                      .trace_payloads = flags.trace_payloads,
                      .command = flags.command};
   control::ClaimSpec& spec = options.spec;
+  spec.api = flags.api == "cuda" ? control::DeviceApi::kCuda : control::DeviceApi::kOpenCl;
   spec.gpu_types = flags.types;
   spec.vendors = flags.vendors;
   spec.count = flags.gpus;
@@ -239,6 +240,12 @@ int Main(int argc, char** argv) {
       "The exit code is the program's (128 + n when signal n ended it); 125: there was no vGPU for it, 126: "
       "it could\n"
       "not be executed, 127: there is no such command.");
+  run_command
+      ->add_option(
+          "--api", run.api,
+          "What the program uses. cuda: it is shown a libcuda.so.1, too, and a GPU is chosen that has CUDA")
+      ->check(CLI::IsMember({"opencl", "cuda"}))
+      ->capture_default_str();
   run_command->add_option("--memory", run.memory, "Memory of each vGPU, such as 512MiB or 4GiB [1GiB]");
   run_command->add_option("--compute", run.compute,
                           "Share of a GPU that is reserved for each vGPU, such as 50% [25%], or a range, "

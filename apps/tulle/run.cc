@@ -349,14 +349,17 @@ int Run(const RunOptions& options) {
   pthread_sigmask(SIG_BLOCK, &passed_on, nullptr);
   const UniqueFd signals(signalfd(-1, &passed_on, SFD_CLOEXEC | SFD_NONBLOCK));
 
-  const auto cuda_folder = FindCudaFolder();
-  if (!cuda_folder.ok()) {
-    Say(cuda_folder.error().message);
-    return kRunFailed;
-  }
   std::map<std::string, std::optional<std::string>> environment = {{session::kAttachEnv, answer[1]},
                                                                    {"OCL_ICD_VENDORS", answer[2]}};
-  environment[kLibraryPath] = WithFolder(*cuda_folder, std::getenv(kLibraryPath));
+  // Only if asked for: a program that knows both APIs would take this one.
+  if (options.spec.api == control::DeviceApi::kCuda) {
+    const auto folder = FindCudaFolder();
+    if (!folder.ok()) {
+      Say(folder.error().message);
+      return kRunFailed;
+    }
+    environment[kLibraryPath] = WithFolder(*folder, std::getenv(kLibraryPath));
+  }
   if (!options.trace_directory.empty()) {
     environment[session::kTraceEnv] = trace_directory;
     if (options.trace_payloads) environment[session::kTracePayloadsEnv] = "1";

@@ -35,6 +35,6 @@ def measure_native(bin):
 def measure_mesh(mesh, bin):
     results = {"one-thread " + case: value for case, value in native(bin, "programs", TULLE_SOFTCUDA_THREADS="1").items()}
     for prefix, options in ON_MESH.items():
-        one = mesh.run_json(["--memory", "1GiB", *options], [bin / "tulle_bench_cuda", "calls"])
+        one = mesh.run_json(["--api", "cuda", "--memory", "1GiB", *options], [bin / "tulle_bench_cuda", "calls"])
         results |= {prefix + case: value for case, value in one.items()}
     return results

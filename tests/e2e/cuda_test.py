@@ -15,6 +15,9 @@ SOFTCUDA = BIN.parent / "lib" / "softcuda"
 class Cuda(MeshTest):
     nodes = 2
 
+    def run_cuda(self, *command, flags=()):
+        return self.mesh.run(*command, flags=["--api", "cuda", *flags])
+
     def native(self, *command):
         return self.mesh.native(*command, env={**self.mesh.environment, "LD_LIBRARY_PATH": str(SOFTCUDA)})
 
@@ -23,43 +26,43 @@ class Cuda(MeshTest):
             native = self.assert_ok(self.native("cuda_vector_add", str(count)))
             self.assertEqual(native.stdout.count(f"1 devices, tulle software CUDA device, {os.cpu_count()} multiprocessors, {count} elements"), 2)
             for flags in ([], ["--over-network"]):
-                remote = self.assert_ok(self.mesh.run("cuda_vector_add", str(count), flags=flags))
+                remote = self.assert_ok(self.run_cuda("cuda_vector_add", str(count), flags=flags))
                 self.assertEqual(*[re.sub(r"\d+ multiprocessors", "", done.stdout) for done in (remote, native)])
 
     def test_the_battery(self):
         for flags in ([], ["--over-network"]):
-            done = self.assert_ok(self.mesh.run(BIN / "cuda_conformance", "--gtest_brief=1", flags=flags))
+            done = self.assert_ok(self.run_cuda(BIN / "cuda_conformance", "--gtest_brief=1", flags=flags))
             self.assertRegex(done.stdout, r"PASSED  \] \d\d tests")
 
     def test_both_apis_use_one_vgpu(self):
-        done = self.assert_ok(self.mesh.run("sh", "-c", "vector_add 1000; cuda_vector_add 1000; vector_add 1000"))
+        done = self.assert_ok(self.run_cuda("sh", "-c", "vector_add 1000; cuda_vector_add 1000; vector_add 1000"))
         first, _, _, last = done.stdout.splitlines()
         self.assertEqual(first, last)
         gpus = json.loads(self.mesh.tulle("get", "gpus", "-o", "json").stdout)
         self.assertEqual(gpus[0]["spec"]["description"]["apis"], ["OPENCL", "CUDA"])
 
     def test_several_vgpus_are_several_devices(self):
-        first, second = [self.assert_ok(self.mesh.run("cuda_vector_add", "1000", device, flags=["--gpus", "2"])).stdout
+        first, second = [self.assert_ok(self.run_cuda("cuda_vector_add", "1000", device, flags=["--gpus", "2"])).stdout
                          for device in ("0", "1")]
         self.assertEqual(first, second)
         self.assertIn("2 devices", first)
 
     def test_memory_is_the_vgpus(self):
-        refused = self.mesh.run("cuda_vector_add", "10000000", flags=["--memory", "64MiB"])
+        refused = self.run_cuda("cuda_vector_add", "10000000", flags=["--memory", "64MiB"])
         self.assertEqual(refused.stderr, "cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY\n")
-        self.assert_ok(self.mesh.run("cuda_vector_add", "5000000", flags=["--memory", "64MiB"]))
+        self.assert_ok(self.run_cuda("cuda_vector_add", "5000000", flags=["--memory", "64MiB"]))
 
     def test_a_share_is_so_many_multiprocessors(self):
         for share, count in ((100 // self.nodes, -(-os.cpu_count() // self.nodes)), (1, 1)):
-            done = self.mesh.run("cuda_vector_add", "1000", flags=["--compute", f"{share}%"])
+            done = self.run_cuda("cuda_vector_add", "1000", flags=["--compute", f"{share}%"])
             self.assertIn(f" {count} multiprocessors,", self.assert_ok(done).stdout)
 
     def test_an_executor_that_dies_takes_its_own_program_only(self):
-        with self.mesh.start_run("cuda_vector_add", "10", "0", "wait", stdin=-1, flags=["--name", "both"]) as first:
+        with self.mesh.start_run("cuda_vector_add", "10", "0", "wait", stdin=-1, flags=["--api", "cuda"]) as first:
             self.assertIn("10 elements", first.stdout.readline())
             self.assertEqual(first.stdout.readline(), "ready\n")
             executor, = self.mesh.workers("cuda-executor")
-            with self.mesh.start_run("cuda_vector_add", "10", "0", "wait", stdin=-1) as second:
+            with self.mesh.start_run("cuda_vector_add", "10", "0", "wait", stdin=-1, flags=["--api", "cuda"]) as second:
                 self.assertIn("10 elements", second.stdout.readline())
                 self.assertEqual(second.stdout.readline(), "ready\n")
                 os.kill(executor, signal.SIGKILL)
@@ -69,6 +72,10 @@ class Cuda(MeshTest):
                 out, said = second.communicate("\n", timeout=PATIENCE_S)
                 self.assertIn("10 elements", out)
                 self.assertEqual((second.returncode, said), (0, ""))
+
+    def test_who_does_not_ask_for_cuda_does_not_see_it(self):
+        self.assertNotIn(str(SOFTCUDA.parent), self.assert_ok(self.mesh.run("sh", "-c", "echo $LD_LIBRARY_PATH")).stdout)
+        self.assertIn("API", self.mesh.tulle("run", "--api", "vulkan", "--", "true").stderr.upper())
 
     def test_without_a_vgpu_there_is_no_device(self):
         alone = self.mesh.native("cuda_vector_add", "1", env={**self.mesh.environment, "LD_LIBRARY_PATH": str(SOFTCUDA.parent / "cuda")})

@@ -74,6 +74,21 @@ struct CopyShape {
   std::uint64_t width = 0;  // bytes of a row
   std::uint64_t height = 1, depth = 1;
   std::uint64_t bytes() const { return width * height * depth; }
+  // From the first to the last byte of a place; false: more than there are addresses. Of no bytes it is
+  // nothing.
+  bool ExtentOf(const Place& place, std::uint64_t* extent) const {
+    return RowsExtent(width, height, place.pitch, depth, place.slice, extent);
+  }
+
+  static bool RowsExtent(std::uint64_t width, std::uint64_t height, std::uint64_t pitch, std::uint64_t depth,
+                         std::uint64_t slice, std::uint64_t* extent) {
+    *extent = 0;
+    if (width == 0 || height == 0 || depth == 0) return true;
+    std::uint64_t rows = 0, planes = 0;
+    return !__builtin_mul_overflow(height - 1, pitch, &rows) &&
+           !__builtin_mul_overflow(depth - 1, slice, &planes) &&
+           !__builtin_add_overflow(rows, planes, extent) && !__builtin_add_overflow(*extent, width, extent);
+  }
 };
 
 enum class CopyMode {
@@ -87,6 +102,11 @@ struct FillShape {
   std::uint32_t value = 0, element_bytes = 1;  // 1, 2 or 4
   std::uint64_t width = 0;                     // elements of a row
   std::uint64_t height = 1, pitch = 0;         // bytes from a row to the next
+  bool Extent(std::uint64_t* extent) const {   // as of CopyShape
+    std::uint64_t row = 0;
+    return !__builtin_mul_overflow(width, std::uint64_t{element_bytes}, &row) &&
+           CopyShape::RowsExtent(row, height, pitch, 1, 0, extent);
+  }
 };
 
 class Device {
@@ -137,7 +157,8 @@ class Device {
   // Precondition: the shape is possible on the device, and there are info.parameter_bytes of parameters.
   virtual CUresult Launch(const Stream& stream, FunctionId function, const LaunchShape& shape,
                           ByteView parameters) = 0;
-  // CUDA_ERROR_INVALID_VALUE where a part of the device's memory is not allocated.
+  // CUDA_ERROR_INVALID_VALUE where a part of the device's memory is not allocated. Shapes have extents, and
+  // rows and planes that do not overlap.
   virtual CUresult Copy(const Stream& stream, const CopyShape& shape, CopyMode mode) = 0;
   virtual CUresult Fill(const Stream& stream, const FillShape& shape) = 0;
   // Calls it once, in a thread that belongs to no caller; the stream goes on when it has returned. `result`:

@@ -129,6 +129,16 @@ TEST_F(Battery, RowsAndPlanes) {
         ASSERT_EQ(all[(z + 2) * 40 + (y + 1) * 8 + x + 1], box[z * 12 + y * 4 + x]);
     }
   }
+  // Numbers whose products are no numbers.
+  CUDA_MEMCPY3D absurd = in;
+  absurd.dstPitch = absurd.dstHeight = std::size_t{1} << 36;
+  EXPECT_EQ(cuMemcpy3D_v2(&absurd), CUDA_ERROR_INVALID_VALUE);
+  absurd = in;
+  absurd.dstZ = std::size_t{1} << 40;
+  absurd.dstPitch = std::size_t{1} << 24;
+  EXPECT_EQ(cuMemcpy3D_v2(&absurd), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuMemsetD2D32_v2(there, std::size_t{1} << 40, 0, 1, std::size_t{1} << 25),
+            CUDA_ERROR_INVALID_VALUE);
   in.Depth = 3;
   EXPECT_EQ(cuMemcpy3D_v2(&in), CUDA_ERROR_INVALID_VALUE) << "beyond the end";
 }

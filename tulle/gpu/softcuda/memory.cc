@@ -21,7 +21,7 @@ Result<std::unique_ptr<DeviceMemory>> DeviceMemory::Reserve(std::uint64_t bytes,
   void* const base =
       bytes == 0 || whole < bytes
           ? MAP_FAILED
-          : mmap(reinterpret_cast<void*>(address), whole, PROT_NONE,
+          : mmap(reinterpret_cast<void*>(address), whole, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (address != 0 ? MAP_FIXED_NOREPLACE : 0), -1,
                  0);
   if (base == MAP_FAILED && errno == EEXIST)
@@ -53,7 +53,6 @@ Result<std::uint64_t> DeviceMemory::Allocate(std::uint64_t bytes) {
   for (auto it = free_.begin(); it != free_.end(); ++it) {
     if (it->second < whole) continue;
     const std::uint64_t at = it->first;
-    if (mprotect(reinterpret_cast<void*>(base_ + at), whole, PROT_READ | PROT_WRITE) != 0) return refuse();
     const std::uint64_t left = it->second - whole;
     free_.erase(it);
     if (left != 0) free_.emplace(at + whole, left);
@@ -73,9 +72,8 @@ Status DeviceMemory::Free(std::uint64_t address) {
   used_.erase(it);
   used_bytes_ -= bytes;
   std::memset(&pages_[at / kPage], 0, bytes / kPage);
-  // New pages, which read as zeros, in place of these; nobody else's addresses come here meanwhile.
-  mmap(reinterpret_cast<void*>(base_ + at), bytes, PROT_NONE,
-       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  // They read as zeros from here on, and cost nothing.
+  madvise(reinterpret_cast<void*>(base_ + at), bytes, MADV_DONTNEED);
   auto next = free_.lower_bound(at);
   if (next != free_.end() && next->first == at + bytes) {
     bytes += next->second;

@@ -14,7 +14,9 @@
 namespace tulle::gpu::softcuda {
 
 // Allocate and Free are thread-safe. Whether an address is good may be asked for at any time, by any thread;
-// who frees what a kernel uses gets the kernel an illegal address, or what comes there next.
+// who frees what a kernel uses gets the kernel an illegal address, or what comes there next. All addresses of
+// the range can be read and written at any time, so that who was told that one is good may use it, whoever
+// frees it meanwhile.
 class DeviceMemory {
  public:
   static constexpr std::uint64_t kPage = 4096;
@@ -27,7 +29,8 @@ class DeviceMemory {
   DeviceMemory(const DeviceMemory&) = delete;
   DeviceMemory& operator=(const DeviceMemory&) = delete;
 
-  // Zeroed; aligned to 256 bytes, as CUDA has it. kResourceExhausted when there is no such room.
+  // Zeroed, unless it was written to after it had been freed; aligned to 256 bytes, as CUDA has it.
+  // kResourceExhausted when there is no such room.
   Result<std::uint64_t> Allocate(std::uint64_t bytes);
   // kNotFound: no allocation begins there.
   Status Free(std::uint64_t address);

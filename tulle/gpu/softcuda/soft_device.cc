@@ -385,7 +385,9 @@ class SoftDevice final : public Device {
 
   CUresult Copy(const Stream& stream, const CopyShape& shape, CopyMode mode) override {
     for (const CopyShape::Place* place : {&shape.to, &shape.from}) {
-      if (!place->on_host && !Holds(place->address, Extent(*place, shape))) return CUDA_ERROR_INVALID_VALUE;
+      std::uint64_t extent = 0;
+      if (!place->on_host && (!shape.ExtentOf(*place, &extent) || !Holds(place->address, extent)))
+        return CUDA_ERROR_INVALID_VALUE;
     }
     if (shape.bytes() == 0) return CUDA_SUCCESS;
     if (mode == CopyMode::kStaged && shape.from.on_host && !shape.to.on_host) {
@@ -407,9 +409,10 @@ class SoftDevice final : public Device {
   }
 
   CUresult Fill(const Stream& stream, const FillShape& shape) override {
-    const std::uint64_t row = shape.width * shape.element_bytes;
-    if (row == 0 || shape.height == 0) return CUDA_SUCCESS;
-    if (!Holds(shape.address, (shape.height - 1) * shape.pitch + row)) return CUDA_ERROR_INVALID_VALUE;
+    std::uint64_t extent = 0;
+    if (!shape.Extent(&extent)) return CUDA_ERROR_INVALID_VALUE;
+    if (extent == 0) return CUDA_SUCCESS;
+    if (!Holds(shape.address, extent)) return CUDA_ERROR_INVALID_VALUE;
     return Add(stream, {}, false, [shape] { FillRows(shape); });
   }
 
@@ -633,9 +636,6 @@ class SoftDevice final : public Device {
     return CUDA_SUCCESS;
   }
 
-  static std::uint64_t Extent(const CopyShape::Place& place, const CopyShape& shape) {
-    return (shape.depth - 1) * place.slice + (shape.height - 1) * place.pitch + shape.width;
-  }
   bool Holds(std::uint64_t address, std::uint64_t bytes) const {
     std::uint64_t base = 0, size = 0;
     return memory_->Find(address, &base, &size) && bytes <= base + size - address;

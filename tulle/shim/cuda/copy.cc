@@ -17,25 +17,23 @@ bool IsOnDevice(std::uint64_t address) {
   return false;
 }
 
-std::uint64_t ExtentOf(const CopyShape::Place& place, const CopyShape& shape) {
-  return (shape.depth - 1) * place.slice + (shape.height - 1) * place.pitch + shape.width;
-}
-
 // `async`: may return before it is done, as far as the kinds of memory allow.
 CUresult Copy(const CopyShape& shape, CUstream stream, bool async) {
   StreamChoice choice;
   TULLE_CUDA_RETURN_IF_ERROR(ChooseStream(stream, &choice));
   if (shape.width == 0 || shape.height == 0 || shape.depth == 0) return CUDA_SUCCESS;
+  std::uint64_t extent = 0;
   for (const CopyShape::Place* place : {&shape.to, &shape.from}) {
-    if (place->address == 0) return CUDA_ERROR_INVALID_VALUE;
+    if (place->address == 0 || !shape.ExtentOf(*place, &extent)) return CUDA_ERROR_INVALID_VALUE;
   }
   CopyMode mode = async ? CopyMode::kAsync : CopyMode::kBlocking;
   if (!shape.to.on_host && !shape.from.on_host) mode = CopyMode::kAsync;  // the device alone: nobody waits
   const CopyShape::Place* const host = shape.to.on_host     ? &shape.to
                                        : shape.from.on_host ? &shape.from
                                                             : nullptr;
-  if (async && host != nullptr && !TheDriver()->host_memory.Contains(host->address, ExtentOf(*host, shape))) {
-    mode = CopyMode::kStaged;
+  if (async && host != nullptr) {
+    (void)shape.ExtentOf(*host, &extent);
+    if (!TheDriver()->host_memory.Contains(host->address, extent)) mode = CopyMode::kStaged;
   }
   return choice.device().Copy(choice.stream, shape, mode);
 }
@@ -65,7 +63,11 @@ CUresult PlaceOf(const Side& side, std::size_t width, std::size_t rows, std::siz
                  CopyShape::Place* place) {
   const std::size_t pitch = side.pitch != 0 ? side.pitch : side.x + width;
   const std::size_t height = side.height != 0 ? side.height : side.y + rows;
-  if (side.x + width > pitch || (depth > 1 && side.y + rows > height)) return CUDA_ERROR_INVALID_VALUE;
+  std::uint64_t slice = 0, planes = 0;
+  if (side.x + width > pitch || (depth > 1 && side.y + rows > height) ||
+      __builtin_mul_overflow(pitch, height, &slice) || __builtin_mul_overflow(side.z, slice, &planes)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
   switch (side.type) {
     case CU_MEMORYTYPE_HOST:
       place->on_host = true;
@@ -81,8 +83,14 @@ CUresult PlaceOf(const Side& side, std::size_t width, std::size_t rows, std::siz
   }
   if (place->address == 0) return CUDA_ERROR_INVALID_VALUE;
   place->pitch = pitch;
-  place->slice = pitch * height;
-  place->address += side.z * place->slice + side.y * pitch + side.x;
+  place->slice = slice;
+  std::uint64_t rows_before = 0, before = 0;
+  if (__builtin_mul_overflow(side.y, pitch, &rows_before) ||
+      __builtin_add_overflow(planes, rows_before, &before) ||
+      __builtin_add_overflow(before, side.x, &before) ||
+      __builtin_add_overflow(place->address, before, &place->address)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
   return CUDA_SUCCESS;
 }
 

@@ -652,10 +652,11 @@ CUresult RemoteDevice::Copy(const Stream& stream, const CopyShape& shape, CopyMo
     ContextId owner{};
     CUdeviceptr base = 0;
     std::uint64_t bytes = 0;
-    const std::uint64_t extent =
-        (shape.depth - 1) * place->slice + (shape.height - 1) * place->pitch + shape.width;
-    if (!FindMemory(place->address, &owner, &base, &bytes) || extent > base + bytes - place->address)
+    std::uint64_t extent = 0;
+    if (!shape.ExtentOf(*place, &extent) || !FindMemory(place->address, &owner, &base, &bytes) ||
+        extent > base + bytes - place->address) {
       return CUDA_ERROR_INVALID_VALUE;
+    }
   }
   if (shape.bytes() == 0) return CUDA_SUCCESS;
   if (shape.to.on_host && shape.from.on_host) {
@@ -763,10 +764,12 @@ CUresult RemoteDevice::Fill(const Stream& stream, const FillShape& shape) {
   ContextId owner{};
   CUdeviceptr base = 0;
   std::uint64_t bytes = 0;
-  const std::uint64_t row = shape.width * shape.element_bytes;
-  const std::uint64_t extent = (shape.height - 1) * shape.pitch + row;
-  if (!FindMemory(shape.address, &owner, &base, &bytes) || extent > base + bytes - shape.address)
+  std::uint64_t extent = 0;
+  if (!shape.Extent(&extent) || !FindMemory(shape.address, &owner, &base, &bytes) ||
+      extent > base + bytes - shape.address) {
     return CUDA_ERROR_INVALID_VALUE;
+  }
+  const std::uint64_t row = shape.width * shape.element_bytes;
   const std::uint64_t pitch = shape.height == 1 ? row : shape.pitch;
   return Enqueue(*context, queue,
                  wire::cuda::FillMemory{{queue},
