@@ -102,30 +102,26 @@ CUresult cuGetProcAddress_v2(const char* symbol, void** function, int version, u
   return CUDA_SUCCESS;
 }
 
-CUresult cuGetErrorName(CUresult error, const char** text) {
-  if (text == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  switch (error) {
-#define TULLE_CUDA_RESULT(name, value, says) \
-  case name:                                 \
-    *text = #name;                           \
-    return CUDA_SUCCESS;
+namespace {
+
+struct Words {
+  CUresult result;
+  const char *name, *text;
+};
+constexpr Words kWords[] = {
+#define TULLE_CUDA_RESULT(name, value, text) {name, #name, text},
 #include "tulle/cuda/results.inc"
 #undef TULLE_CUDA_RESULT
-  }
-  *text = nullptr;
-  return CUDA_ERROR_INVALID_VALUE;
+};
+
+CUresult PutWords(CUresult result, const char* Words::*which, const char** text) {
+  if (text == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  const auto* const found = std::ranges::find(kWords, result, &Words::result);
+  *text = found == std::end(kWords) ? nullptr : found->*which;
+  return *text == nullptr ? CUDA_ERROR_INVALID_VALUE : CUDA_SUCCESS;
 }
 
-CUresult cuGetErrorString(CUresult error, const char** text) {
-  if (text == nullptr) return CUDA_ERROR_INVALID_VALUE;
-  switch (error) {
-#define TULLE_CUDA_RESULT(name, value, says) \
-  case name:                                 \
-    *text = says;                            \
-    return CUDA_SUCCESS;
-#include "tulle/cuda/results.inc"
-#undef TULLE_CUDA_RESULT
-  }
-  *text = nullptr;
-  return CUDA_ERROR_INVALID_VALUE;
-}
+}  // namespace
+
+CUresult cuGetErrorName(CUresult error, const char** text) { return PutWords(error, &Words::name, text); }
+CUresult cuGetErrorString(CUresult error, const char** text) { return PutWords(error, &Words::text, text); }

@@ -808,6 +808,14 @@ CUresult RemoteDevice::CallHost(const Stream& stream, void (*function)(void*, CU
 
 // --- events
 
+CUresult RemoteDevice::FindRecorded(EventId id, Ref<Event>* recorded) const {
+  const std::shared_lock lock(mutex_);
+  const auto it = events_.find(id);
+  if (it == events_.end()) return CUDA_ERROR_INVALID_HANDLE;
+  *recorded = it->second.recorded;
+  return CUDA_SUCCESS;
+}
+
 CUresult RemoteDevice::CreateEvent(ContextId id, unsigned, EventId* event) {
   const auto context = Find(id);
   if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
@@ -851,12 +859,7 @@ CUresult RemoteDevice::WaitForEvent(const Stream& stream, EventId id) {
   const auto context = Find(stream, &queue);
   if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   Ref<Event> event;
-  {
-    const std::shared_lock lock(mutex_);
-    const auto it = events_.find(id);
-    if (it == events_.end()) return CUDA_ERROR_INVALID_HANDLE;
-    event = it->second.recorded;
-  }
+  TULLE_CUDA_RETURN_IF_ERROR(FindRecorded(id, &event));
   if (!event || event->final()) return context->error;
   return Enqueue(*context, queue, wire::cuda::WaitEvent{{queue}, event->wire()});
 }
@@ -865,12 +868,7 @@ CUresult RemoteDevice::QueryEvent(ContextId id, EventId event_id) {
   const auto context = Find(id);
   if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   Ref<Event> event;
-  {
-    const std::shared_lock lock(mutex_);
-    const auto it = events_.find(event_id);
-    if (it == events_.end()) return CUDA_ERROR_INVALID_HANDLE;
-    event = it->second.recorded;
-  }
+  TULLE_CUDA_RETURN_IF_ERROR(FindRecorded(event_id, &event));
   if (!event) return context->error;
   if (!event->final()) connection_->FlushAndPoll();
   return event->final() ? Heard(*context, -event->status()) : CUDA_ERROR_NOT_READY;
@@ -880,12 +878,7 @@ CUresult RemoteDevice::SynchronizeEvent(ContextId id, EventId event_id) {
   const auto context = Find(id);
   if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   Ref<Event> event;
-  {
-    const std::shared_lock lock(mutex_);
-    const auto it = events_.find(event_id);
-    if (it == events_.end()) return CUDA_ERROR_INVALID_HANDLE;
-    event = it->second.recorded;
-  }
+  TULLE_CUDA_RETURN_IF_ERROR(FindRecorded(event_id, &event));
   if (!event) return context->error;
   if (!event->final() && !connection_->AwaitUntil([&] { return event->final(); }))
     return Heard(*context, kLost);
@@ -896,13 +889,8 @@ CUresult RemoteDevice::GetElapsedTime(ContextId id, EventId start, EventId end, 
   const auto context = Find(id);
   if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   Ref<Event> first, last;
-  {
-    const std::shared_lock lock(mutex_);
-    const auto from = events_.find(start), to = events_.find(end);
-    if (from == events_.end() || to == events_.end()) return CUDA_ERROR_INVALID_HANDLE;
-    first = from->second.recorded;
-    last = to->second.recorded;
-  }
+  TULLE_CUDA_RETURN_IF_ERROR(FindRecorded(start, &first));
+  TULLE_CUDA_RETURN_IF_ERROR(FindRecorded(end, &last));
   if (!first || !last) return CUDA_ERROR_INVALID_HANDLE;
   connection_->FlushAndPoll();
   for (const Ref<Event>* event : {&first, &last}) {

@@ -90,6 +90,8 @@ class RemoteDevice final : public tulle::cuda::Device {
   std::shared_ptr<RemoteContext> Find(ContextId context) const;
   // Of a stream; null where its context is gone.
   std::shared_ptr<RemoteContext> Find(const Stream& stream, wire::Handle* handle) const;
+  // What was last recorded for an event; null: nothing was.
+  CUresult FindRecorded(EventId event, Ref<Event>* recorded) const;
   // What the worker's status means for the context.
   CUresult Heard(RemoteContext& context, std::int32_t status) const;
 
