@@ -85,12 +85,17 @@ enum class Op : std::uint8_t {
   kCopysign,
   kTestp,
   kSad,
+  kAddCarry,
+  kSubCarry,
+  kMadCarry,
+  kMadHiCarry,
   kLoad,
   kStore,
   kLoadParam,
   kAtom,
   kShfl,
   kVote,
+  kMatch,
   kActive,
   kPack,
   kUnpack,
@@ -116,17 +121,23 @@ enum class Compare : std::uint8_t {
   kNan
 };
 enum class Join : std::uint8_t { kNone, kAnd, kOr, kXor };
-enum class Rounding : std::uint8_t {
-  kNone,
-  kNearest,
-  kZero,
-  kDown,
-  kUp,
-  kNearestInt,
-  kZeroInt,
-  kDownInt,
-  kUpInt
+enum class Rounding : std::uint8_t { kNone, kNearest, kNearestInt, kZeroInt, kDownInt, kUpInt };
+// How the processor is to compute while a handler runs: rounding, or small numbers as zeros. Two flags at
+// most.
+enum class FloatControl : std::uint8_t {
+  kNone = 0,
+  kZero = 1,
+  kDown = 2,
+  kUp = 3,
+  kRounding = 3,
+  kFlush = 4
 };
+constexpr FloatControl operator|(FloatControl a, FloatControl b) {
+  return static_cast<FloatControl>(static_cast<int>(a) | static_cast<int>(b));
+}
+constexpr FloatControl operator&(FloatControl a, FloatControl b) {
+  return static_cast<FloatControl>(static_cast<int>(a) & static_cast<int>(b));
+}
 enum class AtomOp : std::uint8_t { kAdd, kMin, kMax, kAnd, kOr, kXor, kExch, kCas, kInc, kDec };
 enum class Shuffle : std::uint8_t { kUp, kDown, kBfly, kIdx };
 enum class System : std::uint8_t { kPrint, kAssertFail };
@@ -139,7 +150,8 @@ enum class Flow : std::uint8_t { kNext, kBranch, kTable, kBarrier, kCall, kRetur
 
 // Operands are places in the warp's registers, in bytes; constants have some, too.
 struct Inst {
-  Handler run = nullptr;  // of kNext
+  Handler run = nullptr;    // of kNext
+  Handler inner = nullptr;  // of WithFloatControl
   std::uint32_t dst = 0, a = 0, b = 0, c = 0, d = 0, dst2 = 0;
   std::uint32_t guard = ~0u;  // a predicate
   bool guard_negated = false;
@@ -153,6 +165,7 @@ struct Inst {
   Compare compare = Compare::kEq;
   Join join = Join::kNone;
   Rounding rounding = Rounding::kNone;
+  FloatControl floats = FloatControl::kNone;
   bool saturates = false;
   std::uint8_t mode = 0;                 // AtomOp, Shuffle, Vote, ...
   std::array<std::uint32_t, 4> items{};  // of a vector
@@ -238,6 +251,9 @@ struct Spec {
 
 // The handlers for the processor that this runs on; null: there is no such instruction.
 Handler FindHandler(const Spec& spec);
+// Runs inst.inner with inst.floats: the same for any processor whose control it knows, as of now x86's. On
+// others roundings are to the nearest, and small numbers stay.
+void WithFloatControl(Warp& warp, const Inst& inst);
 // Of kSystem, for any processor.
 Handler SystemCall(std::uint8_t which);
 

@@ -18,10 +18,11 @@ constexpr std::uint32_t kMaxRange = 1 << 20;     // registers of one name
 constexpr std::size_t kMaxWords = 16;            // of an instruction's name
 
 constexpr std::pair<std::string_view, Type> kTypes[] = {
-    {"pred", Type::kPred}, {"b8", Type::kB8},   {"b16", Type::kB16}, {"b32", Type::kB32},
-    {"b64", Type::kB64},   {"u8", Type::kU8},   {"u16", Type::kU16}, {"u32", Type::kU32},
-    {"u64", Type::kU64},   {"s8", Type::kS8},   {"s16", Type::kS16}, {"s32", Type::kS32},
-    {"s64", Type::kS64},   {"f16", Type::kF16}, {"f32", Type::kF32}, {"f64", Type::kF64}};
+    {"pred", Type::kPred}, {"b8", Type::kB8},       {"b16", Type::kB16},      {"b32", Type::kB32},
+    {"b64", Type::kB64},   {"u8", Type::kU8},       {"u16", Type::kU16},      {"u32", Type::kU32},
+    {"u64", Type::kU64},   {"s8", Type::kS8},       {"s16", Type::kS16},      {"s32", Type::kS32},
+    {"s64", Type::kS64},   {"f16", Type::kF16},     {"bf16", Type::kBF16},    {"f32", Type::kF32},
+    {"f64", Type::kF64},   {"f16x2", Type::kF16x2}, {"bf16x2", Type::kBF16x2}};
 
 struct Token {
   enum class Kind : std::uint8_t { kEnd, kWord, kNumber, kString, kSign };
@@ -547,11 +548,14 @@ std::uint32_t SizeOf(Type type) {
     case Type::kB16:
     case Type::kU16:
     case Type::kS16:
-    case Type::kF16: return 2;
+    case Type::kF16:
+    case Type::kBF16: return 2;
     case Type::kB32:
     case Type::kU32:
     case Type::kS32:
-    case Type::kF32: return 4;
+    case Type::kF32:
+    case Type::kF16x2:
+    case Type::kBF16x2: return 4;
     case Type::kB64:
     case Type::kU64:
     case Type::kS64:

@@ -29,11 +29,19 @@ enum class Type : std::uint8_t {
   kS32,
   kS64,
   kF16,
+  kBF16,
   kF32,
-  kF64
+  kF64,
+  kF16x2,  // two in a register of 32 bits, as the next
+  kBF16x2
 };
 // Of one element, in bytes; 0 for kNone, 1 for kPred.
 std::uint32_t SizeOf(Type type);
+inline bool IsFloat(Type type) { return type == Type::kF32 || type == Type::kF64; }
+// Of half the usual precision, one or two.
+inline bool IsHalf(Type type) {
+  return type == Type::kF16 || type == Type::kBF16 || type == Type::kF16x2 || type == Type::kBF16x2;
+}
 // "u32": kU32; kNone when it is not a type.
 Type TypeNamed(std::string_view word);
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cfenv>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -347,7 +348,10 @@ TEST_F(SoftCudaTest, TextsThatAreNoProgramsAreRefusedByTheirLine) {
     return Refusal(Kernel(".reg .b32 %r<3>; .reg .f32 %f<3>; .reg .b64 %rd<3>;\n", body));
   };
   EXPECT_EQ(kernel("wmma.load %r1;\n"), "line 6: this device has no wmma.load");
-  EXPECT_EQ(kernel("\nadd.rz.f32 %f1, %f1, %f2;\n"), "line 7: this device has no add.rz.f32: .rz");
+  EXPECT_EQ(kernel("\nadd.rna.f32 %f1, %f1, %f2;\n"), "line 7: this device has no add.rna.f32: .rna");
+  EXPECT_EQ(kernel("add.rz.u32 %r1, %r1, %r2;\n"), "line 6: this device has no add.rz.u32");
+  EXPECT_EQ(kernel("cvt.rz.f16.f32 %r1, %f2;\n"), "line 6: this device has no cvt.rz.f16.f32");
+  EXPECT_EQ(kernel("add.cc.f32 %f1, %f1, %f2;\n"), "line 6: this device has no add.cc.f32");
   EXPECT_EQ(kernel("add.u32 %r1, %r2;\n"), "line 6: add.u32 has 2 operands");
   EXPECT_EQ(kernel("add.u32 %r1, %r2, %r9;\n"), "line 6: there is no %r9");
   EXPECT_EQ(kernel("add.u32 %r1, %r2, %rd1;\n"),
@@ -540,6 +544,214 @@ TEST_F(InstructionTest, OfFloats) {
   Floats<double>();
 }
 
+// What the processor computes with this rounding.
+template <typename T, typename F>
+T RoundedBy(int rounding, F f, T a, T b) {
+  volatile T x = a, y = b;
+  std::fesetround(rounding);
+  const T ax = x, ay = y;
+  volatile T result = f(ax, ay);
+  std::fesetround(FE_TONEAREST);
+  return result;
+}
+
+TEST_F(InstructionTest, OfFloatsRoundedOtherwise) {
+  for (const auto& [name, rounding] : std::initializer_list<std::pair<std::string, int>>{
+           {"rz", FE_TOWARDZERO}, {"rm", FE_DOWNWARD}, {"rp", FE_UPWARD}}) {
+    const auto all = [&, rounding = rounding, name = name]<typename T>(T) {
+      const std::string type = NameOf<T>();
+      Binary<T, T>("add." + name + "." + type + " %d, %a, %b;", [rounding](T a, T b) {
+        return RoundedBy(
+            rounding, [](T x, T y) { return x + y; }, a, b);
+      });
+      Binary<T, T>("mul." + name + "." + type + " %d, %a, %b;", [rounding](T a, T b) {
+        return RoundedBy(
+            rounding, [](T x, T y) { return x * y; }, a, b);
+      });
+      Binary<T, T>("div." + name + "." + type + " %d, %a, %b;", [rounding](T a, T b) {
+        return RoundedBy(
+            rounding, [](T x, T y) { return x / y; }, a, b);
+      });
+      Binary<T, T>("sqrt." + name + "." + type + " %d, %a;", [rounding](T a, T b) {
+        return RoundedBy(
+            rounding, [](T x, T) { return std::sqrt(x); }, a, b);
+      });
+    };
+    all(0.f);
+    all(0.);
+    Binary<float, double>("cvt." + name + ".f32.f64 %d, %a;", [rounding = rounding](double a, double) {
+      volatile double x = a;
+      std::fesetround(rounding);
+      volatile float result = static_cast<float>(x);
+      std::fesetround(FE_TONEAREST);
+      return result;
+    });
+    Binary<float, std::int64_t>("cvt." + name + ".f32.s64 %d, %a;",
+                                [rounding = rounding](std::int64_t a, std::int64_t) {
+                                  volatile std::int64_t x = a;
+                                  std::fesetround(rounding);
+                                  volatile float result = static_cast<float>(x);
+                                  std::fesetround(FE_TONEAREST);
+                                  return result;
+                                });
+  }
+  // Nothing of it stays.
+  Binary<float, float>("add.f32 %d, %a, %b;", [](float a, float b) { return a + b; });
+}
+
+TEST_F(InstructionTest, SmallNumbersAreZerosWhereThatIsAskedFor) {
+  const auto flushed = [](float value) { return std::fpclassify(value) == FP_SUBNORMAL ? 0.f : value; };
+  const std::string small = "mul.f32 %a, %a, 0f00800000; mul.f32 %b, %b, 0f00400000;\n";  // 2^-126, 2^-127
+  const auto smaller = [](float a, float by) { return a * by; };
+  Binary<float, float>(small + "add.ftz.f32 %d, %a, %b;", [&](float a, float b) {
+    return flushed(flushed(smaller(a, 0x1p-126f)) + flushed(smaller(b, 0x1p-127f)));
+  });
+  Binary<float, float>(small + "add.f32 %d, %a, %b;",
+                       [&](float a, float b) { return smaller(a, 0x1p-126f) + smaller(b, 0x1p-127f); });
+  Binary<std::uint32_t, float>(
+      small + ".reg .pred %p; setp.gt.ftz.f32 %p, %a, %b; selp.u32 %d, 1, 0, %p;", [&](float a, float b) {
+        return flushed(smaller(a, 0x1p-126f)) > flushed(smaller(b, 0x1p-127f)) ? 1u : 0u;
+      });
+}
+
+// Halves by another way: as doubles, whose digits are counted.
+double WideHalf(std::uint16_t half, int digits) {
+  const int exponent_bits = 15 - digits, bias = (1 << (exponent_bits - 1)) - 1;
+  const int exponent = half >> digits & ((1 << exponent_bits) - 1), fraction = half & ((1 << digits) - 1);
+  double value = 0;
+  if (exponent == (1 << exponent_bits) - 1) {
+    value = fraction != 0 ? std::nan("") : std::numeric_limits<double>::infinity();
+  } else {
+    value = std::ldexp(fraction + (exponent != 0 ? 1 << digits : 0), std::max(exponent, 1) - bias - digits);
+  }
+  return (half & 0x8000) != 0 ? -value : value;
+}
+std::uint16_t NarrowHalf(long double value, int digits) {
+  const int exponent_bits = 15 - digits, bias = (1 << (exponent_bits - 1)) - 1;
+  if (value != value) return 0x7fff;
+  const auto sign = static_cast<std::uint16_t>(std::signbit(value) ? 0x8000 : 0);
+  const long double size = std::fabs(value);
+  const int infinite = ((1 << exponent_bits) - 1) << digits;
+  if (std::isinf(size)) return static_cast<std::uint16_t>(sign | infinite);
+  const int exponent = std::max(size == 0 ? -10'000 : std::ilogb(size), 1 - bias);
+  const auto count = static_cast<int>(std::nearbyint(std::scalbn(size, digits - exponent)));
+  // A count that has grown by a digit carries into the exponent.
+  const int bits = ((exponent + bias - 1) << digits) + count;
+  return static_cast<std::uint16_t>(sign | std::min(bits, infinite));
+}
+
+// a * b + a, its last digit odd where there is more, so that it is on the right side of the middle between
+// two halves.
+long double SumWithProduct(long double a, long double b) {
+  using Longer = __float128;
+  const Longer product = static_cast<Longer>(a) * static_cast<Longer>(b);
+  Longer sum = product + static_cast<Longer>(a);
+  if (sum == product && a != 0 && !std::isinf(a * b)) {
+    const Longer little = product * 0x1p-80;
+    sum += (a > 0) == (product > 0) ? little : -little;
+  }
+  long double value = static_cast<long double>(sum);
+  const Longer back = value;
+  if (back == sum || value != value || std::isinf(value)) return value;
+  if ((back > 0) == (back > sum)) value = std::nextafter(value, 0.L);
+  std::uint64_t digits = 0;
+  std::memcpy(&digits, &value, sizeof digits);
+  digits |= 1;
+  std::memcpy(&value, &digits, sizeof digits);
+  return value;
+}
+
+TEST_F(InstructionTest, OfHalves) {
+  using U16 = std::uint16_t;
+  for (const auto& [type, digits] :
+       std::initializer_list<std::pair<std::string, int>>{{"f16", 10}, {"bf16", 7}}) {
+    const auto of = [&, digits = digits](auto f) {
+      return [f, digits](U16 a, U16 b) {
+        return NarrowHalf(
+            f(static_cast<long double>(WideHalf(a, digits)), static_cast<long double>(WideHalf(b, digits))),
+            digits);
+      };
+    };
+    using L = long double;
+    const auto same = [digits = digits](U16 a, U16 b) {
+      const double x = WideHalf(a, digits), y = WideHalf(b, digits);
+      return (x != x && y != y) || a == b;
+    };
+    // All that there are of one, against a few of the other.
+    const auto check = [&](const std::string& instruction, auto expected) {
+      Load(Kernel(".reg .b16 %a, %b, %d; .reg .b32 %r<5>; .reg .b64 %rd<9>;\n",
+                  "ld.param.u64 %rd1, [in]; ld.param.u64 %rd2, [out];\n"
+                  "mov.u32 %r1, %tid.x; mov.u32 %r2, %ctaid.x; mad.lo.u32 %r3, %r2, 256, %r1;\n"
+                  "mul.wide.u32 %rd3, %r3, 2; add.u64 %rd4, %rd1, %rd3; add.u64 %rd5, %rd2, %rd3;\n"
+                  "cvt.u16.u32 %a, %r3; ld.global.b16 %b, [%rd4];\n" +
+                      instruction + "\nst.global.b16 [%rd5], %d;\n"));
+      const std::vector<U16> in = Values<U16>(1 << 16);
+      U16* const out = Device(std::vector<U16>(1 << 16));
+      Launch("k", {256}, {256}, Device(in), out);
+      for (std::uint32_t i = 0; i < 1 << 16; ++i) {
+        const U16 a = static_cast<U16>(i), should = expected(a, in[i]);
+        ASSERT_TRUE(same(out[i], should)) << instruction << " of " << std::hex << a << " and " << in[i]
+                                          << " is " << out[i] << ", not " << should;
+      }
+    };
+    check("add.rn." + type + " %d, %a, %b;", of([](L a, L b) { return a + b; }));
+    check("sub." + type + " %d, %a, %b;", of([](L a, L b) { return a - b; }));
+    check("mul." + type + " %d, %a, %b;", of([](L a, L b) { return a * b; }));
+    check("fma.rn." + type + " %d, %a, %b, %a;", of(SumWithProduct));
+    check("max." + type + " %d, %a, %b;", of([](L a, L b) { return std::fmax(a, b); }));
+    check("neg." + type + " %d, %a;", [](U16 a, U16) { return static_cast<U16>(a ^ 0x8000); });
+    check("abs." + type + " %d, %a;", [](U16 a, U16) { return static_cast<U16>(a & 0x7fff); });
+    check(".reg .pred %p; setp.lt." + type + " %p, %a, %b; selp.b16 %d, 1, 0, %p;",
+          [digits = digits](U16 a, U16 b) {
+            return static_cast<U16>(WideHalf(a, digits) < WideHalf(b, digits) ? 1 : 0);
+          });
+    check(".reg .f32 %f; cvt.f32." + type + " %f, %a; cvt.rn." + type + ".f32 %d, %f;",
+          [](U16 a, U16) { return a; });
+  }
+  Binary<U16, float>("cvt.rn.f16.f32 %d, %a;", [](float a, float) { return NarrowHalf(a, 10); });
+  Binary<U16, float>("cvt.rn.bf16.f32 %d, %a;", [](float a, float) { return NarrowHalf(a, 7); });
+  Binary<U16, double>("cvt.rn.f16.f64 %d, %a;", [](double a, double) { return NarrowHalf(a, 10); });
+  Binary<U16, std::int32_t>("cvt.rn.f16.s32 %d, %a;",
+                            [](std::int32_t a, std::int32_t) { return NarrowHalf(a, 10); });
+  Binary<std::uint32_t, float>("cvt.rn.f16x2.f32 %d, %a, %b;", [](float a, float b) {
+    return static_cast<std::uint32_t>(NarrowHalf(a, 10)) << 16 | NarrowHalf(b, 10);
+  });
+  Binary<std::uint32_t, std::uint32_t>("mul.f16x2 %d, %a, %b;", [](std::uint32_t a, std::uint32_t b) {
+    std::uint32_t out = 0;
+    for (const int at : {0, 16}) {
+      const double product =
+          WideHalf(static_cast<U16>(a >> at), 10) * WideHalf(static_cast<U16>(b >> at), 10);
+      out |= static_cast<std::uint32_t>(NarrowHalf(product, 10)) << at;
+    }
+    return out;
+  });
+}
+
+TEST_F(InstructionTest, OfSeveralWords) {
+  using U64 = std::uint64_t;
+  using Wide = unsigned __int128;
+  Binary<U64, U64>(
+      ".reg .b32 %x<9>; mov.b64 {%x1, %x2}, %a; mov.b64 {%x3, %x4}, %b;\n"
+      "add.cc.u32 %x5, %x1, %x3; addc.u32 %x6, %x2, %x4; mov.b64 %d, {%x5, %x6};",
+      [](U64 a, U64 b) { return a + b; });
+  Binary<U64, U64>(
+      ".reg .b32 %x<9>; mov.b64 {%x1, %x2}, %a; mov.b64 {%x3, %x4}, %b;\n"
+      "sub.cc.u32 %x5, %x1, %x3; subc.u32 %x6, %x2, %x4; mov.b64 %d, {%x5, %x6};",
+      [](U64 a, U64 b) { return a - b; });
+  Binary<U64, U64>("add.cc.u64 %d, %a, %b; addc.cc.u64 %d, %a, 0; addc.u64 %d, %b, 0;", [](U64 a, U64 b) {
+    const Wide sum = static_cast<Wide>(a) + b;
+    return b + static_cast<U64>((static_cast<Wide>(a) + static_cast<U64>(sum >> 64)) >> 64);
+  });
+  // The upper word of a product of two, of four products.
+  Binary<U64, U64>(
+      ".reg .b32 %x<12>; mov.b64 {%x1, %x2}, %a; mov.b64 {%x3, %x4}, %b;\n"
+      "mul.lo.u32 %x5, %x1, %x3; mul.hi.u32 %x6, %x1, %x3;\n"
+      "mad.lo.cc.u32 %x6, %x1, %x4, %x6; madc.hi.u32 %x7, %x1, %x4, 0;\n"
+      "mad.lo.cc.u32 %x6, %x2, %x3, %x6; madc.hi.cc.u32 %x7, %x2, %x3, %x7; addc.u32 %x8, 0, 0;\n"
+      "mad.lo.cc.u32 %x7, %x2, %x4, %x7; madc.hi.u32 %x8, %x2, %x4, %x8; mov.b64 %d, {%x7, %x8};",
+      [](U64 a, U64 b) { return static_cast<U64>(static_cast<Wide>(a) * b >> 64); });
+}
+
 TEST_F(InstructionTest, OfBits) {
   using U32 = std::uint32_t;
   using U64 = std::uint64_t;
@@ -590,6 +802,34 @@ TEST_F(InstructionTest, BetweenLanes) {
       "selp.u32 %d, 1, 0, %p2;",
       lane_of([](U32) { return 1; }));
   Binary<U32, U32>("mov.u32 %d, %lanemask_lt;", lane_of([](U32 lane) { return (1u << lane) - 1; }));
+}
+
+TEST_F(InstructionTest, LanesFindTheirLike) {
+  constexpr std::uint32_t kCount = 96;
+  const auto run = [this](const std::string& instructions) {
+    Load(Kernel(".reg .pred %p, %q; .reg .b32 %r<5>; .reg .b64 %rd<5>;\n",
+                "ld.param.u64 %rd1, [out]; mov.u32 %r1, %tid.x; mul.wide.u32 %rd2, %r1, 4;\n"
+                "add.u64 %rd3, %rd1, %rd2;\n" +
+                    instructions + "\nst.global.u32 [%rd3], %r3;\n"));
+    std::uint32_t* const out = Device(std::vector<std::uint32_t>(kCount));
+    Launch("k", {1}, {kCount}, std::uint64_t{0}, out);
+    return std::vector<std::uint32_t>(out, out + kCount);
+  };
+  const auto value = [](std::uint32_t thread) { return thread * thread % 5; };
+  std::vector<std::uint32_t> should(kCount);
+  for (std::uint32_t i = 0; i < kCount; ++i) {
+    for (std::uint32_t lane = 0; lane < 32; ++lane)
+      should[i] |= static_cast<std::uint32_t>(value(i / 32 * 32 + lane) == value(i)) << lane;
+  }
+  EXPECT_EQ(run("mul.lo.u32 %r2, %r1, %r1; rem.u32 %r2, %r2, 5; match.any.sync.b32 %r3, %r2, -1;"), should);
+  EXPECT_EQ(run("mul.lo.u32 %r2, %r1, %r1; rem.u32 %r2, %r2, 5; cvt.u64.u32 %rd4, %r2;\n"
+                "match.any.sync.b64 %r3, %rd4, -1;"),
+            should);
+  // The second warp's lanes differ.
+  for (std::uint32_t i = 0; i < kCount; ++i) should[i] = i / 32 == 1 ? 3 : ~0u;
+  EXPECT_EQ(run("shr.u32 %r2, %r1, 5; setp.eq.u32 %p, %r2, 1; selp.u32 %r2, %r1, 7, %p;\n"
+                "match.all.sync.b32 %r3|%q, %r2, -1; @!%q mov.u32 %r3, 3;"),
+            should);
 }
 
 TEST_F(InstructionTest, AtomicsOfManyBlocksLoseNothing) {

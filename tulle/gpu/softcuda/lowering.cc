@@ -1,0 +1,342 @@
+#include "tulle/gpu/softcuda/lowering.h"
+
+#include <bit>
+#include <iterator>
+
+namespace tulle::gpu::softcuda {
+namespace {
+
+constexpr std::uint32_t kMaxLocalBytes = 512 << 10;    // of a thread, as CUDA has it
+constexpr std::uint32_t kMaxRegisterBytes = 64 << 20;  // of a warp
+constexpr std::uint32_t kMaxParameterBytes = 32 << 10;
+constexpr std::size_t kMaxCode = 4 << 20;  // instructions
+
+// In the order of Program::specials.
+constexpr std::string_view kSpecialNames[] = {
+    "%tid.x",   "%tid.y",       "%tid.z",       "%ntid.x",      "%ntid.y",      "%ntid.z",     "%ctaid.x",
+    "%ctaid.y", "%ctaid.z",     "%nctaid.x",    "%nctaid.y",    "%nctaid.z",    "%laneid",     "%warpid",
+    "%nwarpid", "%lanemask_eq", "%lanemask_lt", "%lanemask_le", "%lanemask_gt", "%lanemask_ge"};
+
+std::uint64_t AlignUp(std::uint64_t at, std::uint64_t align) { return (at + align - 1) / align * align; }
+
+}  // namespace
+
+Program Lowering::Kernel(const PtxFunction& kernel) {
+  program_.name = kernel.name;
+  if (kernel.max_threads != 0) program_.max_threads = std::min(kernel.max_threads, kMaxBlockThreads);
+  // The module's own shared memory is every kernel's.
+  for (const PtxVariable& variable : module_.variables) {
+    if (variable.space == Space::kShared) module_shared_[variable.name] = Shared(variable, kernel.line);
+  }
+  Function(kernel);
+  for (const auto& [at, callee] : calls_) program_.code[at].target = done_.at(callee).start;
+  program_.dynamic_shared_at = static_cast<std::uint32_t>(AlignUp(program_.shared_bytes, 16));
+  for (const std::size_t constant : dynamic_) {
+    program_.constants[constant].bits += kSharedWindow + program_.dynamic_shared_at;
+  }
+  if (program_.register_bytes > kMaxRegisterBytes) throw Problem{kernel.line, "too many registers"};
+  return std::move(program_);
+}
+
+std::uint32_t Lowering::Allocate(Width width) {
+  const std::uint32_t bytes = width == Width::k64 ? 256 : width == Width::k32 ? 128 : 64;
+  const std::uint32_t at = program_.register_bytes;
+  program_.register_bytes += bytes;
+  if (program_.register_bytes > kMaxRegisterBytes) Fail("too many registers");
+  return at;
+}
+
+Lowering::Callee::Place Lowering::Local(const PtxVariable& variable) {
+  const std::uint64_t at = AlignUp(program_.local_bytes, std::max(variable.align, 1u));
+  if (at + variable.bytes() > kMaxLocalBytes)
+    Fail("a thread's own memory is more than " + FormatSize(kMaxLocalBytes));
+  // Each lane's memory begins as aligned as any variable is.
+  program_.local_bytes = static_cast<std::uint32_t>(AlignUp(at + variable.bytes(), 16));
+  return {static_cast<std::uint32_t>(at), static_cast<std::uint32_t>(variable.bytes())};
+}
+
+std::uint64_t Lowering::Shared(const PtxVariable& variable, int line) {
+  if (variable.is_external || variable.count == 0) return kDynamic;
+  const std::uint64_t at = AlignUp(program_.shared_bytes, std::max(variable.align, 1u));
+  if (at + variable.bytes() > kMaxSharedBytes)
+    throw Problem{line, "a block's shared memory is more than " + FormatSize(kMaxSharedBytes)};
+  program_.shared_bytes = static_cast<std::uint32_t>(at + variable.bytes());
+  return kSharedWindow + at;
+}
+
+std::uint32_t Lowering::Constant(std::uint64_t bits, bool wide) {
+  const auto [it, is_new] = constants_.emplace(std::pair(bits, wide), 0);
+  if (is_new) {
+    it->second = Allocate(wide ? Width::k64 : Width::k32);
+    program_.constants.push_back({it->second, bits, wide});
+  }
+  return it->second;
+}
+
+const Lowering::Callee& Lowering::Function(const PtxFunction& function) {
+  if (const auto it = done_.find(function.name); it != done_.end()) return it->second;
+  if (!open_.insert(function.name).second) Fail(function.name + " calls itself, which this device cannot do");
+  const int line = std::exchange(line_, function.line);
+  auto scopes = std::exchange(scopes_, {Scope()});
+  auto labels = std::exchange(labels_, {});
+  auto branches = std::exchange(branches_, {});
+  auto tables = std::exchange(tables_, {});
+  const bool was_kernel = std::exchange(in_kernel_, function.is_entry);
+
+  // What it calls comes first, as its code is in one piece.
+  for (const PtxStatement& statement : function.body) {
+    const auto* instruction = std::get_if<PtxInstruction>(&statement.what);
+    if (instruction == nullptr || instruction->words[0] != "call") continue;
+    line_ = statement.line;
+    for (const PtxOperand& operand : instruction->operands) {
+      if (operand.kind != PtxOperand::Kind::kName) continue;
+      if (SystemNamed(operand.name)) break;
+      const auto it = functions_.find(operand.name);
+      if (it == functions_.end() || !it->second->has_body) {
+        Fail("calls " + operand.name + ", which " +
+             (it == functions_.end() ? "is no function" : "has no body here"));
+      }
+      Function(*it->second);
+      break;
+    }
+  }
+  line_ = function.line;
+
+  Callee callee;
+  for (const PtxVariable& parameter : function.parameters) Parameter(function, parameter, &callee.parameters);
+  for (const PtxVariable& result : function.returns) Parameter(function, result, &callee.returns);
+  if (!function.is_entry) callee.return_to = Allocate(Width::k32);
+  callee.start = static_cast<std::uint32_t>(program_.code.size());
+  const std::uint32_t return_to = callee.return_to;
+  return_to_ = return_to;
+  for (const PtxStatement& statement : function.body) {
+    line_ = statement.line;
+    std::visit([this](const auto& what) { Lower(what); }, statement.what);
+    if (program_.code.size() > kMaxCode) Fail("too many instructions");
+  }
+  guard_.reset();  // the last instruction's own
+  Emit({.dst = return_to, .flow = function.is_entry ? Flow::kExit : Flow::kReturn});
+  for (const auto& [at, label] : branches_) {
+    const auto it = labels_.find(label.first);
+    if (it == labels_.end()) throw Problem{label.second, "there is no label " + label.first};
+    program_.code[at].target = it->second;
+  }
+  for (const auto& [name, table] : tables_) {
+    for (std::size_t i = 0; i < table.labels.size(); ++i) {
+      const auto it = labels_.find(table.labels[i]);
+      if (it == labels_.end()) Fail("there is no label " + table.labels[i]);
+      program_.tables[table.number].push_back(it->second);
+    }
+  }
+  for (const auto& [at, name] : table_uses_) {
+    if (!tables_.contains(name))
+      throw Problem{static_cast<int>(program_.code[at].line), "there is no table " + name};
+  }
+  table_uses_.clear();
+  scopes_ = std::move(scopes);
+  labels_ = std::move(labels);
+  branches_ = std::move(branches);
+  tables_ = std::move(tables);
+  in_kernel_ = was_kernel;
+  line_ = line;
+  open_.erase(function.name);
+  if (function.is_entry) program_.start = callee.start;
+  return done_.emplace(function.name, std::move(callee)).first->second;
+}
+
+void Lowering::Parameter(const PtxFunction& function, const PtxVariable& parameter,
+                         std::vector<Callee::Place>* places) {
+  if (parameter.space != Space::kParam) Fail("parameters in registers are not supported");
+  if (function.is_entry) {
+    const std::uint64_t at = AlignUp(program_.parameter_bytes, std::max(parameter.align, 1u));
+    if (at + parameter.bytes() > kMaxParameterBytes)
+      Fail("the parameters are more than " + FormatSize(kMaxParameterBytes));
+    const Callee::Place place{static_cast<std::uint32_t>(at), static_cast<std::uint32_t>(parameter.bytes())};
+    program_.parameter_bytes = place.at + place.bytes;
+    program_.parameters.push_back({place.at, place.bytes});
+    scopes_.back().kernel_parameters[parameter.name] = place;
+    return;
+  }
+  const Callee::Place place = Local(parameter);
+  scopes_.back().locals[parameter.name] = place;
+  places->push_back(place);
+}
+
+void Lowering::Lower(const PtxScope& scope) {
+  if (scope.opens) {
+    scopes_.emplace_back();
+  } else {
+    scopes_.pop_back();
+  }
+}
+
+void Lowering::Lower(const PtxLabel& label) {
+  if (!labels_.emplace(label.name, static_cast<std::uint32_t>(program_.code.size())).second)
+    Fail("label " + label.name + " is there twice");
+}
+
+void Lowering::Lower(const PtxTargets& targets) {
+  program_.tables.emplace_back();
+  tables_[targets.name] = {static_cast<std::uint32_t>(program_.tables.size() - 1), targets.labels};
+  for (auto& [at, name] : table_uses_) {
+    if (name == targets.name) program_.code[at].target = tables_[targets.name].number;
+  }
+}
+
+void Lowering::Lower(const PtxVariable& variable) {
+  Scope& scope = scopes_.back();
+  switch (variable.space) {
+    case Space::kRegister: {
+      const Width width = WidthOf(variable.type);
+      const std::uint32_t count = std::max(variable.range, 1u);
+      for (std::uint32_t i = 0; i < count; ++i) {
+        const std::string name = variable.range == 0 ? variable.name : variable.name + std::to_string(i);
+        scope.registers[name] = {0, width};  // has its place once it is used
+      }
+      return;
+    }
+    case Space::kLocal:
+    case Space::kParam: scope.locals[variable.name] = Local(variable); return;
+    case Space::kShared: scope.shared[variable.name] = Shared(variable, line_); return;
+    default:
+      Fail("." + std::string(variable.space == Space::kConst ? "const" : "global") +
+           " within a function is not supported");
+  }
+}
+
+Lowering::Register* Lowering::FindRegister(const std::string& name) {
+  for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
+    const auto it = scope->registers.find(name);
+    if (it == scope->registers.end()) continue;
+    if (it->second.at == 0) it->second.at = Allocate(it->second.width);
+    return &it->second;
+  }
+  return nullptr;
+}
+
+std::optional<std::uint64_t> Lowering::FindAddress(const std::string& name) {
+  for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
+    if (const auto it = scope->locals.find(name); it != scope->locals.end())
+      return kLocalWindow + it->second.at;
+    if (const auto it = scope->shared.find(name); it != scope->shared.end()) return it->second;
+  }
+  if (const auto it = module_shared_.find(name); it != module_shared_.end()) return it->second;
+  if (const auto it = variables_.find(name); it != variables_.end()) return it->second.address;
+  return std::nullopt;
+}
+
+const Lowering::Callee::Place* Lowering::FindKernelParameter(const std::string& name) const {
+  for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
+    if (const auto it = scope->kernel_parameters.find(name); it != scope->kernel_parameters.end())
+      return &it->second;
+  }
+  return nullptr;
+}
+
+std::uint32_t Lowering::AddressConstant(std::uint64_t address, std::int64_t offset) {
+  if (address != kDynamic) return Constant(address + static_cast<std::uint64_t>(offset), true);
+  // Behind all static shared memory, which is not known yet.
+  const std::uint32_t at = Allocate(Width::k64);
+  dynamic_.push_back(program_.constants.size());
+  program_.constants.push_back({at, static_cast<std::uint64_t>(offset), true});
+  return at;
+}
+
+std::optional<std::uint32_t> Lowering::FindSpecial(const std::string& name) {
+  for (std::size_t i = 0; i < std::size(kSpecialNames); ++i) {
+    if (kSpecialNames[i] != name) continue;
+    if (program_.specials[i] == 0) program_.specials[i] = Allocate(Width::k32);
+    return program_.specials[i];
+  }
+  if (name == "WARP_SZ") return Constant(kLanes, false);
+  return std::nullopt;
+}
+
+std::uint32_t Lowering::Source(const PtxOperand& operand, Type type, bool any_width, Width* width) {
+  const bool wide = SizeOf(type) == 8;
+  if (width != nullptr) *width = WidthOf(type);
+  if (operand.kind == PtxOperand::Kind::kNumber) {
+    // A predicate is a bit for each lane, at the beginning of its register.
+    if (type == Type::kPred) return Constant(operand.bits != 0 ? kAllLanes : 0, false);
+    return Constant(BitsOf(operand, type), wide);
+  }
+  if (operand.kind != PtxOperand::Kind::kName) Fail("an operand is not of the right kind");
+  if (const Register* found = FindRegister(operand.name)) {
+    if (operand.negated && type != Type::kPred) Fail("! is for predicates");
+    const bool fits =
+        found->width == WidthOf(type) || (any_width && found->width == Width::k64 && type != Type::kPred);
+    if (!fits) Fail("register " + operand.name + " is not as wide as the instruction takes");
+    if (width != nullptr) *width = found->width;
+    return found->at;
+  }
+  if (const auto special = FindSpecial(operand.name)) {
+    if (SizeOf(type) != 4) Fail(operand.name + " has 32 bits");
+    return *special;
+  }
+  if (const auto address = FindAddress(operand.name)) {
+    if (!wide) Fail("the address of " + operand.name + " has 64 bits");
+    return AddressConstant(*address, operand.offset);
+  }
+  Fail("there is no " + operand.name);
+}
+
+std::uint64_t Lowering::BitsOf(const PtxOperand& number, Type type) {
+  if (IsFloat(type)) {
+    if (!number.is_float) Fail("a float is missing");
+    if (number.float_bytes == SizeOf(type)) return number.bits;
+    if (type == Type::kF32) {
+      const float narrow = static_cast<float>(std::bit_cast<double>(number.bits));
+      return std::bit_cast<std::uint32_t>(narrow);
+    }
+    return std::bit_cast<std::uint64_t>(
+        static_cast<double>(std::bit_cast<float>(static_cast<std::uint32_t>(number.bits))));
+  }
+  // mov.b32 of a float's bits, too.
+  const std::uint32_t size = SizeOf(type);
+  return size == 8 ? number.bits : number.bits & ((std::uint64_t{1} << (8 * size)) - 1);
+}
+
+std::uint32_t Lowering::Destination(const PtxOperand& operand, Type type, bool any_width, Width* width) {
+  if (operand.kind != PtxOperand::Kind::kName) Fail("a result is not a register");
+  if (operand.name == "_") {
+    if (width != nullptr) *width = WidthOf(type);
+    return Allocate(WidthOf(type));
+  }
+  const Register* found = FindRegister(operand.name);
+  if (found == nullptr) Fail("there is no register " + operand.name);
+  const bool fits =
+      found->width == WidthOf(type) || (any_width && found->width == Width::k64 && type != Type::kPred);
+  if (!fits) Fail("register " + operand.name + " is not as wide as the result");
+  if (width != nullptr) *width = found->width;
+  return found->at;
+}
+
+Inst& Lowering::Emit(Inst inst) {
+  inst.line = static_cast<std::uint32_t>(line_);
+  if (guard_) {
+    inst.guard = *guard_;
+    inst.guard_negated = guard_negated_;
+  }
+  program_.code.push_back(inst);
+  return program_.code.back();
+}
+
+void Lowering::EmitHandled(const Spec& spec, Inst inst) {
+  inst.run = FindHandler(spec);
+  inst.type = spec.type;
+  if (inst.run == nullptr) Fail("this device has no " + shown_);
+  if (inst.floats != FloatControl::kNone) {
+    inst.inner = inst.run;
+    inst.run = &WithFloatControl;
+  }
+  Emit(inst);
+}
+
+const Lowering::Callee::Place* Lowering::FindLocal(const std::string& name) const {
+  for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
+    if (const auto it = scope->locals.find(name); it != scope->locals.end()) return &it->second;
+  }
+  return nullptr;
+}
+
+}  // namespace tulle::gpu::softcuda

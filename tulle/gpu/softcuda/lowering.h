@@ -1,0 +1,192 @@
+// Makes of a kernel's tree what executes: resolves names, gives registers and variables their places, and
+// chooses a handler for each instruction.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "tulle/gpu/softcuda/machine.h"
+#include "tulle/gpu/softcuda/module.h"
+#include "tulle/gpu/softcuda/ptx.h"
+
+namespace tulle::gpu::softcuda {
+
+// Why there is no such program. Never leaves the module's loading.
+struct Problem {
+  int line;
+  std::string what;
+};
+
+using Variables = std::map<std::string, Module::Variable>;
+
+// An instruction whose operands are all of its type, or nearly.
+struct SimpleInstruction;
+
+// Makes one kernel's program.
+class Lowering {
+ public:
+  Lowering(const PtxModule& module, const std::map<std::string, const PtxFunction*>& functions,
+           const Variables& variables)
+      : module_(module), functions_(functions), variables_(variables) {}
+
+  Program Kernel(const PtxFunction& kernel);
+
+ private:
+  enum class Width : std::uint8_t { kPredicate, k32, k64 };
+  struct Register {
+    std::uint32_t at = 0;
+    Width width = Width::k32;
+  };
+  struct Callee {
+    std::uint32_t start = 0;
+    std::uint32_t return_to = 0;  // a register: an instruction for each lane
+    struct Place {
+      std::uint32_t at = 0, bytes = 0;  // in the thread's own memory
+    };
+    std::vector<Place> parameters, returns;
+  };
+  // What names mean, in the scope in hand.
+  struct Scope {
+    std::map<std::string, Register> registers;
+    std::map<std::string, Callee::Place> locals;             // .local, and .param of calls and of functions
+    std::map<std::string, Callee::Place> kernel_parameters;  // of a kernel
+    std::map<std::string, std::uint64_t> shared;             // generic addresses
+  };
+
+  [[noreturn]] void Fail(const std::string& what) const { throw Problem{line_, what}; }
+
+  // ---- room
+
+  std::uint32_t Allocate(Width width);
+  static Width WidthOf(Type type) {
+    return type == Type::kPred ? Width::kPredicate : SizeOf(type) == 8 ? Width::k64 : Width::k32;
+  }
+  Callee::Place Local(const PtxVariable& variable);
+  std::uint64_t Shared(const PtxVariable& variable, int line);
+
+  std::uint32_t Constant(std::uint64_t bits, bool wide);
+
+  // ---- functions
+
+  const Callee& Function(const PtxFunction& function);
+
+  void Parameter(const PtxFunction& function, const PtxVariable& parameter,
+                 std::vector<Callee::Place>* places);
+
+  // ---- statements
+
+  void Lower(const PtxScope& scope);
+  void Lower(const PtxLabel& label);
+  void Lower(const PtxTargets& targets);
+  void Lower(const PtxVariable& variable);
+
+  // ---- operands
+
+  Register* FindRegister(const std::string& name);
+  // Its generic address, or the number of the constant that will be it.
+  std::optional<std::uint64_t> FindAddress(const std::string& name);
+  const Callee::Place* FindKernelParameter(const std::string& name) const;
+  std::uint32_t AddressConstant(std::uint64_t address, std::int64_t offset);
+  std::optional<std::uint32_t> FindSpecial(const std::string& name);
+
+  std::uint32_t Source(const PtxOperand& operand, Type type, bool any_width = false, Width* width = nullptr);
+  std::uint64_t BitsOf(const PtxOperand& number, Type type);
+  std::uint32_t Destination(const PtxOperand& operand, Type type, bool any_width = false,
+                            Width* width = nullptr);
+
+  // ---- instructions
+
+  Inst& Emit(Inst inst);
+  void EmitHandled(const Spec& spec, Inst inst);
+
+  struct Modifiers {
+    std::vector<Type> types;
+    std::vector<std::string_view> words;  // the others
+    bool Has(std::string_view word) const {
+      return std::find(words.begin(), words.end(), word) != words.end();
+    }
+  };
+  Modifiers ModifiersOf(const PtxInstruction& instruction);
+  void Allow(const Modifiers& modifiers, std::string_view allowed);
+  void Count(const PtxInstruction& instruction, std::size_t least, std::size_t most);
+  Type OneType(const Modifiers& modifiers);
+
+  void Lower(const PtxInstruction& instruction);
+
+  void Branch(const std::string& label);
+
+  void LowerSimple(const SimpleInstruction& simple, const PtxInstruction& instruction,
+                   const Modifiers& modifiers);
+
+  // Sums of several words: add.cc, addc, ...
+  void LowerCarry(const PtxInstruction& instruction, const Modifiers& modifiers);
+  void LowerMatch(const PtxInstruction& instruction, const Modifiers& modifiers);
+  // mov.b64 {a, b}, c, and back.
+  void LowerVectorMove(const PtxInstruction& instruction, const Modifiers& modifiers);
+
+  Space SpaceIn(const Modifiers& modifiers);
+  void AllowMemory(const Modifiers& modifiers, std::string_view more = "");
+  // The register, or constant, of a memory operand's address; what is to be added goes to the instruction.
+  std::uint32_t Address(const PtxOperand& operand, Inst* inst);
+  static bool IsOrdered(const Modifiers& modifiers);
+  std::size_t Items(const Modifiers& modifiers, const PtxOperand& operand);
+
+  void LowerLoad(const PtxInstruction& instruction, const Modifiers& modifiers);
+  void LowerStore(const PtxInstruction& instruction, const Modifiers& modifiers);
+  void LowerCompare(const PtxInstruction& instruction, const Modifiers& modifiers, bool to_predicate);
+  void LowerCvt(const PtxInstruction& instruction, const Modifiers& modifiers);
+  void LowerAtom(const PtxInstruction& instruction, const Modifiers& modifiers, bool returns);
+  void LowerShuffle(const PtxInstruction& instruction, const Modifiers& modifiers);
+  void LowerVote(const PtxInstruction& instruction, const Modifiers& modifiers);
+  void LowerBarrier(const PtxInstruction& instruction, const Modifiers& modifiers);
+  void LowerCall(const PtxInstruction& instruction);
+
+  // Null: there is none of this name.
+  const Callee::Place* FindLocal(const std::string& name) const;
+
+  void LowerSystemCall(System system, const std::vector<PtxOperand>& operands, std::size_t at);
+
+  static constexpr std::uint64_t kDynamic = ~std::uint64_t{0};  // the address of dynamic shared memory
+
+  struct Table {
+    std::uint32_t number = 0;
+    std::vector<std::string> labels;
+  };
+
+  const PtxModule& module_;
+  const std::map<std::string, const PtxFunction*>& functions_;
+  const Variables& variables_;
+  Program program_{.register_bytes = 64};  // 0 is no register
+  std::map<std::string, std::uint64_t> module_shared_;
+  std::map<std::pair<std::uint64_t, bool>, std::uint32_t> constants_;
+  std::vector<std::size_t> dynamic_;  // constants whose address begins where dynamic shared memory does
+  std::uint32_t carry_ = 0;           // the predicate that carries are in; 0: none yet
+  std::map<std::string, Callee> done_;
+  std::set<std::string> open_;
+  std::vector<std::pair<std::size_t, std::string>> calls_;
+  int line_ = 0;
+  std::string shown_;
+  std::optional<std::uint32_t> guard_;
+  bool guard_negated_ = false;
+
+  // Of the function in hand.
+  std::vector<Scope> scopes_;
+  std::map<std::string, std::uint32_t> labels_;
+  std::vector<std::pair<std::size_t, std::pair<std::string, int>>> branches_;
+  std::map<std::string, Table> tables_;
+  std::vector<std::pair<std::size_t, std::string>> table_uses_;
+  std::uint32_t return_to_ = 0;
+  bool in_kernel_ = false;
+};
+
+// What a function that no module has means to the device itself (vprintf, ...).
+std::optional<System> SystemNamed(std::string_view name);
+
+}  // namespace tulle::gpu::softcuda
