@@ -1,11 +1,10 @@
-#include "apps/tulle-worker/softcuda.h"
+#include "apps/tulle-worker/cuda.h"
 
 #include <algorithm>
 #include <thread>
 
 #include "tulle/gpu/cuda/driver.h"
 #include "tulle/gpu/isolated/executor_main.h"
-#include "tulle/gpu/softcuda/memory.h"
 #include "tulle/gpu/softcuda/soft_device.h"
 #include "tulle/shim/cuda/driver.h"
 
@@ -14,21 +13,20 @@ namespace {
 
 // For OpenDevices, which cannot be given anything.
 gpu::softcuda::SoftDeviceOptions g_options;
-std::uint64_t g_address_bytes = 0;
 
 }  // namespace
 
-int RunSoftCudaExecutor(const SoftCudaSettings& settings) {
-  g_options.memory_bytes = settings.memory_bytes;
+int RunCudaExecutor(const CudaSettings& settings) {
+  // What programs allocate is counted by the worker; modules' variables have as much again.
+  g_options.memory_bytes = 2 * settings.memory_bytes;
   g_options.threads =
       (std::max(std::thread::hardware_concurrency(), 1u) * settings.compute_percent + 99) / 100;
-  const gpu::cuda::Library library = gpu::cuda::LinkedLibrary([](std::uint64_t address, std::uint64_t bytes) {
-    g_options.address = address;
-    g_address_bytes = bytes;
-  });
+  const auto library =
+      settings.library.empty() ? gpu::cuda::LinkedLibrary() : gpu::cuda::OpenLibrary(settings.library);
   return gpu::isolated::RunExecutor(
       [&](std::uint32_t, gpu::Completions* completions) -> Result<std::unique_ptr<gpu::Backend>> {
-        return gpu::cuda::OpenBackend(library, completions);
+        if (!library.ok()) return library.error();
+        return gpu::cuda::OpenBackend(*library, completions);
       });
 }
 
@@ -37,11 +35,6 @@ int RunSoftCudaExecutor(const SoftCudaSettings& settings) {
 namespace tulle::shim::cuda {
 
 Result<std::vector<std::unique_ptr<Device>>> OpenDevices() {
-  if (app::g_options.address == 0 ||
-      app::g_address_bytes / gpu::softcuda::DeviceMemory::kAddressFactor < app::g_options.memory_bytes) {
-    return Error{Code::kInvalidArgument,
-                 "the program's range of addresses is too small for the device's memory"};
-  }
   TULLE_ASSIGN_OR_RETURN(auto device, gpu::softcuda::MakeSoftDevice(app::g_options));
   std::vector<std::unique_ptr<Device>> devices;
   devices.push_back(std::move(device));

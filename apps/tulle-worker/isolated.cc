@@ -167,6 +167,10 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
   cuda.argv = Arguments("cuda-executor", children);
   cuda.argv.push_back("--memory-bytes=" + std::to_string(assignment.memory_bytes));
   cuda.argv.push_back("--compute-percent=" + std::to_string(assignment.compute_percent));
+  if (!children.cuda_library.empty()) {
+    cuda.argv.push_back("--cuda-library=" + children.cuda_library);
+    cuda.read_only_paths = {children.cuda_library};
+  }
   cuda.arena_bytes = 1;  // its memory is its own
   isolated::BuildOptions builder;
   builder.argv = Arguments("build-server", children);

@@ -10,9 +10,9 @@
 #include <memory>
 #include <string>
 
+#include "apps/tulle-worker/cuda.h"
 #include "apps/tulle-worker/isolated.h"
 #include "apps/tulle-worker/probe.h"
-#include "apps/tulle-worker/softcuda.h"
 #include "tulle/base/log.h"
 #include "tulle/gpu/isolated/executor_main.h"
 #include "tulle/gpu/opencl/driver.h"
@@ -32,7 +32,7 @@ struct Settings {
   std::string log_format = "text";
   std::string sandbox = "required";
   tulle::worker::Options worker;
-  tulle::app::SoftCudaSettings softcuda;
+  tulle::app::CudaSettings cuda;
 };
 
 void InstallLogSink(const Settings& settings) {
@@ -57,7 +57,7 @@ tulle::worker::Worker* g_worker = nullptr;  // for the signal handler, which can
 int RunWorker(const Settings& settings) {
   auto launcher = tulle::sandbox::Launcher::Create({.best_effort = settings.sandbox == "best-effort"});
   const tulle::app::ChildArguments children{
-      {"--log-level=" + settings.log_level, "--log-format=" + settings.log_format}};
+      {"--log-level=" + settings.log_level, "--log-format=" + settings.log_format}, settings.cuda.library};
   const auto open_device =
       [&](const tulle::wire::node::AssignVGpu& assignment) -> tulle::Result<tulle::worker::Device> {
     // Told here, so that the node hears why there is no vGPU.
@@ -104,9 +104,12 @@ int main(int argc, char** argv) {
                "With --probe: measure their memory bandwidth and floating-point rate (some seconds)");
   app.add_option("--control-fd", settings.control_fd, "Descriptor of the packet socket to the node")
       ->check(CLI::Range(0, 1 << 20));
-  app.add_option("--memory-bytes", settings.softcuda.memory_bytes, "Of the vGPU, for a cuda-executor")
+  app.add_option(
+      "--cuda-library", settings.cuda.library,
+      "A library of CUDA's driver API that sessions of CUDA run on, instead of the software device");
+  app.add_option("--memory-bytes", settings.cuda.memory_bytes, "Of the vGPU, for a cuda-executor")
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 50));
-  app.add_option("--compute-percent", settings.softcuda.compute_percent, "Of the vGPU, for a cuda-executor")
+  app.add_option("--compute-percent", settings.cuda.compute_percent, "Of the vGPU, for a cuda-executor")
       ->check(CLI::Range(1, 100))
       ->capture_default_str();
   app.add_option("--log-level", settings.log_level, "Least level that is logged")
@@ -152,7 +155,7 @@ int main(int argc, char** argv) {
   if (settings.role == "executor")
     return tulle::gpu::isolated::RunExecutor(*tulle::gpu::opencl::OpenDriver());
   if (settings.role == "cuda-executor") {
-    return tulle::app::RunSoftCudaExecutor(settings.softcuda);
+    return tulle::app::RunCudaExecutor(settings.cuda);
   }
   if (settings.role == "build-server")
     return tulle::gpu::isolated::RunBuildServer(*tulle::gpu::opencl::OpenDriver(), argv);

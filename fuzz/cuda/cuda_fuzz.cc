@@ -24,7 +24,8 @@ namespace {
 
 using namespace tulle;
 
-constexpr std::uint64_t kMemoryBytes = 1u << 20;
+constexpr std::uint64_t kGranule = gpu::softcuda::DeviceMemory::kGranule;
+constexpr std::uint64_t kMemoryBytes = 8 * kGranule;
 // Of threads and blocks of a launch, so that it ends: a real program's is stopped with its executor.
 constexpr std::uint64_t kMostExtent = 8;
 constexpr std::string_view kModule =
@@ -88,7 +89,9 @@ class Answers final : public gpu::Completions {
 class Program {
  public:
   explicit Program(ByteView input)
-      : random_(input), maker_(random_), backend_(gpu::cuda::OpenBackend(Library(), &answers_)) {}
+      : random_(input),
+        maker_(random_),
+        backend_(gpu::cuda::OpenBackend(*gpu::cuda::LinkedLibrary(), &answers_)) {}
 
   void Run() {
     Send(wire::cuda::DescribeDevice{kArena, 2 * kMemoryBytes});
@@ -98,8 +101,7 @@ class Program {
     Send(wire::cuda::LoadModule{{Pick(wire::ObjectKind::kProgram)}});
     Send(wire::cuda::GetFunction{
         {Pick(wire::ObjectKind::kProgram)}, {New(wire::ObjectKind::kKernel)}, {"add"}});
-    Send(wire::cuda::AllocateMemory{
-        {Pick(wire::ObjectKind::kContext)}, {New(wire::ObjectKind::kMemory)}, 4096});
+    Send(wire::cuda::AllocateMemory{{New(wire::ObjectKind::kMemory)}, kArena, kGranule});
     for (int i = 0; i < 64 && !random_.done(); ++i) {
       const auto& row = wire::kRowInfos[random_.Below(wire::kRowInfos.size())];
       if (row.place != wire::Place::kDevice || row.mode == wire::Mode::kNotice ||
@@ -109,9 +111,6 @@ class Program {
       wire::WithRow(wire::kCommands, row.opcode, [&](const auto& typed) {
         using M = typename std::remove_cvref_t<decltype(typed)>::Command;
         M message = maker_.Make<M>();
-        // The worker has seen to that.
-        if constexpr (std::same_as<M, wire::cuda::FreeMemory>)
-          message.memory.kind = wire::ObjectKind::kMemory;
         bool possible = true;
         M::ForEachField(message, [&](std::string_view name, auto& field) { possible &= Tame(name, field); });
         if (!possible) return;
@@ -125,12 +124,8 @@ class Program {
   }
 
  private:
-  // Where the device's memory is in all runs: it is opened once.
-  static constexpr std::uint64_t kArena = 0x2000'0000'0000;
-
-  static gpu::cuda::Library Library() {
-    return gpu::cuda::LinkedLibrary([](std::uint64_t, std::uint64_t) {});
-  }
+  // Where the program wants the device's memory.
+  static constexpr std::uint64_t kArena = 0x3100'0000'0000;
 
   // What waits for the device is asked for only by who has seen it idle; one that has not holds up itself.
   void ReturnFromHost() {
@@ -173,7 +168,9 @@ class Program {
         if (launch || random_.Below(8) != 0) extent = random_.Below(kMostExtent + 1);
       }
     } else if constexpr (std::same_as<T, wire::U64>) {
-      if (name == "size_bytes" && random_.Below(8) != 0) field = random_.Below(kMemoryBytes / 8);
+      if (random_.Below(8) == 0) return true;
+      if (name == "size_bytes") field = random_.Below(3) * kGranule;
+      if (name == "address") field = kArena + random_.Below(2 * kMemoryBytes / kGranule) * kGranule;
     } else if constexpr (IsStr<T>::value) {
       if (random_.Below(4) != 0) field.text = random_.Below(2) == 0 ? "add" : "counter";
     } else if constexpr (IsBytes<T>::value) {
@@ -211,8 +208,6 @@ class Program {
   std::uint32_t next_slot_ = 1;
   std::uint64_t sequence_ = 0;
   std::unique_ptr<gpu::Backend> backend_;
-
-  friend Result<std::vector<std::unique_ptr<cuda::Device>>> shim::cuda::OpenDevices();
 };
 
 }  // namespace
@@ -221,8 +216,7 @@ namespace tulle::shim::cuda {
 
 Result<std::vector<std::unique_ptr<Device>>> OpenDevices() {
   TULLE_ASSIGN_OR_RETURN(auto device,
-                         gpu::softcuda::MakeSoftDevice(
-                             {.memory_bytes = kMemoryBytes, .threads = 1, .address = Program::kArena}));
+                         gpu::softcuda::MakeSoftDevice({.memory_bytes = kMemoryBytes, .threads = 1}));
   std::vector<std::unique_ptr<Device>> devices;
   devices.push_back(std::move(device));
   return devices;

@@ -82,5 +82,21 @@ class Cuda(MeshTest):
         self.assertEqual(alone.stderr, "cuInit: CUDA_ERROR_NO_DEVICE\n")
 
 
+class CudaLibrary(MeshTest):
+    """Workers that load a library of CUDA's, as they do NVIDIA's."""
+
+    up = (f"--node-arg=--worker-arg=--cuda-library={SOFTCUDA / 'libcuda.so.1'}",)
+
+    def test_the_battery(self):
+        for flags in ([], ["--over-network"]):
+            done = self.assert_ok(self.mesh.run(BIN / "cuda_conformance", "--gtest_brief=1", flags=["--api", "cuda", *flags]))
+            self.assertRegex(done.stdout, r"PASSED  \] \d\d tests")
+
+    def test_the_library_is_what_runs_the_kernels(self):
+        # The device in the worker's own program would have one.
+        done = self.mesh.run("cuda_vector_add", "1000", flags=["--api", "cuda", "--compute", "1%"])
+        self.assertIn(f" {os.cpu_count()} multiprocessors,", self.assert_ok(done).stdout)
+
+
 if __name__ == "__main__":
     unittest.main(verbosity=2)

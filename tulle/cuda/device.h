@@ -23,6 +23,7 @@ enum class StreamId : std::uint64_t {};
 enum class EventId : std::uint64_t {};
 enum class ModuleId : std::uint64_t {};
 enum class FunctionId : std::uint64_t {};
+enum class MemoryId : std::uint64_t {};
 
 // The legacy default stream of each context, which waits for all its blocking streams and which all of them
 // wait for.
@@ -37,6 +38,7 @@ struct DeviceProperties {
   std::string name;
   CUuuid uuid{};
   std::uint64_t memory_bytes = 0;
+  std::uint64_t granule_bytes = 0;  // of memory apart from its addresses; 0: it cannot be had so
   std::array<int, CU_DEVICE_ATTRIBUTE_MAX> attributes{};  // by CUdevice_attribute; 0: not there
   int attribute(CUdevice_attribute which) const { return attributes[static_cast<std::size_t>(which)]; }
 };
@@ -130,9 +132,36 @@ class Device {
   virtual CUresult Free(ContextId context, CUdeviceptr address) = 0;
   // Once the stream has got there.
   virtual CUresult FreeAsync(const Stream& stream, CUdeviceptr address) = 0;
-  // The allocation, or variable of a module, that an address is in. False: none.
+  // The allocation, variable of a module, or mapped memory (of no context: 0) that an address is in. False:
+  // none.
   virtual bool FindMemory(CUdeviceptr address, ContextId* context, CUdeviceptr* base,
                           std::uint64_t* bytes) = 0;
+
+  // --- memory apart from its addresses, in multiples of the granule, where the device has one
+  // At `wanted` if those are free, else elsewhere.
+  virtual CUresult ReserveAddresses(std::uint64_t /*bytes*/, CUdeviceptr /*wanted*/,
+                                    CUdeviceptr* /*address*/) {
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  // As they were reserved, with nothing mapped there. Waits for all that the device does.
+  virtual CUresult FreeAddresses(CUdeviceptr /*address*/, std::uint64_t /*bytes*/) {
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  virtual CUresult CreateMemory(std::uint64_t /*bytes*/, MemoryId* /*memory*/) {
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  // It goes once it is mapped nowhere.
+  virtual CUresult ReleaseMemory(MemoryId /*memory*/) { return CUDA_ERROR_NOT_SUPPORTED; }
+  // All of it, at addresses that are reserved and free. Nobody may use it before access is set.
+  virtual CUresult MapMemory(CUdeviceptr /*address*/, std::uint64_t /*bytes*/, MemoryId /*memory*/) {
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  virtual CUresult UnmapMemory(CUdeviceptr /*address*/, std::uint64_t /*bytes*/) {
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  virtual CUresult SetAccess(CUdeviceptr /*address*/, std::uint64_t /*bytes*/, bool /*allowed*/) {
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
 
   // --- modules
   // PTX as text, or a fatbin or cubin as it is. On an error `log` says what is wrong.

@@ -107,8 +107,7 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0503, cuda::SynchronizeContext>{Mode::kReply, Place::kDevice, Capability::kCuda},
     Row<0x0511, cuda::GetMemoryInfo, cuda::GetMemoryInfoReply>{Mode::kReply, Place::kWorker,
                                                                Capability::kCuda},
-    Row<0x0512, cuda::AllocateMemory, cuda::AllocateMemoryReply>{Mode::kReply, Place::kDevice,
-                                                                 Capability::kCuda},
+    Row<0x0513, cuda::AllocateMemory>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
     Row<0x0521, cuda::CreateModule>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
     Row<0x0522, cuda::ModuleImage>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
     Row<0x0523, cuda::LoadModule, cuda::LoadModuleReply>{Mode::kReply, Place::kDevice, Capability::kCuda},
@@ -129,7 +128,6 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0547, cuda::WaitEvent>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
     Row<0x0548, cuda::CallHost>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
     Row<0x0549, cuda::EndHostCall>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
-    Row<0x054a, cuda::FreeMemory>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
 };
 static_assert(WellFormed(kCommands));
 

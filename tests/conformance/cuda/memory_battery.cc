@@ -1,4 +1,5 @@
 // Memory of the device and of the host, copies and fills.
+#include <algorithm>
 #include <numeric>
 
 #include "tests/conformance/cuda/battery.h"
@@ -162,6 +163,108 @@ TEST_F(Battery, Fills) {
   EXPECT_EQ(got[44], 1u);
   EXPECT_EQ(cuMemsetD32_v2(address + 2, 0, 1), CUDA_ERROR_INVALID_VALUE) << "not aligned";
   EXPECT_EQ(cuMemsetD32_v2(address, 0, 65), CUDA_ERROR_INVALID_VALUE);
+}
+
+TEST_F(Battery, SmallAllocationsDoNotTouchEachOther) {
+  constexpr std::size_t kCount = 300, kInts = 250;
+  std::vector<CUdeviceptr> addresses;
+  for (int round = 0; round < 2; ++round) {
+    for (std::size_t i = addresses.size(); i < kCount; ++i)
+      addresses.push_back(Put(std::vector<int>(kInts, static_cast<int>(i))));
+    for (std::size_t i = 0; i < kCount; ++i)
+      ASSERT_EQ(Get<int>(addresses[i], kInts), std::vector<int>(kInts, static_cast<int>(i)));
+    while (addresses.size() > kCount / 2) {
+      CUDA_OK(cuMemFree_v2(addresses.back()));
+      addresses.pop_back();
+    }
+  }
+}
+
+TEST_F(Battery, MemoryThatIsFreedInAStreamIsThereAgain) {
+  std::size_t free = 0, total = 0;
+  CUDA_OK(cuMemGetInfo_v2(&free, &total));
+  CUstream stream = nullptr;
+  CUDA_OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  const std::size_t bytes = std::min<std::size_t>(free / 3, 64 << 20);
+  for (std::size_t taken = 0; taken < 3 * std::min<std::size_t>(free, 512 << 20); taken += bytes) {
+    CUdeviceptr address = 0;
+    CUDA_OK(cuMemAllocAsync(&address, bytes, stream));
+    CUDA_OK(cuMemsetD32Async(address, 7, 1024, stream));
+    CUDA_OK(cuMemFreeAsync(address, stream));
+    EXPECT_EQ(cuMemFree_v2(address), CUDA_ERROR_INVALID_VALUE) << "it is free already";
+  }
+  CUDA_OK(cuStreamSynchronize(stream));
+  std::size_t later = 0;
+  CUDA_OK(cuMemGetInfo_v2(&later, &total));
+  EXPECT_EQ(later, free);
+  CUDA_OK(cuStreamDestroy_v2(stream));
+}
+
+TEST_F(Battery, MemoryApartFromItsAddresses) {
+  int supported = -1;
+  CUDA_OK(cuDeviceGetAttribute(&supported, CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, device_));
+  CUmemAllocationProp properties{};
+  properties.type = 1;
+  properties.location = {1, device_};
+  std::size_t granule = 0;
+  if (supported == 0) {
+    EXPECT_EQ(cuMemGetAllocationGranularity(&granule, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM),
+              CUDA_ERROR_NOT_SUPPORTED);
+    return;
+  }
+  CUDA_OK(cuMemGetAllocationGranularity(&granule, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM));
+  std::size_t free = 0, total = 0, later = 0;
+  CUDA_OK(cuMemGetInfo_v2(&free, &total));
+  CUdeviceptr range = 0, elsewhere = 0;
+  CUDA_OK(cuMemAddressReserve(&range, 4 * granule, 0, 0, 0));
+  EXPECT_EQ(range % granule, 0u);
+  EXPECT_EQ(cuMemAddressReserve(&elsewhere, granule + 1, 0, 0, 0), CUDA_ERROR_INVALID_VALUE);
+  CUDA_OK(cuMemAddressReserve(&elsewhere, 4 * granule, 0, range, 0));  // where it is wanted, or not
+  CUmemGenericAllocationHandle first = 0, second = 0;
+  CUDA_OK(cuMemCreate(&first, granule, &properties, 0));
+  CUDA_OK(cuMemCreate(&second, 2 * granule, &properties, 0));
+  CUDA_OK(cuMemGetInfo_v2(&later, &total));
+  EXPECT_EQ(free - later, 3 * granule);
+  CUDA_OK(cuMemMap(range, granule, 0, first, 0));
+  EXPECT_EQ(cuMemMap(range, 2 * granule, 0, second, 0), CUDA_ERROR_INVALID_VALUE) << "something is there";
+  EXPECT_EQ(cuMemMap(range + 3 * granule, 2 * granule, 0, second, 0), CUDA_ERROR_INVALID_VALUE)
+      << "beyond the range";
+  CUDA_OK(cuMemMap(range + granule, 2 * granule, 0, second, 0));
+  // Both are used as one.
+  std::vector<std::uint32_t> values(100, 3);
+  const CUdeviceptr across = range + granule - 200;
+  EXPECT_EQ(cuMemcpyHtoD_v2(across, values.data(), 400), CUDA_ERROR_INVALID_VALUE) << "no access yet";
+  const CUmemAccessDesc access{{1, device_}, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+  CUDA_OK(cuMemSetAccess(range, 3 * granule, &access, 1));
+  CUDA_OK(cuMemcpyHtoD_v2(across, values.data(), 400));
+  EXPECT_EQ(Get<std::uint32_t>(across, 100), values);
+  EXPECT_EQ(cuMemcpyHtoD_v2(range + 3 * granule - 4, values.data(), 8), CUDA_ERROR_INVALID_VALUE);
+  EXPECT_EQ(cuMemFree_v2(range), CUDA_ERROR_INVALID_VALUE) << "it was not allocated";
+  // What is in memory goes where it is mapped next.
+  EXPECT_EQ(cuMemUnmap(range, 2 * granule), CUDA_ERROR_INVALID_VALUE) << "half of a mapping";
+  CUDA_OK(cuMemUnmap(range, 3 * granule));
+  EXPECT_EQ(cuMemcpyHtoD_v2(across, values.data(), 400), CUDA_ERROR_INVALID_VALUE);
+  CUDA_OK(cuMemMap(elsewhere + granule, 2 * granule, 0, second, 0));
+  CUDA_OK(cuMemSetAccess(elsewhere + granule, 2 * granule, &access, 1));
+  EXPECT_EQ(Get<std::uint32_t>(elsewhere + granule, 51), [] {
+    std::vector<std::uint32_t> expected(51, 3);
+    expected.back() = 0;
+    return expected;
+  }());
+  EXPECT_EQ(cuMemAddressFree(elsewhere, 4 * granule), CUDA_ERROR_INVALID_VALUE) << "something is there";
+  // Released memory goes with its mapping.
+  CUDA_OK(cuMemRelease(first));
+  CUDA_OK(cuMemRelease(second));
+  EXPECT_EQ(cuMemRelease(second), CUDA_ERROR_INVALID_VALUE);
+  CUDA_OK(cuMemGetInfo_v2(&later, &total));
+  EXPECT_EQ(free - later, 2 * granule);
+  CUDA_OK(cuMemUnmap(elsewhere + granule, 2 * granule));
+  CUDA_OK(cuMemGetInfo_v2(&later, &total));
+  EXPECT_EQ(later, free);
+  CUDA_OK(cuMemAddressFree(elsewhere, 4 * granule));
+  CUDA_OK(cuMemAddressFree(range, 4 * granule));
+  EXPECT_EQ(cuMemCreate(&first, total / granule * granule + granule, &properties, 0),
+            CUDA_ERROR_OUT_OF_MEMORY);
 }
 
 TEST_F(Battery, MemoryOfTheHostIsKnown) {

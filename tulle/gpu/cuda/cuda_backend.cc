@@ -4,6 +4,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "tulle/cuda/device.h"
 #include "tulle/gpu/api/dispatch.h"
 #include "tulle/gpu/api/object_table.h"
 #include "tulle/gpu/api/outcome.h"
@@ -49,8 +50,8 @@ struct StreamObject final : Object {
 };
 struct MemoryObject final : Object {
   static constexpr ObjectKind kKind = ObjectKind::kMemory;
-  Handle context;
   CUdeviceptr address = 0;
+  std::size_t bytes = 0;
 };
 struct ModuleObject final : Object {
   static constexpr ObjectKind kKind = ObjectKind::kProgram;
@@ -110,6 +111,9 @@ class CudaBackend final : public Backend {
     table_.ForEach<ContextObject>([this](Handle, ContextObject& context) {
       if (context.context != nullptr) (void)cu_.cuCtxDestroy_v2(context.context);
     });
+    table_.ForEach<MemoryObject>(
+        [this](Handle, MemoryObject& memory) { (void)cu_.cuMemUnmap(memory.address, memory.bytes); });
+    if (range_bytes_ != 0) (void)cu_.cuMemAddressFree(range_address_, range_bytes_);
   }
 
   void UsePayloadMemory(MutableByteView memory) override { payload_memory_ = memory; }
@@ -139,10 +143,8 @@ class CudaBackend final : public Backend {
         }
         break;
       case ObjectKind::kMemory:
-        if (const auto memory = table_.Take<MemoryObject>(handle);
-            memory != nullptr && Enter(memory->context) != nullptr) {
-          result = cu_.cuMemFree_v2(memory->address);
-        }
+        if (const auto memory = table_.Take<MemoryObject>(handle); memory != nullptr)
+          result = cu_.cuMemUnmap(memory->address, memory->bytes);
         break;
       case ObjectKind::kProgram:
         if (const auto module = table_.Take<ModuleObject>(handle);
@@ -168,11 +170,9 @@ class CudaBackend final : public Backend {
 
   // --- device, contexts, memory
   void Run(const wire::cuda::DescribeDevice& message, const Command& command) {
-    if (!described_) {
-      if (cu_.place_memory != nullptr) cu_.place_memory(message.arena_address, message.arena_bytes);
-      if (cu_.cuInit(0) != CUDA_SUCCESS || cu_.cuDeviceGet(&device_, 0) != CUDA_SUCCESS)
-        return ReportFailed(completions_, command, CUDA_ERROR_ALREADY_MAPPED);
-      described_ = true;
+    if (range_bytes_ == 0) {
+      if (const CUresult result = Open(message.arena_address, message.arena_bytes); result != CUDA_SUCCESS)
+        return ReportFailed(completions_, command, result);
     }
     wire::cuda::DescribeDeviceReply reply;
     char name[256] = "";
@@ -189,13 +189,14 @@ class CudaBackend final : public Backend {
     reply.name = {name};
     reply.uuid = {AsBytes(std::string_view(uuid.bytes, sizeof uuid.bytes))};
     reply.attributes = {attributes};
+    reply.granule_bytes = granule_bytes_;
     SendReply(completions_, command.opcode, command.sequence, reply);
   }
 
   void Run(const wire::cuda::CreateContext& message, const Command& command) {
     auto context = std::make_unique<ContextObject>();
     CUresult result =
-        described_ ? cu_.cuCtxCreate_v2(&context->context, 0, device_) : CUDA_ERROR_NOT_INITIALIZED;
+        range_bytes_ != 0 ? cu_.cuCtxCreate_v2(&context->context, 0, device_) : CUDA_ERROR_NOT_INITIALIZED;
     if (result == CUDA_SUCCESS && payload_memory_registered_ == false && !payload_memory_.empty()) {
       // Else copies wait for each other; they are right all the same.
       payload_memory_registered_ =
@@ -222,15 +223,14 @@ class CudaBackend final : public Backend {
 
   void Run(const wire::cuda::AllocateMemory& message, const Command& command) {
     auto memory = std::make_unique<MemoryObject>();
-    memory->context = message.context.handle;
-    CUresult result = Enter(message.context.handle) == nullptr
-                          ? CUDA_ERROR_INVALID_CONTEXT
-                          : cu_.cuMemAlloc_v2(&memory->address, message.size_bytes);
-    const wire::U64 address = memory->address;
-    if (result == CUDA_SUCCESS && !table_.Insert(message.memory.handle, memory))
+    memory->address = message.address;
+    memory->bytes = message.size_bytes;
+    CUresult result = Map(memory->address, memory->bytes);
+    if (result == CUDA_SUCCESS && !table_.Insert(message.memory.handle, memory)) {
+      (void)cu_.cuMemUnmap(message.address, message.size_bytes);
       result = CUDA_ERROR_INVALID_HANDLE;
-    if (result != CUDA_SUCCESS) return ReportFailed(completions_, command, result);
-    SendReply(completions_, command.opcode, command.sequence, wire::cuda::AllocateMemoryReply{0, address});
+    }
+    Report(command, result);
   }
 
   // --- modules
@@ -437,20 +437,6 @@ class CudaBackend final : public Backend {
     Report(command, result);
   }
 
-  void Run(const wire::cuda::FreeMemory& message, const Command& command) {
-    StreamObject* const stream = EnterStream(message.stream.handle);
-    const auto memory = table_.Take<MemoryObject>(message.memory.handle);
-    CUresult result = stream == nullptr || memory == nullptr
-                          ? CUDA_ERROR_INVALID_HANDLE
-                          : cu_.cuMemFreeAsync(memory->address, stream->stream);
-    const auto done = [wants = command.wants_status, opcode = command.opcode, sequence = command.sequence](
-                          CudaBackend& self, CUresult) {
-      if (wants) gpu::SendStatus(self.completions_, opcode, sequence, CUDA_SUCCESS);
-    };
-    if (result == CUDA_SUCCESS) result = Then(*stream, done);
-    if (result != CUDA_SUCCESS) Report(command, result);
-  }
-
   // --- events
   // The client is told before any stream goes on that waits for it: whatever it hears of those comes later.
   void Run(const wire::cuda::RecordEvent& message, const Command& command) {
@@ -510,6 +496,49 @@ class CudaBackend final : public Backend {
   }
 
  private:
+  // The device, with the range of addresses that the program has kept free for it.
+  CUresult Open(std::uint64_t address, std::uint64_t bytes) {
+    TULLE_CUDA_RETURN_IF_ERROR(cu_.cuInit(0));
+    TULLE_CUDA_RETURN_IF_ERROR(cu_.cuDeviceGet(&device_, 0));
+    const CUmemAllocationProp properties = Properties();
+    TULLE_CUDA_RETURN_IF_ERROR(cu_.cuMemGetAllocationGranularity(&granule_bytes_, &properties,
+                                                                 CU_MEM_ALLOC_GRANULARITY_RECOMMENDED));
+    if (bytes == 0 || bytes % granule_bytes_ != 0 || address == 0 || address % granule_bytes_ != 0)
+      return CUDA_ERROR_INVALID_VALUE;
+    CUdeviceptr reserved = 0;
+    TULLE_CUDA_RETURN_IF_ERROR(cu_.cuMemAddressReserve(&reserved, bytes, 0, address, 0));
+    if (reserved != address) {
+      (void)cu_.cuMemAddressFree(reserved, bytes);
+      return CUDA_ERROR_ALREADY_MAPPED;
+    }
+    range_address_ = address;
+    range_bytes_ = bytes;
+    return CUDA_SUCCESS;
+  }
+
+  CUmemAllocationProp Properties() const {
+    CUmemAllocationProp properties{};
+    properties.type = 1;  // pinned
+    properties.location = {1, device_};
+    return properties;
+  }
+
+  // New memory at addresses of the range at which there is none.
+  CUresult Map(CUdeviceptr address, std::size_t bytes) {
+    if (address - range_address_ >= range_bytes_ || bytes > range_bytes_ - (address - range_address_))
+      return CUDA_ERROR_INVALID_VALUE;
+    const CUmemAllocationProp properties = Properties();
+    CUmemGenericAllocationHandle memory = 0;
+    TULLE_CUDA_RETURN_IF_ERROR(cu_.cuMemCreate(&memory, bytes, &properties, 0));
+    CUresult result = cu_.cuMemMap(address, bytes, 0, memory, 0);
+    (void)cu_.cuMemRelease(memory);  // it goes with its mapping
+    if (result != CUDA_SUCCESS) return result;
+    const CUmemAccessDesc access{{1, device_}, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+    result = cu_.cuMemSetAccess(address, bytes, &access, 1);
+    if (result != CUDA_SUCCESS) (void)cu_.cuMemUnmap(address, bytes);
+    return result;
+  }
+
   // The context, made current; null: it is gone.
   ContextObject* Enter(Handle handle) {
     ContextObject* const context = table_.Find<ContextObject>(handle);
@@ -632,7 +661,8 @@ class CudaBackend final : public Backend {
   wire::Arena arena_;
   ObjectTable<Object> table_;
   CUdevice device_ = 0;
-  bool described_ = false;
+  std::size_t granule_bytes_ = 0;
+  std::uint64_t range_address_ = 0, range_bytes_ = 0;  // 0 bytes: the device is not open
   MutableByteView payload_memory_;
   bool payload_memory_registered_ = false;
 };

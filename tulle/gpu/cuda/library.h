@@ -1,6 +1,8 @@
 // A library of CUDA's driver API: NVIDIA's, or that of the software device.
 #pragma once
 
+#include <string>
+
 #include "tulle/base/result.h"
 #include "tulle/cuda/driver_api.h"
 
@@ -10,8 +12,9 @@ namespace tulle::gpu::cuda {
 // clang-format off
 #define TULLE_CUDA_USED(X)                                                                                     \
   X(cuInit) X(cuDeviceGet) X(cuDeviceGetName) X(cuDeviceGetUuid_v2) X(cuDeviceGetAttribute)                    \
-  X(cuCtxCreate_v2) X(cuCtxDestroy_v2) X(cuCtxSetCurrent)                                                      \
-  X(cuMemAlloc_v2) X(cuMemFree_v2) X(cuMemFreeAsync) X(cuMemHostRegister_v2)                                   \
+  X(cuCtxCreate_v2) X(cuCtxDestroy_v2) X(cuCtxSetCurrent) X(cuMemHostRegister_v2)                              \
+  X(cuMemAddressReserve) X(cuMemAddressFree) X(cuMemGetAllocationGranularity)                                  \
+  X(cuMemCreate) X(cuMemRelease) X(cuMemMap) X(cuMemUnmap) X(cuMemSetAccess)                                   \
   X(cuMemcpyHtoDAsync_v2) X(cuMemcpyDtoHAsync_v2) X(cuMemcpyDtoDAsync_v2) X(cuMemcpy3DAsync_v2)                \
   X(cuMemsetD2D8Async) X(cuMemsetD2D16Async) X(cuMemsetD2D32Async)                                             \
   X(cuModuleLoadDataEx) X(cuModuleUnload) X(cuModuleGetFunction) X(cuModuleGetGlobal_v2)                       \
@@ -24,17 +27,19 @@ struct Library {
 #define TULLE_CUDA_MEMBER(name) decltype(&::name) name = nullptr;
   TULLE_CUDA_USED(TULLE_CUDA_MEMBER)
 #undef TULLE_CUDA_MEMBER
-  // Before cuInit: the device's memory shall be at these addresses.
-  void (*place_memory)(std::uint64_t address, std::uint64_t bytes) = nullptr;
 };
 
 // The functions that this program is linked with.
-inline Library LinkedLibrary(void (*place_memory)(std::uint64_t address, std::uint64_t bytes)) {
-  return {
+inline Result<Library> LinkedLibrary() {
+  return Library{
 #define TULLE_CUDA_ADDRESS(name) .name = &::name,
       TULLE_CUDA_USED(TULLE_CUDA_ADDRESS)
 #undef TULLE_CUDA_ADDRESS
-          .place_memory = place_memory};
+  };
 }
+
+// Those of a shared library ("libcuda.so.1", or a path), which stays loaded. kNotFound: it cannot be loaded;
+// kFailedPrecondition: it lacks one of them, as drivers of CUDA before 12.4 do.
+Result<Library> OpenLibrary(const std::string& path);
 
 }  // namespace tulle::gpu::cuda

@@ -2,10 +2,12 @@
 
 #include <sys/mman.h>
 
-#include <cerrno>
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
-#include "tulle/base/bytes.h"
+#include "tulle/base/check.h"
+#include "tulle/base/random.h"
 
 namespace tulle::gpu::softcuda {
 namespace {
@@ -14,66 +16,124 @@ std::uint64_t InPages(std::uint64_t bytes) {
   return (bytes + DeviceMemory::kPage - 1) / DeviceMemory::kPage * DeviceMemory::kPage;
 }
 
+void* At(std::uint64_t address) { return reinterpret_cast<void*>(address); }
+
+// Where processes have nothing of their own, if nothing else was asked for: so that the addresses are likely
+// to be free in the process of who uses the device from elsewhere, too. 0: there are none.
+std::uint64_t ReserveHost(std::uint64_t bytes, std::uint64_t wanted) {
+  constexpr std::uint64_t kFirst = 0x2000'0000'0000, kSpread = 0x1000'0000'0000;
+  if (wanted == 0) {
+    SecureRandom random;
+    wanted = kFirst + random.Below(kSpread / DeviceMemory::kGranule) * DeviceMemory::kGranule;
+  }
+  // A wish only: elsewhere if something is there.
+  void* const there =
+      mmap(At(wanted), bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return there == MAP_FAILED ? 0 : reinterpret_cast<std::uint64_t>(there);
+}
+
+// They read as zeros from here on, and cost nothing.
+void Empty(std::uint64_t address, std::uint64_t bytes) { madvise(At(address), bytes, MADV_DONTNEED); }
+
+bool InGranules(std::uint64_t bytes) { return bytes != 0 && bytes % DeviceMemory::kGranule == 0; }
+
+Error Exhausted(std::uint64_t bytes, std::uint64_t total) {
+  return {.code = Code::kResourceExhausted,
+          .message = "no " + FormatSize(bytes) + " are left of the device's " + FormatSize(total)};
+}
+Error NotInGranules() {
+  return {.code = Code::kInvalidArgument,
+          .message = "not a multiple of " + FormatSize(DeviceMemory::kGranule)};
+}
+Error NotFound(const char* what) { return {.code = Code::kNotFound, .message = what}; }
+
 }  // namespace
 
-Result<std::unique_ptr<DeviceMemory>> DeviceMemory::Reserve(std::uint64_t bytes, std::uint64_t address) {
-  const std::uint64_t whole = InPages(bytes) * kAddressFactor;
-  void* const base =
-      bytes == 0 || whole < bytes
-          ? MAP_FAILED
-          : mmap(reinterpret_cast<void*>(address), whole, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (address != 0 ? MAP_FIXED_NOREPLACE : 0), -1,
-                 0);
-  if (base == MAP_FAILED && errno == EEXIST)
-    return Error{.code = Code::kAlreadyExists, .message = "the addresses are not free"};
-  if (base == MAP_FAILED) {
+Result<std::unique_ptr<DeviceMemory>> DeviceMemory::Reserve(std::uint64_t bytes) {
+  const std::uint64_t total = InPages(bytes);
+  const std::uint64_t base =
+      bytes == 0 || total * kAddressFactor < bytes ? 0 : ReserveHost(total * kAddressFactor, 0);
+  if (base == 0) {
     return Error{.code = Code::kResourceExhausted,
                  .message = "cannot reserve " + FormatSize(bytes) + " of addresses"};
   }
-  return std::unique_ptr<DeviceMemory>(new DeviceMemory(reinterpret_cast<std::uint64_t>(base), whole));
+  return std::unique_ptr<DeviceMemory>(new DeviceMemory(base, total));
 }
 
-DeviceMemory::~DeviceMemory() { munmap(reinterpret_cast<void*>(base_), bytes_); }
+DeviceMemory::DeviceMemory(std::uint64_t base, std::uint64_t total_bytes)
+    : base_(base),
+      total_bytes_(total_bytes),
+      leaves_(static_cast<std::atomic<std::uint8_t*>*>(
+          std::calloc((std::uint64_t{1} << kAddressBits) / kPage / kLeafPages, sizeof leaves_[0]))),
+      free_({{0, total_bytes * kAddressFactor}}) {
+  TULLE_CHECK(leaves_ != nullptr);
+}
+
+DeviceMemory::~DeviceMemory() {
+  for (std::uint64_t i = 0; i < (std::uint64_t{1} << kAddressBits) / kPage / kLeafPages; ++i)
+    std::free(leaves_[i].load());
+  for (const auto& [address, bytes] : reserved_) munmap(At(address), bytes);
+  munmap(At(base_), total_bytes_ * kAddressFactor);
+}
 
 std::uint64_t DeviceMemory::free_bytes() const {
   const std::lock_guard lock(mutex_);
-  return total_bytes() - used_bytes_;
+  return total_bytes_ - used_bytes_;
+}
+
+// False: this process has no memory for it.
+bool DeviceMemory::MarkPages(std::uint64_t address, std::uint64_t bytes, bool held) {
+  const std::uint64_t end = (address + bytes) / kPage;
+  for (std::uint64_t page = address / kPage; page < end;) {
+    std::atomic<std::uint8_t*>& leaf = leaves_[page / kLeafPages];
+    std::uint8_t* pages = leaf.load(std::memory_order_relaxed);
+    if (pages == nullptr) {
+      pages = static_cast<std::uint8_t*>(std::calloc(kLeafPages, 1));
+      if (pages == nullptr) return false;
+      leaf.store(pages, std::memory_order_release);
+    }
+    const std::uint64_t count = std::min(end - page, kLeafPages - page % kLeafPages);
+    std::memset(pages + page % kLeafPages, held ? 1 : 0, count);
+    page += count;
+  }
+  return true;
+}
+
+bool DeviceMemory::TakeLocked(std::uint64_t bytes) {
+  if (bytes > total_bytes_ - used_bytes_) return false;
+  used_bytes_ += bytes;
+  return true;
 }
 
 Result<std::uint64_t> DeviceMemory::Allocate(std::uint64_t bytes) {
   const std::lock_guard lock(mutex_);
-  const auto refuse = [&] {
-    return Error{.code = Code::kResourceExhausted,
-                 .message = "no " + FormatSize(bytes) + " in one piece are left of the device's " +
-                            FormatSize(total_bytes())};
-  };
-  if (bytes == 0 || bytes > total_bytes()) return refuse();
+  if (bytes == 0 || bytes > total_bytes_) return Exhausted(bytes, total_bytes_);
   const std::uint64_t whole = InPages(bytes);
-  if (whole > total_bytes() - used_bytes_) return refuse();
   for (auto it = free_.begin(); it != free_.end(); ++it) {
     if (it->second < whole) continue;
-    const std::uint64_t at = it->first;
-    const std::uint64_t left = it->second - whole;
+    if (!TakeLocked(whole)) break;
+    const std::uint64_t at = it->first, left = it->second - whole;
+    if (!MarkPages(base_ + at, whole, true)) {
+      used_bytes_ -= whole;
+      break;
+    }
     free_.erase(it);
     if (left != 0) free_.emplace(at + whole, left);
-    used_.emplace(at, Allocation{bytes, whole});
-    used_bytes_ += whole;
-    std::memset(&pages_[at / kPage], 1, whole / kPage);
+    allocations_.emplace(base_ + at, Allocation{bytes, whole});
     return base_ + at;
   }
-  return refuse();
+  return Exhausted(bytes, total_bytes_);
 }
 
 Status DeviceMemory::Free(std::uint64_t address) {
   const std::lock_guard lock(mutex_);
-  const auto it = used_.find(address - base_);
-  if (it == used_.end()) return Error{.code = Code::kNotFound, .message = "nothing was allocated there"};
-  std::uint64_t at = it->first, bytes = it->second.pages_bytes;
-  used_.erase(it);
+  const auto it = allocations_.find(address);
+  if (it == allocations_.end()) return NotFound("nothing was allocated there");
+  std::uint64_t at = address - base_, bytes = it->second.pages_bytes;
+  allocations_.erase(it);
   used_bytes_ -= bytes;
-  std::memset(&pages_[at / kPage], 0, bytes / kPage);
-  // They read as zeros from here on, and cost nothing.
-  madvise(reinterpret_cast<void*>(base_ + at), bytes, MADV_DONTNEED);
+  (void)MarkPages(address, bytes, false);
+  Empty(address, bytes);
   auto next = free_.lower_bound(at);
   if (next != free_.end() && next->first == at + bytes) {
     bytes += next->second;
@@ -90,15 +150,161 @@ Status DeviceMemory::Free(std::uint64_t address) {
   return OkStatus();
 }
 
+Result<std::uint64_t> DeviceMemory::ReserveAddresses(std::uint64_t bytes, std::uint64_t wanted) {
+  if (!InGranules(bytes) || wanted % kGranule != 0) return NotInGranules();
+  std::uint64_t address = ReserveHost(bytes, wanted);
+  if (address % kGranule != 0) {
+    // One granule more, of which what is too much goes.
+    munmap(At(address), bytes);
+    address = bytes + kGranule < bytes ? 0 : ReserveHost(bytes + kGranule, 0);
+    if (address != 0) {
+      const std::uint64_t before = (kGranule - address % kGranule) % kGranule;
+      if (before != 0) munmap(At(address), before);
+      address += before;
+      munmap(At(address + bytes), kGranule - before);
+    }
+  }
+  if (address == 0) {
+    return Error{.code = Code::kResourceExhausted,
+                 .message = "cannot reserve " + FormatSize(bytes) + " of addresses"};
+  }
+  const std::lock_guard lock(mutex_);
+  reserved_.emplace(address, bytes);
+  return address;
+}
+
+Status DeviceMemory::FreeAddresses(std::uint64_t address, std::uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  const auto it = reserved_.find(address);
+  if (it == reserved_.end() || it->second != bytes) return NotFound("these addresses were not reserved");
+  const auto mapped = mappings_.lower_bound(address);
+  if (mapped != mappings_.end() && mapped->first < address + bytes)
+    return Error{.code = Code::kFailedPrecondition, .message = "memory is mapped there"};
+  munmap(At(address), bytes);
+  reserved_.erase(it);
+  return OkStatus();
+}
+
+Result<MemoryNumber> DeviceMemory::CreateMemory(std::uint64_t bytes) {
+  if (!InGranules(bytes)) return NotInGranules();
+  const std::lock_guard lock(mutex_);
+  if (!TakeLocked(bytes)) return Exhausted(bytes, total_bytes_);
+  const MemoryNumber number{++last_number_};
+  memory_[number].bytes = bytes;
+  return number;
+}
+
+Status DeviceMemory::ReleaseMemory(MemoryNumber number) {
+  const std::lock_guard lock(mutex_);
+  const auto it = memory_.find(number);
+  if (it == memory_.end() || it->second.released) return NotFound("there is no such memory");
+  it->second.released = true;
+  if (it->second.mapped_at != 0) return OkStatus();
+  used_bytes_ -= it->second.bytes;
+  memory_.erase(it);
+  return OkStatus();
+}
+
+Status DeviceMemory::Map(std::uint64_t address, std::uint64_t bytes, MemoryNumber number) {
+  if (address % kGranule != 0) return NotInGranules();
+  const std::lock_guard lock(mutex_);
+  const auto it = memory_.find(number);
+  if (it == memory_.end() || it->second.released) return NotFound("there is no such memory");
+  Memory& memory = it->second;
+  if (bytes != memory.bytes) {
+    return Error{.code = Code::kInvalidArgument,
+                 .message = FormatSize(bytes) + " are to be mapped of memory of " + FormatSize(memory.bytes)};
+  }
+  if (memory.mapped_at != 0)
+    return Error{.code = Code::kUnimplemented, .message = "memory that is mapped already is mapped again"};
+  auto range = reserved_.upper_bound(address);
+  const bool reserved = range != reserved_.begin() && (--range, address - range->first < range->second) &&
+                        bytes <= range->first + range->second - address;
+  const auto next = mappings_.upper_bound(address);
+  const bool behind_another =
+      next != mappings_.begin() && address - std::prev(next)->first < std::prev(next)->second.bytes;
+  if (!reserved || behind_another || (next != mappings_.end() && next->first - address < bytes)) {
+    return Error{.code = Code::kFailedPrecondition,
+                 .message = reserved ? "memory is mapped there" : "these addresses are not reserved"};
+  }
+  mappings_.emplace(address, Mapping{bytes, number});
+  memory.mapped_at = address;
+  if (const auto kept = std::move(memory.kept); kept != nullptr) std::memcpy(At(address), kept.get(), bytes);
+  return OkStatus();
+}
+
+Status DeviceMemory::ForEachMappingLocked(std::uint64_t address, std::uint64_t bytes,
+                                          const std::function<void(std::uint64_t, Mapping&)>& f) {
+  std::uint64_t at = address, left = bytes;
+  for (auto it = mappings_.find(at); left != 0; ++it) {
+    if (it == mappings_.end() || it->first != at || it->second.bytes > left)
+      return NotFound("that is not mapped memory from its beginning to its end");
+    at += it->second.bytes;
+    left -= it->second.bytes;
+  }
+  for (auto it = mappings_.find(address); it != mappings_.end() && it->first < at;) {
+    const auto here = it++;
+    f(here->first, here->second);
+  }
+  return OkStatus();
+}
+
+Status DeviceMemory::Unmap(std::uint64_t address, std::uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  return ForEachMappingLocked(address, bytes, [this](std::uint64_t at, Mapping& mapping) {
+    (void)MarkPages(at, mapping.bytes, false);
+    const auto it = memory_.find(mapping.number);
+    it->second.mapped_at = 0;
+    if (it->second.released) {
+      used_bytes_ -= mapping.bytes;
+      memory_.erase(it);
+    } else {
+      it->second.kept.reset(static_cast<std::byte*>(std::malloc(mapping.bytes)));
+      TULLE_CHECK(it->second.kept != nullptr);
+      std::memcpy(it->second.kept.get(), At(at), mapping.bytes);
+    }
+    Empty(at, mapping.bytes);
+    mappings_.erase(at);
+  });
+}
+
+Status DeviceMemory::SetAccess(std::uint64_t address, std::uint64_t bytes, bool allowed) {
+  const std::lock_guard lock(mutex_);
+  bool marked = true;
+  TULLE_RETURN_IF_ERROR(ForEachMappingLocked(address, bytes, [&](std::uint64_t at, Mapping& mapping) {
+    marked = marked && MarkPages(at, mapping.bytes, allowed);
+    mapping.allowed = allowed && marked;
+  }));
+  if (!marked) return Exhausted(bytes, total_bytes_);
+  return OkStatus();
+}
+
 bool DeviceMemory::Find(std::uint64_t address, std::uint64_t* begin, std::uint64_t* bytes) const {
   const std::lock_guard lock(mutex_);
-  auto it = used_.upper_bound(address - base_);
-  if (it == used_.begin()) return false;
-  --it;
-  if (address - base_ - it->first >= it->second.asked) return false;
-  *begin = base_ + it->first;
-  *bytes = it->second.asked;
-  return true;
+  const auto in = [&](const auto& map, auto bytes_of) {
+    auto it = map.upper_bound(address);
+    if (it == map.begin()) return false;
+    --it;
+    if (address - it->first >= bytes_of(it->second)) return false;
+    *begin = it->first;
+    *bytes = bytes_of(it->second);
+    return true;
+  };
+  return in(allocations_, [](const Allocation& a) { return a.asked; }) ||
+         in(mappings_, [](const Mapping& m) { return m.bytes; });
+}
+
+bool DeviceMemory::Contains(std::uint64_t address, std::uint64_t bytes) const {
+  std::uint64_t begin = 0, size = 0;
+  while (Find(address, &begin, &size)) {
+    if (bytes == 0) return true;
+    const std::uint64_t there = begin + size - address;
+    if (!Holds(address, std::min(bytes, there))) return false;
+    if (bytes <= there) return true;
+    address += there;
+    bytes -= there;
+  }
+  return false;
 }
 
 }  // namespace tulle::gpu::softcuda

@@ -1,30 +1,39 @@
-// The device's memory: one range of addresses, of which pages are there once they are allocated. Kernels use
-// it by plain addresses, which are the host's own.
+// The device's memory, and what is at which address. Kernels use it by plain addresses, which are the host's
+// own.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <vector>
 
+#include "tulle/base/bytes.h"
 #include "tulle/base/result.h"
 
 namespace tulle::gpu::softcuda {
 
-// Allocate and Free are thread-safe. Whether an address is good may be asked for at any time, by any thread;
-// who frees what a kernel uses gets the kernel an illegal address, or what comes there next. All addresses of
-// the range can be read and written at any time, so that who was told that one is good may use it, whoever
-// frees it meanwhile.
+enum class MemoryNumber : std::uint64_t {};
+
+// Memory is had in two ways: allocated, at addresses that it chooses, or apart from its addresses, which
+// CUDA's virtual memory management is about. All count against the device's memory; it is taken from the host
+// as it is used.
+//
+// Thread-safe. Whether an address is good may be asked for at any time, by any thread; who takes away what a
+// kernel uses gets the kernel an illegal address, or what comes there next. Until they are given back, all
+// addresses that were reserved can be read and written at any time, so that who was told that one is good may
+// use it, whatever is taken away meanwhile.
 class DeviceMemory {
  public:
   static constexpr std::uint64_t kPage = 4096;
+  static constexpr std::uint64_t kGranule = 2u << 20;  // of memory apart from its addresses
 
-  // A device with `bytes` of memory (rounded up to pages), for which twice as many addresses are reserved, so
-  // that holes between allocations do not fail the next; memory itself is taken as it is used.
-  // `address`: where; 0: anywhere. kAlreadyExists: those addresses are not free.
-  static Result<std::unique_ptr<DeviceMemory>> Reserve(std::uint64_t bytes, std::uint64_t address = 0);
+  // A device with `bytes` of memory (rounded up to pages). kResourceExhausted: the process has no such
+  // addresses.
+  static Result<std::unique_ptr<DeviceMemory>> Reserve(std::uint64_t bytes);
   ~DeviceMemory();
   DeviceMemory(const DeviceMemory&) = delete;
   DeviceMemory& operator=(const DeviceMemory&) = delete;
@@ -34,39 +43,89 @@ class DeviceMemory {
   Result<std::uint64_t> Allocate(std::uint64_t bytes);
   // kNotFound: no allocation begins there.
   Status Free(std::uint64_t address);
-  // The allocation that the address is in: its beginning and size; false: none.
+
+  // --- addresses and memory apart from each other, in multiples of kGranule (else kInvalidArgument)
+
+  // At `wanted` where those are free, else elsewhere. kResourceExhausted: there are no more.
+  Result<std::uint64_t> ReserveAddresses(std::uint64_t bytes, std::uint64_t wanted);
+  // What ReserveAddresses gave, as a whole (else kNotFound), with nothing mapped there (kFailedPrecondition)
+  // and no kernel under way that may use it.
+  Status FreeAddresses(std::uint64_t address, std::uint64_t bytes);
+  // Zeroed. kResourceExhausted: the device has no more.
+  Result<MemoryNumber> CreateMemory(std::uint64_t bytes);
+  // It goes once it is mapped nowhere. kNotFound: there is none of this number; likewise in Map.
+  Status ReleaseMemory(MemoryNumber number);
+  // All of it. kFailedPrecondition: these addresses are not reserved, or something is mapped there.
+  // kUnimplemented: it is mapped elsewhere.
+  Status Map(std::uint64_t address, std::uint64_t bytes, MemoryNumber number);
+  // What Map mapped, one or several next to each other; kNotFound: it is none.
+  Status Unmap(std::uint64_t address, std::uint64_t bytes);
+  // Of what is mapped (else kNotFound), which nobody may use before.
+  Status SetAccess(std::uint64_t address, std::uint64_t bytes, bool allowed);
+
+  // --- what is where
+
+  // The allocation, or mapped memory, that the address is in: its beginning and size; false: none.
   bool Find(std::uint64_t address, std::uint64_t* begin, std::uint64_t* bytes) const;
-
-  std::uint64_t total_bytes() const { return bytes_ / kAddressFactor; }
-  std::uint64_t free_bytes() const;
-
-  // Whether these bytes lie in pages of allocations.
+  // Whether all of these bytes are in an allocation, or in mapped memory that may be used.
+  bool Contains(std::uint64_t address, std::uint64_t bytes) const;
+  // Whether these bytes, at least one, lie in pages of such.
   bool Holds(std::uint64_t address, std::uint64_t bytes) const {
-    const std::uint64_t at = address - base_;
-    if (at >= bytes_ || bytes > bytes_ - at) return false;
-    const std::uint64_t last = (at + bytes - 1) / kPage;
-    for (std::uint64_t page = at / kPage; page <= last; ++page) {
-      if (pages_[page] == 0) return false;
+    const std::uint64_t last = address + bytes - 1;
+    if (last < address || last >> kAddressBits != 0) return false;
+    for (std::uint64_t page = address / kPage; page <= last / kPage; ++page) {
+      const std::uint8_t* const leaf = leaves_[page / kLeafPages].load(std::memory_order_acquire);
+      if (leaf == nullptr || leaf[page % kLeafPages] == 0) return false;
     }
     return true;
   }
 
-  static constexpr std::uint64_t kAddressFactor = 2;
+  std::uint64_t total_bytes() const { return total_bytes_; }
+  std::uint64_t free_bytes() const;
 
  private:
-  DeviceMemory(std::uint64_t base, std::uint64_t bytes)
-      : base_(base), bytes_(bytes), pages_(new std::uint8_t[bytes / kPage]()), free_({{0, bytes}}) {}
+  // As many addresses for allocations as the device has memory, so that holes do not fail the next.
+  static constexpr std::uint64_t kAddressFactor = 2;
+  static constexpr int kAddressBits = 47;  // of a process
+  static constexpr std::uint64_t kLeafPages = 1 << 18;
 
-  const std::uint64_t base_;
-  const std::uint64_t bytes_;                    // addresses
-  const std::unique_ptr<std::uint8_t[]> pages_;  // 1: allocated
-  mutable std::mutex mutex_;
-  std::uint64_t used_bytes_ = 0;                 // pages of allocations
-  std::map<std::uint64_t, std::uint64_t> free_;  // offsets and sizes of what is not allocated
+  struct CFree {
+    void operator()(void* memory) const { std::free(memory); }
+  };
   struct Allocation {
     std::uint64_t asked = 0, pages_bytes = 0;
   };
-  std::map<std::uint64_t, Allocation> used_;  // by offset
+  struct Memory {
+    std::uint64_t bytes = 0;
+    std::uint64_t mapped_at = 0;  // 0: nowhere
+    bool released = false;
+    std::unique_ptr<std::byte[], CFree> kept;  // what is in it while it is mapped nowhere; null: zeros
+  };
+  struct Mapping {
+    std::uint64_t bytes = 0;
+    MemoryNumber number{};
+    bool allowed = false;
+  };
+
+  DeviceMemory(std::uint64_t base, std::uint64_t total_bytes);
+  bool MarkPages(std::uint64_t address, std::uint64_t bytes, bool held);
+  bool TakeLocked(std::uint64_t bytes);
+  // The mappings that these addresses are, one after the other; kNotFound: they are not.
+  Status ForEachMappingLocked(std::uint64_t address, std::uint64_t bytes,
+                              const std::function<void(std::uint64_t at, Mapping&)>& f);
+
+  const std::uint64_t base_;  // of allocations
+  const std::uint64_t total_bytes_;
+  // By address: 1 where the page may be used. Leaves come as they are needed, and stay.
+  std::unique_ptr<std::atomic<std::uint8_t*>[], CFree> leaves_;
+  mutable std::mutex mutex_;  // guards all that follows
+  std::uint64_t used_bytes_ = 0;
+  std::map<std::uint64_t, std::uint64_t> free_;      // offsets and sizes of what is not allocated
+  std::map<std::uint64_t, Allocation> allocations_;  // by address
+  std::map<std::uint64_t, std::uint64_t> reserved_;  // addresses and their sizes
+  std::uint64_t last_number_ = 0;
+  std::map<MemoryNumber, Memory> memory_;
+  std::map<std::uint64_t, Mapping> mappings_;  // by address
 };
 
 }  // namespace tulle::gpu::softcuda

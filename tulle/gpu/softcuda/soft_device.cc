@@ -41,6 +41,17 @@ CUresult ResultOf(Fault fault) {
   return CUDA_ERROR_UNKNOWN;
 }
 
+CUresult ResultOf(const Error& error) {
+  Log(LogLevel::kInfo, "softcuda", "memory could not be had so", {{"why", error.message}});
+  switch (error.code) {
+    case Code::kResourceExhausted: return CUDA_ERROR_OUT_OF_MEMORY;
+    case Code::kUnimplemented: return CUDA_ERROR_NOT_SUPPORTED;
+    default: return CUDA_ERROR_INVALID_VALUE;
+  }
+}
+CUresult ResultOf(const Status& status) { return status.ok() ? CUDA_SUCCESS : ResultOf(status.error()); }
+MemoryNumber NumberOf(MemoryId memory) { return MemoryNumber{static_cast<std::uint64_t>(memory)}; }
+
 // To the process's standard output, where programs expect it; each text at once.
 const std::function<void(std::string_view)> kPrint = [](std::string_view text) {
   flockfile(stdout);
@@ -113,6 +124,7 @@ class SoftDevice final : public Device {
     properties_.name = "tulle software CUDA device";
     std::memcpy(properties_.uuid.bytes, "tulle-softcuda-0", sizeof properties_.uuid.bytes);
     properties_.memory_bytes = memory_->total_bytes();
+    properties_.granule_bytes = DeviceMemory::kGranule;
     const auto set = [this](CUdevice_attribute which, int value) {
       properties_.attributes[static_cast<std::size_t>(which)] = value;
     };
@@ -145,6 +157,7 @@ class SoftDevice final : public Device {
     set(CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED, 1);
     set(CU_DEVICE_ATTRIBUTE_STREAM_PRIORITIES_SUPPORTED, 1);
     set(CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED, 1);
+    set(CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, 1);
   }
   ~SoftDevice() override {
     while (!contexts_.empty()) (void)DestroyContext(contexts_.begin()->first);
@@ -242,6 +255,46 @@ class SoftDevice final : public Device {
     if (it == owners_.end()) return false;  // it is being freed
     *context = it->second.context;
     return true;
+  }
+
+  CUresult ReserveAddresses(std::uint64_t bytes, CUdeviceptr wanted, CUdeviceptr* address) override {
+    const auto reserved = memory_->ReserveAddresses(bytes, wanted);
+    if (!reserved.ok()) return ResultOf(reserved.error());
+    *address = *reserved;
+    return CUDA_SUCCESS;
+  }
+  CUresult FreeAddresses(CUdeviceptr address, std::uint64_t bytes) override {
+    std::vector<std::shared_ptr<SoftContext>> contexts;
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& [id, context] : contexts_) contexts.push_back(context);
+    }
+    for (const auto& context : contexts) WaitForAll(*context);
+    return ResultOf(memory_->FreeAddresses(address, bytes));
+  }
+  CUresult CreateMemory(std::uint64_t bytes, MemoryId* memory) override {
+    const auto created = memory_->CreateMemory(bytes);
+    if (!created.ok()) return ResultOf(created.error());
+    *memory = MemoryId{static_cast<std::uint64_t>(*created)};
+    return CUDA_SUCCESS;
+  }
+  CUresult ReleaseMemory(MemoryId memory) override {
+    return ResultOf(memory_->ReleaseMemory(NumberOf(memory)));
+  }
+  CUresult MapMemory(CUdeviceptr address, std::uint64_t bytes, MemoryId memory) override {
+    TULLE_CUDA_RETURN_IF_ERROR(ResultOf(memory_->Map(address, bytes, NumberOf(memory))));
+    const std::lock_guard lock(mutex_);
+    owners_.emplace(address, Owner{ContextId{}, true});
+    return CUDA_SUCCESS;
+  }
+  CUresult UnmapMemory(CUdeviceptr address, std::uint64_t bytes) override {
+    TULLE_CUDA_RETURN_IF_ERROR(ResultOf(memory_->Unmap(address, bytes)));
+    const std::lock_guard lock(mutex_);
+    owners_.erase(owners_.lower_bound(address), owners_.lower_bound(address + bytes));
+    return CUDA_SUCCESS;
+  }
+  CUresult SetAccess(CUdeviceptr address, std::uint64_t bytes, bool allowed) override {
+    return ResultOf(memory_->SetAccess(address, bytes, allowed));
   }
 
   CUresult LoadModule(ContextId id, ByteView image, ModuleId* module, std::string* log) override {
@@ -386,7 +439,7 @@ class SoftDevice final : public Device {
   CUresult Copy(const Stream& stream, const CopyShape& shape, CopyMode mode) override {
     for (const CopyShape::Place* place : {&shape.to, &shape.from}) {
       std::uint64_t extent = 0;
-      if (!place->on_host && (!shape.ExtentOf(*place, &extent) || !Holds(place->address, extent)))
+      if (!place->on_host && (!shape.ExtentOf(*place, &extent) || !memory_->Contains(place->address, extent)))
         return CUDA_ERROR_INVALID_VALUE;
     }
     if (shape.bytes() == 0) return CUDA_SUCCESS;
@@ -412,7 +465,7 @@ class SoftDevice final : public Device {
     std::uint64_t extent = 0;
     if (!shape.Extent(&extent)) return CUDA_ERROR_INVALID_VALUE;
     if (extent == 0) return CUDA_SUCCESS;
-    if (!Holds(shape.address, extent)) return CUDA_ERROR_INVALID_VALUE;
+    if (!memory_->Contains(shape.address, extent)) return CUDA_ERROR_INVALID_VALUE;
     return Add(stream, {}, false, [shape] { FillRows(shape); });
   }
 
@@ -636,11 +689,6 @@ class SoftDevice final : public Device {
     return CUDA_SUCCESS;
   }
 
-  bool Holds(std::uint64_t address, std::uint64_t bytes) const {
-    std::uint64_t base = 0, size = 0;
-    return memory_->Find(address, &base, &size) && bytes <= base + size - address;
-  }
-
   void Run(SoftContext& context, const SoftFunction& function, const LaunchShape& shape,
            ByteView parameters) {
     const auto dim = [](const Dimensions& d) { return Dim3{d.x, d.y, d.z}; };
@@ -673,15 +721,15 @@ class SoftDevice final : public Device {
   mutable std::mutex mutex_;
   std::atomic<std::uint64_t> last_id_{0};
   std::map<ContextId, std::shared_ptr<SoftContext>> contexts_;
-  std::unordered_map<CUdeviceptr, Owner> owners_;  // by where the memory begins
-  std::vector<Streams::Mark> leaving_;             // ends of streams that were destroyed with work to do
+  std::map<CUdeviceptr, Owner> owners_;  // by where the memory begins
+  std::vector<Streams::Mark> leaving_;   // ends of streams that were destroyed with work to do
   Streams streams_;
 };
 
 }  // namespace
 
 Result<std::unique_ptr<tulle::cuda::Device>> MakeSoftDevice(const SoftDeviceOptions& options) {
-  TULLE_ASSIGN_OR_RETURN(auto memory, DeviceMemory::Reserve(options.memory_bytes, options.address));
+  TULLE_ASSIGN_OR_RETURN(auto memory, DeviceMemory::Reserve(options.memory_bytes));
   return std::unique_ptr<tulle::cuda::Device>(
       std::make_unique<SoftDevice>(std::move(memory), std::max(options.threads, 1u)));
 }

@@ -12,11 +12,8 @@ namespace tulle::gpu::softcuda {
 struct SoftDeviceOptions {
   std::uint64_t memory_bytes = 0;
   std::uint32_t threads = 1;  // of the host, that kernels run on
-  std::uint64_t address =
-      0;  // where its memory begins, of DeviceMemory's factor as many addresses; 0: anywhere
 };
-// kResourceExhausted: so many addresses cannot be reserved; kAlreadyExists: those asked for are not free. Its
-// destructor waits for all that it still does.
+// kResourceExhausted: so many addresses cannot be reserved. Its destructor waits for all that it still does.
 Result<std::unique_ptr<tulle::cuda::Device>> MakeSoftDevice(const SoftDeviceOptions& options);
 
 }  // namespace tulle::gpu::softcuda

@@ -58,7 +58,8 @@ CUresult cuMemFree_v2(CUdeviceptr address) {
   ContextId owner = context->id;
   CUdeviceptr base = 0;
   std::uint64_t bytes = 0;
-  if (!context->device->FindMemory(address, &owner, &base, &bytes)) return CUDA_ERROR_INVALID_VALUE;
+  if (!context->device->FindMemory(address, &owner, &base, &bytes) || owner == ContextId{})
+    return CUDA_ERROR_INVALID_VALUE;
   TULLE_CUDA_RETURN_IF_ERROR(context->device->Free(owner, address));
   TheDriver()->GivenBack(address);
   return CUDA_SUCCESS;

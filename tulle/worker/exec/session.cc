@@ -368,15 +368,11 @@ void Session::NoteOrder(const M& message, std::uint64_t sequence) {
 
 template <wire::Message M>
 Session::Wait Session::Ready(const M& message, Frame& frame) {
-  if constexpr (std::same_as<M, wire::opencl::CreateBuffer> || std::same_as<M, wire::opencl::CreateSvm>) {
+  if constexpr (std::same_as<M, wire::opencl::CreateBuffer> || std::same_as<M, wire::opencl::CreateSvm> ||
+                std::same_as<M, wire::cuda::AllocateMemory>) {
     return ReadyToCreate(message.size_bytes, frame);
   } else if constexpr (std::same_as<M, wire::opencl::CreateImage>) {
     return message.buffer.handle.null() ? ReadyToCreate(wire::opencl::OwnBytes(message), frame) : Wait::kNone;
-  } else if constexpr (std::same_as<M, wire::cuda::AllocateMemory>) {
-    taken_ = message.size_bytes == 0
-                 ? quota::Lease::Take::kNoMemory
-                 : lease_.TakeForObject(wire::opencl::ChargedBytes(message.size_bytes), /*grow=*/true);
-    return taken_ == quota::Lease::Take::kNotYet ? Wait::kMemory : Wait::kNone;
   } else if constexpr (std::same_as<M, wire::opencl::BuildProgram>) {
     const bool full = builds_.size() >= limits_.builds;
     return full || IsBuilding(message.program.handle) ? Wait::kBuild : Wait::kNone;

@@ -121,8 +121,7 @@ class Session final : public session::FrameHandler {
     std::uint64_t charged_bytes = 0;  // 0: its creation failed, the device has never heard of it
     Range range;
     bool part = false;  // of another: it has no memory of its own, but is on the device
-    std::uint64_t made_by =
-        0;  // AllocateMemory, by its sequence number: it is not in the executor's shared memory
+    bool own = false;   // the device's: it is not in the executor's shared memory
   };
   struct Program {
     wire::Handle context;
@@ -146,12 +145,11 @@ class Session final : public session::FrameHandler {
   };
   // A command that the executor will answer.
   struct UnderWay {
-    enum class Then : std::uint8_t { kTellClient, kFreeBuffer, kFinishBuild, kShareMemory, kAllocate };
+    enum class Then : std::uint8_t { kTellClient, kFreeBuffer, kFinishBuild, kShareMemory };
     std::uint16_t opcode = 0;
     Then then = Then::kTellClient;
     bool tell_client = true;
     Buffer buffer;            // kFreeBuffer
-    wire::Handle memory;      // kAllocate
     Instant since;            // the command came
     std::uint64_t after = 0;  // the last command with a large answer that it may depend on
   };
@@ -197,7 +195,6 @@ class Session final : public session::FrameHandler {
   void Run(const wire::Checked<wire::cuda::GetMemoryInfo>& message, Frame& frame);
   void Run(const wire::Checked<wire::cuda::AllocateMemory>& message, Frame& frame);
   void Run(const wire::Checked<wire::cuda::ModuleImage>& message, Frame& frame);
-  void Run(const wire::Checked<wire::cuda::FreeMemory>& message, Frame& frame);
   void Run(const wire::Checked<wire::cuda::CallHost>& message, Frame& frame);
   void Run(const wire::Checked<wire::cuda::EndHostCall>& message, Frame& frame);
 
@@ -226,7 +223,6 @@ class Session final : public session::FrameHandler {
   void OnNotice(const Received& received);
   void OnLoaded(const Received& received);
   void OnMemoryShared(const Received& received);
-  void OnAllocated(const Received& received, wire::Handle memory);
   void OnEventsCompleted(ByteView body);
   bool EventsAreOurs(std::span<const wire::opencl::EventCompletion> completions);
 

@@ -139,7 +139,7 @@ void Session::Run(const wire::Checked<wire::ShareMemory>&, Frame& frame) {
 
 void Session::Run(const wire::Checked<wire::LocateMemory>& message, Frame& frame) {
   const Buffer& buffer = buffers_.at(message->memory.handle.slot);
-  const bool located = buffer.charged_bytes != 0 && !buffer.part;
+  const bool located = buffer.charged_bytes != 0 && !buffer.part && !buffer.own;
   const wire::LocateMemoryReply reply{located ? cl_status::kSuccess : cl_status::kInvalidMemObject,
                                       located ? buffer.range.offset_bytes : 0};
   Told(client_.SendReply(frame.header.opcode, frame.header.sequence, reply, {}, after_));

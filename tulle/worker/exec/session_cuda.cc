@@ -14,27 +14,19 @@ void Session::Run(const wire::Checked<wire::cuda::GetMemoryInfo>&, Frame& frame)
 
 void Session::Run(const wire::Checked<wire::cuda::AllocateMemory>& message, Frame& frame) {
   Buffer& buffer = buffers_[message->memory.handle.slot] = {};
+  if (message->size_bytes == 0) return Breach(frame.header, "memory of no bytes");
   if (taken_ != quota::Lease::Take::kTaken) {
-    const wire::cuda::AllocateMemoryReply reply{cuda::CUDA_ERROR_OUT_OF_MEMORY, 0};
-    Told(client_.SendReply(frame.header.opcode, frame.header.sequence, reply, {}, after_));
-    return;
+    if (!frame.wants_status()) return Breach(frame.header, "beyond the lease");
+    return SendStatus(frame, cuda::CUDA_ERROR_OUT_OF_MEMORY);
   }
-  buffer = {.charged_bytes = wire::opencl::ChargedBytes(message->size_bytes),
-            .made_by = frame.header.sequence};
-  const UnderWay then{
-      .opcode = frame.header.opcode, .then = UnderWay::Then::kAllocate, .memory = message->memory.handle};
-  Forward(frame, false, std::nullopt, &then);
+  buffer = {.charged_bytes = wire::opencl::ChargedBytes(message->size_bytes), .own = true};
+  Forward(frame, false);
 }
 
 void Session::Run(const wire::Checked<wire::cuda::ModuleImage>& message, Frame& frame) {
   if (!TakeProgramBytes(message->data.size_bytes)) return;
   module_bytes_[message->module.handle.slot] += message->data.size_bytes;
   Forward(frame, false);
-}
-
-void Session::Run(const wire::Checked<wire::cuda::FreeMemory>& message, Frame& frame) {
-  if (message->memory.kind != wire::ObjectKind::kMemory) return Breach(frame.header, "not of memory");
-  DestroyMemory(message->memory.handle, frame);
 }
 
 void Session::Run(const wire::Checked<wire::cuda::CallHost>& message, Frame& frame) {

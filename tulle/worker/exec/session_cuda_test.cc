@@ -14,26 +14,16 @@ class CudaSessionTest : public SessionTest {
     played_.on_look = [this] {
       for (; answered_ < played_.seen.size(); ++answered_) {
         const PlayedExecutor::Seen& seen = played_.seen[answered_];
-        if (seen.opcode == wire::kOpcodeOf<wire::cuda::AllocateMemory>) {
-          played_.Answer(
-              seen.opcode, seen.sequence,
-              wire::cuda::AllocateMemoryReply{device_is_full_ ? cuda::CUDA_ERROR_OUT_OF_MEMORY : 0, 0x1000});
-        } else if (seen.wants_status) {
-          played_.Answer(seen.opcode, seen.sequence, wire::StatusReply{0});
-        }
+        if (seen.wants_status) played_.Answer(seen.opcode, seen.sequence, wire::StatusReply{0});
       }
     };
     client_.Send(wire::cuda::CreateContext{{kContext}, {kQueue}});
   }
-  std::uint64_t Allocate(Handle handle, std::uint64_t bytes) {
-    return client_.Send(wire::cuda::AllocateMemory{{kContext}, {handle}, bytes});
-  }
-  std::int32_t StatusOfAllocation(std::uint64_t sequence) {
-    return client_.Reply<wire::cuda::AllocateMemoryReply>(sequence).status;
+  std::uint64_t Allocate(Handle handle, std::uint64_t bytes, std::uint16_t flags = wire::kWantStatus) {
+    return client_.Send(wire::cuda::AllocateMemory{{handle}, 0x2000'0000, bytes}, {}, flags);
   }
 
   std::size_t answered_ = 0;
-  bool device_is_full_ = false;
 };
 
 TEST_F(CudaSessionTest, MemoryCountsAndComesBack) {
@@ -42,47 +32,40 @@ TEST_F(CudaSessionTest, MemoryCountsAndComesBack) {
   client_.Do([&] { EXPECT_EQ(quota_.used_bytes(), 48 * kMiB); });
   const auto second = Allocate({7, 1}, 17 * kMiB);
   const auto absurd = Allocate({8, 1}, ~std::uint64_t{0});
-  const auto empty = Allocate({9, 1}, 0);
   const auto left = client_.Send(wire::cuda::GetMemoryInfo{});
   client_.WhenAnswered(left);
+  const auto place = client_.Send(wire::LocateMemory{{kBuffer}});
   Destroy(ObjectKind::kMemory, {7, 1});
-  client_.Send(wire::cuda::FreeMemory{{kQueue}, {ObjectKind::kMemory, kBuffer}});
+  Destroy(ObjectKind::kMemory, kBuffer);
   // What dies counts as free, and is waited for.
   const auto freed = client_.Send(wire::cuda::GetMemoryInfo{});
-  const auto again = Allocate({10, 1}, 60 * kMiB);
+  const auto again = Allocate({9, 1}, 60 * kMiB);
   client_.WhenAnswered(again);
   EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
-  EXPECT_EQ(StatusOfAllocation(first), 0);
-  for (const auto refused : {second, absurd, empty})
-    EXPECT_EQ(StatusOfAllocation(refused), cuda::CUDA_ERROR_OUT_OF_MEMORY);
-  EXPECT_EQ(StatusOfAllocation(again), 0);
+  EXPECT_EQ(client_.StatusOf(first), 0);
+  for (const auto refused : {second, absurd})
+    EXPECT_EQ(client_.StatusOf(refused), cuda::CUDA_ERROR_OUT_OF_MEMORY);
+  EXPECT_EQ(client_.StatusOf(again), 0);
   EXPECT_EQ(client_.Reply<wire::cuda::GetMemoryInfoReply>(left).free_bytes, 16 * kMiB);
   EXPECT_EQ(client_.Reply<wire::cuda::GetMemoryInfoReply>(left).total_bytes, 64 * kMiB);
   EXPECT_EQ(client_.Reply<wire::cuda::GetMemoryInfoReply>(freed).free_bytes, 64 * kMiB);
-  EXPECT_TRUE(played_.freed.empty()) << "it was never the executor's shared memory";
+  EXPECT_EQ(client_.Reply<wire::LocateMemoryReply>(place).status, cl_status::kInvalidMemObject)
+      << "it is not in the executor's shared memory";
+  EXPECT_TRUE(played_.freed.empty()) << "it never was";
   EXPECT_EQ(quota_.used_bytes(), 0u);
 }
 
-TEST_F(CudaSessionTest, WhatTheDeviceRefusesCostsNothing) {
-  device_is_full_ = true;
-  const auto refused = Allocate(kBuffer, 48 * kMiB);
-  client_.WhenAnswered(refused);
-  Destroy(ObjectKind::kMemory, kBuffer);
-  // Destroyed before it is known that there is none: given back once.
-  const auto early = Allocate({7, 1}, 48 * kMiB);
-  Destroy(ObjectKind::kMemory, {7, 1});
-  client_.WhenAnswered(early);
-  client_.Do([&] { device_is_full_ = false; });
-  const auto all = Allocate({8, 1}, 64 * kMiB);
-  client_.WhenAnswered(all);
-  EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
-  EXPECT_EQ(StatusOfAllocation(refused), cuda::CUDA_ERROR_OUT_OF_MEMORY);
-  EXPECT_EQ(StatusOfAllocation(early), cuda::CUDA_ERROR_OUT_OF_MEMORY);
-  EXPECT_EQ(StatusOfAllocation(all), 0);
+TEST_F(CudaSessionTest, WhoGoesBeyondTheLeaseMustAsk) {
+  client_.Send(wire::AcquireMemory{4 * kMiB});
+  Allocate(kBuffer, 4 * kMiB, 0);
+  Allocate({7, 1}, 4096, 0);
+  const Ending ending = RunPlayed();
+  EXPECT_EQ(ending.reason, EndReason::kProtocol);
+  EXPECT_NE(ending.detail.find("beyond the lease"), std::string::npos) << ending.detail;
 }
 
-TEST_F(CudaSessionTest, AnythingElseIsNotFreedAsMemory) {
-  client_.Send(wire::cuda::FreeMemory{{kQueue}, {ObjectKind::kContext, kContext}});
+TEST_F(CudaSessionTest, MemoryOfNoBytesIsNone) {
+  Allocate(kBuffer, 0);
   EXPECT_EQ(RunPlayed().reason, EndReason::kProtocol);
 }
 

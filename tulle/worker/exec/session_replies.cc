@@ -46,10 +46,9 @@ void Session::OnReply(Received& received) {
   switch (under_way.then) {
     case UnderWay::Then::kTellClient: break;
     case UnderWay::Then::kFreeBuffer:
-      if (under_way.buffer.made_by == 0) executor_->FreeMemory(under_way.buffer.range);
+      if (!under_way.buffer.own) executor_->FreeMemory(under_way.buffer.range);
       lease_.Reclaim(under_way.buffer.charged_bytes);
       break;
-    case UnderWay::Then::kAllocate: OnAllocated(received, under_way.memory); break;
     case UnderWay::Then::kFinishBuild: return OnLoaded(received);
     case UnderWay::Then::kShareMemory:
       if (under_way.tell_client) OnMemoryShared(received);
@@ -63,20 +62,6 @@ void Session::OnReply(Received& received) {
                          under_way.after));
   }
   received.payload.Release();
-}
-
-// Where it failed nothing was taken. A client that has destroyed it meanwhile has been given it back.
-void Session::OnAllocated(const Received& received, wire::Handle memory) {
-  wire::cuda::AllocateMemoryReply reply;
-  reply_arena_.Reset();
-  if (wire::Decode(received.body, 0, reply_arena_, &reply) != wire::WireResult::kOk) {
-    return Distrust("an answer to AllocateMemory that is not one");
-  }
-  const auto found = buffers_.find(memory.slot);
-  if (reply.status == 0 || found == buffers_.end() || found->second.made_by != received.sequence) return;
-  lease_.Destroyed(found->second.charged_bytes);
-  lease_.Reclaim(found->second.charged_bytes);
-  found->second = {};
 }
 
 // It is the program's own memory: what it could do to it, its kernels can.

@@ -15,6 +15,7 @@
 
 #include "tulle/cuda/device.h"
 #include "tulle/shim/core/connection.h"
+#include "tulle/shim/cuda/remote/vgpu_memory.h"
 
 namespace tulle::shim::cuda {
 
@@ -78,9 +79,9 @@ class RemoteDevice final : public tulle::cuda::Device {
   struct DownloadPiece;
   struct Memory {
     std::uint64_t bytes = 0;
-    wire::Handle handle;  // null: a variable of a module
     ContextId context{};
-    ModuleId module{};
+    ModuleId module{};  // whose variable it is; 0: none's
+    bool is_variable() const { return module != ModuleId{}; }
   };
 
   explicit RemoteDevice(Connection::Options options) : options_(std::move(options)) {}
@@ -92,6 +93,8 @@ class RemoteDevice final : public tulle::cuda::Device {
   std::shared_ptr<RemoteContext> Find(const Stream& stream, wire::Handle* handle) const;
   // What was last recorded for an event; null: nothing was.
   CUresult FindRecorded(EventId event, Ref<Event>* recorded) const;
+  // That an allocation of the context's is none any more.
+  CUresult Forget(ContextId context, CUdeviceptr address);
   // What the worker's status means for the context.
   CUresult Heard(RemoteContext& context, std::int32_t status) const;
 
@@ -115,6 +118,7 @@ class RemoteDevice final : public tulle::cuda::Device {
   std::unique_ptr<Connection> connection_;
   tulle::cuda::DeviceProperties properties_;
   std::uint64_t arena_address_ = 0, arena_bytes_ = 0;
+  std::unique_ptr<VgpuMemory> vgpu_memory_;  // fixed once the device is open
 
   mutable std::shared_mutex mutex_;
   std::uint64_t last_id_ = 0;  // guarded by mutex_, as all that follows

@@ -14,13 +14,15 @@ struct DescribeDevice {
   U64 arena_bytes = 0;
   TULLE_MESSAGE(DescribeDevice, arena_address, arena_bytes)
 };
-// What the program sees of the device. Attributes by their CUdevice_attribute; 0: it has not said.
+// What the program sees of the device. Attributes by their CUdevice_attribute; 0: it has not said. Memory is
+// allocated in multiples of the granule.
 struct DescribeDeviceReply {
   I32 status = 0;
   Str<kMaxNameBytes> name;
   Bytes<16> uuid;
   List<U32, kMaxDeviceInfos> attributes;
-  TULLE_MESSAGE(DescribeDeviceReply, status, name, uuid, attributes)
+  U64 granule_bytes = 0;
+  TULLE_MESSAGE(DescribeDeviceReply, status, name, uuid, attributes, granule_bytes)
 };
 
 struct CreateContext {
@@ -46,18 +48,13 @@ struct GetMemoryInfoReply {
   TULLE_MESSAGE(GetMemoryInfoReply, free_bytes, total_bytes)
 };
 
-// The lease grows by what is missing. DestroyObject gives it back, once nothing uses it any more: the client
-// sees to that.
+// Within the lease, and where the client wants it: in its range of addresses, where it has nothing allocated.
+// DestroyObject gives it back, once nothing uses it any more: the client sees to that.
 struct AllocateMemory {
-  Ref<ObjectKind::kContext> context;
   New<ObjectKind::kMemory> memory;
-  U64 size_bytes = 0;
-  TULLE_MESSAGE(AllocateMemory, context, memory, size_bytes)
-};
-struct AllocateMemoryReply {
-  I32 status = 0;
   U64 address = 0;
-  TULLE_MESSAGE(AllocateMemoryReply, status, address)
+  U64 size_bytes = 0;
+  TULLE_MESSAGE(AllocateMemory, memory, address, size_bytes)
 };
 
 // An image (PTX, fatbin or cubin) comes in pieces, then is loaded.

@@ -86,13 +86,6 @@ struct FillMemory {
   TULLE_MESSAGE(FillMemory, stream, to, region, value, element_bytes)
 };
 
-// As DestroyObject of memory, when the stream gets there.
-struct FreeMemory {
-  Ref<ObjectKind::kQueue> stream;
-  Drop memory;
-  TULLE_MESSAGE(FreeMemory, stream, memory)
-};
-
 // Completes, with the time, when the stream gets there.
 struct RecordEvent {
   Ref<ObjectKind::kQueue> stream;
