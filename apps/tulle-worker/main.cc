@@ -7,6 +7,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string>
 
@@ -42,6 +43,8 @@ void InstallLogSink(const Settings& settings) {
 }
 
 int Probe(const Settings& settings) {
+  // What it measures with is built once: PoCL (3.1) aborts where two processes put one binary into its cache.
+  setenv("POCL_KERNEL_CACHE", "0", 1);
   const auto driver = tulle::gpu::opencl::OpenDriver();
   const auto devices = driver->Probe(settings.measure);
   if (!devices.ok()) {

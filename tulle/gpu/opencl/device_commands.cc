@@ -1,4 +1,8 @@
 // The device and its parts, and what is made on them: contexts and queues.
+#include <map>
+#include <mutex>
+#include <utility>
+
 #include "tulle/gpu/opencl/opencl_backend_class.h"
 
 namespace tulle::gpu::opencl {
@@ -17,6 +21,24 @@ std::int32_t Count(cl_device_id parent, const std::vector<cl_device_partition_pr
   const cl_int status = clCreateSubDevices(parent, properties.data(), 0, nullptr, count);
   if (status != CL_SUCCESS) return status;
   return *count >= 1 && *count <= wire::kMaxContextDevices ? CL_SUCCESS : CL_DEVICE_PARTITION_FAILED;
+}
+
+// The parts that a device is divided into. They stay for as long as the process, and equal divisions share
+// them: PoCL (3.1, pthread) lets go of a finished command's context, then of its queue, in a thread of its
+// own and after it has said that the command is done; if the context was the last to know the part, the
+// queue's device is gone by then.
+cl_int PartsOf(cl_device_id parent, const std::vector<cl_device_partition_property>& properties,
+               cl_uint count, const std::vector<cl_device_id>** parts) {
+  static std::mutex mutex;
+  static auto* const known = new std::map<std::pair<cl_device_id, std::vector<cl_device_partition_property>>,
+                                          std::vector<cl_device_id>>;
+  const std::lock_guard lock(mutex);
+  const auto [it, is_new] = known->try_emplace({parent, properties}, count);
+  *parts = &it->second;
+  if (!is_new) return CL_SUCCESS;
+  const cl_int status = clCreateSubDevices(parent, properties.data(), count, it->second.data(), nullptr);
+  if (status != CL_SUCCESS) known->erase(it);
+  return status;
 }
 
 }  // namespace
@@ -56,14 +78,12 @@ void OpenClBackend::Run(const wire::opencl::CreateSubDevice& message, const Comm
   if (status != CL_SUCCESS) return Report(command, status);
   if (message.index >= count || !table_.IsFree(message.device.handle))
     return Report(command, CL_INVALID_VALUE);
-  // They come all at once, as equals do that nobody has named yet: the others go back.
-  std::vector<cl_device_id> natives(count);
-  status = clCreateSubDevices(parent, properties.data(), count, natives.data(), nullptr);
+  const std::vector<cl_device_id>* parts = nullptr;
+  status = PartsOf(parent, properties, count, &parts);
+  if (status == CL_SUCCESS) status = clRetainDevice((*parts)[message.index]);
   if (status != CL_SUCCESS) return Report(command, status);
-  std::vector<OwnedDevice> parts;
-  for (cl_device_id native : natives) parts.emplace_back(native);
   auto part = std::make_unique<SubDevice>();
-  part->native = std::move(parts[message.index]);
+  part->native.reset((*parts)[message.index]);
   table_.Insert(message.device.handle, part);
   Report(command, CL_SUCCESS);
 }
