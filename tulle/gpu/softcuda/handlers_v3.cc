@@ -18,6 +18,7 @@
 
 namespace tulle::gpu::softcuda::v3 {
 
+#define TULLE_HANDLERS_HAVE_AVX2
 #include "tulle/gpu/softcuda/handlers.inc"
 
 Handler FindHandler(const Spec& spec) { return Find(spec); }

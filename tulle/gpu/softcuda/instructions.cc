@@ -564,7 +564,14 @@ void Lowering::LowerShuffle(const PtxInstruction& instruction, const Modifiers& 
     inst.dst2 = Destination(to.items[0], Type::kPred);
     inst.has_dst2 = true;
   }
-  EmitHandled({Op::kShfl, Type::kB32}, inst);
+  const PtxOperand &by = instruction.operands[2], &within = instruction.operands[3];
+  const bool whole_warp = by.kind == PtxOperand::Kind::kNumber && within.kind == PtxOperand::Kind::kNumber &&
+                          within.bits == (*mode == Shuffle::kUp ? 0 : kLanes - 1);
+  EmitHandled({.op = Op::kShfl,
+               .type = Type::kB32,
+               .mode = inst.mode,
+               .step = whole_warp ? static_cast<std::uint32_t>(by.bits) : 0},
+              inst);
 }
 
 void Lowering::LowerVote(const PtxInstruction& instruction, const Modifiers& modifiers) {

@@ -34,6 +34,11 @@ Program Lowering::Kernel(const PtxFunction& kernel) {
   for (const std::size_t constant : dynamic_) {
     program_.constants[constant].bits += kSharedWindow + program_.dynamic_shared_at;
   }
+  std::uint32_t straight = 0;
+  for (auto inst = program_.code.rbegin(); inst != program_.code.rend(); ++inst) {
+    straight = inst->flow == Flow::kNext && inst->guard == ~0u ? straight + 1 : 0;
+    inst->straight = straight;
+  }
   if (program_.register_bytes > kMaxRegisterBytes) throw Problem{kernel.line, "too many registers"};
   return std::move(program_);
 }

@@ -171,6 +171,8 @@ struct Inst {
   std::array<std::uint32_t, 4> items{};  // of a vector
   std::int64_t offset = 0;               // of an address
   std::uint32_t target = 0;              // an instruction, or a table
+  // From here on, so many instructions of kNext that all lanes execute.
+  std::uint32_t straight = 0;
   std::uint32_t line = 0;
 };
 
@@ -247,6 +249,7 @@ struct Spec {
   Type type = Type::kNone;
   Type type2 = Type::kNone;
   std::uint8_t mode = 0;
+  std::uint32_t step = 0;  // of kShfl: lanes, the same for all and across the whole warp; 0: whatever
 };
 
 // The handlers for the processor that this runs on; null: there is no such instruction.

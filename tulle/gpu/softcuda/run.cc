@@ -15,6 +15,11 @@ constexpr std::int32_t kNoBarrier = -1;
 constexpr std::int32_t kWarpBarrier = -2;
 constexpr std::uint32_t kStepsBetweenLooks = 1 << 14;  // at whether to stop
 
+// Mostly all of a warp.
+std::uint32_t Count(std::uint32_t lanes) {
+  return lanes == kAllLanes ? kLanes : static_cast<std::uint32_t>(std::popcount(lanes));
+}
+
 // Where one thread of the host runs its blocks; used again for each.
 class BlockRunner {
  public:
@@ -124,7 +129,7 @@ class BlockRunner {
 
   std::uint32_t Alive() const {
     std::uint32_t alive = 0;
-    for (const Warp& warp : warps_) alive += static_cast<std::uint32_t>(std::popcount(warp.alive));
+    for (const Warp& warp : warps_) alive += Count(warp.alive);
     return alive;
   }
 
@@ -205,10 +210,22 @@ class BlockRunner {
     };
     for (bool first = true; first || pc < until; first = false) {
       const Inst& inst = code[pc];
-      if (++steps_ % kStepsBetweenLooks == 0 && launch_.stop != nullptr &&
-          launch_.stop->load(std::memory_order_relaxed))
-        block_.Stop(Fault::kStopped, 0, inst.line);
+      if (++steps_ >= look_at_) {
+        look_at_ = steps_ + kStepsBetweenLooks;
+        if (launch_.stop != nullptr && launch_.stop->load(std::memory_order_relaxed))
+          block_.Stop(Fault::kStopped, 0, inst.line);
+      }
       if (block_.fault != Fault::kNone) return leave();
+      if (inst.straight != 0) {
+        const std::uint32_t end = std::max(std::min(pc + inst.straight, until), pc + 1);
+        warp.active = mask;
+        steps_ += end - pc;
+        do {
+          code[pc].run(warp, code[pc]);
+          ++pc;
+        } while (pc < end && block_.fault == Fault::kNone);
+        continue;
+      }
       std::uint32_t active = mask;
       if (inst.guard != ~0u) {
         const std::uint32_t bits = *warp.Reg<std::uint32_t>(inst.guard);
@@ -276,7 +293,7 @@ class BlockRunner {
               return leave();
             }
             waiting.barrier = static_cast<std::int32_t>(id);
-            arrived_[id] += static_cast<std::uint32_t>(std::popcount(active));
+            arrived_[id] += Count(active);
             if (inst.b != 0) expected_[id] = warp.Reg<std::uint32_t>(inst.b)[lowest];
           }
           mask &= ~active;
@@ -315,7 +332,7 @@ class BlockRunner {
   std::byte* const shared_;
   Block block_;
   std::array<std::uint32_t, kBarriers> arrived_{}, expected_{};
-  std::uint64_t steps_ = 0;
+  std::uint64_t steps_ = 0, look_at_ = kStepsBetweenLooks;
 };
 
 }  // namespace

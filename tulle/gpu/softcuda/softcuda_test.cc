@@ -792,6 +792,31 @@ TEST_F(InstructionTest, BetweenLanes) {
                    lane_of([](U32 lane) { return lane < 3 ? lane : lane - 3; }));
   Binary<U32, U32>("mov.u32 %a, %laneid; shfl.sync.down.b32 %d, %a, 3, 0x181f, -1;",
                    lane_of([](U32 lane) { return lane % 8 + 3 < 8 ? lane + 3 : lane; }));
+  // By constants, which have handlers of their own, into another register and their own; by less than a warp.
+  for (U32 by = 0; by < 32; ++by) {
+    const std::string text = std::to_string(by);
+    const auto predicate = [](const std::string& shuffle) {
+      return ".reg .pred %p; mov.u32 %a, %laneid; " + shuffle +
+             " selp.u32 %r2, 100, 0, %p; add.u32 %d, %d, %r2;";
+    };
+    const auto moved = [](bool good, U32 source, U32 lane) { return good ? source + 100 : lane; };
+    for (const std::string to : {"%d", "%a"}) {
+      const std::string rest = "|%p, %a, " + text + ", ", move = to == "%a" ? " mov.u32 %d, %a;" : "";
+      Binary<U32, U32>(predicate("shfl.sync.down.b32 " + to + rest + "31, -1;" + move),
+                       lane_of([&](U32 lane) { return moved(lane + by < 32, lane + by, lane); }));
+      Binary<U32, U32>(predicate("shfl.sync.up.b32 " + to + rest + "0, -1;" + move),
+                       lane_of([&](U32 lane) { return moved(lane >= by, lane - by, lane); }));
+      Binary<U32, U32>(predicate("shfl.sync.bfly.b32 " + to + rest + "31, -1;" + move),
+                       lane_of([&](U32 lane) { return moved(true, lane ^ by, lane); }));
+    }
+    Binary<U32, U32>(
+        "mov.u32 %a, %laneid; mov.u32 %d, 7; .reg .pred %q; setp.lt.u32 %q, %a, 16;\n@%q "
+        "shfl.sync.down.b32 %d, %a, " +
+            text + ", 31, 0xffff;",
+        lane_of([&](U32 lane) { return lane >= 16       ? 7
+                                       : lane + by < 32 ? lane + by
+                                                        : lane; }));
+  }
   Binary<U32, U32>("mov.u32 %a, %laneid; shfl.sync.idx.b32 %d, %a, 9, 0x1f, -1;",
                    lane_of([](U32) { return 9; }));
   Binary<U32, U32>(
