@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "apps/tulle/attach_dir.h"
 #include "tulle/net/local/local.h"
 #include "tulle/session/attach.h"
 
@@ -13,6 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kVendors = "OCL_ICD_VENDORS";
+constexpr const char* kLibraryPath = "LD_LIBRARY_PATH";
 
 std::string Variable(const char* name) {
   const char* value = std::getenv(name);
@@ -63,6 +65,12 @@ Result<ProgramEnvironment> ReadProgramEnvironment() {
     if (entry.is_symlink() || !std::getline(std::ifstream(entry.path()), library)) continue;
     environment.paths.push_back(library);
   }
+  // The libcuda.so.1 that `tulle run --api cuda` has put first.
+  const std::string libraries = Variable(kLibraryPath);
+  if (const auto cuda = FindCudaFolder(); cuda.ok() && libraries.substr(0, libraries.find(':')) == *cuda) {
+    environment.variables.emplace_back(kLibraryPath, *cuda);
+    environment.paths.push_back(*cuda);
+  }
   for (const session::Target& target : targets) {
     for (const std::string& endpoint : target.endpoints) {
       environment.this_host_only = environment.this_host_only || IsLoopback(endpoint);
@@ -77,8 +85,11 @@ Result<ProgramEnvironment> ReadProgramEnvironment() {
 Result<std::string> FormatEnvironment(const ProgramEnvironment& environment, EnvForm form) {
   std::string text;
   if (form == EnvForm::kShell) {
-    for (const auto& [name, value] : environment.variables)
-      text += "export " + name + "=" + Quoted(value) + "\n";
+    for (const auto& [name, value] : environment.variables) {
+      // Another shell may have folders of its own there.
+      const char* const rest = name == kLibraryPath ? "\"${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}\"" : "";
+      text += "export " + name + "=" + Quoted(value) + rest + "\n";
+    }
     return text;
   }
   const bool docker = form == EnvForm::kDocker;

@@ -36,6 +36,8 @@ TEST(Env, SharesTheNetworkOnlyForVGpusOfThisHost) {
 TEST(Env, IsLinesOfAShell) {
   EXPECT_EQ(*FormatEnvironment({{{"A", "it's here"}, {"B", "b"}}, {}, false}, EnvForm::kShell),
             "export A='it'\\''s here'\nexport B='b'\n");
+  EXPECT_EQ(*FormatEnvironment({{{"LD_LIBRARY_PATH", "/opt/cuda"}}, {}, false}, EnvForm::kShell),
+            "export LD_LIBRARY_PATH='/opt/cuda'\"${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}\"\n");
 }
 
 TEST(Env, RefusesWhatAContainerWouldMisread) {
@@ -67,6 +69,17 @@ TEST(Env, ReadsWhatRunHasMade) {
     EXPECT_THAT(environment->paths,
                 testing::ElementsAre(files->attach_file(), files->vendors_dir(), "/opt/libtulle-opencl.so"));
     EXPECT_EQ(environment->this_host_only, on_this_host);
+
+    const auto cuda = FindCudaFolder();
+    ASSERT_TRUE(cuda.ok()) << ToString(cuda.error());
+    setenv("LD_LIBRARY_PATH", ("/elsewhere:" + *cuda).c_str(), 1);
+    EXPECT_EQ(ReadProgramEnvironment()->variables.size(), environment->variables.size())
+        << "not put there by us";
+    setenv("LD_LIBRARY_PATH", (*cuda + ":/elsewhere").c_str(), 1);
+    const auto with_cuda = ReadProgramEnvironment();
+    EXPECT_EQ(with_cuda->variables.back(), std::pair(std::string("LD_LIBRARY_PATH"), *cuda));
+    EXPECT_EQ(with_cuda->paths.back(), *cuda);
+    unsetenv("LD_LIBRARY_PATH");
   }
   unsetenv("TULLE_ATTACH");
   unsetenv("OCL_ICD_VENDORS");
