@@ -1,5 +1,5 @@
-// PTX of any kind: it is refused with a line, or each of its kernels runs for a while, and touches nothing
-// but the device's memory, of which nothing is left over.
+// PTX of any kind, in a fatbin or not: it is refused with a line, or each of its kernels runs for a while,
+// and touches nothing but the device's memory, of which nothing is left over.
 #include <atomic>
 #include <cstring>
 #include <fstream>
@@ -10,6 +10,7 @@
 
 #include "fuzz/target.h"
 #include "tulle/base/random.h"
+#include "tulle/gpu/softcuda/fatbin.h"
 #include "tulle/gpu/softcuda/module.h"
 
 namespace {
@@ -42,6 +43,9 @@ const std::vector<std::string>& Known() {
 constexpr const char* kWords[] = {"add",
                                   "mul",
                                   "mad",
+                                  "addc",
+                                  "madc",
+                                  "match.any",
                                   "setp",
                                   "selp",
                                   "cvt",
@@ -68,6 +72,8 @@ constexpr const char* kWords[] = {"add",
                                   ".u64",
                                   ".f32",
                                   ".f64",
+                                  ".f16",
+                                  ".bf16x2",
                                   ".pred",
                                   ".b32",
                                   ".lo",
@@ -82,7 +88,10 @@ constexpr const char* kWords[] = {"add",
                                   ".v4",
                                   ".rn",
                                   ".rzi",
+                                  ".rz",
+                                  ".ftz",
                                   ".sat",
+                                  ".cc",
                                   "%r1",
                                   "%r2",
                                   "%rd1",
@@ -117,14 +126,38 @@ constexpr const char* kWords[] = {"add",
                                   "LBB0_1",
                                   "LBB0_2"};
 
+// As it is, or as LZ4 or Zstandard would have to have it.
+std::string InFatbin(const std::string& text, Random& random) {
+  const std::uint64_t bytes = (text.size() + 7) / 8 * 8, flags = random.Below(4) == 0 ? 0x2011 : 0x11;
+  const std::uint64_t words[] = {16ull << 48 | 1ull << 32 | 0xba55'ed50,
+                                 64 + bytes,
+                                 64ull << 32 | 0x0101'0001,
+                                 bytes,
+                                 64ull << 32 | (flags == 0x11 ? 0 : text.size()),
+                                 (50 + random.Below(40)) << 32,
+                                 0,
+                                 flags,
+                                 0,
+                                 random.Below(5000)};
+  std::string fatbin(reinterpret_cast<const char*>(words), sizeof words);
+  return fatbin + text + std::string(bytes - text.size(), '\0');
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static const std::unique_ptr<DeviceMemory> memory = *DeviceMemory::Reserve(kDeviceBytes);
   static const std::uint64_t buffer = *memory->Allocate(64 << 10);
   static const std::uint64_t free_bytes = memory->free_bytes();
+  std::string text(reinterpret_cast<const char*>(data), size);
+  if (const ByteView image = AsBytes(text); IsFatbin(image)) {
+    auto ptx = PtxIn(image, 70);
+    fuzz::Require(ptx.ok() || !ptx.error().message.empty(), "a fatbin is refused without a reason");
+    if (!ptx.ok()) return 0;
+    text = *std::move(ptx);
+  }
   {
-    const auto module = Module::Load({reinterpret_cast<const char*>(data), size}, *memory);
+    const auto module = Module::Load(text, *memory);
     if (!module.ok()) {
       const bool is_told =
           module.error().code == Code::kInvalidArgument || module.error().code == Code::kResourceExhausted;
@@ -176,6 +209,7 @@ extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t s
       default: text.erase(at, std::min(text.find('\n', at), text.size()) - at); break;
     }
   }
+  if (random.Below(8) == 0) text = InFatbin(text, random);
   const std::size_t made = std::min(text.size(), max_size);
   std::memcpy(data, text.data(), made);
   return made;

@@ -62,6 +62,7 @@ struct Dimensions {
 struct LaunchShape {
   Dimensions grid, block;
   std::uint32_t shared_bytes = 0;  // dynamic
+  bool cooperative = false;        // all blocks are there at once: no more than the device has room for
 };
 
 // Rows of bytes, from one place to another.

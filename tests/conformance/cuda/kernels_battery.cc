@@ -57,6 +57,47 @@ TEST_F(Battery, WhatIsWrongWithAModuleIsTold) {
   CUDA_OK(cuModuleLoad(&module, TULLE_CUDA_KERNELS));
 }
 
+// PTX for GPUs of these capabilities, as nvcc packs it.
+std::vector<std::uint64_t> Fatbin(const std::vector<std::pair<std::uint32_t, std::string>>& ptx) {
+  std::vector<std::uint64_t> words = {0};
+  for (const auto& [target, text] : ptx) {
+    const std::size_t content = text.size() / 8 + 1;
+    words.insert(words.end(), {64ull << 32 | 0x0101'0001, 8 * content, 64ull << 32,
+                               std::uint64_t{target} << 32 | 7 << 16 | 1, 0, 0x11, 0, 0});
+    words.resize(words.size() + content);
+    std::memcpy(&words[words.size() - content], text.data(), text.size());
+  }
+  words[0] = 8 * (words.size() - 1);
+  words.insert(words.begin(), 16ull << 48 | 1ull << 32 | 0xba55'ed50);
+  return words;
+}
+
+TEST_F(Battery, FatbinsAreReadAsWell) {
+  const auto fatbin = Fatbin({{90, ".version 7.8\n.target sm_90\n.address_size 64\n"}, {50, Kernels()}});
+  CUDA_OK(cuModuleLoadFatBinary(&module_, fatbin.data()));
+  const CUdeviceptr a = Put(std::vector<float>(100, 1)), b = Put(std::vector<float>(100, 2)),
+                    c = Put(std::vector<float>(100));
+  CUDA_OK(Launch("vector_add", 1, 128, nullptr, a, b, c, 100));
+  EXPECT_EQ(Get<float>(c, 100), std::vector<float>(100, 3));
+  // What refers to one is as good.
+  const struct {
+    std::uint32_t magic = 0x4662'43b1, version = 1;
+    const void* data = nullptr;
+    void* unused = nullptr;
+  } wrapper{.data = fatbin.data()};
+  CUmodule module = nullptr;
+  CUDA_OK(cuModuleLoadData(&module, &wrapper));
+  CUlibrary library = nullptr;
+  CUDA_OK(cuLibraryLoadData(&library, fatbin.data(), nullptr, nullptr, 0, nullptr, nullptr, 0));
+
+  char log[300] = "";
+  CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+  void* values[] = {log, reinterpret_cast<void*>(sizeof log)};
+  const auto newer = Fatbin({{999, Kernels()}});
+  EXPECT_EQ(cuModuleLoadDataEx(&module, newer.data(), 2, options, values), CUDA_ERROR_NO_BINARY_FOR_GPU);
+  EXPECT_THAT(log, ::testing::HasSubstr("sm_999"));
+}
+
 TEST_F(Battery, LibrariesAreThereInEveryContext) {
   CUlibrary library = nullptr;
   CUDA_OK(cuLibraryLoadData(&library, Kernels().c_str(), nullptr, nullptr, 0, nullptr, nullptr, 0));
@@ -106,6 +147,44 @@ TEST_F(Battery, ParametersComeInTwoWays) {
   void* parameters[] = {&twice, &twice, &twice, &n};
   CUDA_OK(cuLaunchKernelEx(&config, Function("vector_add"), parameters, nullptr));
   EXPECT_EQ(Get<float>(c, 4), std::vector<float>(4, 4));
+}
+
+TEST_F(Battery, BlocksOfACooperativeLaunchAreThereAtOnce) {
+  constexpr const char* kRendezvous =
+      ".version 6.0\n.target sm_60\n.address_size 64\n"
+      ".visible .entry rendezvous(.param .u64 arrived, .param .u32 blocks) {\n"
+      ".reg .pred %p<2>; .reg .b32 %r<4>; .reg .b64 %rd<2>;\n"
+      "ld.param.u64 %rd1, [arrived]; ld.param.u32 %r1, [blocks];\n"
+      "atom.global.add.u32 %r2, [%rd1], 1;\n"
+      "WAIT: ld.volatile.global.u32 %r3, [%rd1]; setp.lt.u32 %p1, %r3, %r1; @%p1 bra WAIT;\n"
+      "ret; }\n";
+  CUDA_OK(cuModuleLoadData(&module_, kRendezvous));
+  int possible = 0, processors = 0, each = 0;
+  CUDA_OK(cuDeviceGetAttribute(&possible, CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH, device_));
+  CUDA_OK(cuDeviceGetAttribute(&processors, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device_));
+  CUDA_OK(cuOccupancyMaxActiveBlocksPerMultiprocessor(&each, Function("rendezvous"), 1, 0));
+  ASSERT_EQ(possible, 1);
+  auto blocks = static_cast<unsigned>(processors * each);
+  for (int round = 1; round <= 20; ++round) {
+    CUdeviceptr arrived = Put(std::vector<unsigned>(1));
+    void* parameters[] = {&arrived, &blocks};
+    if (round % 2 == 0) {
+      CUDA_OK(
+          cuLaunchCooperativeKernel(Function("rendezvous"), blocks, 1, 1, 1, 1, 1, 0, nullptr, parameters));
+    } else {
+      CUlaunchAttribute attribute{};
+      attribute.id = CU_LAUNCH_ATTRIBUTE_COOPERATIVE;
+      attribute.value[0] = 1;
+      CUlaunchConfig config{blocks, 1, 1, 1, 1, 1, 0, nullptr, &attribute, 1};
+      CUDA_OK(cuLaunchKernelEx(&config, Function("rendezvous"), parameters, nullptr));
+    }
+    EXPECT_EQ(Get<unsigned>(arrived, 1)[0], blocks);
+  }
+  unsigned more = blocks + 1;
+  CUdeviceptr arrived = Put(std::vector<unsigned>(1));
+  void* parameters[] = {&arrived, &more};
+  EXPECT_EQ(cuLaunchCooperativeKernel(Function("rendezvous"), more, 1, 1, 1, 1, 1, 0, nullptr, parameters),
+            CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE);
 }
 
 TEST_F(Battery, Occupancy) {

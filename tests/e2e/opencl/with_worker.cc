@@ -1,10 +1,12 @@
-// with_worker --icd LIBRARY [options] -- COMMAND...
+// with_worker --icd LIBRARY|--cuda FOLDER [options] -- COMMAND...
 //
-// Runs a command whose OpenCL is one vGPU of a worker in this process, reached through the shim, TLS and all
-// of the session; without node, controller, executor process or sandbox. Its exit status is the command's.
-// For tests and for work on the shim.
+// Runs a command whose OpenCL, or CUDA, is one vGPU of a worker in this process, reached through the shim,
+// TLS and all of the session; without node, controller, executor process or sandbox. Its exit status is the
+// command's. For tests and for work on the shims.
 //
-//   --backend opencl|null   the native device (default) or the device that is only memory
+//   --icd LIBRARY           the shim of OpenCL
+//   --cuda FOLDER           where the libcuda.so.1 is that is the shim; the device is the software one
+//   --backend opencl|null   of OpenCL: the native device (default) or the device that is only memory
 //   --memory BYTES          of the vGPU (default 1GiB)
 //   --devices N             that many vGPUs, of the same device
 //   --plain                 plain TCP instead of TLS
@@ -31,12 +33,15 @@
 #include <vector>
 
 #include "tulle/base/random.h"
+#include "tulle/gpu/cuda/driver.h"
 #include "tulle/gpu/null/driver.h"
 #include "tulle/gpu/opencl/driver.h"
+#include "tulle/gpu/softcuda/soft_device.h"
 #include "tulle/net/local/local.h"
 #include "tulle/net/tcp/socket.h"
 #include "tulle/net/testing/relay.h"
 #include "tulle/session/attach.h"
+#include "tulle/shim/cuda/driver.h"
 #include "tulle/worker/exec/session.h"
 #include "tulle/worker/local/local.h"
 
@@ -47,6 +52,7 @@ namespace {
 
 struct Arguments {
   std::string icd;
+  std::string cuda;
   std::string backend = "opencl";
   std::uint64_t memory_bytes = 1u << 30;
   std::uint64_t devices = 1;
@@ -66,7 +72,8 @@ constexpr std::uint64_t kHandshakeBytes = 4096;
 
 [[noreturn]] void Usage(const char* why) {
   std::fprintf(stderr,
-               "with_worker: %s\nusage: with_worker --icd LIBRARY [--backend opencl|null] [--memory BYTES] "
+               "with_worker: %s\nusage: with_worker --icd LIBRARY|--cuda FOLDER [--backend opencl|null] "
+               "[--memory BYTES] "
                "[--devices N] [--plain|--local] [--delay US] [--rate MBIT] [--kill-after N] [--cut-within "
                "BYTES [--cuts N] "
                "[--seed N]] "
@@ -95,6 +102,8 @@ Arguments Parse(int argc, char** argv) {
     const std::string value = argv[i];
     if (name == "--icd")
       arguments.icd = value;
+    else if (name == "--cuda")
+      arguments.cuda = value;
     else if (name == "--backend")
       arguments.backend = value;
     else if (name == "--memory") {
@@ -116,7 +125,8 @@ Arguments Parse(int argc, char** argv) {
     else
       Usage("unknown option");
   }
-  if (arguments.icd.empty() || arguments.command.empty()) Usage("--icd and a command are needed");
+  if (arguments.icd.empty() == arguments.cuda.empty() || arguments.command.empty())
+    Usage("--icd or --cuda, and a command are needed");
   arguments.command.push_back(nullptr);
   return arguments;
 }
@@ -129,6 +139,19 @@ T Must(Result<T> result) {
   }
   return std::move(result).value();
 }
+
+// The software device, of which each session has contexts of its own.
+class CudaDriver final : public gpu::Driver {
+ public:
+  Result<std::vector<gpu::DeviceInfo>> Probe(bool) override { return std::vector<gpu::DeviceInfo>(); }
+  Result<std::unique_ptr<gpu::Backend>> OpenDevice(std::uint32_t, gpu::Completions* completions) override {
+    TULLE_ASSIGN_OR_RETURN(const gpu::cuda::Library library, gpu::cuda::LinkedLibrary());
+    return gpu::cuda::OpenBackend(library, completions);
+  }
+  Result<std::unique_ptr<gpu::Compiler>> OpenCompiler(std::uint32_t) override {
+    return Error{Code::kUnimplemented, "CUDA's programs come compiled"};
+  }
+};
 
 // One vGPU: every connection is a session of its own on a thread of its own.
 class VGpu {
@@ -222,12 +245,17 @@ class VGpu {
 
 int Main(int argc, char** argv) {
   const Arguments arguments = Parse(argc, argv);
-  const auto driver = arguments.backend == "null" ? gpu::null::OpenDriver() : gpu::opencl::OpenDriver();
+  const std::unique_ptr<gpu::Driver> driver = !arguments.cuda.empty()       ? std::make_unique<CudaDriver>()
+                                              : arguments.backend == "null" ? gpu::null::OpenDriver()
+                                                                            : gpu::opencl::OpenDriver();
   Must(driver->Probe(false));
 
   std::string folder = std::filesystem::temp_directory_path() / "tulle-with-worker-XXXXXX";
   if (mkdtemp(folder.data()) == nullptr) Usage("cannot make a temporary folder");
-  std::ofstream(folder + "/tulle.icd") << std::filesystem::absolute(arguments.icd).string() << '\n';
+  if (!arguments.icd.empty())
+    std::ofstream(folder + "/tulle.icd") << std::filesystem::absolute(arguments.icd).string() << '\n';
+  if (!arguments.cuda.empty())
+    setenv("LD_LIBRARY_PATH", std::filesystem::absolute(arguments.cuda).c_str(), 1);
   const std::string attach = folder + "/attach";
   // For the command, and before there are threads that read it.
   setenv(session::kAttachEnv, attach.c_str(), 1);
@@ -267,5 +295,17 @@ int Main(int argc, char** argv) {
 
 }  // namespace
 }  // namespace tulle
+
+namespace tulle::shim::cuda {
+
+Result<std::vector<std::unique_ptr<Device>>> OpenDevices() {
+  TULLE_ASSIGN_OR_RETURN(
+      auto device, gpu::softcuda::MakeSoftDevice({.memory_bytes = std::uint64_t{4} << 30, .threads = 2}));
+  std::vector<std::unique_ptr<Device>> devices;
+  devices.push_back(std::move(device));
+  return devices;
+}
+
+}  // namespace tulle::shim::cuda
 
 int main(int argc, char** argv) { return tulle::Main(argc, argv); }

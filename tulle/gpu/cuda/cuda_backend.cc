@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
@@ -114,6 +116,11 @@ class CudaBackend final : public Backend {
     table_.ForEach<MemoryObject>(
         [this](Handle, MemoryObject& memory) { (void)cu_.cuMemUnmap(memory.address, memory.bytes); });
     if (range_bytes_ != 0) (void)cu_.cuMemAddressFree(range_address_, range_bytes_);
+    if (pinned_.empty()) return;
+    CUcontext context = nullptr;  // that freeing asks for
+    if (cu_.cuCtxCreate_v2(&context, 0, device_) != CUDA_SUCCESS) return;
+    for (const Pinned& pinned : pinned_) (void)cu_.cuMemFreeHost(pinned.memory);
+    (void)cu_.cuCtxDestroy_v2(context);
   }
 
   void UsePayloadMemory(MutableByteView memory) override { payload_memory_ = memory; }
@@ -198,7 +205,6 @@ class CudaBackend final : public Backend {
     CUresult result =
         range_bytes_ != 0 ? cu_.cuCtxCreate_v2(&context->context, 0, device_) : CUDA_ERROR_NOT_INITIALIZED;
     if (result == CUDA_SUCCESS && payload_memory_registered_ == false && !payload_memory_.empty()) {
-      // Else copies wait for each other; they are right all the same.
       payload_memory_registered_ =
           cu_.cuMemHostRegister_v2(payload_memory_.data(), payload_memory_.size(), 1) == CUDA_SUCCESS;
     }
@@ -367,10 +373,21 @@ class CudaBackend final : public Backend {
     const auto extent = [](std::uint64_t value) {
       return static_cast<unsigned>(std::min<std::uint64_t>(value, 0xffff'ffff));
     };
-    Report(command, cu_.cuLaunchKernel(function->function, extent(message.grid[0]), extent(message.grid[1]),
-                                       extent(message.grid[2]), extent(message.block[0]),
-                                       extent(message.block[1]), extent(message.block[2]),
-                                       message.shared_bytes, stream->stream, nullptr, extra));
+    CUlaunchAttribute cooperative{};
+    cooperative.id = CU_LAUNCH_ATTRIBUTE_COOPERATIVE;
+    cooperative.value[0] = 1;  // an int
+    CUlaunchConfig config{};
+    config.gridDimX = extent(message.grid[0]);
+    config.gridDimY = extent(message.grid[1]);
+    config.gridDimZ = extent(message.grid[2]);
+    config.blockDimX = extent(message.block[0]);
+    config.blockDimY = extent(message.block[1]);
+    config.blockDimZ = extent(message.block[2]);
+    config.sharedMemBytes = message.shared_bytes;
+    config.hStream = stream->stream;
+    config.attrs = &cooperative;
+    config.numAttrs = message.cooperative != 0 ? 1 : 0;
+    Report(command, cu_.cuLaunchKernelEx(&config, function->function, nullptr, extra));
   }
 
   void Run(const wire::cuda::CopyToDevice& message, const Command& command) {
@@ -378,15 +395,21 @@ class CudaBackend final : public Backend {
     if (stream == nullptr) return ReportFailed(completions_, command, CUDA_ERROR_INVALID_HANDLE);
     if (!IsPacked(message.region, command.payload.size()))
       return ReportFailed(completions_, command, CUDA_ERROR_INVALID_VALUE);
-    const Side payload{.host = command.payload.data(), .rows = Packed(message.region)};
+    const Pinned between = IsPinned(command.payload) ? Pinned() : TakePinned(command.payload.size());
+    if (between.memory != nullptr)
+      std::memcpy(between.memory, command.payload.data(), command.payload.size());
+    const Side payload{.host = between.memory != nullptr ? between.memory : command.payload.data(),
+                       .rows = Packed(message.region)};
     CUresult result = Copy({.rows = message.to}, payload, message.region, stream->stream);
-    const auto release = [sequence = command.sequence](CudaBackend& self, CUresult) {
+    const auto release = [sequence = command.sequence, between](CudaBackend& self, CUresult) {
+      self.GivePinned(between);
       self.completions_.PayloadDone(sequence);
     };
     if (result == CUDA_SUCCESS && message.blocking != 0) result = NoteBlockingCopy(*stream);
     if (result == CUDA_SUCCESS) result = Then(*stream, release);
-    if (result != CUDA_SUCCESS) return ReportFailed(completions_, command, result);
-    ReportDone(completions_, command);
+    if (result == CUDA_SUCCESS) return ReportDone(completions_, command);
+    GivePinned(between);
+    ReportFailed(completions_, command, result);
   }
 
   void Run(const wire::cuda::CopyFromDevice& message, const Command& command) {
@@ -395,15 +418,22 @@ class CudaBackend final : public Backend {
     const std::uint64_t size = message.data.size_bytes;
     if (size > command.payload.size() || !IsPacked(message.region, size))
       return ReportFailed(completions_, command, CUDA_ERROR_INVALID_VALUE);
-    const Side payload{.host = command.payload.data(), .rows = Packed(message.region)};
+    const Pinned between = IsPinned(command.payload) ? Pinned() : TakePinned(size);
+    void* const room = command.payload.data();
+    const Side payload{.host = between.memory != nullptr ? between.memory : room,
+                       .rows = Packed(message.region)};
     CUresult result = Copy(payload, {.rows = message.from}, message.region, stream->stream);
-    const auto answer = [opcode = command.opcode, sequence = command.sequence, size](CudaBackend& self,
-                                                                                     CUresult failed) {
+    const auto answer = [opcode = command.opcode, sequence = command.sequence, size, between, room](
+                            CudaBackend& self, CUresult failed) {
+      if (between.memory != nullptr && failed == CUDA_SUCCESS) std::memcpy(room, between.memory, size);
+      self.GivePinned(between);
       const std::uint64_t got = failed == CUDA_SUCCESS ? size : 0;
       SendReply(self.completions_, opcode, sequence, wire::cuda::CopyFromDeviceReply{failed, {got}}, got);
     };
     if (result == CUDA_SUCCESS) result = Then(*stream, answer);
-    if (result != CUDA_SUCCESS) ReportFailed(completions_, command, result);
+    if (result == CUDA_SUCCESS) return;
+    GivePinned(between);
+    ReportFailed(completions_, command, result);
   }
 
   void Run(const wire::cuda::CopyOnDevice& message, const Command& command) {
@@ -616,6 +646,37 @@ class CudaBackend final : public Backend {
     }
   }
 
+  // Memory of the host that the device reads and writes by itself; kept for the next. A copy of other memory
+  // would wait until its stream gets there, and with it the session.
+  struct Pinned {
+    void* memory = nullptr;
+    std::size_t bytes = 0;
+  };
+  bool IsPinned(MutableByteView payload) const {
+    return payload_memory_registered_ && payload.data() >= payload_memory_.data() &&
+           payload.data() + payload.size() <= payload_memory_.data() + payload_memory_.size();
+  }
+  // Nothing where there is no more of it.
+  Pinned TakePinned(std::size_t bytes) {
+    {
+      const std::lock_guard lock(pinned_mutex_);
+      const auto it = std::find_if(pinned_.begin(), pinned_.end(),
+                                   [bytes](const Pinned& pinned) { return pinned.bytes >= bytes; });
+      if (it != pinned_.end()) {
+        const Pinned found = *it;
+        pinned_.erase(it);
+        return found;
+      }
+    }
+    Pinned made{.bytes = std::bit_ceil(bytes)};
+    return cu_.cuMemHostAlloc(&made.memory, made.bytes, 1) == CUDA_SUCCESS ? made : Pinned();
+  }
+  void GivePinned(const Pinned& pinned) {
+    if (pinned.memory == nullptr) return;
+    const std::lock_guard lock(pinned_mutex_);
+    pinned_.push_back(pinned);
+  }
+
   struct Side {
     void* host = nullptr;  // null: the device's, at rows.address
     wire::cuda::Rows rows;
@@ -665,6 +726,8 @@ class CudaBackend final : public Backend {
   std::uint64_t range_address_ = 0, range_bytes_ = 0;  // 0 bytes: the device is not open
   MutableByteView payload_memory_;
   bool payload_memory_registered_ = false;
+  std::mutex pinned_mutex_;
+  std::vector<Pinned> pinned_;  // that nothing uses; guarded by pinned_mutex_
 };
 
 static_assert(HandlesEveryDeviceCommand<CudaBackend>(wire::CudaCapabilities()));

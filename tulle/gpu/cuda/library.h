@@ -12,13 +12,13 @@ namespace tulle::gpu::cuda {
 // clang-format off
 #define TULLE_CUDA_USED(X)                                                                                     \
   X(cuInit) X(cuDeviceGet) X(cuDeviceGetName) X(cuDeviceGetUuid_v2) X(cuDeviceGetAttribute)                    \
-  X(cuCtxCreate_v2) X(cuCtxDestroy_v2) X(cuCtxSetCurrent) X(cuMemHostRegister_v2)                              \
+  X(cuCtxCreate_v2) X(cuCtxDestroy_v2) X(cuCtxSetCurrent) X(cuMemHostRegister_v2) X(cuMemHostAlloc) X(cuMemFreeHost) \
   X(cuMemAddressReserve) X(cuMemAddressFree) X(cuMemGetAllocationGranularity)                                  \
   X(cuMemCreate) X(cuMemRelease) X(cuMemMap) X(cuMemUnmap) X(cuMemSetAccess)                                   \
   X(cuMemcpyHtoDAsync_v2) X(cuMemcpyDtoHAsync_v2) X(cuMemcpyDtoDAsync_v2) X(cuMemcpy3DAsync_v2)                \
   X(cuMemsetD2D8Async) X(cuMemsetD2D16Async) X(cuMemsetD2D32Async)                                             \
   X(cuModuleLoadDataEx) X(cuModuleUnload) X(cuModuleGetFunction) X(cuModuleGetGlobal_v2)                       \
-  X(cuFuncGetAttribute) X(cuFuncSetAttribute) X(cuFuncGetParamInfo) X(cuLaunchKernel) X(cuLaunchHostFunc)      \
+  X(cuFuncGetAttribute) X(cuFuncSetAttribute) X(cuFuncGetParamInfo) X(cuLaunchKernelEx) X(cuLaunchHostFunc)    \
   X(cuStreamCreateWithPriority) X(cuStreamDestroy_v2) X(cuStreamQuery) X(cuStreamWaitEvent)                    \
   X(cuStreamAddCallback) X(cuEventCreate) X(cuEventDestroy_v2) X(cuEventRecord)
 // clang-format on

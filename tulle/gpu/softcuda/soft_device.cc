@@ -11,6 +11,7 @@
 #include <unordered_map>
 
 #include "tulle/base/log.h"
+#include "tulle/gpu/softcuda/fatbin.h"
 #include "tulle/gpu/softcuda/module.h"
 #include "tulle/gpu/softcuda/streams.h"
 
@@ -157,6 +158,8 @@ class SoftDevice final : public Device {
     set(CU_DEVICE_ATTRIBUTE_HOST_REGISTER_SUPPORTED, 1);
     set(CU_DEVICE_ATTRIBUTE_STREAM_PRIORITIES_SUPPORTED, 1);
     set(CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED, 1);
+    set(CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH,
+        1);  // a block is one thread of the host, and all of a launch are woken
     set(CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, 1);
   }
   ~SoftDevice() override {
@@ -301,12 +304,20 @@ class SoftDevice final : public Device {
     const auto context = Find(id);
     if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
     if (context->error != CUDA_SUCCESS) return context->error;
-    const std::string_view text(reinterpret_cast<const char*>(image.data()), image.size());
+    std::string_view text(reinterpret_cast<const char*>(image.data()), image.size());
+    std::string inside;
     if (text.starts_with("\x7f"
-                         "ELF") ||
-        text.starts_with("\x50\xed\x55\xba") || text.starts_with("\xb1\x43\x62\x46")) {
-      *log = "this device runs PTX text only; the image is a cubin or a fatbin";
+                         "ELF")) {
+      *log = "this device runs PTX; the image is a cubin, machine code of a GPU";
       return CUDA_ERROR_NO_BINARY_FOR_GPU;
+    }
+    if (IsFatbin(image)) {
+      auto ptx = PtxIn(image, kCapabilityMajor * 10 + kCapabilityMinor);
+      if (!ptx.ok()) {
+        *log = ptx.error().message;
+        return ptx.error().code == Code::kNotFound ? CUDA_ERROR_NO_BINARY_FOR_GPU : CUDA_ERROR_INVALID_IMAGE;
+      }
+      text = inside = *std::move(ptx);
     }
     auto loaded = Module::Load(text, *memory_);
     if (!loaded.ok()) {

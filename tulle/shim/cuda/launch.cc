@@ -78,40 +78,72 @@ CUresult BlocksFor(const FunctionObject& function, int block_size, std::size_t d
   return CUDA_SUCCESS;
 }
 
-}  // namespace
-
-CUresult cuLaunchKernel(CUfunction handle, unsigned grid_x, unsigned grid_y, unsigned grid_z,
-                        unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
-                        CUstream stream, void** parameters, void** extra) {
+CUresult Launch(CUfunction handle, const LaunchShape& shape, CUstream stream, void** parameters,
+                void** extra) {
   StreamChoice choice;
   TULLE_CUDA_RETURN_IF_ERROR(ChooseStream(stream, &choice));
   std::shared_ptr<FunctionObject> function;
   TULLE_CUDA_RETURN_IF_ERROR(FindFunction(handle, &function));
   if (function->context != choice.context) return CUDA_ERROR_INVALID_HANDLE;
-  const LaunchShape shape{
-      .grid = {grid_x, grid_y, grid_z}, .block = {block_x, block_y, block_z}, .shared_bytes = shared_bytes};
   TULLE_CUDA_RETURN_IF_ERROR(CheckShape(*function, shape));
+  if (shape.cooperative) {
+    const DeviceProperties& device = choice.device().properties();
+    if (device.attribute(CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH) == 0) return CUDA_ERROR_NOT_SUPPORTED;
+    int blocks = 0;
+    TULLE_CUDA_RETURN_IF_ERROR(
+        BlocksFor(*function, static_cast<int>(shape.block.all()), shape.shared_bytes, &blocks));
+    if (shape.grid.all() >
+        static_cast<std::uint64_t>(blocks) *
+            static_cast<std::uint64_t>(device.attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT))) {
+      return CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE;
+    }
+  }
   tulle::ByteVector bytes;
   TULLE_CUDA_RETURN_IF_ERROR(GatherParameters(function->info, parameters, extra, &bytes));
   return choice.device().Launch(choice.stream, function->id, shape, bytes);
+}
+
+}  // namespace
+
+CUresult cuLaunchKernel(CUfunction handle, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                        unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
+                        CUstream stream, void** parameters, void** extra) {
+  return Launch(
+      handle,
+      {.grid = {grid_x, grid_y, grid_z}, .block = {block_x, block_y, block_z}, .shared_bytes = shared_bytes},
+      stream, parameters, extra);
+}
+
+CUresult cuLaunchCooperativeKernel(CUfunction handle, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                                   unsigned block_x, unsigned block_y, unsigned block_z,
+                                   unsigned shared_bytes, CUstream stream, void** parameters) {
+  return Launch(handle,
+                {.grid = {grid_x, grid_y, grid_z},
+                 .block = {block_x, block_y, block_z},
+                 .shared_bytes = shared_bytes,
+                 .cooperative = true},
+                stream, parameters, nullptr);
 }
 
 CUresult cuLaunchKernelEx(const CUlaunchConfig* config, CUfunction function, void** parameters,
                           void** extra) {
   if (config == nullptr || (config->numAttrs != 0 && config->attrs == nullptr))
     return CUDA_ERROR_INVALID_VALUE;
+  LaunchShape shape{.grid = {config->gridDimX, config->gridDimY, config->gridDimZ},
+                    .block = {config->blockDimX, config->blockDimY, config->blockDimZ},
+                    .shared_bytes = config->sharedMemBytes};
   for (unsigned i = 0; i < config->numAttrs; ++i) {
     const CUlaunchAttribute& attribute = config->attrs[i];
     int value = 0;
     std::memcpy(&value, attribute.value, sizeof value);
-    const bool means_nothing = attribute.id == CU_LAUNCH_ATTRIBUTE_IGNORE ||
-                               attribute.id == CU_LAUNCH_ATTRIBUTE_PRIORITY ||
-                               (attribute.id == CU_LAUNCH_ATTRIBUTE_COOPERATIVE && value == 0);
-    if (!means_nothing) return NotSupported("cuLaunchKernelEx with this attribute");
+    switch (attribute.id) {
+      case CU_LAUNCH_ATTRIBUTE_IGNORE:
+      case CU_LAUNCH_ATTRIBUTE_PRIORITY: break;
+      case CU_LAUNCH_ATTRIBUTE_COOPERATIVE: shape.cooperative = value != 0; break;
+      default: return NotSupported("cuLaunchKernelEx with this attribute");
+    }
   }
-  return cuLaunchKernel(function, config->gridDimX, config->gridDimY, config->gridDimZ, config->blockDimX,
-                        config->blockDimY, config->blockDimZ, config->sharedMemBytes, config->hStream,
-                        parameters, extra);
+  return Launch(function, shape, config->hStream, parameters, extra);
 }
 
 CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, CUfunction function, int block_size,

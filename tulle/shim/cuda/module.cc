@@ -192,6 +192,10 @@ CUresult cuModuleLoadData(CUmodule* module, const void* image) {
   return cuModuleLoadDataEx(module, image, 0, nullptr, nullptr);
 }
 
+CUresult cuModuleLoadFatBinary(CUmodule* module, const void* fatbin) {
+  return cuModuleLoadData(module, fatbin);
+}
+
 CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned count, CUjit_option* options,
                             void** values) {
   std::shared_ptr<Context> context;

@@ -220,6 +220,7 @@ CUresult RemoteDevice::Launch(const Stream& stream, FunctionId function, const L
                                           extents(shape.grid),
                                           extents(shape.block),
                                           shape.shared_bytes,
+                                          shape.cooperative ? wire::U8{1} : wire::U8{0},
                                           {parameters}});
 }
 

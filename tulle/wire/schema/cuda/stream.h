@@ -34,8 +34,9 @@ struct LaunchKernel {
   Vec3 grid{};
   Vec3 block{};
   U32 shared_bytes = 0;
+  U8 cooperative = 0;
   Bytes<kMaxArgBytes> parameters;  // as the function's declaration lays them out
-  TULLE_MESSAGE(LaunchKernel, stream, function, grid, block, shared_bytes, parameters)
+  TULLE_MESSAGE(LaunchKernel, stream, function, grid, block, shared_bytes, cooperative, parameters)
 };
 
 // Rows of the device's memory: from `address` on, `pitch_bytes` from a row to the next, `slice_bytes` from a

@@ -1,0 +1,19 @@
+// Fatbins: what NVIDIA's compilers make of one source for several GPUs. The format is not documented; this
+// follows what others have found ("cuda-fatbin-decompression" of N. Eiling, "fatbinary" of J. Chen).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "tulle/base/bytes.h"
+#include "tulle/base/result.h"
+
+namespace tulle::gpu::softcuda {
+
+bool IsFatbin(ByteView image);
+
+// The newest PTX in it that a device of this capability (7.0: 70) can compile. kInvalidArgument: it is
+// damaged; kNotFound: it has none, and says what it has instead; kResourceExhausted: it is too large.
+Result<std::string> PtxIn(ByteView fatbin, std::uint32_t capability);
+
+}  // namespace tulle::gpu::softcuda
