@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
+#include <iterator>
 #include <numeric>
 #include <thread>
 
@@ -13,7 +15,15 @@ namespace {
 
 using ::testing::HasSubstr;
 
-TEST_F(SoftCudaTest, AddsVectors) {
+class SoftCudaKernelsTest : public SoftCudaTest {
+ protected:
+  void LoadKernels() {
+    std::ifstream file(TULLE_SOFTCUDA_KERNELS);
+    Load({std::istreambuf_iterator<char>(file), {}});
+  }
+};
+
+TEST_F(SoftCudaKernelsTest, AddsVectors) {
   LoadKernels();
   const int n = 1000;  // the last block has fewer
   std::vector<float> a(n), b(n);
@@ -25,7 +35,7 @@ TEST_F(SoftCudaTest, AddsVectors) {
   EXPECT_EQ(c[n], -1) << "beyond the end";
 }
 
-TEST_F(SoftCudaTest, MultipliesMatrices) {
+TEST_F(SoftCudaKernelsTest, MultipliesMatrices) {
   LoadKernels();
   const int n = 64;
   std::vector<float> a(n * n), b(n * n);
@@ -41,7 +51,7 @@ TEST_F(SoftCudaTest, MultipliesMatrices) {
   }
 }
 
-TEST_F(SoftCudaTest, ReducesByShufflesAndAtomics) {
+TEST_F(SoftCudaKernelsTest, ReducesByShufflesAndAtomics) {
   LoadKernels();
   const int n = 10'000;
   std::vector<int> in(n);
@@ -51,7 +61,7 @@ TEST_F(SoftCudaTest, ReducesByShufflesAndAtomics) {
   EXPECT_EQ(*out, std::accumulate(in.begin(), in.end(), 0));
 }
 
-TEST_F(SoftCudaTest, ScansInDynamicSharedMemory) {
+TEST_F(SoftCudaKernelsTest, ScansInDynamicSharedMemory) {
   LoadKernels();
   std::vector<int> in(512);
   for (int& value : in) value = static_cast<int>(random_.Below(100));
@@ -62,7 +72,7 @@ TEST_F(SoftCudaTest, ScansInDynamicSharedMemory) {
   EXPECT_TRUE(std::equal(in.begin(), in.end(), data));
 }
 
-TEST_F(SoftCudaTest, CountsTransposesSortsAndWalks) {
+TEST_F(SoftCudaKernelsTest, CountsTransposesSortsAndWalks) {
   LoadKernels();
   std::vector<std::uint8_t> text(50'000);
   std::vector<std::uint32_t> bins(256);
@@ -104,7 +114,7 @@ TEST_F(SoftCudaTest, CountsTransposesSortsAndWalks) {
   EXPECT_TRUE(std::equal(expected.begin(), expected.end(), walked));
 }
 
-TEST_F(SoftCudaTest, ComputesForces) {
+TEST_F(SoftCudaKernelsTest, ComputesForces) {
   LoadKernels();
   struct Body {
     float x, y, z, mass;
@@ -129,7 +139,7 @@ TEST_F(SoftCudaTest, ComputesForces) {
   }
 }
 
-TEST_F(SoftCudaTest, LanesGoTheirOwnWays) {
+TEST_F(SoftCudaKernelsTest, LanesGoTheirOwnWays) {
   LoadKernels();
   const int n = 1000;
   std::vector<std::uint32_t> in(n);
@@ -173,7 +183,7 @@ double Polynomial(double x, int degree) {
   return sum;
 }
 
-TEST_F(SoftCudaTest, FunctionsAreCalledByLanesFromSeveralPlaces) {
+TEST_F(SoftCudaKernelsTest, FunctionsAreCalledByLanesFromSeveralPlaces) {
   LoadKernels();
   std::vector<double> in(96);
   for (double& x : in) x = static_cast<double>(random_.Below(1000)) / 250 - 2;
@@ -186,7 +196,7 @@ TEST_F(SoftCudaTest, FunctionsAreCalledByLanesFromSeveralPlaces) {
   }
 }
 
-TEST_F(SoftCudaTest, VariablesOfTheModuleAreInitialised) {
+TEST_F(SoftCudaKernelsTest, VariablesOfTheModuleAreInitialised) {
   LoadKernels();
   int* const out = Device(std::vector<int>(32));
   Launch("globals", {1}, {32}, out);
@@ -200,7 +210,7 @@ TEST_F(SoftCudaTest, VariablesOfTheModuleAreInitialised) {
   EXPECT_EQ(module_->FindKernel("nobody"), nullptr);
 }
 
-TEST_F(SoftCudaTest, WhatAKernelDoesWrongIsToldAndHarmsNobody) {
+TEST_F(SoftCudaKernelsTest, WhatAKernelDoesWrongIsToldAndHarmsNobody) {
   LoadKernels();
   int* const data = Device(std::vector<int>(16));
   LaunchEnd end = Start("out_of_bounds", {1}, {1}, data, 1 << 20);
@@ -223,7 +233,7 @@ TEST_F(SoftCudaTest, WhatAKernelDoesWrongIsToldAndHarmsNobody) {
   EXPECT_EQ(end.fault, Fault::kStopped);
 }
 
-TEST_F(SoftCudaTest, BarriersThatNobodyReachesAreNoticed) {
+TEST_F(SoftCudaKernelsTest, BarriersThatNobodyReachesAreNoticed) {
   const std::string registers = ".reg .pred %p<2>; .reg .b32 %r<3>;\n";
   // Who ends is not waited for.
   Load(Kernel(registers, "mov.u32 %r1, %tid.x; setp.lt.u32 %p1, %r1, 40; @%p1 exit; bar.sync 0;\n"));
@@ -248,7 +258,7 @@ TEST_F(SoftCudaTest, BarriersThatNobodyReachesAreNoticed) {
   EXPECT_EQ(Start("k", {1}, {64}, std::uint64_t{0}, std::uint64_t{0}).fault, Fault::kTrap);
 }
 
-TEST_F(SoftCudaTest, LaunchesThatCannotBeAreRefused) {
+TEST_F(SoftCudaKernelsTest, LaunchesThatCannotBeAreRefused) {
   LoadKernels();
   const Program& program = *module_->FindKernel("scan");
   const ByteVector parameters(8);
@@ -263,7 +273,7 @@ TEST_F(SoftCudaTest, LaunchesThatCannotBeAreRefused) {
   EXPECT_EQ(refused({}), "the parameters have 0 bytes, the kernel takes 8");
 }
 
-TEST_F(SoftCudaTest, TextsThatAreNoProgramsAreRefusedByTheirLine) {
+TEST_F(SoftCudaKernelsTest, TextsThatAreNoProgramsAreRefusedByTheirLine) {
   EXPECT_EQ(Refusal(""), "line 1: there is no .version");
   const auto kernel = [this](const std::string& body) {
     return Refusal(Kernel(".reg .b32 %r<3>; .reg .f32 %f<3>; .reg .b64 %rd<3>;\n", body));

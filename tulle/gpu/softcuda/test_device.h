@@ -5,8 +5,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
@@ -24,10 +22,6 @@ class SoftCudaTest : public ::testing::Test {
     auto loaded = Module::Load(text, *memory_);
     ASSERT_TRUE(loaded.ok()) << loaded.error().message;
     module_ = *std::move(loaded);
-  }
-  void LoadKernels() {
-    std::ifstream file(TULLE_SOFTCUDA_KERNELS);
-    Load({std::istreambuf_iterator<char>(file), {}});
   }
   std::string Refusal(const std::string& text) {
     const auto loaded = Module::Load(text, *memory_);
