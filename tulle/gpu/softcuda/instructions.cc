@@ -170,12 +170,7 @@ void Lowering::Lower(const PtxInstruction& instruction) {
   } else if (name == "cvt") {
     LowerCvt(instruction, modifiers);
   } else if (name == "cvta") {
-    Count(instruction, 2, 2);
-    Allow(modifiers, "to global shared local const param");
-    const Type type = OneType(modifiers);
-    // All addresses are generic ones.
-    EmitHandled({Op::kMov, type}, {.dst = Destination(instruction.operands[0], type),
-                                   .a = Source(instruction.operands[1], type)});
+    LowerAddressConversion(instruction, modifiers);
   } else if (name == "atom" || name == "red") {
     LowerAtom(instruction, modifiers, name == "atom");
   } else if (name == "shfl") {
@@ -392,17 +387,35 @@ void Lowering::AllowMemory(const Modifiers& modifiers, std::string_view more) {
   }
 }
 
-std::uint32_t Lowering::Address(const PtxOperand& operand, Inst* inst) {
+std::uint32_t Lowering::Address(const PtxOperand& operand, Space space, Inst* inst) {
   if (operand.kind != PtxOperand::Kind::kMemory) Fail("an address in brackets is missing");
-  if (operand.name.empty()) return Constant(operand.bits + static_cast<std::uint64_t>(operand.offset), true);
+  const std::uint64_t offset = static_cast<std::uint64_t>(operand.offset);
+  if (operand.name.empty()) return Constant(WindowOf(space) + operand.bits + offset, true);
   if (const Register* found = FindRegister(operand.name)) {
-    if (found->width != Width::k64) Fail("address " + operand.name + " must have 64 bits");
-    inst->offset = operand.offset;
-    return found->at;
+    inst->offset = static_cast<std::int64_t>(WindowOf(space) + offset);
+    if (found->width == Width::k64) return found->at;
+    // Shared and local memory are small enough for addresses of 32 bits.
+    if (found->width != Width::k32 || WindowOf(space) == 0)
+      Fail("address " + operand.name + " must have 64 bits");
+    const std::uint32_t wide = Allocate(Width::k64);
+    EmitHandled({Op::kCvt, Type::kU64, Type::kU32}, {.dst = wide, .a = found->at});
+    return wide;
   }
-  const auto address = FindAddress(operand.name);
-  if (!address) Fail("there is no " + operand.name);
-  return AddressConstant(*address, operand.offset);
+  const auto named = FindNamed(operand.name);
+  if (!named) Fail("there is no " + operand.name);
+  return AddressConstant(*named, WindowOf(named->space) + offset, true);
+}
+
+void Lowering::LowerAddressConversion(const PtxInstruction& instruction, const Modifiers& modifiers) {
+  Count(instruction, 2, 2);
+  Allow(modifiers, "to global shared local const param");
+  const Type type = OneType(modifiers);
+  const std::uint64_t window = WindowOf(SpaceIn(modifiers));
+  Inst inst{.dst = Destination(instruction.operands[0], type), .a = Source(instruction.operands[1], type)};
+  if (window == 0) return EmitHandled({Op::kMov, type}, inst);
+  if (type != Type::kU64) Fail("generic addresses have 64 bits");
+  inst.b = Constant(modifiers.Has("to") ? 0 - window : window, true);
+  EmitHandled({Op::kAdd, type}, inst);
 }
 
 bool Lowering::IsOrdered(const Modifiers& modifiers) {
@@ -438,7 +451,7 @@ void Lowering::LowerLoad(const PtxInstruction& instruction, const Modifiers& mod
     inst.offset = parameter->at + from.offset;
     return EmitHandled({Op::kLoadParam, type}, inst);
   }
-  inst.a = Address(from, &inst);
+  inst.a = Address(from, SpaceIn(modifiers), &inst);
   EmitHandled({Op::kLoad, type}, inst);
 }
 
@@ -455,7 +468,7 @@ void Lowering::LowerStore(const PtxInstruction& instruction, const Modifiers& mo
                true, &width);
     if (width == Width::k64 && SizeOf(type) < 8) inst.mode = 1;
   }
-  inst.a = Address(instruction.operands[0], &inst);
+  inst.a = Address(instruction.operands[0], SpaceIn(modifiers), &inst);
   EmitHandled({Op::kStore, type}, inst);
 }
 
@@ -540,7 +553,7 @@ void Lowering::LowerAtom(const PtxInstruction& instruction, const Modifiers& mod
   const Type type = OneType(modifiers);
   Inst inst{.has_dst = returns, .mode = static_cast<std::uint8_t>(*op)};
   if (returns) inst.dst = Destination(instruction.operands[0], type);
-  inst.a = Address(instruction.operands[first], &inst);
+  inst.a = Address(instruction.operands[first], SpaceIn(modifiers), &inst);
   inst.b = Source(instruction.operands[first + 1], type);
   if (*op == AtomOp::kCas) inst.c = Source(instruction.operands[first + 2], type);
   EmitHandled({Op::kAtom, type, Type::kNone, inst.mode}, inst);
@@ -620,7 +633,7 @@ void Lowering::LowerCall(const PtxInstruction& instruction) {
     if (actual.size() != formal.size())
       Fail(operands[at].name + " takes another number of parameters, or returns one");
     for (std::size_t i = 0; i < actual.size(); ++i) {
-      const Callee::Place* const place = FindLocal(actual[i].name);
+      const Callee::Place* const place = FindParameter(actual[i].name);
       if (place == nullptr || place->bytes != formal[i].bytes)
         Fail("parameter " + actual[i].name + " is not what " + operands[at].name + " takes");
       EmitHandled(
@@ -642,7 +655,7 @@ void Lowering::LowerSystemCall(System system, const std::vector<PtxOperand>& ope
       operands.size() > at + 1 ? operands[at + 1].items : std::vector<PtxOperand>();
   std::uint32_t places[5] = {};
   const auto check = [&](const PtxOperand& operand, std::uint32_t bytes) {
-    const Callee::Place* const place = FindLocal(operand.name);
+    const Callee::Place* const place = FindParameter(operand.name);
     if (place == nullptr || place->bytes != bytes)
       Fail("parameter " + operand.name + " is not what " + operands[at].name + " takes");
     return place->at;

@@ -1,4 +1,5 @@
 // Single instructions against what C++ does.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -488,6 +489,33 @@ TEST_F(InstructionTest, LanesFindTheirLike) {
   EXPECT_EQ(run("shr.u32 %r2, %r1, 5; setp.eq.u32 %p, %r2, 1; selp.u32 %r2, %r1, 7, %p;\n"
                 "match.all.sync.b32 %r3|%q, %r2, -1; @!%q mov.u32 %r3, 3;"),
             should);
+}
+
+TEST_F(InstructionTest, AddressesOfSharedAndLocalMemoryBeginAtZero) {
+  Load(
+      ".version 7.1\n.target sm_80\n.address_size 64\n.shared .b32 first[4];\n.extern .shared .b32 more[];\n"
+      ".visible .entry k(.param .u64 out) {\n.local .align 8 .b64 own[2];\n"
+      ".reg .b64 %rd<9>; .reg .b32 %r<9>; .reg .pred %p<9>;\n"
+      "ld.param.u64 %rd1, [out];\n"
+      // By number, without a name; by a name's address; by one of 32 bits; generic ones.
+      "mov.u64 %rd2, 4; st.shared.u32 [%rd2], 11; st.shared.u32 [8], 12;\n"
+      "mov.u64 %rd3, first; st.shared.u32 [%rd3], 10; mov.u32 %r1, more; st.shared.u32 [%r1+4], 14;\n"
+      "cvta.shared.u64 %rd4, %rd3; st.u32 [%rd4+12], 13; cvta.to.shared.u64 %rd5, %rd4;\n"
+      "mov.u64 %rd6, own; st.local.u64 [%rd6+8], 15; cvta.local.u64 %rd7, %rd6; ld.u64 %rd8, [%rd7+8];\n"
+      "isspacep.shared %p1, %rd4; isspacep.local %p2, %rd7; isspacep.shared %p3, %rd3;\n"
+      "ld.shared.u32 %r2, [first]; st.global.u32 [%rd1], %r2; ld.shared.u32 %r2, [%rd5+4]; st.global.u32 "
+      "[%rd1+4], %r2;\n"
+      "ld.shared.u32 %r2, [first+8]; st.global.u32 [%rd1+8], %r2; ld.shared.u32 %r2, [%rd5+12]; "
+      "st.global.u32 [%rd1+12], %r2;\n"
+      "atom.shared.add.u32 %r2, [more+4], 1; st.global.u32 [%rd1+16], %r2; st.global.u32 [%rd1+20], %rd8;\n"
+      "selp.u32 %r2, 1, 0, %p1; selp.u32 %r3, 2, %r2, %p2; selp.u32 %r4, 4, %r3, %p3; add.u32 %r4, %r4, "
+      "%r2;\n"
+      "st.global.u32 [%rd1+24], %r4; st.global.u32 [%rd1+28], %rd3; st.global.u32 [%rd1+32], "
+      "%r1;\nret;\n}\n");
+  dynamic_ = 8;
+  auto* const out = Device(std::vector<std::uint32_t>(9));
+  Launch("k", {1}, {1}, out);
+  EXPECT_THAT(std::vector(out, out + 9), ::testing::ElementsAre(10, 11, 12, 13, 14, 15, 1 + 2, 0, 16));
 }
 
 TEST_F(InstructionTest, AtomicsOfManyBlocksLoseNothing) {

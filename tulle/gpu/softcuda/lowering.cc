@@ -32,7 +32,7 @@ Program Lowering::Kernel(const PtxFunction& kernel) {
   for (const auto& [at, callee] : calls_) program_.code[at].target = done_.at(callee).start;
   program_.dynamic_shared_at = static_cast<std::uint32_t>(AlignUp(program_.shared_bytes, 16));
   for (const std::size_t constant : dynamic_) {
-    program_.constants[constant].bits += kSharedWindow + program_.dynamic_shared_at;
+    program_.constants[constant].bits += program_.dynamic_shared_at;
   }
   std::uint32_t straight = 0;
   for (auto inst = program_.code.rbegin(); inst != program_.code.rend(); ++inst) {
@@ -66,7 +66,7 @@ std::uint64_t Lowering::Shared(const PtxVariable& variable, int line) {
   if (at + variable.bytes() > kMaxSharedBytes)
     throw Problem{line, "a block's shared memory is more than " + FormatSize(kMaxSharedBytes)};
   program_.shared_bytes = static_cast<std::uint32_t>(at + variable.bytes());
-  return kSharedWindow + at;
+  return at;
 }
 
 std::uint32_t Lowering::Constant(std::uint64_t bits, bool wide) {
@@ -163,7 +163,7 @@ void Lowering::Parameter(const PtxFunction& function, const PtxVariable& paramet
     return;
   }
   const Callee::Place place = Local(parameter);
-  scopes_.back().locals[parameter.name] = place;
+  scopes_.back().parameters[parameter.name] = place;
   places->push_back(place);
 }
 
@@ -200,8 +200,8 @@ void Lowering::Lower(const PtxVariable& variable) {
       }
       return;
     }
-    case Space::kLocal:
-    case Space::kParam: scope.locals[variable.name] = Local(variable); return;
+    case Space::kLocal: scope.locals[variable.name] = Local(variable); return;
+    case Space::kParam: scope.parameters[variable.name] = Local(variable); return;
     case Space::kShared: scope.shared[variable.name] = Shared(variable, line_); return;
     default:
       Fail("." + std::string(variable.space == Space::kConst ? "const" : "global") +
@@ -219,14 +219,19 @@ Lowering::Register* Lowering::FindRegister(const std::string& name) {
   return nullptr;
 }
 
-std::optional<std::uint64_t> Lowering::FindAddress(const std::string& name) {
+std::optional<Lowering::Named> Lowering::FindNamed(const std::string& name) {
   for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
     if (const auto it = scope->locals.find(name); it != scope->locals.end())
-      return kLocalWindow + it->second.at;
-    if (const auto it = scope->shared.find(name); it != scope->shared.end()) return it->second;
+      return Named{it->second.at, Space::kLocal};
+    if (const auto it = scope->parameters.find(name); it != scope->parameters.end())
+      return Named{kLocalWindow + it->second.at, Space::kGeneric};
+    if (const auto it = scope->shared.find(name); it != scope->shared.end())
+      return Named{it->second, Space::kShared};
   }
-  if (const auto it = module_shared_.find(name); it != module_shared_.end()) return it->second;
-  if (const auto it = variables_.find(name); it != variables_.end()) return it->second.address;
+  if (const auto it = module_shared_.find(name); it != module_shared_.end())
+    return Named{it->second, Space::kShared};
+  if (const auto it = variables_.find(name); it != variables_.end())
+    return Named{it->second.address, Space::kGeneric};
   return std::nullopt;
 }
 
@@ -238,12 +243,12 @@ const Lowering::Callee::Place* Lowering::FindKernelParameter(const std::string& 
   return nullptr;
 }
 
-std::uint32_t Lowering::AddressConstant(std::uint64_t address, std::int64_t offset) {
-  if (address != kDynamic) return Constant(address + static_cast<std::uint64_t>(offset), true);
+std::uint32_t Lowering::AddressConstant(const Named& named, std::uint64_t offset, bool wide) {
+  if (named.at != kDynamic) return Constant(named.at + offset, wide);
   // Behind all static shared memory, which is not known yet.
-  const std::uint32_t at = Allocate(Width::k64);
+  const std::uint32_t at = Allocate(wide ? Width::k64 : Width::k32);
   dynamic_.push_back(program_.constants.size());
-  program_.constants.push_back({at, static_cast<std::uint64_t>(offset), true});
+  program_.constants.push_back({at, offset, wide});
   return at;
 }
 
@@ -278,9 +283,10 @@ std::uint32_t Lowering::Source(const PtxOperand& operand, Type type, bool any_wi
     if (SizeOf(type) != 4) Fail(operand.name + " has 32 bits");
     return *special;
   }
-  if (const auto address = FindAddress(operand.name)) {
-    if (!wide) Fail("the address of " + operand.name + " has 64 bits");
-    return AddressConstant(*address, operand.offset);
+  if (const auto named = FindNamed(operand.name)) {
+    if (!wide && (SizeOf(type) != 4 || WindowOf(named->space) == 0))
+      Fail("the address of " + operand.name + " has 64 bits");
+    return AddressConstant(*named, static_cast<std::uint64_t>(operand.offset), wide);
   }
   Fail("there is no " + operand.name);
 }
@@ -337,9 +343,9 @@ void Lowering::EmitHandled(const Spec& spec, Inst inst) {
   Emit(inst);
 }
 
-const Lowering::Callee::Place* Lowering::FindLocal(const std::string& name) const {
+const Lowering::Callee::Place* Lowering::FindParameter(const std::string& name) const {
   for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
-    if (const auto it = scope->locals.find(name); it != scope->locals.end()) return &it->second;
+    if (const auto it = scope->parameters.find(name); it != scope->parameters.end()) return &it->second;
   }
   return nullptr;
 }

@@ -55,9 +55,15 @@ class Lowering {
   // What names mean, in the scope in hand.
   struct Scope {
     std::map<std::string, Register> registers;
-    std::map<std::string, Callee::Place> locals;             // .local, and .param of calls and of functions
+    std::map<std::string, Callee::Place> locals;
+    std::map<std::string, Callee::Place> parameters;  // of calls and of functions: in the thread's own memory
     std::map<std::string, Callee::Place> kernel_parameters;  // of a kernel
-    std::map<std::string, std::uint64_t> shared;             // generic addresses
+    std::map<std::string, std::uint64_t> shared;
+  };
+  // Where a name's memory is: an offset in shared or local memory, else an address. `at` may be kDynamic.
+  struct Named {
+    std::uint64_t at = 0;
+    Space space = Space::kGeneric;
   };
 
   [[noreturn]] void Fail(const std::string& what) const { throw Problem{line_, what}; }
@@ -90,10 +96,10 @@ class Lowering {
   // ---- operands
 
   Register* FindRegister(const std::string& name);
-  // Its generic address, or the number of the constant that will be it.
-  std::optional<std::uint64_t> FindAddress(const std::string& name);
+  std::optional<Named> FindNamed(const std::string& name);
   const Callee::Place* FindKernelParameter(const std::string& name) const;
-  std::uint32_t AddressConstant(std::uint64_t address, std::int64_t offset);
+  // `offset` beyond what is named: a generic address with `offset` from WindowOf its space.
+  std::uint32_t AddressConstant(const Named& named, std::uint64_t offset, bool wide);
   std::optional<std::uint32_t> FindSpecial(const std::string& name);
 
   std::uint32_t Source(const PtxOperand& operand, Type type, bool any_width = false, Width* width = nullptr);
@@ -133,8 +139,10 @@ class Lowering {
 
   Space SpaceIn(const Modifiers& modifiers);
   void AllowMemory(const Modifiers& modifiers, std::string_view more = "");
-  // The register, or constant, of a memory operand's address; what is to be added goes to the instruction.
-  std::uint32_t Address(const PtxOperand& operand, Inst* inst);
+  // The register, or constant, of a memory operand's address in this space; what is to be added, so that it
+  // becomes a generic address, goes to the instruction.
+  std::uint32_t Address(const PtxOperand& operand, Space space, Inst* inst);
+  void LowerAddressConversion(const PtxInstruction& instruction, const Modifiers& modifiers);
   static bool IsOrdered(const Modifiers& modifiers);
   std::size_t Items(const Modifiers& modifiers, const PtxOperand& operand);
 
@@ -149,11 +157,15 @@ class Lowering {
   void LowerCall(const PtxInstruction& instruction);
 
   // Null: there is none of this name.
-  const Callee::Place* FindLocal(const std::string& name) const;
+  const Callee::Place* FindParameter(const std::string& name) const;
 
   void LowerSystemCall(System system, const std::vector<PtxOperand>& operands, std::size_t at);
 
-  static constexpr std::uint64_t kDynamic = ~std::uint64_t{0};  // the address of dynamic shared memory
+  static constexpr std::uint64_t kDynamic = ~std::uint64_t{0};  // where dynamic shared memory begins
+  // Where the addresses of a space lie among generic ones.
+  static constexpr std::uint64_t WindowOf(Space space) {
+    return space == Space::kShared ? kSharedWindow : space == Space::kLocal ? kLocalWindow : 0;
+  }
 
   struct Table {
     std::uint32_t number = 0;
