@@ -166,6 +166,9 @@ TEST_F(Battery, FunctionsAreFoundByNameAndVersion) {
     CUDA_OK(cuGetProcAddress_v2("cuCtxCreate", &function, version, 0, &result));
     EXPECT_EQ(function, dlsym(RTLD_DEFAULT, exported)) << version;
   }
+  // What the oldest programs link to is exported, whether there is something behind it or not.
+  for (const char* old : {"cuCtxDestroy", "cuStreamDestroy", "cuLinkCreate", "cuMemAlloc", "cuGLGetDevices"})
+    EXPECT_NE(dlsym(RTLD_DEFAULT, old), nullptr) << old;
   CUDA_OK(cuGetProcAddress_v2("cuStreamGetCtx", &function, 5000, 0, &result));
   EXPECT_EQ(result, CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT);
   EXPECT_EQ(function, nullptr);

@@ -57,6 +57,36 @@ TEST_F(Battery, WhatIsWrongWithAModuleIsTold) {
   CUDA_OK(cuModuleLoad(&module, TULLE_CUDA_KERNELS));
 }
 
+TEST_F(Battery, OneInputIsLinkedToAnImage) {
+  char log[200] = "";
+  CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+  void* values[] = {log, reinterpret_cast<void*>(sizeof log)};
+  CUlinkState link = nullptr;
+  void* image = nullptr;
+  std::size_t bytes = 0;
+  CUDA_OK(cuLinkCreate_v2(2, options, values, &link));
+  EXPECT_EQ(cuLinkComplete(link, &image, &bytes), CUDA_ERROR_INVALID_VALUE);
+  std::string wrong = ".version 7.1\n.target sm_70\n.address_size 64\n.visible .entry k() {\nbake;\n}\n";
+  EXPECT_EQ(
+      cuLinkAddData_v2(link, CU_JIT_INPUT_PTX, wrong.data(), wrong.size(), "wrong", 0, nullptr, nullptr),
+      CUDA_ERROR_INVALID_PTX);
+  EXPECT_THAT(log, ::testing::HasSubstr("bake"));
+  EXPECT_EQ(cuLinkAddFile(link, CU_JIT_INPUT_PTX, "/nowhere", 0, nullptr, nullptr),
+            CUDA_ERROR_FILE_NOT_FOUND);
+  CUDA_OK(cuLinkAddFile_v2(link, CU_JIT_INPUT_PTX, TULLE_CUDA_KERNELS, 0, nullptr, nullptr));
+  EXPECT_EQ(cuLinkAddFile_v2(link, CU_JIT_INPUT_PTX, TULLE_CUDA_KERNELS, 0, nullptr, nullptr),
+            CUDA_ERROR_NOT_SUPPORTED)
+      << "several";
+  CUDA_OK(cuLinkComplete(link, &image, &bytes));
+  EXPECT_GE(bytes, Kernels().size());
+  CUmodule module = nullptr;
+  CUDA_OK(cuModuleLoadData(&module, image));
+  CUDA_OK(cuLinkDestroy(link));
+  EXPECT_EQ(cuLinkDestroy(link), CUDA_ERROR_INVALID_HANDLE);
+  CUfunction function = nullptr;
+  CUDA_OK(cuModuleGetFunction(&function, module, "vector_add"));
+}
+
 // PTX for GPUs of these capabilities, as nvcc packs it.
 std::vector<std::uint64_t> Fatbin(const std::vector<std::pair<std::uint32_t, std::string>>& ptx) {
   std::vector<std::uint64_t> words = {0};

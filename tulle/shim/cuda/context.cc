@@ -33,6 +33,11 @@ CUresult cuCtxDestroy_v2(CUcontext handle) {
   return driver->DestroyContext(handle);
 }
 
+// Names of before 4.0 mean the same.
+CUresult cuCtxDestroy(CUcontext context) { return cuCtxDestroy_v2(context); }
+CUresult cuCtxPushCurrent(CUcontext context) { return cuCtxPushCurrent_v2(context); }
+CUresult cuCtxPopCurrent(CUcontext* context) { return cuCtxPopCurrent_v2(context); }
+
 CUresult cuCtxPushCurrent_v2(CUcontext context) {
   Driver* const driver = TheDriver();
   if (driver == nullptr) return CUDA_ERROR_NOT_INITIALIZED;

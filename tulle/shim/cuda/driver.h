@@ -86,6 +86,13 @@ struct KernelObject {
   std::string name;
 };
 
+struct LinkObject {
+  std::vector<CUjit_option> options;  // and their values, which are the program's
+  void** values = nullptr;
+  std::mutex mutex;
+  ByteVector image;  // guarded by mutex; empty: nothing has been added
+};
+
 // Says where memory came from; the device has it all the same.
 struct PoolObject {
   CUdevice ordinal = 0;
@@ -130,6 +137,7 @@ struct Driver {
   Handles<CUstream, StreamObject, HandleKind::kStream> streams;
   Handles<CUevent, EventObject, HandleKind::kEvent> events;
   Handles<CUmemoryPool, PoolObject, HandleKind::kPool> pools;
+  Handles<CUlinkState, LinkObject, HandleKind::kLink> links;
   HostMemory host_memory;
 
   // By device: the pool that cuMemAllocAsync takes from, and the one that it is unless another is set.

@@ -20,7 +20,8 @@ enum class HandleKind : std::uint64_t {
   kKernel,
   kStream,
   kEvent,
-  kPool
+  kPool,
+  kLink
 };
 
 // Thread-safe. H: the API's pointer type; T: what it names.

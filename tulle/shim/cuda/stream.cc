@@ -66,6 +66,8 @@ CUresult cuStreamDestroy_v2(CUstream stream) {
   return object->context->device->DestroyStream(object->stream());
 }
 
+CUresult cuStreamDestroy(CUstream stream) { return cuStreamDestroy_v2(stream); }
+
 CUresult cuStreamSynchronize(CUstream stream) {
   StreamChoice choice;
   TULLE_CUDA_RETURN_IF_ERROR(ChooseStream(stream, &choice));
@@ -169,6 +171,8 @@ CUresult cuEventCreate(CUevent* event, unsigned flags) {
   *event = TheDriver()->events.Add(std::move(object));
   return CUDA_SUCCESS;
 }
+
+CUresult cuEventDestroy(CUevent event) { return cuEventDestroy_v2(event); }
 
 CUresult cuEventDestroy_v2(CUevent handle) {
   Driver* const driver = TheDriver();
