@@ -105,8 +105,16 @@ Plan::Plan(const ChildSpec& spec, const JailMode& mode, int binary_fd)
   if (!mode.own_proc) {
     for (const char* path : kProcFiles) add_bind(path);
   }
-  for (const char* path : kDevices)
-    devices_.push_back({std::string(kOld) + path, std::string(kNew) + path, false});
+  const auto add_device = [&](const std::string& path) {
+    add_parents(path);
+    devices_.push_back({kOld + path, kNew + path, false});
+  };
+  for (const char* path : kDevices) add_device(path);
+  for (const auto& given : spec.device_nodes) {
+    const std::string path = std::filesystem::path(given).lexically_normal().string();
+    std::error_code error;
+    if (path.starts_with("/dev/") && std::filesystem::exists(path, error)) add_device(path);
+  }
   for (const char* path : {"/dev", "/tmp", "/proc"}) folders.insert(std::string(kNew) + path);
   folders_.assign(folders.begin(), folders.end());  // a set: parents sort before what is below them
   tmp_options_ = "mode=0700,nr_inodes=16384,size=" + std::to_string(spec.tmp_bytes);

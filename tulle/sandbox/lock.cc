@@ -290,7 +290,21 @@ class Filter {
   int error_ = 0;  // the first that a call returned
 };
 
-int LoadFilter(Role role) {
+// Requests (ioctl) of GPUs' drivers. That they reach no other device is the jail's doing, which has no
+// others.
+void AllowDriversRequests(Filter* filter) {
+  // By the letter that a driver's requests have: NVIDIA's, the direct rendering manager's, AMD's compute.
+  for (const unsigned letter : {'F', 'd', 'K'}) {
+    filter->Answer(SCMP_ACT_ALLOW, "ioctl", SCMP_A1(SCMP_CMP_MASKED_EQ, 0xff00, letter << 8));
+  }
+  // NVIDIA's unified memory has plain numbers, and two of its own to begin and end with.
+  filter->Answer(SCMP_ACT_ALLOW, "ioctl", SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffff'ff00, 0));
+  for (const unsigned request : {0x3000'0001u, 0x3000'0002u}) {
+    filter->Answer(SCMP_ACT_ALLOW, "ioctl", SCMP_A1(SCMP_CMP_EQ, request));
+  }
+}
+
+int LoadFilter(Role role, bool drives_devices) {
   Filter filter;
   filter.Answer(SCMP_ACT_ALLOW, kAllowed);
   filter.Answer(SCMP_ACT_KILL_PROCESS, kKilled);
@@ -300,10 +314,11 @@ int LoadFilter(Role role) {
   for (const int option : {PR_SET_NAME, PR_GET_NAME, PR_GET_DUMPABLE, PR_GET_NO_NEW_PRIVS, PR_GET_SECCOMP}) {
     filter.Answer(SCMP_ACT_ALLOW, "prctl", SCMP_A0(SCMP_CMP_EQ, static_cast<scmp_datum_t>(option)));
   }
-  // "Is this a terminal?" and the like; everything else of ioctl is ENOSYS.
+  // "Is this a terminal?" and the like; everything else of ioctl is ENOSYS, but for a driver.
   for (const unsigned long request : {TCGETS, TIOCGWINSZ, FIONREAD, FIOCLEX}) {
     filter.Answer(SCMP_ACT_ALLOW, "ioctl", SCMP_A1(SCMP_CMP_EQ, request));
   }
+  if (drives_devices) AllowDriversRequests(&filter);
   if (role == Role::kBuilder) {
     filter.Answer(SCMP_ACT_ALLOW, kAllowedToBuild);
     filter.Answer(SCMP_ACT_ALLOW, "clone", SCMP_A0(SCMP_CMP_MASKED_EQ, kNewNamespaces, 0));
@@ -320,12 +335,12 @@ int LoadFilter(Role role) {
 
 }  // namespace
 
-Status Lock(Role role, bool best_effort) {
+Status Lock(Role role, const LockOptions& options) {
   int error = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 ? 0 : -errno;
-  if (error == 0) error = LoadFilter(role);
+  if (error == 0) error = LoadFilter(role, options.drives_devices);
   // libseccomp tells of failure in several ways; whether a filter holds is asked of the kernel.
   if (error == 0 && prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != 2 /* SECCOMP_MODE_FILTER */) error = -EINVAL;
-  if (error == 0 || best_effort) return OkStatus();
+  if (error == 0 || options.best_effort) return OkStatus();
   Error out = ErrnoError("the system call filter could not be put on all threads", -error);
   out.code = Code::kFailedPrecondition;
   out.scope = Scope::kNode;

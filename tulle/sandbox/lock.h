@@ -12,9 +12,13 @@ enum class Role {
   kBuilder,   // compiles: starts tools (ld, clang) besides; no socket
 };
 
+struct LockOptions {
+  bool best_effort = false;     // a layer that cannot be had is left out
+  bool drives_devices = false;  // the jail has device nodes of a GPU (ChildSpec): its driver's requests pass
+};
+
 // Applies to every thread of the process, also those that drivers made. kFailedPrecondition names the layer
 // that failed and its fix; nothing of a tenant's may run then.
-// With `best_effort` a layer that cannot be had is left out instead.
-Status Lock(Role role, bool best_effort = false);
+Status Lock(Role role, const LockOptions& options = {});
 
 }  // namespace tulle::sandbox

@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -187,6 +188,11 @@ const std::map<std::string, Attempt>& Attempts() {
          }
          return std::string();
        }},
+      {"request",
+       [](const std::string& number) {
+         return Outcome(
+             ioctl(open("/dev/null", O_RDWR | O_CLOEXEC), std::stoul(number, nullptr, 16), nullptr));
+       }},
       {"descriptors", [](const std::string&) { return OpenDescriptors(); }},
       {"capabilities", [](const std::string&) { return Capabilities(); }},
       {"processes", [](const std::string&) { return std::to_string(CountProcesses()); }},
@@ -208,7 +214,8 @@ const std::map<std::string, Attempt>& Attempts() {
   return attempts;
 }
 
-// argv: "--attempt=NAME", the argument, and "none", "executor" or "builder": what to lock first.
+// argv: "--attempt=NAME", the argument, and "none", "executor", "driver" (an executor with a device) or
+// "builder": what to lock first.
 int RunAttempt(const std::string& name, const std::string& argument, const std::string& lock) {
   // A thread that was there before the filter must be under it too.
   int start[2], done[2];
@@ -221,7 +228,8 @@ int RunAttempt(const std::string& name, const std::string& argument, const std::
     if (write(done[1], "x", 1) != 1) abort();
   });
   if (lock != "none") {
-    const Status status = Lock(lock == "executor" ? Role::kExecutor : Role::kBuilder);
+    const Status status =
+        Lock(lock == "builder" ? Role::kBuilder : Role::kExecutor, {.drives_devices = lock == "driver"});
     if (!status.ok()) return 4;
   }
   char byte;
@@ -325,6 +333,26 @@ class Jail : public testing::TestWithParam<bool> {
 
   std::unique_ptr<Launcher> launcher_;
 };
+
+TEST_P(Jail, DevicesAreThoseThatAreGiven) {
+  ChildSpec spec = Spec("read", "/dev/full", "none");
+  EXPECT_EQ(Run(spec).output, "ENOENT");
+  spec.device_nodes = {"/dev/full", "/dev/there-is-none", "/etc/passwd"};
+  EXPECT_EQ(Run(spec).output, "ok");
+  spec = Spec("read", "/etc/passwd", "none");
+  spec.device_nodes = {"/etc/passwd", "/dev/../etc/passwd"};
+  EXPECT_EQ(Run(spec).output, "ENOENT") << "not below /dev";
+}
+
+TEST_P(Jail, OnlyWhoHasADeviceMayAskDrivers) {
+  // NVIDIA's, its unified memory's, the direct rendering manager's, AMD's: all mean nothing to /dev/null.
+  for (const char* request : {"c00846d6", "25", "30000001", "c0106446", "80084b01"}) {
+    EXPECT_EQ(Run("request", request, "executor").output, "ENOSYS") << request;
+    EXPECT_EQ(Run("request", request, "driver").output, "ENOTTY") << request;
+  }
+  // To type on a terminal's behalf (TIOCSTI) is no driver's.
+  EXPECT_EQ(Run("request", "5412", "driver").output, "ENOSYS");
+}
 
 TEST_P(Jail, EveryLayerIsTried) {
   for (const Layer& layer : launcher_->layers()) {

@@ -38,7 +38,8 @@ bool Answer(const CompileOutput& output) {
 
 class Server {
  public:
-  Server(Driver& driver, char** argv, const char* folder) : driver_(driver), argv_(argv), folders_{folder} {}
+  Server(Driver& driver, char** argv, std::vector<std::string> device_nodes, const char* folder)
+      : driver_(driver), argv_(argv), device_nodes_(std::move(device_nodes)), folders_{folder} {}
 
   int Run() {
     prctl(PR_SET_NAME, "tulle-builds");
@@ -105,6 +106,7 @@ class Server {
     spec.entry = [this, &order] { return RunBuilder(order); };
     spec.fds = {-1, fds[2].get(), fds[2].get(), fds[0].get(), fds[1].get()};
     static_assert(kRequestFd == 3 && kResultFd == 4);
+    spec.device_nodes = device_nodes_;
     spec.tmp_bytes = order.tmp_bytes;
     spec.address_space_bytes = order.address_space_bytes;
     spec.cpu_seconds = order.cpu_seconds;
@@ -181,7 +183,9 @@ class Server {
       if (!compiler.ok()) return {kCompilerNotAvailable, compiler.error().message, {}};
       compiler_ = std::move(*compiler);
     }
-    if (const Status locked = sandbox::Lock(sandbox::Role::kBuilder, best_effort); !locked.ok()) {
+    if (const Status locked = sandbox::Lock(
+            sandbox::Role::kBuilder, {.best_effort = best_effort, .drives_devices = !device_nodes_.empty()});
+        !locked.ok()) {
       return {kCompilerNotAvailable, locked.error().message, {}};
     }
     return compiler_->Compile(request.kind.value, file.payload, std::string(request.options.text));
@@ -189,6 +193,7 @@ class Server {
 
   Driver& driver_;
   char** const argv_;
+  const std::vector<std::string> device_nodes_;
   // That of BuildServer, and what drivers have made in it and expect to be there; parents first. Builders
   // have them in a /tmp of their own.
   std::vector<std::string> folders_;
@@ -201,9 +206,9 @@ class Server {
 
 }  // namespace
 
-int RunBuildServer(Driver& driver, char** argv) {
+int RunBuildServer(Driver& driver, char** argv, std::vector<std::string> device_nodes) {
   const char* folder = getenv(kFolderVariable);
-  return folder == nullptr ? 2 : Server(driver, argv, folder).Run();
+  return folder == nullptr ? 2 : Server(driver, argv, std::move(device_nodes), folder).Run();
 }
 
 }  // namespace tulle::gpu::isolated

@@ -150,7 +150,10 @@ int RunExecutor(const OpenDevice& open_device) {
   if (const Status captured = reports.Capture(); !captured.ok()) return refuse(captured.error());
   auto backend = open_device(head.device_index, &reports);
   if (!backend.ok()) return refuse(backend.error());
-  if (const Status locked = sandbox::Lock(sandbox::Role::kExecutor, head.best_effort != 0); !locked.ok()) {
+  if (const Status locked =
+          sandbox::Lock(sandbox::Role::kExecutor,
+                        {.best_effort = head.best_effort != 0, .drives_devices = head.drives_devices != 0});
+      !locked.ok()) {
     return refuse(locked.error());
   }
   (*backend)->UsePayloadMemory(mapped->staging.bytes());

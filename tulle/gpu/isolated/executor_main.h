@@ -21,7 +21,8 @@ inline int RunExecutor(Driver& driver) {
 }
 
 // A build server (build_server.h): takes orders and starts a builder for each, until the worker is gone.
-// `argv` is this process's, to run it anew when it has been idle. Returns the process's exit code.
-int RunBuildServer(Driver& driver, char** argv);
+// `argv` is this process's, to run it anew when it has been idle; builders have `device_nodes`
+// (DeviceNodesOf). Returns the process's exit code.
+int RunBuildServer(Driver& driver, char** argv, std::vector<std::string> device_nodes = {});
 
 }  // namespace tulle::gpu::isolated

@@ -365,6 +365,7 @@ Result<std::unique_ptr<ExecutorProcess>> ExecutorProcess::Start(sandbox::Launche
                              std::move(arena), std::move(staging), std::move(output), UniqueFd(doorbell[0]));
   impl->head_.device_index = options.device_index;
   impl->head_.best_effort = launcher.best_effort() ? 1 : 0;
+  impl->head_.drives_devices = options.device_nodes.empty() ? 0 : 1;
 
   sandbox::ChildSpec spec;
   spec.binary = options.binary;
@@ -379,6 +380,7 @@ Result<std::unique_ptr<ExecutorProcess>> ExecutorProcess::Start(sandbox::Launche
               doorbell_of_child.get()};
   static_assert(kRingsFd == 3 && kArenaFd == 4 && kStagingFd == 5 && kDoorbellFd == 6);
   spec.read_only_paths = options.read_only_paths;
+  spec.device_nodes = options.device_nodes;
   spec.tmp_bytes = options.tmp_bytes;
   TULLE_ASSIGN_OR_RETURN(impl->child_, launcher.Start(spec));
   impl->output_.CloseChildEnd();

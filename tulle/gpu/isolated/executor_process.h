@@ -36,9 +36,10 @@ struct ExecutorOptions {
   std::vector<std::string> argv;  // {"tulle-worker", "--role=executor", ...}: must end in RunExecutor()
   std::vector<std::string> environment;  // added to what drivers need anyway
   std::vector<std::string>
-      read_only_paths;             // seen in the jail besides the system's folders: a driver in /opt
-  std::uint32_t device_index = 0;  // of Driver::Probe
-  std::uint64_t arena_bytes = 0;   // device memory; sparse: costs what is touched
+      read_only_paths;                    // seen in the jail besides the system's folders: a driver in /opt
+  std::vector<std::string> device_nodes;  // of the GPU (DeviceNodesOf)
+  std::uint32_t device_index = 0;         // of Driver::Probe
+  std::uint64_t arena_bytes = 0;          // device memory; sparse: costs what is touched
   std::uint64_t staging_bytes = 256ull << 20;  // payloads under way; sparse too
   std::uint64_t tmp_bytes = 256ull << 20;      // the executor's /tmp: drivers unpack binaries there
 };

@@ -61,6 +61,7 @@ inline constexpr std::uint8_t kMoreFollows =
 struct RingsHead {
   std::uint32_t device_index = 0;
   std::uint32_t best_effort = 0;
+  std::uint32_t drives_devices = 0;  // sandbox::LockOptions
   RingIndices commands;
   RingIndices replies;
 };
