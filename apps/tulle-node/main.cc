@@ -38,6 +38,7 @@ struct Flags {
   std::string http_listen = "127.0.0.1:7411";
   std::string worker_binary = FindProgram("tulle-worker");
   std::vector<std::string> worker_arguments;
+  std::string cuda_library = "libcuda.so.1";
   std::vector<std::uint32_t> only_devices;
   node::DeviceShare share;
   std::vector<std::string> labels;
@@ -93,11 +94,13 @@ Status Run(const Flags& flags, const SystemClock& clock) {
   TULLE_ASSIGN_OR_RETURN(options.http_listen, node::ParseHostPort(flags.http_listen));
   TULLE_RETURN_IF_ERROR(CheckCredentials(flags));
   options.supervisor.worker_binary = flags.worker_binary;
-  options.supervisor.worker_arguments = {"--log-level=" + flags.log_level,
-                                         "--log-format=" + flags.log_format};
+  const std::string cuda_library = "--cuda-library=" + flags.cuda_library;
+  options.supervisor.worker_arguments = {"--log-level=" + flags.log_level, "--log-format=" + flags.log_format,
+                                         cuda_library};
   options.supervisor.worker_arguments.insert(options.supervisor.worker_arguments.end(),
                                              flags.worker_arguments.begin(), flags.worker_arguments.end());
   TULLE_ASSIGN_OR_RETURN(options.gpus, node::TakeInventory({.worker_binary = flags.worker_binary,
+                                                            .worker_arguments = {cuda_library},
                                                             .state_file = flags.state_dir + "/inventory",
                                                             .only_devices = flags.only_devices,
                                                             .share = flags.share}));
@@ -180,6 +183,10 @@ int Main(int argc, char** argv) {
                  "A further argument for it, such as --sandbox=best-effort; may be repeated")
       ->take_all()
       ->default_str("");
+  app.add_option(
+      "--cuda-library", flags.cuda_library,
+      "The library of CUDA's driver API that GPUs are found and driven by, as the loader finds it or a "
+      "path; none: offer no GPU for its sake");
   app.add_option("--only-devices", flags.only_devices,
                  "Offer these devices only, by the numbers of `tulle-worker --probe`: 0,2")
       ->delimiter(',')

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "tulle/base/log.h"
+#include "tulle/gpu/api/device_nodes.h"
 #include "tulle/gpu/isolated/build_server.h"
 #include "tulle/gpu/isolated/executor_process.h"
 #include "tulle/worker/build/cache.h"
@@ -159,30 +160,36 @@ class IsolatedBuilder final : public worker::build::Builder {
 
 worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
                                   const wire::node::AssignVGpu& assignment, const ChildArguments& children) {
+  const std::vector<std::string> device_nodes = gpu::DeviceNodesOf(assignment.pci_address.text);
   isolated::ExecutorOptions executor;
   executor.argv = Arguments("executor", children);
+  executor.device_nodes = device_nodes;
   executor.device_index = assignment.device_index;
   executor.arena_bytes = assignment.memory_bytes * kArenaFactor;
   isolated::ExecutorOptions cuda = executor;
   cuda.argv = Arguments("cuda-executor", children);
   cuda.argv.push_back("--memory-bytes=" + std::to_string(assignment.memory_bytes));
   cuda.argv.push_back("--compute-percent=" + std::to_string(assignment.compute_percent));
-  if (!children.cuda_library.empty()) {
+  const std::string cuda_device(assignment.cuda_device.text);
+  if (cuda_device != gpu::kSoftwareCuda) {
+    cuda.argv.push_back("--cuda-device=" + cuda_device);
     cuda.argv.push_back("--cuda-library=" + children.cuda_library);
-    cuda.read_only_paths = {children.cuda_library};
+    if (children.cuda_library.starts_with('/')) cuda.read_only_paths = {children.cuda_library};
   }
   cuda.arena_bytes = 1;  // its memory is its own
   isolated::BuildOptions builder;
   builder.argv = Arguments("build-server", children);
+  for (const std::string& node : device_nodes) builder.argv.push_back("--device-node=" + node);
   builder.device_index = assignment.device_index;
   builder.best_effort = launcher->best_effort();
   const std::string compiler(assignment.compiler.text);
   return {
-      std::make_unique<IsolatedExecutors>(launcher, std::move(executor)),
+      assignment.has_opencl == 0 ? nullptr
+                                 : std::make_unique<IsolatedExecutors>(launcher, std::move(executor)),
       std::make_unique<worker::build::CachingBuilder>(
           std::make_unique<IsolatedBuilder>(std::move(builder)), kBuildCacheBytes,
           compiler.empty() ? nullptr : std::make_unique<const worker::build::MeshBuilds>(control, compiler)),
-      assignment.has_cuda == 0 ? nullptr : std::make_unique<IsolatedExecutors>(launcher, std::move(cuda))};
+      cuda_device.empty() ? nullptr : std::make_unique<IsolatedExecutors>(launcher, std::move(cuda))};
 }
 
 }  // namespace tulle::app

@@ -10,7 +10,7 @@ namespace tulle::app {
 // What every child is started with besides its role.
 struct ChildArguments {
   std::vector<std::string> arguments;  // "--log-level=...": the same for all
-  std::string cuda_library;            // of executors of CUDA (CudaSettings::library)
+  std::string cuda_library;            // of GPUs' executors of CUDA (CudaSettings::library)
 };
 
 // `launcher` and `control`, the socket to the node, must outlive the device.

@@ -10,6 +10,8 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "apps/tulle-worker/cuda.h"
 #include "apps/tulle-worker/isolated.h"
@@ -34,6 +36,7 @@ struct Settings {
   std::string sandbox = "required";
   tulle::worker::Options worker;
   tulle::app::CudaSettings cuda;
+  std::vector<std::string> device_nodes;
 };
 
 void InstallLogSink(const Settings& settings) {
@@ -46,12 +49,15 @@ int Probe(const Settings& settings) {
   // What it measures with is built once: PoCL (3.1) aborts where two processes put one binary into its cache.
   setenv("POCL_KERNEL_CACHE", "0", 1);
   const auto driver = tulle::gpu::opencl::OpenDriver();
-  const auto devices = driver->Probe(settings.measure);
-  if (!devices.ok()) {
-    std::fprintf(stderr, "tulle-worker --probe: %s\n", tulle::ToString(devices.error()).c_str());
+  auto found = driver->Probe(settings.measure);
+  std::vector<tulle::gpu::DeviceInfo> devices;
+  if (found.ok()) devices = *std::move(found);
+  tulle::app::ProbeCuda(settings.cuda, settings.measure, &devices);
+  if (devices.empty()) {
+    std::fprintf(stderr, "tulle-worker --probe: %s\n", tulle::ToString(found.error()).c_str());
     return 1;
   }
-  for (const auto& device : *devices) std::printf("%s\n", tulle::app::ProbeLine(device).c_str());
+  for (const auto& device : devices) std::printf("%s\n", tulle::app::ProbeLine(device).c_str());
   return std::fflush(stdout) == 0 ? 0 : 1;
 }
 
@@ -107,9 +113,14 @@ int main(int argc, char** argv) {
                "With --probe: measure their memory bandwidth and floating-point rate (some seconds)");
   app.add_option("--control-fd", settings.control_fd, "Descriptor of the packet socket to the node")
       ->check(CLI::Range(0, 1 << 20));
-  app.add_option(
-      "--cuda-library", settings.cuda.library,
-      "A library of CUDA's driver API that sessions of CUDA run on, instead of the software device");
+  app.add_option("--cuda-library", settings.cuda.library,
+                 "The library of CUDA's driver API that GPUs are found and driven by; none: look for none")
+      ->capture_default_str();
+  app.add_option("--cuda-device", settings.cuda.device,
+                 "The GPU's PCI address, for a cuda-executor [the software device]");
+  app.add_option("--device-node", settings.device_nodes,
+                 "A file below /dev that builders need to reach the GPU; may be repeated")
+      ->take_all();
   app.add_option("--memory-bytes", settings.cuda.memory_bytes, "Of the vGPU, for a cuda-executor")
       ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 50));
   app.add_option("--compute-percent", settings.cuda.compute_percent, "Of the vGPU, for a cuda-executor")
@@ -161,7 +172,8 @@ int main(int argc, char** argv) {
     return tulle::app::RunCudaExecutor(settings.cuda);
   }
   if (settings.role == "build-server")
-    return tulle::gpu::isolated::RunBuildServer(*tulle::gpu::opencl::OpenDriver(), argv);
+    return tulle::gpu::isolated::RunBuildServer(*tulle::gpu::opencl::OpenDriver(), argv,
+                                                settings.device_nodes);
   if (settings.control_fd < 0) {
     std::fprintf(stderr,
                  "tulle-worker: --control-fd is needed: a node starts workers (see tulle-worker --help)\n");

@@ -36,8 +36,8 @@ std::string ProbeLine(const gpu::DeviceInfo& device) {
   std::string line = "{";
   AppendRaw(&line, "index", std::to_string(device.index));
   AppendString(&line, "api", device.api);
-  // The software device runs where this one does.
-  AppendRaw(&line, "has_cuda", device.type == "CPU" ? "true" : "false");
+  AppendString(&line, "cuda_device", device.cuda_device);
+  AppendString(&line, "pci_address", device.pci_address);
   AppendString(&line, "name", device.name);
   AppendString(&line, "vendor", device.vendor);
   AppendString(&line, "platform", device.platform);

@@ -36,7 +36,7 @@ class WorkerProcessTest : public ::testing::Test {
     ASSERT_TRUE(process.ok()) << ToString(process.error());
     process_.emplace(std::move(*process));
     control_ = std::move(pair->parent);
-    Tell(wire::node::AssignVGpu{{"vgpu-1"}, {"tenant-1"}, 0, 512 * kMiB, 100});
+    Tell(wire::node::AssignVGpu{{"vgpu-1"}, {"tenant-1"}, 0, 512 * kMiB, 100, {}, 1});
     Tell(wire::node::AddGrant{{target_.grant}, {target_.key}});
     ASSERT_TRUE(Await([&] { return ready_.has_value(); }));
     ASSERT_EQ(*ready_, 0) << ready_message_;

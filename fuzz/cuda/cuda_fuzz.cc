@@ -91,7 +91,7 @@ class Program {
   explicit Program(ByteView input)
       : random_(input),
         maker_(random_),
-        backend_(gpu::cuda::OpenBackend(*gpu::cuda::LinkedLibrary(), &answers_)) {}
+        backend_(*gpu::cuda::OpenBackend(*gpu::cuda::LinkedLibrary(), "", &answers_)) {}
 
   void Run() {
     Send(wire::cuda::DescribeDevice{kArena, 2 * kMemoryBytes});

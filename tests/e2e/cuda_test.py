@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import unittest
+from pathlib import Path
 
 from mesh import BIN, PATIENCE_S, MeshTest
 
@@ -83,19 +84,65 @@ class Cuda(MeshTest):
 
 
 class CudaLibrary(MeshTest):
-    """Workers that load a library of CUDA's, as they do NVIDIA's."""
+    """GPUs that a library of CUDA's driver has, as NVIDIA's would."""
 
-    up = (f"--node-arg=--worker-arg=--cuda-library={SOFTCUDA / 'libcuda.so.1'}",)
+    up = (f"--node-arg=--cuda-library={SOFTCUDA / 'libcuda.so.1'}",)
+
+    def run_there(self, *command, flags=()):
+        return self.mesh.run(*command, flags=["--api", "cuda", "--type", "software CUDA", *flags])
+
+    def test_they_are_gpus_of_the_node(self):
+        gpus = [gpu["spec"]["description"] for gpu in json.loads(self.mesh.tulle("get", "gpus", "-o", "json").stdout)]
+        self.assertEqual([gpu["apis"] for gpu in gpus], [["OPENCL", "CUDA"], ["CUDA"]])
+        self.assertEqual(gpus[1]["type"], "tulle software CUDA device")
+        for rate in ("fp32Flops", "bandwidthBytesPerS"):
+            self.assertGreater(int(gpus[1][rate]), 0, rate)
 
     def test_the_battery(self):
         for flags in ([], ["--over-network"]):
-            done = self.assert_ok(self.mesh.run(BIN / "cuda_conformance", "--gtest_brief=1", flags=["--api", "cuda", *flags]))
+            done = self.assert_ok(self.run_there(BIN / "cuda_conformance", "--gtest_brief=1", flags=flags))
             self.assertRegex(done.stdout, r"PASSED  \] \d\d tests")
 
     def test_the_library_is_what_runs_the_kernels(self):
         # The device in the worker's own program would have one.
-        done = self.mesh.run("cuda_vector_add", "1000", flags=["--api", "cuda", "--compute", "1%"])
+        done = self.run_there("cuda_vector_add", "1000", flags=["--compute", "1%"])
         self.assertIn(f" {os.cpu_count()} multiprocessors,", self.assert_ok(done).stdout)
+
+    def test_programs_of_opencl_are_not_sent_there(self):
+        refused = self.mesh.run("vector_add", "10", flags=["--type", "software CUDA", "--no-wait"])
+        self.assertIn("OPENCL", refused.stderr)
+        # Nor can they use what was asked for with CUDA in mind.
+        refused = self.run_there("vector_add", "10")
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("no driver of OpenCL", self.mesh.said() + refused.stderr)
+
+
+class CudaPrograms(MeshTest):
+    """Programs of others that use the driver API, as Debian has them."""
+
+    def run_cuda(self, *command):
+        return self.mesh.run(*command, flags=["--api", "cuda", "--over-network", "--memory", "256MiB"])
+
+    def test_halide(self):
+        # Pipelines compiled while the program runs, for old devices and for newer ones.
+        program = Path(__file__).parent / "programs" / "halide_pipelines.py"
+        for capability in ("50", "80"):
+            done = self.assert_ok(self.run_cuda("/usr/bin/python3", program, capability))
+            self.assertEqual(re.findall(r"\w+ is (\w+)", done.stdout), ["right"] * 4, done.stdout)
+
+    def test_ffmpeg(self):
+        # One picture on another, by a kernel of ffmpeg's own, is to the byte what its processor filter makes of them.
+        def frames(run, *options, upload="", overlay="overlay", download=""):
+            graph = (f"[0:v]format=yuv420p{upload}[scene];[1:v]format=yuv420p{upload}[small];"
+                     f"[scene][small]{overlay}=x=20:y=30{download},format=yuv420p")
+            return self.assert_ok(run("ffmpeg", "-loglevel", "error", *options,
+                                      "-f", "lavfi", "-i", "testsrc2=size=320x240:rate=5:duration=2",
+                                      "-f", "lavfi", "-i", "testsrc=size=100x80:rate=5:duration=2",
+                                      "-filter_complex", graph, "-f", "framemd5", "-")).stdout
+        on_vgpu = frames(self.run_cuda, "-init_hw_device", "cuda=vgpu:0", "-filter_hw_device", "vgpu",
+                         upload=",hwupload", overlay="overlay_cuda", download=",hwdownload")
+        self.assertEqual(on_vgpu.count("115200"), 10, on_vgpu)
+        self.assertEqual(on_vgpu, frames(self.mesh.native))
 
 
 if __name__ == "__main__":

@@ -67,8 +67,8 @@ void FillGpu(const InventoryGpu& gpu, v1::InventoryGpu* out) {
   v1::GpuDescription& description = *out->mutable_description();
   description.set_type(gpu.name);
   description.set_vendor(gpu.vendor);
-  description.add_apis(v1::OPENCL);
-  if (gpu.has_cuda) description.add_apis(v1::CUDA);
+  if (gpu.api == "OPENCL") description.add_apis(v1::OPENCL);
+  if (!gpu.cuda_device.empty()) description.add_apis(v1::CUDA);
   description.set_memory_bytes(gpu.memory_bytes);
   description.set_compute_units(gpu.compute_units);
   description.set_clock_mhz(gpu.clock_mhz);
@@ -312,7 +312,9 @@ class ControlLink::Impl {
       if (gpu.index != spec.gpu_index) continue;
       spec.device_index = gpu.device_index;
       spec.compiler = gpu.compiler;
-      spec.has_cuda = gpu.has_cuda;
+      spec.has_opencl = gpu.api == "OPENCL";
+      spec.cuda_device = gpu.cuda_device;
+      spec.pci_address = gpu.pci_address;
       return supervisor_.Create(spec, grants);
     }
     supervisor_.Refuse(spec, "this node has no GPU with index " + std::to_string(spec.gpu_index));

@@ -15,6 +15,7 @@
 #include "tulle/base/log.h"
 #include "tulle/base/subprocess.h"
 #include "tulle/security/files.h"
+#include "tulle/wire/schema/node.h"
 
 namespace tulle::node {
 namespace {
@@ -32,6 +33,7 @@ Result<std::string> RunProbe(const InventoryOptions& options, std::vector<std::s
   if (pipe2(err, O_CLOEXEC | O_NONBLOCK) != 0) return ErrnoError("pipe", errno);
   UniqueFd err_read(err[0]), err_write(err[1]);
   arguments.insert(arguments.begin(), options.worker_binary);
+  arguments.insert(arguments.end(), options.worker_arguments.begin(), options.worker_arguments.end());
   TULLE_ASSIGN_OR_RETURN(Subprocess probe, Subprocess::Start({.argv = arguments,
                                                               .fds = {{-1, 0}, {out[1], 1}, {err[1], 2}},
                                                               .death_signal = SIGKILL,
@@ -115,9 +117,10 @@ Result<std::vector<InventoryGpu>> ParseProbe(const std::string& text) {
       const double value = it == fields.end() ? 0 : it->second.number_value();
       return value >= 0 && value < 9e18 ? static_cast<std::uint64_t>(value) : 0;
     };
-    const auto bool_of = [&](const char* key) {
-      const auto it = fields.find(key);
-      return it != fields.end() && it->second.bool_value();
+    // As a worker can be told it.
+    const auto address_of = [&](const char* key) {
+      const std::string address = text_of(key);
+      return address.size() <= wire::node::kMaxPciAddressBytes ? address : std::string();
     };
     if (gpus.size() == kMaxGpus) {
       Log(LogLevel::kWarn, "node", "more GPUs than a node can have; the rest is left out",
@@ -126,7 +129,8 @@ Result<std::vector<InventoryGpu>> ParseProbe(const std::string& text) {
     }
     gpus.push_back({.device_index = static_cast<std::uint32_t>(number_of("index")),
                     .api = text_of("api"),
-                    .has_cuda = bool_of("has_cuda"),
+                    .cuda_device = address_of("cuda_device"),
+                    .pci_address = address_of("pci_address"),
                     .name = text_of("name"),
                     .vendor = text_of("vendor"),
                     .driver = text_of("driver_version"),

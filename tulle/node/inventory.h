@@ -18,9 +18,10 @@ inline constexpr std::uint32_t kMaxNodesHere = 64;  // so that each has at least
 struct InventoryGpu {
   std::uint32_t index = 0;  // the node's number: stays as long as the state directory
   std::uint32_t device_index =
-      0;                  // the probe's number, which workers know it by: may change when drivers come or go
-  std::string api;        // "OPENCL"
-  bool has_cuda = false;  // as well
+      0;            // the probe's number, which workers know it by: may change when drivers come or go
+  std::string api;  // that it was found by: "OPENCL", "CUDA"
+  std::string cuda_device;  // what sessions of CUDA run on (gpu::DeviceInfo); empty: nothing
+  std::string pci_address;
   std::string name;
   std::string vendor;
   std::string driver;
@@ -49,9 +50,10 @@ struct DeviceShare {
 
 struct InventoryOptions {
   std::string worker_binary;
-  std::string state_file;                   // empty: nothing is kept
-  bool measure = true;                      // how fast devices are that it is not known of
-  std::vector<std::uint32_t> only_devices;  // the probe's numbers; none: all
+  std::vector<std::string> worker_arguments;  // of the probe, besides --probe
+  std::string state_file;                     // empty: nothing is kept
+  bool measure = true;                        // how fast devices are that it is not known of
+  std::vector<std::uint32_t> only_devices;    // the probe's numbers; none: all
   DeviceShare share;
   Duration probe_timeout = std::chrono::seconds(60);  // vendors' drivers may take tens of seconds to load
 };

@@ -231,7 +231,9 @@ void Supervisor::StartWorker(VGpu& vgpu) {
                                     .compiler = {vgpu.spec.compiler.size() <= wire::node::kMaxCompilerBytes
                                                      ? std::string_view(vgpu.spec.compiler)
                                                      : std::string_view()},
-                                    .has_cuda = vgpu.spec.has_cuda ? wire::U8{1} : wire::U8{0}});
+                                    .has_opencl = vgpu.spec.has_opencl ? wire::U8{1} : wire::U8{0},
+                                    .cuda_device = {vgpu.spec.cuda_device},
+                                    .pci_address = {vgpu.spec.pci_address}});
   for (const auto& [id, grant] : vgpu.grants) Send(vgpu, wire::node::AddGrant{{id}, {grant.key.Expose()}});
   KillAfter(vgpu, options_.ready_timeout, "it was not ready in time");
 }

@@ -47,8 +47,11 @@ struct VGpuSpec {
   std::uint32_t device_index = 0;  // the probe's number
   std::uint64_t memory_bytes = 0;
   std::uint32_t compute_percent = 0;
-  bool has_cuda = false;  // of the GPU, as the next
-  std::string compiler;   // of the GPU (InventoryGpu); one that is too long for a worker is not told
+  // Of the GPU (InventoryGpu).
+  bool has_opencl = false;
+  std::string cuda_device;
+  std::string pci_address;
+  std::string compiler;  // one that is too long for a worker is not told
   friend bool operator==(const VGpuSpec&, const VGpuSpec&) = default;
 };
 

@@ -138,7 +138,8 @@ void Worker::On(const wire::node::AssignVGpu& message) {
   vgpu_ = message.vgpu.text;
   device_ = std::move(*device);
   quota_.emplace(message.memory_bytes);
-  spares_.emplace(device_.executors.get(), options_.spare_executors, &clock_);
+  if (device_.executors != nullptr)
+    spares_.emplace(device_.executors.get(), options_.spare_executors, &clock_);
   Log(LogLevel::kInfo, "worker", "ready",
       {{"vgpu", vgpu_},
        {"tenant", message.tenant.text},
@@ -278,16 +279,18 @@ void Worker::Serve(Connection& connection, UniqueFd socket) {
   }
   Wake();  // the count has changed
 
+  const bool for_cuda = wire::Has(client.capabilities(), wire::Capability::kCuda);
   exec::Ending ending;
   if (over_limit) {
     // Another one was faster: at the handshake there was still room.
     ++refused_;
     ending = {wire::EndReason::kResource, busy_text, "", false};
     client.End(ending.reason, ending.message);
-  } else if (auto executor = wire::Has(client.capabilities(), wire::Capability::kCuda)
-                                 ? device_.cuda_executors->Start()
-                                 : spares_->Take();
-             !executor.ok()) {
+  } else if (!for_cuda && device_.executors == nullptr) {
+    ending = {wire::EndReason::kDeviceLost, "the vGPU's GPU has no driver of OpenCL, only one of CUDA", "",
+              false};
+    client.End(ending.reason, ending.message);
+  } else if (auto executor = for_cuda ? device_.cuda_executors->Start() : spares_->Take(); !executor.ok()) {
     ending = {wire::EndReason::kDeviceLost, "the device could not be opened on its node",
               ToString(executor.error()), false};
     client.End(ending.reason, ending.message);

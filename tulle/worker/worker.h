@@ -59,10 +59,9 @@ struct Options {
 
 // Where sessions' work is done; made once the node has said which vGPU this is.
 struct Device {
-  std::unique_ptr<exec::ExecutorFactory> executors;
+  std::unique_ptr<exec::ExecutorFactory> executors;  // for sessions of OpenCL; null: there are none
   std::unique_ptr<build::Builder> builder;
-  std::unique_ptr<exec::ExecutorFactory> cuda_executors =
-      nullptr;  // for sessions of CUDA; null: there are none
+  std::unique_ptr<exec::ExecutorFactory> cuda_executors = nullptr;  // for sessions of CUDA; likewise
 };
 
 class Worker {

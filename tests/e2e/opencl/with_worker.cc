@@ -146,7 +146,7 @@ class CudaDriver final : public gpu::Driver {
   Result<std::vector<gpu::DeviceInfo>> Probe(bool) override { return std::vector<gpu::DeviceInfo>(); }
   Result<std::unique_ptr<gpu::Backend>> OpenDevice(std::uint32_t, gpu::Completions* completions) override {
     TULLE_ASSIGN_OR_RETURN(const gpu::cuda::Library library, gpu::cuda::LinkedLibrary());
-    return gpu::cuda::OpenBackend(library, completions);
+    return gpu::cuda::OpenBackend(library, "", completions);
   }
   Result<std::unique_ptr<gpu::Compiler>> OpenCompiler(std::uint32_t) override {
     return Error{Code::kUnimplemented, "CUDA's programs come compiled"};

@@ -102,7 +102,15 @@ View ViewOf(const NodeRoom& node, const Demand& demand) {
 std::string InWords(const ExplainedNode& node, const View& view, std::span<const KindOfGpu> kinds,
                     const ClaimSpec& spec) {
   if (std::string why = LabelMismatch(*node.labels, spec); !why.empty()) return why;
-  if (!view.matches) return GpuMismatch(kinds[node.room->gpus.front().kind], spec);
+  if (!view.matches) {
+    // Of several kinds of GPUs each may lack something else.
+    std::vector<std::string> reasons;
+    for (const GpuRoom& gpu : node.room->gpus) {
+      std::string why = GpuMismatch(kinds[gpu.kind], spec);
+      if (std::find(reasons.begin(), reasons.end(), why) == reasons.end()) reasons.push_back(std::move(why));
+    }
+    return Join(reasons, ", ");
+  }
   if (!node.closed_because.empty()) return "is " + std::string(node.closed_because);
   if (view.fits > 0) return "has room for " + std::to_string(std::min<std::uint64_t>(view.fits, spec.count));
   std::string text =

@@ -167,6 +167,17 @@ TEST(Fleet, SaysWhatWasAskedWhatThereIsAndWhatToDo) {
             "cordoned); see `tulle get gpus`");
 }
 
+TEST(Fleet, WhyNoGpuOfSeveralKindsMatches) {
+  Mesh mesh;
+  for (int i = 0; i < 2; ++i) mesh.Add("a", 8 * kGiB);
+  Gpu& other = mesh.Add("a", 8 * kGiB);
+  other.spec.description.type = "NVIDIA H200";
+  other.spec.description.apis = {DeviceApi::kCuda};
+  EXPECT_EQ(mesh.Why({.gpu_types = {"h200"}, .api = DeviceApi::kOpenCl}),
+            "NoMatchingGpu: asked for 1GiB and 25% of compute; no GPU of the mesh matches (node a has "
+            "\"Tesla T4\", not h200, has no OPENCL); see `tulle get gpus`");
+}
+
 TEST(Fleet, SelectsByTypeVendorAndLabels) {
   Mesh mesh;
   mesh.Add("a", 8 * kGiB).spec.description.type = "NVIDIA H100 80GB HBM3";

@@ -86,15 +86,21 @@ class Backend {
   virtual void UsePayloadMemory(MutableByteView) {}
 };
 
+// DeviceInfo::cuda_device of devices in whose place the software device runs CUDA.
+inline constexpr char kSoftwareCuda[] = "software";
+
 // One GPU as a probe found it.
 struct DeviceInfo {
   std::uint32_t index = 0;  // position in the probe; stable while the host's drivers are
-  std::string api;          // "OPENCL"
+  std::string api;          // that it was found by: "OPENCL", "CUDA"
   std::string name;         // as the vendor has it
   std::string vendor;
   std::string platform;  // of the native driver
   std::string driver_version;
-  std::string type;  // "CPU", "GPU", "ACCELERATOR"
+  std::string type;         // "CPU", "GPU", "ACCELERATOR"
+  std::string pci_address;  // "0000:65:00.0"; empty: it has none, or its driver does not tell
+  // What sessions of CUDA run on: the PCI address of a GPU, kSoftwareCuda, or nothing: there can be none.
+  std::string cuda_device;
   std::uint64_t memory_bytes = 0;
   std::uint64_t max_allocation_bytes = 0;
   std::uint32_t compute_units = 0;

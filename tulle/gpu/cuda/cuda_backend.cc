@@ -103,12 +103,15 @@ class CudaBackend final : public Backend {
     }
   };
 
-  CudaBackend(const Library& library, Completions* completions) : cu_(library), completions_(*completions) {}
+  // `context`: the first that the program will ask for.
+  CudaBackend(const Library& library, CUdevice device, CUcontext context, Completions* completions)
+      : cu_(library), completions_(*completions), device_(device), prepared_(context) {}
 
   ~CudaBackend() override {
     table_.ForEach<EventObject>([](Handle, EventObject& event) {
       if (event.gate != nullptr) event.gate->Open();
     });
+    if (prepared_ != nullptr) (void)cu_.cuCtxDestroy_v2(prepared_);
     // Waits for what they do.
     table_.ForEach<ContextObject>([this](Handle, ContextObject& context) {
       if (context.context != nullptr) (void)cu_.cuCtxDestroy_v2(context.context);
@@ -202,8 +205,15 @@ class CudaBackend final : public Backend {
 
   void Run(const wire::cuda::CreateContext& message, const Command& command) {
     auto context = std::make_unique<ContextObject>();
-    CUresult result =
-        range_bytes_ != 0 ? cu_.cuCtxCreate_v2(&context->context, 0, device_) : CUDA_ERROR_NOT_INITIALIZED;
+    CUresult result = CUDA_SUCCESS;
+    if (range_bytes_ == 0) {
+      result = CUDA_ERROR_NOT_INITIALIZED;
+    } else if (prepared_ != nullptr) {
+      context->context = std::exchange(prepared_, nullptr);
+      result = cu_.cuCtxSetCurrent(context->context);
+    } else {
+      result = cu_.cuCtxCreate_v2(&context->context, 0, device_);
+    }
     if (result == CUDA_SUCCESS && payload_memory_registered_ == false && !payload_memory_.empty()) {
       payload_memory_registered_ =
           cu_.cuMemHostRegister_v2(payload_memory_.data(), payload_memory_.size(), 1) == CUDA_SUCCESS;
@@ -528,8 +538,6 @@ class CudaBackend final : public Backend {
  private:
   // The device, with the range of addresses that the program has kept free for it.
   CUresult Open(std::uint64_t address, std::uint64_t bytes) {
-    TULLE_CUDA_RETURN_IF_ERROR(cu_.cuInit(0));
-    TULLE_CUDA_RETURN_IF_ERROR(cu_.cuDeviceGet(&device_, 0));
     const CUmemAllocationProp properties = Properties();
     TULLE_CUDA_RETURN_IF_ERROR(cu_.cuMemGetAllocationGranularity(&granule_bytes_, &properties,
                                                                  CU_MEM_ALLOC_GRANULARITY_RECOMMENDED));
@@ -721,7 +729,8 @@ class CudaBackend final : public Backend {
   Completions& completions_;
   wire::Arena arena_;
   ObjectTable<Object> table_;
-  CUdevice device_ = 0;
+  const CUdevice device_;
+  CUcontext prepared_;  // null: the program has it
   std::size_t granule_bytes_ = 0;
   std::uint64_t range_address_ = 0, range_bytes_ = 0;  // 0 bytes: the device is not open
   MutableByteView payload_memory_;
@@ -734,8 +743,27 @@ static_assert(HandlesEveryDeviceCommand<CudaBackend>(wire::CudaCapabilities()));
 
 }  // namespace
 
-std::unique_ptr<Backend> OpenBackend(const Library& library, Completions* completions) {
-  return std::make_unique<CudaBackend>(library, completions);
+Result<std::unique_ptr<Backend>> OpenBackend(const Library& library, const std::string& pci_address,
+                                             Completions* completions) {
+  const auto failed = [](const std::string& what, CUresult result) {
+    return Error{.code = Code::kUnavailable,
+                 .message = what + " returns " + std::to_string(static_cast<int>(result)),
+                 .scope = Scope::kDevice};
+  };
+  CUdevice device = 0;
+  CUcontext context = nullptr;
+  if (const CUresult result = library.cuInit(0); result != CUDA_SUCCESS) return failed("cuInit", result);
+  if (const CUresult result = pci_address.empty()
+                                  ? library.cuDeviceGet(&device, 0)
+                                  : library.cuDeviceGetByPCIBusId(&device, pci_address.c_str());
+      result != CUDA_SUCCESS) {
+    return Error{.code = Code::kNotFound,
+                 .message = "CUDA's driver has no device " + (pci_address.empty() ? "at all" : pci_address),
+                 .scope = Scope::kDevice};
+  }
+  if (const CUresult result = library.cuCtxCreate_v2(&context, 0, device); result != CUDA_SUCCESS)
+    return failed("cuCtxCreate", result);
+  return std::unique_ptr<Backend>(std::make_unique<CudaBackend>(library, device, context, completions));
 }
 
 }  // namespace tulle::gpu::cuda

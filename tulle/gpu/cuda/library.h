@@ -11,7 +11,8 @@ namespace tulle::gpu::cuda {
 // The functions that the backend uses, by what they are exported as.
 // clang-format off
 #define TULLE_CUDA_USED(X)                                                                                     \
-  X(cuInit) X(cuDeviceGet) X(cuDeviceGetName) X(cuDeviceGetUuid_v2) X(cuDeviceGetAttribute)                    \
+  X(cuInit) X(cuDriverGetVersion) X(cuDeviceGetCount) X(cuDeviceGet) X(cuDeviceGetByPCIBusId) X(cuDeviceGetPCIBusId) \
+  X(cuDeviceTotalMem_v2) X(cuMemAlloc_v2) X(cuMemFree_v2) X(cuStreamSynchronize) X(cuDeviceGetName) X(cuDeviceGetUuid_v2) X(cuDeviceGetAttribute)                    \
   X(cuCtxCreate_v2) X(cuCtxDestroy_v2) X(cuCtxSetCurrent) X(cuMemHostRegister_v2) X(cuMemHostAlloc) X(cuMemFreeHost) \
   X(cuMemAddressReserve) X(cuMemAddressFree) X(cuMemGetAllocationGranularity)                                  \
   X(cuMemCreate) X(cuMemRelease) X(cuMemMap) X(cuMemUnmap) X(cuMemSetAccess)                                   \

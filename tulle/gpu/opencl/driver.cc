@@ -1,5 +1,6 @@
 #include "tulle/gpu/opencl/driver.h"
 
+#include <CL/cl_ext.h>
 #include <stdlib.h>
 
 #include <cstdio>
@@ -25,6 +26,30 @@ std::string CpuFeatures() {
   return "unknown";
 }
 
+// "0000:65:00.0"; empty: the driver does not tell. By the extension that all may have, or by NVIDIA's
+// (cl_nv_device_attribute_query), whose slot is the device's number and the function's.
+std::string PciAddress(const NativeDevice& device) {
+  const std::string extensions = " " + DeviceText(device.device, CL_DEVICE_EXTENSIONS) + " ";
+  const auto has = [&](const char* name) {
+    return extensions.find(" " + std::string(name) + " ") != std::string::npos;
+  };
+  cl_device_pci_bus_info_khr at{};
+  if (has("cl_khr_pci_bus_info")) {
+    at = DeviceValue<cl_device_pci_bus_info_khr>(device.device, CL_DEVICE_PCI_BUS_INFO_KHR);
+  } else if (has("cl_nv_device_attribute_query")) {
+    constexpr cl_device_info kBus = 0x4008, kSlot = 0x4009, kDomain = 0x400a;
+    const auto slot = DeviceValue<cl_uint>(device.device, kSlot);
+    at = {DeviceValue<cl_uint>(device.device, kDomain), DeviceValue<cl_uint>(device.device, kBus), slot >> 3,
+          slot & 7};
+  } else {
+    return "";
+  }
+  char text[48];
+  std::snprintf(text, sizeof text, "%04x:%02x:%02x.%x", at.pci_domain, at.pci_bus, at.pci_device,
+                at.pci_function);
+  return text;
+}
+
 DeviceInfo Describe(std::uint32_t index, const NativeDevice& device) {
   DeviceInfo info;
   info.index = index;
@@ -37,6 +62,7 @@ DeviceInfo Describe(std::uint32_t index, const NativeDevice& device) {
   info.type = (type & CL_DEVICE_TYPE_CPU) != 0   ? "CPU"
               : (type & CL_DEVICE_TYPE_GPU) != 0 ? "GPU"
                                                  : "ACCELERATOR";
+  info.pci_address = PciAddress(device);
   info.memory_bytes = DeviceValue<cl_ulong>(device.device, CL_DEVICE_GLOBAL_MEM_SIZE);
   info.max_allocation_bytes = DeviceValue<cl_ulong>(device.device, CL_DEVICE_MAX_MEM_ALLOC_SIZE);
   info.compute_units = DeviceValue<cl_uint>(device.device, CL_DEVICE_MAX_COMPUTE_UNITS);

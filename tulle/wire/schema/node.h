@@ -12,6 +12,7 @@ inline constexpr U32 kMaxIdBytes = 64;  // vGPU, grant and tenant ids
 inline constexpr U32 kKeyBytes = 32;
 inline constexpr U32 kMaxCompilerBytes = 512;
 inline constexpr U32 kBuildKeyBytes = 32;
+inline constexpr U32 kMaxPciAddressBytes = 32;
 
 // Node to worker, first: which vGPU this worker is.
 struct AssignVGpu {
@@ -22,8 +23,12 @@ struct AssignVGpu {
   U32 compute_percent = 0;  // share of the GPU, 1 to 100
   // What binaries for the device depend on: equal texts, exchangeable binaries. Empty: not known.
   Str<kMaxCompilerBytes> compiler;
-  U8 has_cuda = 0;  // programs of CUDA run on it, too
-  TULLE_MESSAGE(AssignVGpu, vgpu, tenant, device_index, memory_bytes, compute_percent, compiler, has_cuda)
+  U8 has_opencl = 0;  // programs of OpenCL run on it
+  Str<kMaxPciAddressBytes>
+      cuda_device;  // gpu::DeviceInfo, as the next; empty: programs of CUDA do not run on it
+  Str<kMaxPciAddressBytes> pci_address;
+  TULLE_MESSAGE(AssignVGpu, vgpu, tenant, device_index, memory_bytes, compute_percent, compiler, has_opencl,
+                cuda_device, pci_address)
 };
 
 // Whoever proves this key may open sessions until it is revoked.
