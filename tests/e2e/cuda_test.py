@@ -118,10 +118,21 @@ class CudaLibrary(MeshTest):
 
 
 class CudaPrograms(MeshTest):
-    """Programs of others that use the driver API, as Debian has them."""
+    """Programs of others that use the driver API, as Debian has them, and those of examples/."""
 
-    def run_cuda(self, *command):
-        return self.mesh.run(*command, flags=["--api", "cuda", "--over-network", "--memory", "256MiB"])
+    def run_cuda(self, *command, flags=()):
+        return self.mesh.run(*command, flags=["--api", "cuda", "--over-network", "--memory", "256MiB", *flags])
+
+    def test_a_picture_of_two_vgpus_is_that_of_one_device(self):
+        render = BIN.parent / "examples" / "render"
+        native, remote = [self.mesh.home / name for name in ("native.ppm", "remote.ppm")]
+        done = self.mesh.native(render, "400", "225", native, env={**self.mesh.environment, "LD_LIBRARY_PATH": str(SOFTCUDA)})
+        self.assertEqual(self.assert_ok(done).stdout, "rows 0 to 224 on tulle software CUDA device\n")
+        done = self.run_cuda(render, "400", "225", remote, flags=["--gpus", "2"])
+        self.assertEqual([line.split(" on ")[0] for line in self.assert_ok(done).stdout.splitlines()],
+                         ["rows 0 to 111", "rows 112 to 224"])
+        self.assertEqual(native.read_bytes(), remote.read_bytes())
+        self.assertGreater(len(set(native.read_bytes())), 100, "it is not a picture")
 
     def test_halide(self):
         # Pipelines compiled while the program runs, for old devices and for newer ones.
