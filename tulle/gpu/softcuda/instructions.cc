@@ -145,6 +145,7 @@ void Lowering::Lower(const PtxInstruction& instruction) {
     guard_ = Source({.name = instruction.guard}, Type::kPred);
   }
   const Modifiers modifiers = ModifiersOf(instruction);
+  if (LowerAsConstant(instruction, modifiers)) return;
   const std::string& name = instruction.words[0];
   const auto simple = std::find_if(std::begin(kSimple), std::end(kSimple),
                                    [&](const SimpleInstruction& s) { return s.name == name; });
@@ -252,6 +253,44 @@ void Lowering::Lower(const PtxInstruction& instruction) {
   } else {
     Fail("this device has no " + shown_);
   }
+}
+
+bool Lowering::LowerAsConstant(const PtxInstruction& instruction, const Modifiers& modifiers) {
+  const std::string& name = instruction.words[0];
+  const std::vector<PtxOperand>& operands = instruction.operands;
+  if (!instruction.guard.empty() || operands.size() != 2 || operands[0].kind != PtxOperand::Kind::kName ||
+      modifiers.types.size() != 1)
+    return false;
+  const Type type = modifiers.types[0];
+  const auto written = written_.find(operands[0].name);
+  Register* const result = Declared(operands[0].name);
+  if (result == nullptr || result->at != 0 || written == written_.end() || written->second != 1 ||
+      SizeOf(type) < 4 || result->width != WidthOf(type))
+    return false;
+  const PtxOperand& from = operands[1];
+  std::uint32_t at = 0;
+  if (name == "ld" && modifiers.words.size() == 1 && modifiers.words[0] == "param" &&
+      from.kind == PtxOperand::Kind::kMemory) {
+    const Callee::Place* const parameter = FindKernelParameter(from.name);
+    if (parameter == nullptr || from.offset < 0 ||
+        static_cast<std::uint64_t>(from.offset) + SizeOf(type) > parameter->bytes)
+      return false;
+    at = Allocate(result->width);
+    program_.parameter_constants.push_back({.at = at,
+                                            .offset = parameter->at + static_cast<std::uint32_t>(from.offset),
+                                            .wide = result->width == Width::k64});
+  } else if ((name == "mov" && modifiers.words.empty()) ||
+             (name == "cvta" && WindowOf(SpaceIn(modifiers)) == 0)) {
+    if (from.kind != PtxOperand::Kind::kName && from.kind != PtxOperand::Kind::kNumber) return false;
+    if (const Register* const source = Declared(from.name); source != nullptr && !source->is_constant)
+      return false;
+    at = Source(from, type);
+  } else {
+    return false;
+  }
+  result->at = at;
+  result->is_constant = true;
+  return true;
 }
 
 void Lowering::Branch(const std::string& label) {
@@ -452,6 +491,7 @@ void Lowering::LowerLoad(const PtxInstruction& instruction, const Modifiers& mod
     return EmitHandled({Op::kLoadParam, type}, inst);
   }
   inst.a = Address(from, SpaceIn(modifiers), &inst);
+  TrackRun(SizeOf(type), &inst);
   EmitHandled({Op::kLoad, type}, inst);
 }
 
@@ -469,7 +509,23 @@ void Lowering::LowerStore(const PtxInstruction& instruction, const Modifiers& mo
     if (width == Width::k64 && SizeOf(type) < 8) inst.mode = 1;
   }
   inst.a = Address(instruction.operands[0], SpaceIn(modifiers), &inst);
+  TrackRun(SizeOf(type), &inst);
   EmitHandled({Op::kStore, type}, inst);
+}
+
+void Lowering::TrackRun(std::uint32_t element_bytes, Inst* inst) {
+  if (guard_ || inst->count != 1 || inst->mode == 1 || inst->ordered) return;
+  const auto known = std::find_if(known_runs_.begin() + 1, known_runs_.end(), [&](const KnownRun& run) {
+    return run.at == inst->a && run.element_bytes == element_bytes;
+  });
+  inst->run_known = known != known_runs_.end();
+  if (inst->run_known) {
+    inst->run_slot = static_cast<std::uint8_t>(known - known_runs_.begin());
+    return;
+  }
+  inst->run_slot = next_run_slot_;
+  known_runs_[next_run_slot_] = {inst->a, element_bytes};
+  next_run_slot_ = next_run_slot_ % (kRunSlots - 1) + 1;
 }
 
 void Lowering::LowerCompare(const PtxInstruction& instruction, const Modifiers& modifiers,

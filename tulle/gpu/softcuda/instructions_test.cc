@@ -518,6 +518,59 @@ TEST_F(InstructionTest, AddressesOfSharedAndLocalMemoryBeginAtZero) {
   EXPECT_THAT(std::vector(out, out + 9), ::testing::ElementsAre(10, 11, 12, 13, 14, 15, 1 + 2, 0, 16));
 }
 
+TEST_F(InstructionTest, RegistersHoldWhatWasWrittenLast) {
+  // What is constant is there from the beginning, unless anything else writes the register.
+  Load(
+      ".version 7.1\n.target sm_80\n.address_size 64\n"
+      ".visible .entry k(.param .u64 out, .param .u32 seven) {\n"
+      ".reg .b64 %rd<4>; .reg .b32 %r<12>; .reg .pred %p<4>;\n"
+      "ld.param.u64 %rd1, [out]; cvta.to.global.u64 %rd2, %rd1; mov.u64 %rd3, %rd2; ld.param.u32 %r1, "
+      "[seven];\n"
+      "mov.u32 %r2, %r1; st.global.u32 [%rd3], %r2; mov.u32 %r3, 5; mov.u32 %r4, %r3; mov.u32 %r3, 6;\n"
+      "st.global.u32 [%rd3+4], %r4; st.global.u32 [%rd3+8], %r3;\n"
+      "mov.u32 %r5, 1; setp.eq.u32 %p1, %r1, 7; setp.ne.u32 %p2, %r1, 7; @%p2 mov.u32 %r6, 2; @!%p2 mov.u32 "
+      "%r6, 3;\n"
+      "st.global.u32 [%rd3+12], %r6; mov.u32 %r7, 0; mov.u32 %r8, 10;\n"
+      // A copy of what the loop changes, and branches that are turned round.
+      "AGAIN: mov.u32 %r9, %r8; add.u32 %r7, %r7, %r9; sub.u32 %r8, %r8, %r5; setp.eq.u32 %p3, %r8, 0;\n"
+      "@%p3 bra DONE; bra.uni AGAIN;\nDONE: st.global.u32 [%rd3+16], %r7;\n"
+      "@!%p1 bra NEVER; bra THERE;\nNEVER: trap;\nTHERE: st.global.u32 [%rd3+20], %r1;\nret;\n}\n");
+  auto* const out = Device(std::vector<std::uint32_t>(6));
+  Launch("k", {1}, {32}, out, std::uint32_t{7});
+  EXPECT_THAT(std::vector(out, out + 6), ::testing::ElementsAre(7, 5, 6, 3, 55, 7));
+}
+
+TEST_F(InstructionTest, AddressesAreLookedAtAnewWhenTheyMayHaveChanged) {
+  // Of 32 lanes in order, then backwards, then all the same; by elements of other sizes; with some of the
+  // lanes.
+  Load(Kernel(
+      ".reg .b32 %r<16>; .reg .b64 %rd<9>; .reg .pred %p;\n",
+      "ld.param.u64 %rd1, [in]; ld.param.u64 %rd2, [out]; mov.u32 %r1, %tid.x; mul.wide.u32 %rd3, %r1, 4;\n"
+      "mul.wide.u32 %rd4, %r1, 32; add.u64 %rd5, %rd2, %rd4; add.u64 %rd6, %rd1, %rd3;\n"
+      "ld.global.u32 %r2, [%rd6]; ld.global.u32 %r3, [%rd6+4]; ld.global.u8 %r4, [%rd6+4];\n"
+      "sub.u32 %r5, 31, %r1; mul.wide.u32 %rd7, %r5, 4; add.u64 %rd6, %rd1, %rd7; ld.global.u32 %r6, "
+      "[%rd6];\n"
+      "mov.u64 %rd6, %rd1; ld.global.u32 %r7, [%rd6+8];\n"
+      "add.u64 %rd6, %rd1, %rd3; setp.lt.u32 %p, %r1, 64; @%p ld.global.u32 %r8, [%rd6];\n"
+      "ld.global.u32 %r9, [%rd6+8]; st.global.u32 [%rd5], %r2; st.global.u32 [%rd5+4], %r3; st.global.u32 "
+      "[%rd5+8], %r4;\n"
+      "st.global.u32 [%rd5+12], %r6; st.global.u32 [%rd5+16], %r7; st.global.u32 [%rd5+20], %r8; "
+      "st.global.u32 [%rd5+24], %r9;\n"
+      // Stored in order, by a register whose addresses loads have looked at.
+      "st.global.u32 [%rd6], %r5; st.global.u32 [%rd5+28], %r1;\n"));
+  std::vector<std::uint32_t> in(40);
+  for (std::uint32_t i = 0; i < in.size(); ++i) in[i] = 1000 + 3 * i;
+  auto* const device_in = Device(in);
+  auto* const out = Device(std::vector<std::uint32_t>(32 * 8));
+  Launch("k", {1}, {32}, device_in, out);
+  for (std::uint32_t i = 0; i < 32; ++i) {
+    EXPECT_THAT(
+        std::vector(out + 8 * i, out + 8 * i + 8),
+        ::testing::ElementsAre(in[i], in[i + 1], in[i + 1] & 255, in[31 - i], in[2], in[i], in[i + 2], i));
+    EXPECT_EQ(device_in[i], 31 - i);
+  }
+}
+
 TEST_F(InstructionTest, AtomicsOfManyBlocksLoseNothing) {
   threads_ = std::make_unique<HostThreads>(4);
   Load(Kernel(

@@ -87,6 +87,7 @@ const Lowering::Callee& Lowering::Function(const PtxFunction& function) {
   auto branches = std::exchange(branches_, {});
   auto tables = std::exchange(tables_, {});
   const bool was_kernel = std::exchange(in_kernel_, function.is_entry);
+  auto written = std::exchange(written_, {});
 
   // What it calls comes first, as its code is in one piece.
   for (const PtxStatement& statement : function.body) {
@@ -106,6 +107,14 @@ const Lowering::Callee& Lowering::Function(const PtxFunction& function) {
     }
   }
   line_ = function.line;
+  for (const PtxStatement& statement : function.body) {
+    const auto* instruction = std::get_if<PtxInstruction>(&statement.what);
+    if (instruction == nullptr || instruction->operands.empty()) continue;
+    const PtxOperand& result = instruction->operands[0];
+    ++written_[result.name];
+    for (const PtxOperand& item : result.items) ++written_[item.name];
+  }
+  ForgetRuns();
 
   Callee callee;
   for (const PtxVariable& parameter : function.parameters) Parameter(function, parameter, &callee.parameters);
@@ -143,6 +152,8 @@ const Lowering::Callee& Lowering::Function(const PtxFunction& function) {
   branches_ = std::move(branches);
   tables_ = std::move(tables);
   in_kernel_ = was_kernel;
+  written_ = std::move(written);
+  ForgetRuns();
   line_ = line;
   open_.erase(function.name);
   if (function.is_entry) program_.start = callee.start;
@@ -176,6 +187,20 @@ void Lowering::Lower(const PtxScope& scope) {
 }
 
 void Lowering::Lower(const PtxLabel& label) {
+  // "@p bra HERE; bra THERE; HERE:" is a branch to THERE unless p.
+  std::vector<Inst>& code = program_.code;
+  const std::size_t end = code.size();
+  if (branches_.size() >= 2 && branches_.back().first == end - 1 && branches_.end()[-2].first == end - 2 &&
+      branches_.end()[-2].second.first == label.name && code[end - 1].guard == ~0u &&
+      code[end - 2].guard != ~0u && std::none_of(labels_.begin(), labels_.end(), [&](const auto& other) {
+        return other.second + 1 >= end;
+      })) {
+    branches_.end()[-2].second = branches_.back().second;
+    branches_.pop_back();
+    code.pop_back();
+    code.back().guard_negated = !code.back().guard_negated;
+  }
+  ForgetRuns();
   if (!labels_.emplace(label.name, static_cast<std::uint32_t>(program_.code.size())).second)
     Fail("label " + label.name + " is there twice");
 }
@@ -209,14 +234,17 @@ void Lowering::Lower(const PtxVariable& variable) {
   }
 }
 
-Lowering::Register* Lowering::FindRegister(const std::string& name) {
+Lowering::Register* Lowering::Declared(const std::string& name) {
   for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
-    const auto it = scope->registers.find(name);
-    if (it == scope->registers.end()) continue;
-    if (it->second.at == 0) it->second.at = Allocate(it->second.width);
-    return &it->second;
+    if (const auto it = scope->registers.find(name); it != scope->registers.end()) return &it->second;
   }
   return nullptr;
+}
+
+Lowering::Register* Lowering::FindRegister(const std::string& name) {
+  Register* const found = Declared(name);
+  if (found != nullptr && found->at == 0) found->at = Allocate(found->width);
+  return found;
 }
 
 std::optional<Lowering::Named> Lowering::FindNamed(const std::string& name) {
@@ -327,6 +355,13 @@ Inst& Lowering::Emit(Inst inst) {
   if (guard_) {
     inst.guard = *guard_;
     inst.guard_negated = guard_negated_;
+  }
+  if (inst.flow != Flow::kNext) ForgetRuns();
+  for (KnownRun& run : known_runs_) {
+    const auto& items = inst.items;
+    if (run.at == inst.dst || run.at == inst.dst2 ||
+        std::find(items.begin(), items.end(), run.at) != items.end())
+      run = {};
   }
   program_.code.push_back(inst);
   return program_.code.back();

@@ -41,8 +41,9 @@ class Lowering {
  private:
   enum class Width : std::uint8_t { kPredicate, k32, k64 };
   struct Register {
-    std::uint32_t at = 0;
+    std::uint32_t at = 0;  // 0: it has not been used yet
     Width width = Width::k32;
+    bool is_constant = false;  // the same throughout a launch, in each thread
   };
   struct Callee {
     std::uint32_t start = 0;
@@ -95,6 +96,8 @@ class Lowering {
 
   // ---- operands
 
+  Register* Declared(const std::string& name);
+  // The same, with a place.
   Register* FindRegister(const std::string& name);
   std::optional<Named> FindNamed(const std::string& name);
   const Callee::Place* FindKernelParameter(const std::string& name) const;
@@ -125,6 +128,9 @@ class Lowering {
   Type OneType(const Modifiers& modifiers);
 
   void Lower(const PtxInstruction& instruction);
+  // Instead of an instruction that moves what is constant into a register that nothing else writes: the
+  // register is there from the beginning. False: it is none of those.
+  bool LowerAsConstant(const PtxInstruction& instruction, const Modifiers& modifiers);
 
   void Branch(const std::string& label);
 
@@ -144,6 +150,10 @@ class Lowering {
   std::uint32_t Address(const PtxOperand& operand, Space space, Inst* inst);
   void LowerAddressConversion(const PtxInstruction& instruction, const Modifiers& modifiers);
   static bool IsOrdered(const Modifiers& modifiers);
+  // Finds whether an instruction before this one, which comes to it straight, has looked at the same
+  // addresses.
+  void TrackRun(std::uint32_t element_bytes, Inst* inst);
+  void ForgetRuns() { known_runs_.fill({}); }
   std::size_t Items(const Modifiers& modifiers, const PtxOperand& operand);
 
   void LowerLoad(const PtxInstruction& instruction, const Modifiers& modifiers);
@@ -196,6 +206,15 @@ class Lowering {
   std::vector<std::pair<std::size_t, std::string>> table_uses_;
   std::uint32_t return_to_ = 0;
   bool in_kernel_ = false;
+  std::map<std::string, std::uint32_t> written_;  // how many instructions write each register
+
+  // By Inst::run_slot: the register whose addresses have been looked at, for elements of this size.
+  struct KnownRun {
+    std::uint32_t at = 0;
+    std::uint32_t element_bytes = 0;
+  };
+  std::array<KnownRun, kRunSlots> known_runs_{};
+  std::uint8_t next_run_slot_ = 1;
 };
 
 // What a function that no module has means to the device itself (vprintf, ...).

@@ -170,7 +170,11 @@ struct Inst {
   std::uint8_t mode = 0;                 // AtomOp, Shuffle, Vote, ...
   std::array<std::uint32_t, 4> items{};  // of a vector
   std::int64_t offset = 0;               // of an address
-  std::uint32_t target = 0;              // an instruction, or a table
+  // Of an address: where in Warp::runs is what its lanes' addresses are to each other, and whether it is
+  // known.
+  std::uint8_t run_slot = 0;
+  bool run_known = false;
+  std::uint32_t target = 0;  // an instruction, or a table
   // From here on, so many instructions of kNext that all lanes execute.
   std::uint32_t straight = 0;
   std::uint32_t line = 0;
@@ -190,6 +194,13 @@ struct Program {
     bool wide = false;
   };
   std::vector<Constant> constants;
+  // Parameters that are in registers from the beginning, as each is for all of a launch.
+  struct ParameterConstant {
+    std::uint32_t at = 0;  // in the registers
+    std::uint32_t offset = 0;
+    bool wide = false;
+  };
+  std::vector<ParameterConstant> parameter_constants;
   std::uint32_t register_bytes = 0;
   std::uint32_t local_bytes = 0;   // of each thread
   std::uint32_t shared_bytes = 0;  // of each block, dynamic shared memory aside
@@ -201,6 +212,10 @@ struct Program {
   std::vector<Parameter> parameters;
   std::uint32_t max_threads = 1024;
 };
+
+// What the addresses of lanes next to each other are.
+enum class Run : std::uint8_t { kScattered, kInOrder, kSame };
+inline constexpr std::size_t kRunSlots = 8;  // the first is for those that nobody asks for again
 
 struct Split {
   std::uint32_t pc = 0;
@@ -216,6 +231,7 @@ struct Warp {
   std::uint32_t number = 0;  // in its block
   std::vector<Split> splits;
   Block* block = nullptr;
+  std::array<std::array<Run, 2>, kRunSlots> runs{};  // of the first and the second sixteen lanes
 
   template <typename T>
   T* Reg(std::uint32_t at) {

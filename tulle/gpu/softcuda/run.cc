@@ -54,6 +54,16 @@ class BlockRunner {
           }
         }
       }
+      for (const Program::ParameterConstant& constant : program.parameter_constants) {
+        const std::byte* const from = launch.parameters.data() + constant.offset;
+        for (std::uint32_t lane = 0; lane < kLanes; ++lane) {
+          if (constant.wide) {
+            std::memcpy(&warp.Reg<std::uint64_t>(constant.at)[lane], from, sizeof(std::uint64_t));
+          } else {
+            std::memcpy(&warp.Reg<std::uint32_t>(constant.at)[lane], from, sizeof(std::uint32_t));
+          }
+        }
+      }
       // What is the same in all blocks.
       const Dim3& block = launch.block;
       for (std::uint32_t lane = 0; lane < kLanes; ++lane) {
