@@ -111,6 +111,7 @@ const Lowering::Callee& Lowering::Function(const PtxFunction& function) {
     const auto* instruction = std::get_if<PtxInstruction>(&statement.what);
     if (instruction == nullptr || instruction->operands.empty()) continue;
     const PtxOperand& result = instruction->operands[0];
+    if (result.kind == PtxOperand::Kind::kMemory) continue;  // of a store: it is read
     ++written_[result.name];
     for (const PtxOperand& item : result.items) ++written_[item.name];
   }
