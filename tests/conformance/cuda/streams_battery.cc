@@ -1,5 +1,7 @@
 // Streams, events and functions of the host.
+#include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <thread>
 
@@ -169,6 +171,55 @@ TEST_F(Battery, HostMemoryIsUsedWhenTheStreamGetsThere) {
   CUDA_OK(cuStreamSynchronize(stream));
   EXPECT_EQ(Get<int>(address, 1)[0], 10);
   CUDA_OK(cuMemFreeHost(memory));
+}
+
+TEST_F(Battery, WhatHasBeenWaitedForIsThereHoweverLarge) {
+  // By each way to wait for a copy to the host, also of a stream by way of the legacy stream, which waits for
+  // it.
+  constexpr std::size_t kBytes = 8u << 20;
+  const CUdeviceptr from = Put(std::vector<unsigned>(kBytes / 4));
+  unsigned* to = nullptr;
+  CUDA_OK(cuMemHostAlloc(reinterpret_cast<void**>(&to), kBytes, 0));
+  CUstream blocking = nullptr, beside = nullptr;
+  CUDA_OK(cuStreamCreate(&blocking, CU_STREAM_DEFAULT));
+  CUDA_OK(cuStreamCreate(&beside, CU_STREAM_NON_BLOCKING));
+  CUevent event = nullptr;
+  CUDA_OK(cuEventCreate(&event, CU_EVENT_DISABLE_TIMING));
+  const auto by_event = [&](CUstream stream) {
+    const CUresult result = cuEventRecord(event, stream);
+    return result == CUDA_SUCCESS ? cuEventSynchronize(event) : result;
+  };
+  const auto by_asking = [](CUstream stream) {
+    CUresult result = CUDA_ERROR_NOT_READY;
+    while (result == CUDA_ERROR_NOT_READY) result = cuStreamQuery(stream);
+    return result;
+  };
+  const struct {
+    const char* name;
+    CUstream stream;
+    std::function<CUresult()> wait;
+  } ways[] = {{"context", nullptr, [] { return cuCtxSynchronize(); }},
+              {"context, for a stream beside", beside, [] { return cuCtxSynchronize(); }},
+              {"stream", beside, [&] { return cuStreamSynchronize(beside); }},
+              {"legacy stream, for a blocking one", blocking, [] { return cuStreamSynchronize(nullptr); }},
+              {"event of the stream", beside, [&] { return by_event(beside); }},
+              {"event of the legacy stream", blocking, [&] { return by_event(nullptr); }},
+              {"asking", beside, [&] { return by_asking(beside); }},
+              {"asking the legacy stream", blocking, [&] { return by_asking(nullptr); }}};
+  unsigned value = 0;
+  for (int round = 0; round < 3; ++round) {
+    for (const auto& way : ways) {
+      ++value;
+      CUDA_OK(cuMemsetD32Async(from, value, kBytes / 4, way.stream));
+      CUDA_OK(cuMemcpyDtoHAsync_v2(to, from, kBytes, way.stream));
+      CUDA_OK(way.wait());
+      const std::size_t arrived = static_cast<std::size_t>(
+          std::find_if(to, to + kBytes / 4, [&](unsigned v) { return v != value; }) - to);
+      EXPECT_EQ(arrived, kBytes / 4) << way.name << ", round " << round;
+      CUDA_OK(cuCtxSynchronize());
+    }
+  }
+  CUDA_OK(cuMemFreeHost(to));
 }
 
 TEST_F(Battery, CallbacksAreToldHowItWent) {

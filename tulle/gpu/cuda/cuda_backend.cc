@@ -42,13 +42,24 @@ struct ContextObject final : Object {
 struct StreamObject final : Object {
   static constexpr ObjectKind kKind = ObjectKind::kQueue;
   Handle context;
-  CUstream stream = nullptr;
+  CUstream stream = nullptr;          // null: the context's legacy stream
+  bool waits_for_legacy = true;       // and it for this one
   std::uint64_t blocking_copies = 0;  // that it waits for
-  // Its continuations (see Then): how many it has, how many have begun, and whether there is work behind the
-  // last one.
+  // Its continuations (see Then): how many it has, how many have begun, how many have told what they have to
+  // tell, and whether there is work behind the last one.
+  struct Told {
+    std::atomic<std::uint64_t> begun{0}, ended{0};
+  };
   std::uint64_t continuations = 0;
-  std::shared_ptr<std::atomic<std::uint64_t>> begun = std::make_shared<std::atomic<std::uint64_t>>(0);
+  std::shared_ptr<Told> told = std::make_shared<Told>();
   bool has_more_work = false;
+  // Whether its work is done but for the last continuation's return; what that tells has then been told.
+  bool HasToldAll() const {
+    if (has_more_work || told->begun != continuations) return false;
+    for (std::uint64_t ended = told->ended; ended != continuations; ended = told->ended)
+      told->ended.wait(ended);
+    return true;
+  }
 };
 struct MemoryObject final : Object {
   static constexpr ObjectKind kKind = ObjectKind::kMemory;
@@ -345,13 +356,13 @@ class CudaBackend final : public Backend {
     ContextObject* const context = Enter(message.context.handle);
     auto stream = std::make_unique<StreamObject>();
     stream->context = message.context.handle;
-    CUresult result = context == nullptr ? CUDA_ERROR_INVALID_CONTEXT
-                                         : cu_.cuStreamCreateWithPriority(
-                                               &stream->stream,
-                                               message.flags.has(wire::cuda::StreamFlag::kNonBlocking)
-                                                   ? CU_STREAM_NON_BLOCKING
-                                                   : CU_STREAM_DEFAULT,
-                                               message.priority);
+    stream->waits_for_legacy = !message.flags.has(wire::cuda::StreamFlag::kNonBlocking);
+    CUresult result =
+        context == nullptr
+            ? CUDA_ERROR_INVALID_CONTEXT
+            : cu_.cuStreamCreateWithPriority(
+                  &stream->stream, stream->waits_for_legacy ? CU_STREAM_DEFAULT : CU_STREAM_NON_BLOCKING,
+                  message.priority);
     if (result == CUDA_SUCCESS && !table_.Insert(message.stream.handle, stream))
       result = CUDA_ERROR_INVALID_HANDLE;
     Report(command, result);
@@ -364,8 +375,16 @@ class CudaBackend final : public Backend {
   void Run(const wire::cuda::QueryStream& message, const Command& command) {
     StreamObject* const stream = EnterStream(message.stream.handle, /*for_work=*/false);
     CUresult result = stream == nullptr ? CUDA_ERROR_INVALID_HANDLE : cu_.cuStreamQuery(stream->stream);
-    if (result == CUDA_ERROR_NOT_READY && !stream->has_more_work && *stream->begun == stream->continuations)
-      result = CUDA_SUCCESS;
+    if (result == CUDA_ERROR_NOT_READY) {
+      bool has_told_all = stream->HasToldAll();
+      if (stream->stream == nullptr) {
+        table_.ForEach<StreamObject>([&](Handle, StreamObject& other) {
+          if (other.context == stream->context && other.waits_for_legacy)
+            has_told_all = has_told_all && other.HasToldAll();
+        });
+      }
+      if (has_told_all) result = CUDA_SUCCESS;
+    }
     SendStatus(completions_, command.opcode, command.sequence, result);
   }
 
@@ -617,14 +636,16 @@ class CudaBackend final : public Backend {
   CUresult Then(StreamObject& stream, F f) {
     struct Continuation {
       CudaBackend& self;
-      std::shared_ptr<std::atomic<std::uint64_t>> begun;
+      std::shared_ptr<StreamObject::Told> told;
       F f;
     };
-    auto continuation = std::make_unique<Continuation>(Continuation{*this, stream.begun, std::move(f)});
+    auto continuation = std::make_unique<Continuation>(Continuation{*this, stream.told, std::move(f)});
     const CUstreamCallback call = [](CUstream, CUresult result, void* argument) {
       const std::unique_ptr<Continuation> then(static_cast<Continuation*>(argument));
-      then->begun->fetch_add(1);
+      then->told->begun.fetch_add(1);
       then->f(then->self, result);
+      then->told->ended.fetch_add(1);
+      then->told->ended.notify_all();
     };
     const CUresult result = cu_.cuStreamAddCallback(stream.stream, call, continuation.get(), 0);
     if (result != CUDA_SUCCESS) return result;

@@ -326,11 +326,24 @@ void Session::ProcessRow(const Row& row, Frame& frame) {
 }
 
 // What a command depends on is what came before in its queue, be that in order or not, and before the events
-// that it waits for. An object is destroyed when nothing uses it any more: after everything.
+// that it waits for. An object is destroyed when nothing uses it any more: after everything. CUDA's streams
+// wait for the legacy stream, and that one for them, unless they were made not to: those that do are one
+// queue here.
 template <wire::Message M>
 void Session::NoteOrder(const M& message, std::uint64_t sequence) {
   after_ = std::same_as<M, wire::DestroyObject> ? session::ServerSession::kEverything : 0;
-  std::uint32_t queue = 0;  // no object has this slot
+  if constexpr (std::same_as<M, wire::cuda::SynchronizeContext>) {
+    for (const auto& [queue, after] : queues_after_) after_ = std::max(after_, after);
+  } else if constexpr (std::same_as<M, wire::cuda::CreateContext>) {
+    together_.insert(message.legacy.handle.slot);
+  } else if constexpr (std::same_as<M, wire::cuda::CreateStream>) {
+    if (message.flags.has(wire::cuda::StreamFlag::kNonBlocking)) {
+      together_.erase(message.stream.handle.slot);
+    } else {
+      together_.insert(message.stream.handle.slot);
+    }
+  }
+  std::uint32_t queue = kNoQueue;
   const auto waits_for = [&](wire::Handle event) {
     if (event.slot >= events_.size() || events_[event.slot].generation != event.generation) return;
     after_ = std::max(after_, events_[event.slot].after);
@@ -341,7 +354,7 @@ void Session::NoteOrder(const M& message, std::uint64_t sequence) {
       for (const auto& event : field.items) waits_for(event.handle);
     } else if constexpr (wire::internal::IsHandle<T>::value) {
       if constexpr (T::kKind == wire::ObjectKind::kQueue && T::kUse == wire::Use::kRef) {
-        queue = field.handle.slot;
+        queue = together_.contains(field.handle.slot) ? kTogether : field.handle.slot;
         const auto found = queues_after_.find(queue);
         if (found != queues_after_.end()) after_ = std::max(after_, found->second);
       } else if constexpr (T::kKind == wire::ObjectKind::kEvent && T::kUse == wire::Use::kRef) {
@@ -350,7 +363,7 @@ void Session::NoteOrder(const M& message, std::uint64_t sequence) {
     }
   });
   if (wire::WantedPayload(message) >= session::kPartedPayloadBytes) after_ = std::max(after_, sequence);
-  if (queue != 0 && after_ != 0) queues_after_[queue] = after_;
+  if (queue != kNoQueue && after_ != 0) queues_after_[queue] = after_;
   M::ForEachField(message, [&](std::string_view, const auto& field) {
     using T = std::remove_cvref_t<decltype(field)>;
     if constexpr (wire::internal::IsHandle<T>::value) {

@@ -264,10 +264,13 @@ class Session final : public session::FrameHandler {
   std::unordered_map<std::uint32_t, std::uint64_t> module_bytes_;  // of CUDA's modules, by slot
   std::unordered_set<std::uint32_t> open_user_events_;             // the program has still to set them
   std::vector<EventSlot> events_;                                  // by slot
-  std::unordered_map<std::uint32_t, std::uint64_t>
-      queues_after_;                // by slot of the queue: of its commands so far
-  std::uint64_t after_ = 0;         // of the command at hand
-  std::size_t awaited_events_ = 0;  // of them, pending
+  // By slot of the queue: of its commands so far. No object has the slot kNoQueue; kTogether is for all of
+  // together_.
+  static constexpr std::uint32_t kNoQueue = 0, kTogether = ~0u;
+  std::unordered_map<std::uint32_t, std::uint64_t> queues_after_;
+  std::unordered_set<std::uint32_t> together_;  // slots of queues that wait for each other
+  std::uint64_t after_ = 0;                     // of the command at hand
+  std::size_t awaited_events_ = 0;              // of them, pending
   std::uint64_t program_bytes_ = 0;
   std::unordered_map<std::uint64_t, UnderWay> under_way_;  // by sequence; bounded by the executor's own limit
   std::vector<BuildJob> builds_;

@@ -64,6 +64,51 @@ TEST_F(CudaSessionTest, WhoGoesBeyondTheLeaseMustAsk) {
   EXPECT_NE(ending.detail.find("beyond the lease"), std::string::npos) << ending.detail;
 }
 
+TEST_F(CudaSessionTest, AnswersStayBehindLargeOnesThatTheyMayDependOn) {
+  // Blocking streams wait for the legacy stream and it for them, so that they count as one; a context waits
+  // for all.
+  const Handle blocking{10, 1}, beside{11, 1}, other{12, 1};
+  const wire::Flags<wire::cuda::StreamFlag> non_blocking{
+      static_cast<std::uint64_t>(wire::cuda::StreamFlag::kNonBlocking)};
+  client_.Send(wire::cuda::CreateStream{{kContext}, {blocking}});
+  client_.Send(wire::cuda::CreateStream{{kContext}, {beside}, non_blocking});
+  client_.Send(wire::cuda::CreateStream{{kContext}, {other}, non_blocking});
+  const auto read = [&](Handle stream) {
+    return client_.Send(
+        wire::cuda::CopyFromDevice{{stream}, {0x2000'0000, kMiB, kMiB}, {kMiB, 1, 1}, {kMiB}});
+  };
+  const auto before = client_.Send(wire::cuda::SynchronizeContext{{kContext}});
+  const auto large = read(blocking);
+  const auto legacy = client_.Send(wire::cuda::SynchronizeStream{{kQueue}});
+  const auto alone = client_.Send(wire::cuda::SynchronizeStream{{other}});
+  const auto context = client_.Send(wire::cuda::SynchronizeContext{{kContext}});
+  const auto large_beside = read(beside);
+  const auto asked = client_.Send(wire::cuda::QueryStream{{beside}});
+  const auto still = client_.Send(wire::cuda::SynchronizeStream{{blocking}});
+  const auto all = client_.Send(wire::cuda::SynchronizeContext{{kContext}});
+  client_.WhenAnswered(all);
+  played_.on_look = [this] {
+    for (; answered_ < played_.seen.size(); ++answered_) {
+      const auto& [opcode, wants_status, sequence, memory] = played_.seen[answered_];
+      if (opcode == wire::kOpcodeOf<wire::cuda::CopyFromDevice>) {
+        played_.Answer(opcode, sequence, wire::cuda::CopyFromDeviceReply{cuda::CUDA_ERROR_UNKNOWN, {0}});
+      } else if (opcode != wire::kOpcodeOf<wire::cuda::CreateContext> &&
+                 opcode != wire::kOpcodeOf<wire::cuda::CreateStream>) {
+        played_.Answer(opcode, sequence, wire::StatusReply{0});
+      }
+    }
+  };
+  EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
+  const auto after = [&](std::uint64_t command) { return client_.Find(command)->after; };
+  EXPECT_EQ(after(before), 0u);
+  EXPECT_EQ(after(legacy), large);
+  EXPECT_EQ(after(alone), 0u);
+  EXPECT_EQ(after(context), large);
+  EXPECT_EQ(after(asked), large_beside);
+  EXPECT_EQ(after(still), large);
+  EXPECT_EQ(after(all), large_beside);
+}
+
 TEST_F(CudaSessionTest, MemoryOfNoBytesIsNone) {
   Allocate(kBuffer, 0);
   EXPECT_EQ(RunPlayed().reason, EndReason::kProtocol);
