@@ -281,6 +281,7 @@ bool Lowering::LowerAsConstant(const PtxInstruction& instruction, const Modifier
                                             .wide = result->width == Width::k64});
   } else if ((name == "mov" && modifiers.words.empty()) ||
              (name == "cvta" && WindowOf(SpaceIn(modifiers)) == 0)) {
+    Allow(modifiers, "to global shared local const param");
     if (from.kind != PtxOperand::Kind::kName && from.kind != PtxOperand::Kind::kNumber) return false;
     if (const Register* const source = Declared(from.name); source != nullptr && !source->is_constant)
       return false;
@@ -475,11 +476,22 @@ void Lowering::LowerLoad(const PtxInstruction& instruction, const Modifiers& mod
   const Type type = OneType(modifiers);
   const PtxOperand& to = instruction.operands[0];
   Inst inst{.count = static_cast<std::uint8_t>(Items(modifiers, to)), .ordered = IsOrdered(modifiers)};
+  std::size_t wide = 0;
   for (std::size_t i = 0; i < inst.count; ++i) {
     Width width;
     inst.items[i] = Destination(inst.count == 1 && to.kind != PtxOperand::Kind::kVector ? to : to.items.at(i),
                                 type, true, &width);
-    if (width == Width::k64 && SizeOf(type) < 8) inst.mode = 1;
+    wide += width == Width::k64 ? 1 : 0;
+  }
+  if (wide != 0 && SizeOf(type) < 8) {
+    // All of them then: those that nobody wants, too.
+    inst.mode = 1;
+    for (std::size_t i = 0; i < inst.count && wide < inst.count; ++i) {
+      if (to.kind != PtxOperand::Kind::kVector || to.items[i].name != "_") continue;
+      inst.items[i] = Allocate(Width::k64);
+      ++wide;
+    }
+    if (wide != inst.count) Fail("the registers are not of one width");
   }
   const PtxOperand& from = instruction.operands[1];
   if (const Callee::Place* parameter =
@@ -501,12 +513,17 @@ void Lowering::LowerStore(const PtxInstruction& instruction, const Modifiers& mo
   const Type type = OneType(modifiers);
   const PtxOperand& from = instruction.operands[1];
   Inst inst{.count = static_cast<std::uint8_t>(Items(modifiers, from)), .ordered = IsOrdered(modifiers)};
+  std::size_t wide = 0;
   for (std::size_t i = 0; i < inst.count; ++i) {
     Width width;
     inst.items[i] =
         Source(inst.count == 1 && from.kind != PtxOperand::Kind::kVector ? from : from.items.at(i), type,
                true, &width);
-    if (width == Width::k64 && SizeOf(type) < 8) inst.mode = 1;
+    wide += width == Width::k64 ? 1 : 0;
+  }
+  if (wide != 0 && SizeOf(type) < 8) {
+    inst.mode = 1;
+    if (wide != inst.count) Fail("the registers are not of one width");
   }
   inst.a = Address(instruction.operands[0], SpaceIn(modifiers), &inst);
   TrackRun(SizeOf(type), &inst);
@@ -591,7 +608,13 @@ void Lowering::LowerCvt(const PtxInstruction& instruction, const Modifiers& modi
   Count(instruction, packs ? 3 : 2, packs ? 3 : 2);
   inst.dst = Destination(instruction.operands[0], to, !IsFloat(to) && !IsHalf(to), &width);
   if (width == Width::k64 && SizeOf(to) < 8) inst.mode = 1;
-  inst.a = Source(instruction.operands[1], from, !IsFloat(from) && !IsHalf(from));
+  Width from_width = WidthOf(from);
+  inst.a = Source(instruction.operands[1], from, !IsFloat(from) && !IsHalf(from), &from_width);
+  if (from_width == Width::k64 && SizeOf(from) < 8) {  // of whose lower part it is
+    const std::uint32_t lower = Allocate(Width::k32);
+    EmitHandled({Op::kCvt, Type::kU32, Type::kU64}, {.dst = lower, .a = inst.a});
+    inst.a = lower;
+  }
   if (packs) inst.b = Source(instruction.operands[2], from);
   if (inst.floats != FloatControl::kNone && IsHalf(to)) Fail("this device has no " + shown_);
   EmitHandled({Op::kCvt, to, from}, inst);

@@ -571,6 +571,36 @@ TEST_F(InstructionTest, AddressesAreLookedAtAnewWhenTheyMayHaveChanged) {
   }
 }
 
+TEST_F(InstructionTest, WidthsOfRegistersAreMinded) {
+  // The lower part of a wide register, whose sign fills the whole; and vectors, of which some is not wanted.
+  Load(Kernel(
+      ".reg .b64 %rd<12>; .reg .b32 %r<4>;\n",
+      "ld.param.u64 %rd1, [out]; mov.u32 %r1, %tid.x; mul.wide.u32 %rd2, %r1, 32; add.u64 %rd3, %rd1, %rd2;\n"
+      "mov.u32 %r2, 7; sub.u32 %r2, %r2, %r1; cvt.u64.u32 %rd4, %r2; cvt.s64.s32 %rd5, %rd4; st.global.u64 "
+      "[%rd3], %rd5;\n"
+      "cvt.s64.s8 %rd6, %rd4; st.global.u64 [%rd3+8], %rd6; ld.global.v2.u32 {%rd7, _}, [%rd3]; "
+      "st.global.u64 [%rd3+16], %rd7;\n"
+      "st.global.v2.u32 [%rd3+24], {%rd7, %rd4};\n"));
+  auto* const out = Device(std::vector<std::uint64_t>(32 * 4));
+  Launch("k", {1}, {32}, std::uint64_t{0}, out);
+  for (std::uint64_t i = 0; i < 32; ++i) {
+    const std::uint64_t value = 7 - i, lower = value & 0xffff'ffff;
+    EXPECT_THAT(std::vector(out + 4 * i, out + 4 * i + 4),
+                ::testing::ElementsAre(value, value, lower, lower << 32 | lower));
+  }
+  const auto refused = [&](const char* text) {
+    return Refusal(Kernel(".reg .b64 %rd<4>; .reg .b32 %r<4>; .reg .pred %p;\n", text));
+  };
+  for (const char* mixed : {"ld.global.v2.u32 {%rd2, %r1}, [%rd1];", "ld.param.v2.u32 {%r1, %rd2}, [in];",
+                            "st.global.v2.u32 [%rd1], {%rd2, %r1};", "st.global.v2.u32 [%rd1], {%rd1, 5};"})
+    EXPECT_THAT(refused(mixed), ::testing::HasSubstr("not of one width")) << mixed;
+  EXPECT_THAT(refused("ld.param.u64 %rd1, [in]; cvta.to.glboal.u64 %rd2, %rd1;"),
+              ::testing::HasSubstr("glboal"));
+  EXPECT_THAT(Refusal(".version 7.1\n.target sm_80\n.address_size 64\n.visible .entry inner() {ret;}\n"
+                      ".visible .entry outer() {call inner; ret;}\n"),
+              ::testing::HasSubstr("inner, which is a kernel"));
+}
+
 TEST_F(InstructionTest, AtomicsOfManyBlocksLoseNothing) {
   threads_ = std::make_unique<HostThreads>(4);
   Load(Kernel(

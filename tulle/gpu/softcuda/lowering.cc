@@ -102,6 +102,7 @@ const Lowering::Callee& Lowering::Function(const PtxFunction& function) {
         Fail("calls " + operand.name + ", which " +
              (it == functions_.end() ? "is no function" : "has no body here"));
       }
+      if (it->second->is_entry) Fail("calls " + operand.name + ", which is a kernel");
       Function(*it->second);
       break;
     }
@@ -116,6 +117,7 @@ const Lowering::Callee& Lowering::Function(const PtxFunction& function) {
     for (const PtxOperand& item : result.items) ++written_[item.name];
   }
   ForgetRuns();
+  last_label_at_ = 0;
 
   Callee callee;
   for (const PtxVariable& parameter : function.parameters) Parameter(function, parameter, &callee.parameters);
@@ -193,15 +195,14 @@ void Lowering::Lower(const PtxLabel& label) {
   const std::size_t end = code.size();
   if (branches_.size() >= 2 && branches_.back().first == end - 1 && branches_.end()[-2].first == end - 2 &&
       branches_.end()[-2].second.first == label.name && code[end - 1].guard == ~0u &&
-      code[end - 2].guard != ~0u && std::none_of(labels_.begin(), labels_.end(), [&](const auto& other) {
-        return other.second + 1 >= end;
-      })) {
+      code[end - 2].guard != ~0u && last_label_at_ + 1 < end) {
     branches_.end()[-2].second = branches_.back().second;
     branches_.pop_back();
     code.pop_back();
     code.back().guard_negated = !code.back().guard_negated;
   }
   ForgetRuns();
+  last_label_at_ = code.size();
   if (!labels_.emplace(label.name, static_cast<std::uint32_t>(program_.code.size())).second)
     Fail("label " + label.name + " is there twice");
 }

@@ -201,6 +201,7 @@ class Lowering {
   // Of the function in hand.
   std::vector<Scope> scopes_;
   std::map<std::string, std::uint32_t> labels_;
+  std::size_t last_label_at_ = 0;
   std::vector<std::pair<std::size_t, std::pair<std::string, int>>> branches_;
   std::map<std::string, Table> tables_;
   std::vector<std::pair<std::size_t, std::string>> table_uses_;
