@@ -27,8 +27,9 @@ void ProbeCuda(const CudaSettings& settings, bool measure, std::vector<gpu::Devi
   const auto found = library.ok() ? gpu::cuda::Probe(*library, measure)
                                   : Result<std::vector<gpu::DeviceInfo>>(library.error());
   if (found.ok()) return gpu::cuda::Join(*found, devices);
-  // Most hosts have none.
-  Log(found.error().code == Code::kNotFound ? LogLevel::kDebug : LogLevel::kWarn, "probe", "no GPUs by CUDA",
+  // Most hosts have none, which is worth a word only where one was named.
+  const bool expected = settings.library == CudaSettings().library && found.error().code == Code::kNotFound;
+  Log(expected ? LogLevel::kDebug : LogLevel::kWarn, "probe", "no GPUs by CUDA",
       {{"library", settings.library}, {"why", found.error().message}});
 }
 

@@ -161,8 +161,15 @@ class IsolatedBuilder final : public worker::build::Builder {
 worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
                                   const wire::node::AssignVGpu& assignment, const ChildArguments& children) {
   const std::vector<std::string> device_nodes = gpu::DeviceNodesOf(assignment.pci_address.text);
+  const std::string compiler(assignment.compiler.text);
+  // Which of OpenCL's devices it is: in a jail there may be fewer of them than the probe has counted.
+  std::vector<std::string> which;
+  if (assignment.pci_address.text.size() != 0)
+    which.push_back("--pci-address=" + std::string(assignment.pci_address.text));
+  if (!compiler.empty()) which.push_back("--compiler=" + compiler);
   isolated::ExecutorOptions executor;
   executor.argv = Arguments("executor", children);
+  executor.argv.insert(executor.argv.end(), which.begin(), which.end());
   executor.device_nodes = device_nodes;
   executor.device_index = assignment.device_index;
   executor.arena_bytes = assignment.memory_bytes * kArenaFactor;
@@ -179,10 +186,10 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
   cuda.arena_bytes = 1;  // its memory is its own
   isolated::BuildOptions builder;
   builder.argv = Arguments("build-server", children);
+  builder.argv.insert(builder.argv.end(), which.begin(), which.end());
   for (const std::string& node : device_nodes) builder.argv.push_back("--device-node=" + node);
   builder.device_index = assignment.device_index;
   builder.best_effort = launcher->best_effort();
-  const std::string compiler(assignment.compiler.text);
   return {
       assignment.has_opencl == 0 ? nullptr
                                  : std::make_unique<IsolatedExecutors>(launcher, std::move(executor)),

@@ -37,6 +37,7 @@ struct Settings {
   tulle::worker::Options worker;
   tulle::app::CudaSettings cuda;
   std::vector<std::string> device_nodes;
+  tulle::gpu::opencl::DriverOptions opencl;
 };
 
 void InstallLogSink(const Settings& settings) {
@@ -118,6 +119,9 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--cuda-device", settings.cuda.device,
                  "The GPU's PCI address, for a cuda-executor [the software device]");
+  app.add_option("--pci-address", settings.opencl.pci_address,
+                 "Of the GPU, for an executor and a build-server");
+  app.add_option("--compiler", settings.opencl.compiler, "As the probe tells it of the device, likewise");
   app.add_option("--device-node", settings.device_nodes,
                  "A file below /dev that builders need to reach the GPU; may be repeated")
       ->take_all();
@@ -167,12 +171,12 @@ int main(int argc, char** argv) {
 
   if (settings.probe) return Probe(settings);
   if (settings.role == "executor")
-    return tulle::gpu::isolated::RunExecutor(*tulle::gpu::opencl::OpenDriver());
+    return tulle::gpu::isolated::RunExecutor(*tulle::gpu::opencl::OpenDriver(settings.opencl));
   if (settings.role == "cuda-executor") {
     return tulle::app::RunCudaExecutor(settings.cuda);
   }
   if (settings.role == "build-server")
-    return tulle::gpu::isolated::RunBuildServer(*tulle::gpu::opencl::OpenDriver(), argv,
+    return tulle::gpu::isolated::RunBuildServer(*tulle::gpu::opencl::OpenDriver(settings.opencl), argv,
                                                 settings.device_nodes);
   if (settings.control_fd < 0) {
     std::fprintf(stderr,

@@ -36,7 +36,7 @@ struct ChildSpec {
   std::vector<int> fds;  // fds[i] becomes descriptor i of the child; -1: /dev/null. Borrowed; at most 32.
   std::vector<std::string> read_only_paths;  // seen in the jail besides the system's folders
   // Files below /dev besides /dev/null and its like; those that are not there are left out. Who may open them
-  // is said by their modes, for others than their owner and group: the jail's user is in no group.
+  // is said by their modes; where the launcher is root's, the jail's user is in no group.
   std::vector<std::string> device_nodes;
   std::uint64_t tmp_bytes =
       64ull << 20;                 // size of /tmp, the one place that can be written; gone with the child

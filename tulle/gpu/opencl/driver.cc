@@ -3,6 +3,7 @@
 #include <CL/cl_ext.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <functional>
@@ -122,19 +123,37 @@ class OpenClDriver final : public Driver {
   Result<NativeDevice> Select(std::uint32_t index) const {
     const std::vector<NativeDevice> devices = List();
     if (devices.empty()) return NoDevices();
-    if (index >= devices.size()) {
+    std::vector<DeviceInfo> infos;
+    for (const NativeDevice& device : devices)
+      infos.push_back(Describe(static_cast<std::uint32_t>(infos.size()), device));
+    const auto chosen = ChooseDevice(infos, index, options_);
+    if (!chosen.has_value()) {
       return Error{Code::kNotFound,
-                   "there is no OpenCL device " + std::to_string(index) + ": this host has " +
-                       std::to_string(devices.size()) + ", numbered from 0",
+                   "there is no OpenCL device " + std::to_string(index) +
+                       (options_.pci_address.empty() ? "" : " at " + options_.pci_address) +
+                       ": this process sees " + std::to_string(devices.size()) + ", numbered from 0",
                    Scope::kDevice};
     }
-    return devices[index];
+    return devices[*chosen];
   }
 
   const DriverOptions options_;
 };
 
 }  // namespace
+
+std::optional<std::size_t> ChooseDevice(const std::vector<DeviceInfo>& devices, std::uint32_t index,
+                                        const DriverOptions& options) {
+  const auto is_it = [&](const DeviceInfo& device) {
+    return options.pci_address.empty() ? options.compiler.empty() || device.compiler == options.compiler
+                                       : device.pci_address == options.pci_address;
+  };
+  if (index < devices.size() && is_it(devices[index])) return index;
+  if (options.pci_address.empty() && options.compiler.empty()) return std::nullopt;
+  const auto first = std::find_if(devices.begin(), devices.end(), is_it);
+  if (first == devices.end()) return std::nullopt;
+  return static_cast<std::size_t>(first - devices.begin());
+}
 
 std::unique_ptr<Driver> OpenDriver(const DriverOptions& options) {
   // PoCL then makes binaries that run at every local size, and runs them as they are. Otherwise it would
