@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Programs of CUDA's driver API on a vGPU, each compared with the same program on the software device itself."""
 
+import functools
 import json
 import os
 import re
 import signal
+import subprocess
 import unittest
 from pathlib import Path
 
@@ -115,6 +117,48 @@ class CudaLibrary(MeshTest):
         refused = self.run_there("vector_add", "10")
         self.assertNotEqual(refused.returncode, 0)
         self.assertIn("no driver of OpenCL", self.mesh.said() + refused.stderr)
+
+
+class CudaGpu(MeshTest):
+    """On a GPU, where this machine has one that CUDA's driver knows. Each program runs on the GPU itself, too."""
+
+    @classmethod
+    def setUpClass(cls):
+        probe = subprocess.run([BIN / "tulle-worker", "--probe"], capture_output=True, text=True, timeout=PATIENCE_S)
+        gpus = [gpu for gpu in map(json.loads, probe.stdout.splitlines()) if ":" in gpu["cuda_device"]]
+        if not gpus:
+            raise unittest.SkipTest("CUDA's driver knows no GPU here")
+        cls.gpu = gpus[0]
+        super().setUpClass()
+
+    def run_there(self, *command, api="cuda", flags=()):
+        return self.mesh.run(*command, flags=["--api", api, "--type", self.gpu["name"], "--memory", "4GiB", *flags])
+
+    def native(self, *command):
+        return self.mesh.native(*command, env={**self.mesh.environment, "LD_LIBRARY_PATH": "/usr/lib/x86_64-linux-gnu"})
+
+    def test_the_battery(self):
+        battery = (BIN / "cuda_conformance", "--gtest_brief=1")
+        for done in (self.native(*battery), self.run_there(*battery), self.run_there(*battery, flags=["--over-network"])):
+            self.assertRegex(self.assert_ok(done).stdout, r"PASSED  \] \d\d tests")
+
+    def test_programs(self):
+        self.assertEqual(*[self.assert_ok(run("cuda_vector_add", "3000000")).stdout.partition("multiprocessors,")[2]
+                           for run in (self.native, self.run_there)])
+        pictures = []
+        for run in (self.native, self.run_there):
+            picture = self.mesh.home / f"{len(pictures)}.ppm"
+            self.assert_ok(run(BIN.parent / "examples" / "render", "1920", "1080", picture))
+            pictures.append(picture.read_bytes())
+        self.assertEqual(*pictures)
+        program = Path(__file__).parent / "programs" / "halide_pipelines.py"
+        self.assertEqual(self.assert_ok(self.run_there("/usr/bin/python3", program, "80")).stdout.count("is right"), 4)
+
+    def test_opencl_is_on_the_same_gpu(self):
+        if self.gpu["api"] != "OPENCL":
+            return  # it has no driver of OpenCL
+        self.assertEqual(*[self.assert_ok(run("vector_add", "3000000")).stdout
+                           for run in (self.native, functools.partial(self.run_there, api="opencl"))])
 
 
 class CudaPrograms(MeshTest):

@@ -77,6 +77,11 @@ Result<std::string> RunProbe(const InventoryOptions& options, std::vector<std::s
                  .message = "looking for GPUs failed: `" + options.worker_binary + " --probe` " +
                             exit->Text() + (words.empty() ? "" : ", saying: " + words)};
   }
+  // What it could not use, and why.
+  std::istringstream lines(words);
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.empty()) Log(LogLevel::kWarn, "node", "the probe says", {{"line", line}});
+  }
   return text;
 }
 

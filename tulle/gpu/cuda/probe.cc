@@ -1,7 +1,9 @@
 #include "tulle/gpu/cuda/probe.h"
 
 #include <algorithm>
+#include <cctype>
 #include <chrono>
+#include <iterator>
 
 namespace tulle::gpu::cuda {
 namespace {
@@ -156,6 +158,9 @@ Result<std::vector<DeviceInfo>> Probe(const Library& cu, bool measure) {
     info.clock_mhz =
         static_cast<std::uint32_t>(AttributeOf(cu, device, CU_DEVICE_ATTRIBUTE_CLOCK_RATE)) / 1000;
     info.protects_memory = true;
+    // In small letters, as OpenCL's and the system's are.
+    std::transform(std::begin(address), std::end(address), std::begin(address),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
     info.pci_address = info.cuda_device = address;
     CUcontext context = nullptr;
     if (!measure || cu.cuCtxCreate_v2(&context, 0, device) != CUDA_SUCCESS) continue;

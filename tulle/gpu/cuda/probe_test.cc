@@ -78,16 +78,16 @@ TEST(CudaProbeTest, OneGpuOfTwoApisIsOne) {
     return info;
   };
   std::vector<DeviceInfo> devices = {device("OPENCL", "", kSoftwareCuda),
-                                     device("OPENCL", "0000:65:00.0", ""),
+                                     device("OPENCL", "0000:6b:00.0", ""),
                                      device("OPENCL", "0000:03:00.0", "")};
   for (std::uint32_t i = 0; i < 3; ++i) devices[i].index = i;
-  Join({device("CUDA", "0000:17:00.0", "0000:17:00.0"), device("CUDA", "0000:65:00.0", "0000:65:00.0")},
+  Join({device("CUDA", "0000:17:00.0", "0000:17:00.0"), device("CUDA", "0000:6b:00.0", "0000:6b:00.0")},
        &devices);
   const auto is = [](std::uint32_t index, const char* api, const char* cuda) {
     return testing::AllOf(Field(&DeviceInfo::index, index), Field(&DeviceInfo::api, api),
                           Field(&DeviceInfo::cuda_device, cuda));
   };
-  EXPECT_THAT(devices, ElementsAre(is(0, "OPENCL", kSoftwareCuda), is(1, "OPENCL", "0000:65:00.0"),
+  EXPECT_THAT(devices, ElementsAre(is(0, "OPENCL", kSoftwareCuda), is(1, "OPENCL", "0000:6b:00.0"),
                                    is(2, "OPENCL", ""), is(3, "CUDA", "0000:17:00.0")));
 }
 

@@ -158,6 +158,10 @@ struct Driver {
   CUresult DestroyContext(CUcontext context);
 };
 
+// The bytes of an image (PTX, a fatbin or its wrapper, a cubin), of which the API passes just the address. It
+// may be unaligned, and tells its size itself: nothing else bounds what is read. Empty: it is none.
+ByteView ImageAt(const void* image);
+
 // Null before cuInit. Lives as long as the process.
 Driver* TheDriver();
 // In the child of a fork, where nothing of it works: as if cuInit had not been called.

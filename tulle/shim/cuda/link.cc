@@ -9,6 +9,8 @@ using namespace tulle::shim::cuda;  // NOLINT
 
 namespace {
 
+constexpr std::size_t kMaxHeaderBytes = 64;  // of a cubin, the longest that tells an image's size
+
 CUresult FindLink(CUlinkState state, std::shared_ptr<LinkObject>* link) {
   Driver* const driver = TheDriver();
   if (driver == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
@@ -42,7 +44,9 @@ CUresult cuLinkAddData_v2(CUlinkState state, CUjitInputType type, void* data, st
   if (!link->image.empty()) return NotSupported("linking several inputs");
   const auto* const begin = static_cast<const std::byte*>(data);
   tulle::ByteVector image(begin, begin + bytes);
-  image.push_back(std::byte{0});  // a text may lack it
+  image.resize(bytes + kMaxHeaderBytes);  // zeros, for what a text's end or a header that is cut would lack
+  const tulle::ByteView view = ImageAt(image.data());
+  if (view.empty() || (view.data() == image.data() && view.size() > bytes)) return CUDA_ERROR_INVALID_IMAGE;
   // What is wrong with it is told here. Its own options come before those of all inputs.
   if (count == 0) {
     count = static_cast<unsigned>(link->options.size());

@@ -38,27 +38,6 @@ T ReadAs(const void* at) {
   return value;
 }
 
-// The bytes of an image, of which the API passes just the address. It may be unaligned. Empty: it is none.
-ByteView ImageAt(const void* image) {
-  const auto* const begin = static_cast<const std::byte*>(image);
-  std::size_t bytes = 0;
-  if (std::strncmp(static_cast<const char*>(image), ELFMAG, SELFMAG) == 0) {
-    if (ReadAs<char>(begin + EI_CLASS) != ELFCLASS64) return {};
-    const auto header = ReadAs<Elf64_Ehdr>(image);
-    bytes = std::max<std::size_t>(header.e_shoff + std::size_t{header.e_shentsize} * header.e_shnum,
-                                  header.e_phoff + std::size_t{header.e_phentsize} * header.e_phnum);
-  } else if (ReadAs<char>(image) == '\xb1' && ReadAs<std::uint32_t>(image) == kFatbinWrapperMagic) {
-    const void* const data = ReadAs<FatbinWrapper>(image).data;
-    return data == nullptr || ReadAs<std::uint32_t>(data) != kFatbinMagic ? ByteView() : ImageAt(data);
-  } else if (ReadAs<char>(image) == '\x50' && ReadAs<std::uint32_t>(image) == kFatbinMagic) {
-    const auto header = ReadAs<FatbinHeader>(image);
-    bytes = header.header_bytes + header.bytes;
-  } else {
-    bytes = strnlen(static_cast<const char*>(image), kMaxImageBytes);
-  }
-  return bytes == 0 || bytes >= kMaxImageBytes ? ByteView() : ByteView(begin, bytes);
-}
-
 void WriteLog(const std::string& text, unsigned count, CUjit_option* options, void** values) {
   char* buffer = nullptr;
   std::size_t room = 0;
@@ -159,6 +138,26 @@ CUresult SetAttributeOf(FunctionObject& function, CUfunction_attribute attribute
 }  // namespace
 
 namespace tulle::shim::cuda {
+
+ByteView ImageAt(const void* image) {
+  const auto* const begin = static_cast<const std::byte*>(image);
+  std::size_t bytes = 0;
+  if (std::strncmp(static_cast<const char*>(image), ELFMAG, SELFMAG) == 0) {
+    if (ReadAs<char>(begin + EI_CLASS) != ELFCLASS64) return {};
+    const auto header = ReadAs<Elf64_Ehdr>(image);
+    bytes = std::max<std::size_t>(header.e_shoff + std::size_t{header.e_shentsize} * header.e_shnum,
+                                  header.e_phoff + std::size_t{header.e_phentsize} * header.e_phnum);
+  } else if (ReadAs<char>(image) == '\xb1' && ReadAs<std::uint32_t>(image) == kFatbinWrapperMagic) {
+    const void* const data = ReadAs<FatbinWrapper>(image).data;
+    return data == nullptr || ReadAs<std::uint32_t>(data) != kFatbinMagic ? ByteView() : ImageAt(data);
+  } else if (ReadAs<char>(image) == '\x50' && ReadAs<std::uint32_t>(image) == kFatbinMagic) {
+    const auto header = ReadAs<FatbinHeader>(image);
+    bytes = header.header_bytes + header.bytes;
+  } else {
+    bytes = strnlen(static_cast<const char*>(image), kMaxImageBytes);
+  }
+  return bytes == 0 || bytes >= kMaxImageBytes ? ByteView() : ByteView(begin, bytes);
+}
 
 CUresult FindFunction(CUfunction handle, std::shared_ptr<FunctionObject>* function) {
   Driver* const driver = TheDriver();
