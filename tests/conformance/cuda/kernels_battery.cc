@@ -73,6 +73,10 @@ TEST_F(Battery, OneInputIsLinkedToAnImage) {
   EXPECT_THAT(log, ::testing::HasSubstr("bake"));
   EXPECT_EQ(cuLinkAddFile(link, CU_JIT_INPUT_PTX, "/nowhere", 0, nullptr, nullptr),
             CUDA_ERROR_FILE_NOT_FOUND);
+  // A fatbin that is cut behind its header, which tells of a megabyte.
+  std::uint64_t cut[] = {16ull << 48 | 1ull << 32 | 0xba55'ed50, 1u << 20};
+  EXPECT_EQ(cuLinkAddData_v2(link, CU_JIT_INPUT_FATBINARY, cut, sizeof cut, "cut", 0, nullptr, nullptr),
+            CUDA_ERROR_INVALID_IMAGE);
   CUDA_OK(cuLinkAddFile_v2(link, CU_JIT_INPUT_PTX, TULLE_CUDA_KERNELS, 0, nullptr, nullptr));
   EXPECT_EQ(cuLinkAddFile_v2(link, CU_JIT_INPUT_PTX, TULLE_CUDA_KERNELS, 0, nullptr, nullptr),
             CUDA_ERROR_NOT_SUPPORTED)
