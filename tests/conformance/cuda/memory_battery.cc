@@ -130,6 +130,29 @@ TEST_F(Battery, RowsAndPlanes) {
         ASSERT_EQ(all[(z + 2) * 40 + (y + 1) * 8 + x + 1], box[z * 12 + y * 4 + x]);
     }
   }
+  // Planes of one row, whose rows are further apart than they are long, both ways.
+  CUDA_MEMCPY3D apart{};
+  apart.srcMemoryType = CU_MEMORYTYPE_HOST;
+  apart.srcHost = box.data();
+  apart.srcPitch = 8;
+  apart.srcHeight = 1;
+  apart.dstMemoryType = CU_MEMORYTYPE_DEVICE;
+  apart.dstDevice = there;
+  apart.dstPitch = 4;
+  apart.dstHeight = 1;
+  apart.WidthInBytes = 4;
+  apart.Height = 1;
+  apart.Depth = 6;
+  CUDA_OK(cuMemcpy3D_v2(&apart));
+  EXPECT_THAT(Get<std::uint16_t>(there, 12),
+              ::testing::ElementsAre(0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21));
+  std::vector<std::uint16_t> spread(24, 99);
+  std::swap(apart.srcMemoryType, apart.dstMemoryType);
+  std::swap(apart.srcPitch, apart.dstPitch);
+  apart.srcDevice = there;
+  apart.dstHost = spread.data();
+  CUDA_OK(cuMemcpy3D_v2(&apart));
+  for (std::size_t i = 0; i < spread.size(); ++i) EXPECT_EQ(spread[i], i % 4 < 2 ? box[i] : 99) << i;
   // Numbers whose products are no numbers.
   CUDA_MEMCPY3D absurd = in;
   absurd.dstPitch = absurd.dstHeight = std::size_t{1} << 36;

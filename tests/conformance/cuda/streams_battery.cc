@@ -222,6 +222,95 @@ TEST_F(Battery, WhatHasBeenWaitedForIsThereHoweverLarge) {
   CUDA_OK(cuMemFreeHost(to));
 }
 
+TEST_F(Battery, BlockingCopiesComeBehindWhatTheirStreamStillDoes) {
+  constexpr std::size_t kCount = 1u << 21;
+  const CUdeviceptr from = Put(std::vector<unsigned>(kCount)), to = Put(std::vector<unsigned>(kCount));
+  unsigned* host = nullptr;
+  CUDA_OK(cuMemHostAlloc(reinterpret_cast<void**>(&host), kCount * 4, 0));
+  const auto last = [&] { return Get<unsigned>(to + (kCount - 1) * 4, 1).front(); };
+  for (unsigned value = 1; value < 4; ++value) {
+    CUDA_OK(cuMemsetD32Async(from, value, kCount, nullptr));
+    CUDA_OK(cuMemcpyDtoHAsync_v2(host, from, kCount * 4, nullptr));
+    CUDA_OK(cuMemcpyHtoD_v2(to, host, kCount * 4));
+    EXPECT_EQ(last(), value);
+    // What a function of the program leaves there, too.
+    const CUhostFn fill = [](void* place) { *static_cast<unsigned*>(place) = 77; };
+    CUDA_OK(cuLaunchHostFunc(nullptr, fill, &host[kCount - 1]));
+    CUDA_OK(cuMemcpyHtoD_v2(to, host, kCount * 4));
+    EXPECT_EQ(last(), 77u);
+  }
+  CUDA_OK(cuMemFreeHost(host));
+}
+
+TEST_F(Battery, ADestroyedStreamIsWaitedFor) {
+  constexpr std::size_t kCount = 1u << 20;
+  const CUdeviceptr from = Put(std::vector<unsigned>(kCount));
+  for (const unsigned flags : {CU_STREAM_NON_BLOCKING, CU_STREAM_DEFAULT}) {
+    for (unsigned value = 1; value < 5; ++value) {
+      unsigned* host = nullptr;
+      CUDA_OK(cuMemHostAlloc(reinterpret_cast<void**>(&host), kCount * 4, 0));
+      CUstream stream = nullptr;
+      CUDA_OK(cuStreamCreate(&stream, flags));
+      for (int i = 0; i < 8; ++i) CUDA_OK(cuMemsetD32Async(from, value, kCount, stream));
+      CUDA_OK(cuMemcpyDtoHAsync_v2(host, from, kCount * 4, stream));
+      CUDA_OK(cuStreamDestroy_v2(stream));
+      EXPECT_EQ(cuStreamQuery(stream), CUDA_ERROR_INVALID_HANDLE);
+      if (value % 2 == 0) {
+        CUDA_OK(cuCtxSynchronize());
+        EXPECT_EQ(std::count(host, host + kCount, value), static_cast<std::ptrdiff_t>(kCount));
+      }
+      CUDA_OK(cuMemFreeHost(host));  // waits, too
+    }
+  }
+  // With a function of the program's in it, and the context gone before that has returned.
+  CUcontext other = nullptr;
+  CUDA_OK(cuCtxCreate_v2(&other, 0, device_));
+  CUstream stream = nullptr;
+  CUDA_OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  std::atomic<bool> called{false};
+  const CUhostFn call = [](void* its) { *static_cast<std::atomic<bool>*>(its) = true; };
+  CUDA_OK(cuLaunchHostFunc(stream, call, &called));
+  CUDA_OK(cuStreamDestroy_v2(stream));
+  CUDA_OK(cuCtxDestroy_v2(other));
+  EXPECT_TRUE(called);
+}
+
+TEST_F(Battery, CopiesWithinTheHostWait) {
+  auto source = std::make_unique<std::vector<char>>(100'000, 'x');
+  char* pinned = nullptr;
+  CUDA_OK(cuMemHostAlloc(reinterpret_cast<void**>(&pinned), source->size(), 0));
+  CUDA_OK(cuMemcpyAsync(reinterpret_cast<CUdeviceptr>(pinned), reinterpret_cast<CUdeviceptr>(source->data()),
+                        source->size(), nullptr));
+  EXPECT_EQ(std::count(pinned, pinned + source->size(), 'x'), 100'000);
+  CUDA_OK(cuMemFreeHost(pinned));
+}
+
+TEST_F(Battery, MuchMayStandBehindAFunctionOfTheProgram) {
+  // More than a vGPU's worker has room for at once, to the host and from it.
+  constexpr std::size_t kBytes = 64u << 20, kTimes = 6;
+  CUdeviceptr device = 0;
+  unsigned* pinned = nullptr;
+  CUDA_OK(cuMemAlloc_v2(&device, kBytes));
+  CUDA_OK(cuMemHostAlloc(reinterpret_cast<void**>(&pinned), kBytes, 0));
+  std::vector<unsigned> pageable(kBytes / 16);
+  CUstream stream = nullptr;
+  CUDA_OK(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING));
+  Gate gate;
+  CUDA_OK(gate.Block(stream));
+  for (unsigned i = 0; i < kTimes; ++i) {
+    std::fill(pageable.begin(), pageable.end(), i + 1);
+    CUDA_OK(cuMemcpyHtoDAsync_v2(device, pageable.data(), pageable.size() * 4, stream));
+    CUDA_OK(cuMemcpyDtoHAsync_v2(pinned, device, kBytes, stream));
+    pageable[0] = 0;  // it has been read
+  }
+  EXPECT_EQ(cuStreamQuery(stream), CUDA_ERROR_NOT_READY);
+  gate.Open();
+  CUDA_OK(cuStreamSynchronize(stream));
+  EXPECT_EQ(std::count(pinned, pinned + pageable.size(), kTimes),
+            static_cast<std::ptrdiff_t>(pageable.size()));
+  CUDA_OK(cuMemFreeHost(pinned));
+}
+
 TEST_F(Battery, CallbacksAreToldHowItWent) {
   struct Told {
     std::atomic<int> times{0};

@@ -36,6 +36,9 @@ ROUND:
   @%p bra ROUND;
   add.f32 %f0, %f0, %f1; add.f32 %f2, %f2, %f3; add.f32 %f4, %f4, %f5; add.f32 %f6, %f6, %f7;
   add.f32 %f0, %f0, %f2; add.f32 %f4, %f4, %f6; add.f32 %f0, %f0, %f4;
+  mov.u32 %r1, %ctaid.x;
+  mov.u32 %r3, %ntid.x;
+  mad.lo.u32 %r2, %r1, %r3, %r2;
   mul.wide.u32 %rd2, %r2, 4;
   add.s64 %rd3, %rd1, %rd2;
   st.global.f32 [%rd3], %f0;
@@ -80,15 +83,15 @@ std::uint64_t MeasureBandwidth(const Library& cu, std::uint64_t memory_bytes) {
 std::uint64_t MeasureFlops(const Library& cu, std::uint32_t multiprocessors) {
   constexpr double kLongEnough = 0.02;  // seconds, well above what a launch costs
   constexpr unsigned kThreads = 256, kBlocksEach = 8;
+  const unsigned blocks = std::max(multiprocessors, 1u) * kBlocksEach;
   CUmodule module = nullptr;
   CUfunction function = nullptr;
   CUdeviceptr out = 0;
   std::uint64_t best = 0;
   if (cu.cuModuleLoadDataEx(&module, kMultiplyAdd, 0, nullptr, nullptr) != CUDA_SUCCESS) return 0;
   if (cu.cuModuleGetFunction(&function, module, "multiply_add") == CUDA_SUCCESS &&
-      cu.cuMemAlloc_v2(&out, kThreads * sizeof(float)) == CUDA_SUCCESS) {
+      cu.cuMemAlloc_v2(&out, std::size_t{kThreads} * blocks * sizeof(float)) == CUDA_SUCCESS) {
     float times = 0.5f, plus = 1;
-    const unsigned blocks = std::max(multiprocessors, 1u) * kBlocksEach;
     for (unsigned rounds = 16; best == 0 && rounds != 0; rounds *= 2) {
       void* parameters[] = {&out, &times, &plus, &rounds};
       const CUlaunchConfig launch{.gridDimX = blocks,

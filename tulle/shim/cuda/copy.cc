@@ -28,10 +28,12 @@ CUresult Copy(const CopyShape& shape, CUstream stream, bool async) {
   }
   CopyMode mode = async ? CopyMode::kAsync : CopyMode::kBlocking;
   if (!shape.to.on_host && !shape.from.on_host) mode = CopyMode::kAsync;  // the device alone: nobody waits
+  // Between two places of the host it waits, whatever kind of memory they are.
+  if (shape.to.on_host && shape.from.on_host) mode = CopyMode::kBlocking;
   const CopyShape::Place* const host = shape.to.on_host     ? &shape.to
                                        : shape.from.on_host ? &shape.from
                                                             : nullptr;
-  if (async && host != nullptr) {
+  if (mode == CopyMode::kAsync && host != nullptr) {
     (void)shape.ExtentOf(*host, &extent);
     if (!TheDriver()->host_memory.Contains(host->address, extent)) mode = CopyMode::kStaged;
   }

@@ -4,6 +4,8 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "tulle/shim/cuda/driver.h"
 
@@ -92,6 +94,19 @@ CUresult cuMemHostAlloc(void** memory, std::size_t bytes, unsigned flags) {
   return CUDA_SUCCESS;
 }
 
+namespace {
+
+// Until nothing that is under way uses memory of the host any more, which all contexts may; whatever their
+// errors are.
+void SynchronizeAll() {
+  std::vector<std::pair<Device*, ContextId>> contexts;
+  TheDriver()->contexts.ForEach(
+      [&](const Context& context) { contexts.emplace_back(context.device, context.id); });
+  for (const auto& [device, id] : contexts) (void)device->SynchronizeContext(id);
+}
+
+}  // namespace
+
 CUresult cuMemFreeHost(void* memory) {
   std::shared_ptr<Context> context;
   TULLE_CUDA_RETURN_IF_ERROR(CurrentContext(&context));
@@ -100,8 +115,7 @@ CUresult cuMemFreeHost(void* memory) {
       range.registered) {
     return CUDA_ERROR_INVALID_VALUE;
   }
-  // Nothing that is under way uses it any more, whatever its error is.
-  (void)context->device->SynchronizeContext(context->id);
+  SynchronizeAll();
   if (TheDriver()->host_memory.Remove(memory) != nullptr) munmap(memory, range.bytes);
   return CUDA_SUCCESS;
 }
@@ -124,7 +138,7 @@ CUresult cuMemHostUnregister(void* memory) {
       !range.registered) {
     return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
   }
-  (void)context->device->SynchronizeContext(context->id);
+  SynchronizeAll();
   (void)TheDriver()->host_memory.Remove(memory);
   return CUDA_SUCCESS;
 }

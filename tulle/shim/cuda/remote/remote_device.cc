@@ -66,6 +66,9 @@ RemoteDevice::~RemoteDevice() {
   if (arena_bytes_ != 0) munmap(At(arena_address_), arena_bytes_);
 }
 
+RemoteDevice::RemoteDevice(Connection::Options options)
+    : options_(std::move(options)), pending_(std::make_shared<Pending>()) {}
+
 Status RemoteDevice::Start() {
   TULLE_ASSIGN_OR_RETURN(connection_, Connection::Open(options_));
   if (!wire::Has(connection_->limits().capabilities, wire::Capability::kCuda)) {
@@ -145,7 +148,7 @@ CUresult RemoteDevice::Heard(RemoteContext& context, std::int32_t status) const 
 // --- contexts
 
 CUresult RemoteDevice::CreateContext(ContextId* id) {
-  auto context = std::make_shared<RemoteContext>();
+  auto context = std::make_shared<RemoteContext>(pending_);
   context->handle = connection_->NewHandle();
   context->legacy = connection_->NewHandle();
   if (context->handle.null() || context->legacy.null()) return CUDA_ERROR_OUT_OF_MEMORY;

@@ -73,10 +73,12 @@ class RemoteDevice final : public tulle::cuda::Device {
   CUresult GetElapsedTime(ContextId context, EventId start, EventId end, float* milliseconds) override;
 
  private:
+  struct Pending;
   struct RemoteContext;
   struct RemoteModule;
   class Download;
   struct DownloadPiece;
+  struct StreamEnd;
   struct Memory {
     std::uint64_t bytes = 0;
     ContextId context{};
@@ -84,7 +86,7 @@ class RemoteDevice final : public tulle::cuda::Device {
     bool is_variable() const { return module != ModuleId{}; }
   };
 
-  explicit RemoteDevice(Connection::Options options) : options_(std::move(options)) {}
+  explicit RemoteDevice(Connection::Options options);
   Status Start();
   Status Describe();
 
@@ -110,6 +112,9 @@ class RemoteDevice final : public tulle::cuda::Device {
                   bool blocking);
   CUresult StartDownload(const std::shared_ptr<RemoteContext>& context, wire::Handle stream,
                          const tulle::cuda::CopyShape& shape, std::shared_ptr<Download>* download);
+  // Returns when it is all there.
+  CUresult DownloadNow(const std::shared_ptr<RemoteContext>& context, wire::Handle stream,
+                       const tulle::cuda::CopyShape& shape);
   // Calls f once the stream gets there, in the callback thread; the stream goes on when it has returned.
   CUresult AtStream(const std::shared_ptr<RemoteContext>& context, wire::Handle stream,
                     std::function<void(CUresult)> f);
@@ -119,6 +124,7 @@ class RemoteDevice final : public tulle::cuda::Device {
   tulle::cuda::DeviceProperties properties_;
   std::uint64_t arena_address_ = 0, arena_bytes_ = 0;
   std::unique_ptr<VgpuMemory> vgpu_memory_;  // fixed once the device is open
+  const std::shared_ptr<Pending> pending_;
 
   mutable std::shared_mutex mutex_;
   std::uint64_t last_id_ = 0;  // guarded by mutex_, as all that follows

@@ -17,7 +17,7 @@ wire::cuda::Rows RowsOf(const CopyShape::Place& place) { return {place.address, 
 
 bool IsPacked(const CopyShape::Place& place, const CopyShape& shape) {
   return (shape.height == 1 || place.pitch == shape.width) &&
-         (shape.depth == 1 || place.slice == place.pitch * shape.height);
+         (shape.depth == 1 || place.slice == shape.width * shape.height);
 }
 
 // Between a place of the host and packed bytes.
@@ -79,10 +79,15 @@ wire::Vec3 RegionOf(const CopyShape& shape) { return {shape.width, shape.height,
 // A copy to the host under way, in pieces.
 class RemoteDevice::Download {
  public:
-  explicit Download(std::shared_ptr<RemoteContext> context) : context_(std::move(context)) {
-    ++context_->on_host;
+  Download(std::shared_ptr<RemoteContext> context, std::uint64_t bytes)
+      : context_(std::move(context)), bytes_(bytes) {
+    ++context_->pending->on_host;
+    context_->pending->download_bytes += bytes_;
   }
-  ~Download() { --context_->on_host; }
+  ~Download() {
+    --context_->pending->on_host;
+    context_->pending->download_bytes -= bytes_;
+  }
 
   bool done() const { return open_.load(std::memory_order_acquire) == 0; }
   CUresult result() const { return result_.load(); }
@@ -99,6 +104,7 @@ class RemoteDevice::Download {
 
  private:
   const std::shared_ptr<RemoteContext> context_;
+  const std::uint64_t bytes_;
   std::atomic<std::uint32_t> open_{0};
   std::atomic<CUresult> result_{CUDA_SUCCESS};
 };
@@ -137,12 +143,26 @@ struct RemoteDevice::DownloadPiece final : Reply {
   }
 };
 
+// Of a stream that was destroyed, when it has nothing left to do. Deletes itself.
+struct RemoteDevice::StreamEnd final : Reply {
+  Connection* connection = nullptr;
+  wire::Handle stream;
+
+  Status OnReply(ByteView, ByteView) override {
+    const std::unique_ptr<StreamEnd> self(this);
+    connection->Retire(wire::ObjectKind::kQueue, stream);
+    return OkStatus();
+  }
+  void OnLost() override { const std::unique_ptr<StreamEnd> self(this); }
+};
+
 template <wire::Message M>
 CUresult RemoteDevice::Send(RemoteContext& context, wire::Handle stream, const M& message,
                             Attached attached) {
   attached.queue = stream;
-  ++context.begun;
-  if (!connection_->Submit(message, attached)) return Heard(context, kLost);
+  const bool sent = connection_->Submit(message, attached);
+  ++context.begun;  // not before: who reads it and then waits has waited for this one
+  if (!sent) return Heard(context, kLost);
   connection_->Flush();
   return CUDA_SUCCESS;
 }
@@ -181,7 +201,17 @@ CUresult RemoteDevice::DestroyStream(const Stream& stream) {
     if (context->streams.erase(ToBits(queue)) == 0) return CUDA_ERROR_INVALID_HANDLE;
   }
   connection_->ForgetFailure(queue);
-  connection_->Retire(wire::ObjectKind::kQueue, queue);
+  // What it still has to do is part of what others wait for, so it stays until that is done.
+  auto end = std::make_unique<StreamEnd>();
+  end->connection = connection_.get();
+  end->stream = queue;
+  Attached attached;
+  attached.reply = end.get();
+  attached.queue = queue;
+  if (connection_->Submit(wire::cuda::SynchronizeStream{{queue}}, attached)) {
+    end.release();  // NOLINT: it deletes itself when it is answered
+    connection_->Flush();
+  }
   return CUDA_SUCCESS;
 }
 
@@ -242,16 +272,6 @@ CUresult RemoteDevice::Copy(const Stream& stream, const CopyShape& shape, CopyMo
   }
   if (shape.bytes() == 0) return CUDA_SUCCESS;
   if (shape.to.on_host && shape.from.on_host) {
-    if (mode == CopyMode::kAsync) {
-      return AtStream(context, queue, [shape](CUresult result) {
-        if (result != CUDA_SUCCESS) return;
-        ByteVector packed(shape.bytes());
-        CopyShape out = shape;
-        out.to.on_host = false;
-        Pack(out, packed.data(), false);
-        Pack(shape, packed.data(), true);
-      });
-    }
     TULLE_CUDA_RETURN_IF_ERROR(SynchronizeStream(stream));
     ByteVector packed(shape.bytes());
     CopyShape out = shape;
@@ -260,21 +280,47 @@ CUresult RemoteDevice::Copy(const Stream& stream, const CopyShape& shape, CopyMo
     Pack(shape, packed.data(), true);
     return CUDA_SUCCESS;
   }
+  Pending& pending = *context->pending;
   if (shape.to.on_host) {
+    // The worker has room for so much behind functions of the program, which must not come to need it
+    // themselves.
+    constexpr std::uint64_t kMostBehindFunctions = 64u << 20;
+    const bool when_there = mode == CopyMode::kAsync && pending.functions != 0 &&
+                            pending.download_bytes + shape.bytes() > kMostBehindFunctions;
+    if (when_there) {
+      wire::Handle aside;
+      TULLE_CUDA_RETURN_IF_ERROR(FindAside(stream.context, *context, &aside));
+      return AtStream(context, queue, [this, context, aside, shape](CUresult result) {
+        if (result == CUDA_SUCCESS) (void)DownloadNow(context, aside, shape);
+      });
+    }
+    if (mode != CopyMode::kAsync) return DownloadNow(context, queue, shape);
     std::shared_ptr<Download> download;
-    TULLE_CUDA_RETURN_IF_ERROR(StartDownload(context, queue, shape, &download));
-    if (mode == CopyMode::kAsync) return CUDA_SUCCESS;
-    if (!connection_->AwaitUntil([&] { return download->done(); })) return Heard(*context, kLost);
-    return Heard(*context, download->result());
+    return StartDownload(context, queue, shape, &download);
   }
   if (shape.from.on_host) {
-    if (mode != CopyMode::kAsync || context->on_host == 0)
+    if (mode == CopyMode::kBlocking && pending.on_host != 0) {
+      // What comes before in the stream may still write there.
+      TULLE_CUDA_RETURN_IF_ERROR(SynchronizeStream(stream));
+    }
+    const bool when_there = mode == CopyMode::kAsync ? pending.on_host != 0 : pending.functions != 0;
+    if (mode == CopyMode::kBlocking || !when_there)
       return Upload(*context, queue, shape, mode == CopyMode::kBlocking);
-    // What is there when the stream gets there, sent by a stream of its own meanwhile.
+    // What is there when the stream gets there, or what is there now, sent by a stream of its own meanwhile.
+    std::shared_ptr<ByteVector> kept;
+    CopyShape later = shape;
+    if (mode == CopyMode::kStaged) {
+      kept = std::make_shared<ByteVector>(shape.bytes());
+      Pack(shape, kept->data(), false);
+      later.from = {.address = reinterpret_cast<std::uint64_t>(kept->data()),
+                    .on_host = true,
+                    .pitch = shape.width,
+                    .slice = shape.width * shape.height};
+    }
     wire::Handle aside;
     TULLE_CUDA_RETURN_IF_ERROR(FindAside(stream.context, *context, &aside));
-    return AtStream(context, queue, [this, context, aside, shape](CUresult result) {
-      if (result != CUDA_SUCCESS || Upload(*context, aside, shape, false) != CUDA_SUCCESS) return;
+    return AtStream(context, queue, [this, context, aside, later, kept](CUresult result) {
+      if (result != CUDA_SUCCESS || Upload(*context, aside, later, false) != CUDA_SUCCESS) return;
       StatusWait wait;
       if (connection_->Call(wire::cuda::SynchronizeStream{{aside}}, wait)) (void)Heard(*context, wait.status);
     });
@@ -315,12 +361,19 @@ CUresult RemoteDevice::Upload(RemoteContext& context, wire::Handle stream, const
   return CUDA_SUCCESS;
 }
 
+CUresult RemoteDevice::DownloadNow(const std::shared_ptr<RemoteContext>& context, wire::Handle stream,
+                                   const CopyShape& shape) {
+  std::shared_ptr<Download> download;
+  TULLE_CUDA_RETURN_IF_ERROR(StartDownload(context, stream, shape, &download));
+  if (!connection_->AwaitUntil([&] { return download->done(); })) return Heard(*context, kLost);
+  return Heard(*context, download->result());
+}
+
 CUresult RemoteDevice::StartDownload(const std::shared_ptr<RemoteContext>& context, wire::Handle stream,
                                      const CopyShape& shape, std::shared_ptr<Download>* download) {
-  *download = std::make_shared<Download>(context);
+  *download = std::make_shared<Download>(context, shape.bytes());
   const std::vector<CopyShape> pieces = PiecesOf(shape);
   (*download)->Expect(static_cast<std::uint32_t>(pieces.size()));
-  ++context->begun;
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     auto reply = std::make_unique<DownloadPiece>();
     reply->download = *download;
@@ -336,6 +389,7 @@ CUresult RemoteDevice::StartDownload(const std::shared_ptr<RemoteContext>& conte
     }
     reply.release();  // NOLINT: it deletes itself when it is answered
   }
+  ++context->begun;
   connection_->Flush();
   return CUDA_SUCCESS;
 }
@@ -373,10 +427,12 @@ CUresult RemoteDevice::AtStream(const std::shared_ptr<RemoteContext>& context, w
   attached.event = reached.get();
   TULLE_CUDA_RETURN_IF_ERROR(Send(
       *context, stream, wire::cuda::CallHost{{stream}, {reached->handle()}, {returned->handle()}}, attached));
-  ++context->on_host;
+  ++context->pending->on_host;
+  ++context->pending->functions;
   reached->Observe(*options_.callbacks, MakeTask([this, context, reached, returned, f = std::move(f)] {
     f(Heard(*context, -reached->status()));
-    --context->on_host;
+    --context->pending->functions;
+    --context->pending->on_host;
     if (connection_->Submit(wire::cuda::EndHostCall{{returned->handle()}})) connection_->Flush();
   }));
   return CUDA_SUCCESS;
