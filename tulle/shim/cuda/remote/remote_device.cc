@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "tulle/base/log.h"
+#include "tulle/base/random.h"
 #include "tulle/shim/cuda/remote/remote_objects.h"
 
 namespace tulle::shim::cuda {
@@ -23,10 +24,15 @@ constexpr std::uint64_t kAddressFactor = 2, kAlignment = 2u << 20;
 
 std::byte* At(std::uint64_t address) { return reinterpret_cast<std::byte*>(address); }
 
-// Addresses of this process that nothing is at; 0: there are not so many.
+// Addresses of this process that nothing is at; 0: there are not so many. At random where processes have
+// nothing of their own, if the kernel grants that: so that they are likely to be free in the process of the
+// device, too, and others each time.
 std::uint64_t ReserveAligned(std::uint64_t bytes) {
+  constexpr std::uint64_t kFirst = 0x3000'0000'0000, kSpread = 0x1000'0000'0000;
+  SecureRandom random;
+  void* const wanted = At(kFirst + random.Below(kSpread / kAlignment) * kAlignment);
   const std::uint64_t more = bytes + kAlignment;
-  void* const place = mmap(nullptr, more, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const place = mmap(wanted, more, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (place == MAP_FAILED) return 0;
   const auto begin = reinterpret_cast<std::uint64_t>(place);
   const std::uint64_t aligned = (begin + kAlignment - 1) / kAlignment * kAlignment;
