@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "tulle/base/log.h"
 #include "tulle/base/random.h"
@@ -40,6 +41,21 @@ std::uint64_t ReserveAligned(std::uint64_t bytes) {
   munmap(At(aligned + bytes), kAlignment - (aligned - begin));
   return aligned;
 }
+
+// Kept until the end, so that the next ones are others.
+class Places {
+ public:
+  Places() = default;
+  ~Places() {
+    for (const auto& [address, bytes] : all_) munmap(At(address), bytes);
+  }
+  Places(const Places&) = delete;
+  Places& operator=(const Places&) = delete;
+  void Add(std::uint64_t address, std::uint64_t bytes) { all_.emplace_back(address, bytes); }
+
+ private:
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> all_;
+};
 
 }  // namespace
 
@@ -89,15 +105,15 @@ Status RemoteDevice::Describe() {
       (properties_.memory_bytes * kAddressFactor + kAlignment - 1) / kAlignment * kAlignment;
   std::uint64_t granule_bytes = 0;
   std::int32_t status = CUDA_ERROR_ALREADY_MAPPED;
+  Places tried;
   for (int i = 0; i < kPlaces && status == CUDA_ERROR_ALREADY_MAPPED; ++i) {
-    // The last one is kept until there is the next, so that they differ.
     const std::uint64_t place = ReserveAligned(wanted);
-    if (arena_bytes_ != 0) munmap(At(arena_address_), std::exchange(arena_bytes_, 0));
     if (place == 0) {
       return Error{Code::kResourceExhausted, "this process has no " + FormatSize(wanted) +
                                                  " of free addresses for the vGPU's memory (see "
                                                  "`ulimit -v`)"};
     }
+    if (arena_bytes_ != 0) tried.Add(arena_address_, arena_bytes_);
     arena_address_ = place;
     arena_bytes_ = wanted;
     WaitFor<wire::cuda::DescribeDeviceReply, std::function<void(const wire::cuda::DescribeDeviceReply&)>>
