@@ -230,10 +230,12 @@ class BlockRunner {
         const std::uint32_t end = std::max(std::min(pc + inst.straight, until), pc + 1);
         warp.active = mask;
         steps_ += end - pc;
+        const Inst* next = &inst;
         do {
-          code[pc].run(warp, code[pc]);
-          ++pc;
-        } while (pc < end && block_.fault == Fault::kNone);
+          next->run(warp, *next);
+          ++next;
+        } while (next != code + end && block_.fault == Fault::kNone);
+        pc = static_cast<std::uint32_t>(next - code);
         continue;
       }
       std::uint32_t active = mask;

@@ -36,6 +36,7 @@ __global__ void tiled_matmul(const float* a, const float* b, float* c, int n) {
     as[ty()][tx()] = a[row * n + tile * 16 + tx()];
     bs[ty()][tx()] = b[(tile * 16 + ty()) * n + column];
     __syncthreads();
+#pragma unroll
     for (int k = 0; k < 16; ++k) sum += as[ty()][k] * bs[k][tx()];
     __syncthreads();
   }
