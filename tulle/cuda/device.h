@@ -34,6 +34,11 @@ struct Stream {
   StreamId id = kLegacyStream;
 };
 
+// Of a stream's flags, beside CUDA's own: it waits for nothing that others do, not even for copies that the
+// program has been told are done; and nobody waits for its copies but who synchronizes it. For work that
+// others wait for.
+inline constexpr unsigned kStreamStandsAside = 1u << 31;
+
 struct DeviceProperties {
   std::string name;
   CUuuid uuid{};

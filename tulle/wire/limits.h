@@ -13,6 +13,10 @@ inline constexpr std::uint32_t kMaxBodyBytes = 4u << 20;
 // enough that the cost of a frame disappears (a 4 MiB copy takes about 1 ms at loopback speed).
 inline constexpr std::uint64_t kMaxPayloadBytes = 4u << 20;
 
+// Commands that a worker takes, each waiting for its answer, before it has to have answered one. More wait in
+// the connection, and what comes behind them with them.
+inline constexpr std::uint32_t kCommandsUnderWay = 4096;
+
 // Bytes that a client may have under way, not acknowledged. Covers 30 ms of round trip at 1 GB/s.
 inline constexpr std::uint64_t kMaxWindowBytes = 32u << 20;
 

@@ -4,7 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,6 +24,28 @@ inline std::string NameOf(CUresult result) {
     const CUresult battery_result = (call);                                                   \
     ASSERT_EQ(battery_result, CUDA_SUCCESS) << ::tulle::cuda_battery::NameOf(battery_result); \
   } while (false)
+
+// A stream that waits for a test, at most until the test ends.
+class Gate {
+ public:
+  ~Gate() { Open(); }
+  CUresult Block(CUstream stream) {
+    auto* const argument = new std::shared_ptr<std::atomic<bool>>(open_);
+    const CUhostFn wait = [](void* its) {
+      const std::unique_ptr<std::shared_ptr<std::atomic<bool>>> open(
+          static_cast<std::shared_ptr<std::atomic<bool>>*>(its));
+      (*open)->wait(false);
+    };
+    return cuLaunchHostFunc(stream, wait, argument);
+  }
+  void Open() {
+    *open_ = true;
+    open_->notify_all();
+  }
+
+ private:
+  std::shared_ptr<std::atomic<bool>> open_ = std::make_shared<std::atomic<bool>>(false);
+};
 
 // Each test has a context of its own, on the first device.
 class Battery : public ::testing::Test {

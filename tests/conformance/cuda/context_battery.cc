@@ -17,6 +17,9 @@ const std::string& Kernels() {
   return text;
 }
 
+// Where the devices are the software's, in this process: two, as what is between devices is tested, too.
+[[gnu::constructor]] void HaveTwoDevices() { setenv("TULLE_SOFTCUDA_DEVICES", "2", 0); }
+
 void Battery::SetUp() {
   CUDA_OK(cuInit(0));
   CUDA_OK(cuDeviceGet(&device_, 0));

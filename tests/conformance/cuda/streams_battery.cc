@@ -10,28 +10,6 @@
 namespace tulle::cuda_battery {
 namespace {
 
-// A stream that waits for a test, at most until the test ends.
-class Gate {
- public:
-  ~Gate() { Open(); }
-  CUresult Block(CUstream stream) {
-    auto* const argument = new std::shared_ptr<std::atomic<bool>>(open_);
-    const CUhostFn wait = [](void* its) {
-      const std::unique_ptr<std::shared_ptr<std::atomic<bool>>> open(
-          static_cast<std::shared_ptr<std::atomic<bool>>*>(its));
-      (*open)->wait(false);
-    };
-    return cuLaunchHostFunc(stream, wait, argument);
-  }
-  void Open() {
-    *open_ = true;
-    open_->notify_all();
-  }
-
- private:
-  std::shared_ptr<std::atomic<bool>> open_ = std::make_shared<std::atomic<bool>>(false);
-};
-
 TEST_F(Battery, AStreamWorksInOrderAndBeside) {
   LoadKernels();
   const int n = 1000;

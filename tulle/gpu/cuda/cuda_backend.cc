@@ -35,15 +35,14 @@ struct Object {
 struct ContextObject final : Object {
   static constexpr ObjectKind kKind = ObjectKind::kContext;
   CUcontext context = nullptr;
-  // Copies that the program takes for done: how many, and the event that the last one is behind.
-  std::uint64_t blocking_copies = 0;
-  CUevent last_blocking_copy = nullptr;
+  CUevent blocking_copy = nullptr;  // behind the last one of its streams (see CudaBackend::blocking_copies_)
 };
 struct StreamObject final : Object {
   static constexpr ObjectKind kKind = ObjectKind::kQueue;
   Handle context;
   CUstream stream = nullptr;          // null: the context's legacy stream
   bool waits_for_legacy = true;       // and it for this one
+  bool stands_aside = false;          // it waits for no blocking copies
   std::uint64_t blocking_copies = 0;  // that it waits for
   // Its continuations (see Then): how many it has, how many have begun, how many have told what they have to
   // tell, and whether there is work behind the last one.
@@ -84,10 +83,11 @@ struct Gate {
   std::mutex mutex;
   std::condition_variable opened;
   bool open = false;
-  void Open() {
+  // Whether it was closed.
+  bool Open() {
     const std::lock_guard lock(mutex);
-    open = true;
     opened.notify_all();
+    return !std::exchange(open, true);
   }
   void Wait() {
     std::unique_lock lock(mutex);
@@ -153,6 +153,8 @@ class CudaBackend final : public Backend {
     switch (message.object.kind) {
       case ObjectKind::kContext:
         if (const auto context = table_.Take<ContextObject>(handle); context != nullptr) {
+          if (last_blocking_copy_ == context->blocking_copy) last_blocking_copy_ = nullptr;
+          std::erase_if(leaving_, [&](const Leaving& module) { return module.context == handle; });
           result = cu_.cuCtxDestroy_v2(context->context);
         }
         break;
@@ -169,14 +171,15 @@ class CudaBackend final : public Backend {
         break;
       case ObjectKind::kProgram:
         if (const auto module = table_.Take<ModuleObject>(handle);
-            module != nullptr && module->module != nullptr && Enter(module->context) != nullptr) {
-          result = cu_.cuModuleUnload(module->module);
+            module != nullptr && module->module != nullptr) {
+          leaving_.push_back({module->context, module->module});
+          UnloadLeaving();
         }
         break;
       case ObjectKind::kKernel: table_.Take<FunctionObject>(handle); break;
       case ObjectKind::kEvent:
         if (const auto event = table_.Take<EventObject>(handle); event != nullptr) {
-          if (event->gate != nullptr) event->gate->Open();
+          if (event->gate != nullptr) OpenGate(*event->gate);
           if (event->event != nullptr && Enter(event->context) != nullptr)
             (void)cu_.cuEventDestroy_v2(event->event);
         }
@@ -357,6 +360,7 @@ class CudaBackend final : public Backend {
     auto stream = std::make_unique<StreamObject>();
     stream->context = message.context.handle;
     stream->waits_for_legacy = !message.flags.has(wire::cuda::StreamFlag::kNonBlocking);
+    stream->stands_aside = message.flags.has(wire::cuda::StreamFlag::kStandsAside);
     CUresult result =
         context == nullptr
             ? CUDA_ERROR_INVALID_CONTEXT
@@ -434,7 +438,8 @@ class CudaBackend final : public Backend {
       self.GivePinned(between);
       self.completions_.PayloadDone(sequence);
     };
-    if (result == CUDA_SUCCESS && message.blocking != 0) result = NoteBlockingCopy(*stream);
+    if (result == CUDA_SUCCESS && message.blocking != 0 && !stream->stands_aside)
+      result = NoteBlockingCopy(*stream);
     if (result == CUDA_SUCCESS) result = Then(*stream, release);
     if (result == CUDA_SUCCESS) return ReportDone(completions_, command);
     GivePinned(between);
@@ -541,7 +546,12 @@ class CudaBackend final : public Backend {
         const std::unique_ptr<std::shared_ptr<Gate>> its(static_cast<std::shared_ptr<Gate>*>(argument));
         (*its)->Wait();
       };
-      if (cu_.cuLaunchHostFunc(stream->stream, wait, waits) != CUDA_SUCCESS) delete waits;
+      if (cu_.cuLaunchHostFunc(stream->stream, wait, waits) == CUDA_SUCCESS) {
+        ++closed_gates_;
+      } else {
+        delete waits;
+        gate->Open();
+      }
       stream->has_more_work = true;
     }
     Report(command, result);
@@ -549,7 +559,7 @@ class CudaBackend final : public Backend {
   void Run(const wire::cuda::EndHostCall& message, const Command& command) {
     EventObject* const event = table_.Find<EventObject>(message.returned.handle);
     if (event == nullptr || event->gate == nullptr) return Report(command, CUDA_ERROR_INVALID_HANDLE);
-    event->gate->Open();
+    OpenGate(*event->gate);
     Completed{message.returned.handle}(*this, CUDA_SUCCESS);
     Report(command, CUDA_SUCCESS);
   }
@@ -605,22 +615,38 @@ class CudaBackend final : public Backend {
     StreamObject* const stream = table_.Find<StreamObject>(handle);
     ContextObject* const context = stream == nullptr ? nullptr : Enter(stream->context);
     if (context == nullptr) return nullptr;
-    if (stream->blocking_copies != context->blocking_copies) {
-      stream->blocking_copies = context->blocking_copies;
-      (void)cu_.cuStreamWaitEvent(stream->stream, context->last_blocking_copy, 0);
-      stream->has_more_work = true;
+    if (stream->blocking_copies != blocking_copies_ && !stream->stands_aside) {
+      stream->blocking_copies = blocking_copies_;
+      if (last_blocking_copy_ != nullptr) {
+        (void)cu_.cuStreamWaitEvent(stream->stream, last_blocking_copy_, 0);
+        stream->has_more_work = true;
+      }
     }
     stream->has_more_work = stream->has_more_work || for_work;
     return stream;
   }
   CUresult NoteBlockingCopy(StreamObject& stream) {
     ContextObject& context = *table_.Find<ContextObject>(stream.context);
-    CUresult result = context.last_blocking_copy != nullptr
+    CUresult result = context.blocking_copy != nullptr
                           ? CUDA_SUCCESS
-                          : cu_.cuEventCreate(&context.last_blocking_copy, CU_EVENT_DISABLE_TIMING);
-    if (result == CUDA_SUCCESS) result = cu_.cuEventRecord(context.last_blocking_copy, stream.stream);
-    stream.blocking_copies = ++context.blocking_copies;
+                          : cu_.cuEventCreate(&context.blocking_copy, CU_EVENT_DISABLE_TIMING);
+    if (result == CUDA_SUCCESS) result = cu_.cuEventRecord(context.blocking_copy, stream.stream);
+    if (result != CUDA_SUCCESS) return result;
+    last_blocking_copy_ = context.blocking_copy;
+    stream.blocking_copies = ++blocking_copies_;
     return result;
+  }
+
+  void OpenGate(Gate& gate) {
+    if (gate.Open()) --closed_gates_;
+    UnloadLeaving();
+  }
+  // Drivers may wait there until the device has nothing left to do, and so for a stream that waits at a gate.
+  void UnloadLeaving() {
+    if (closed_gates_ != 0) return;
+    for (const Leaving& module : std::exchange(leaving_, {})) {
+      if (Enter(module.context) != nullptr) (void)cu_.cuModuleUnload(module.module);
+    }
   }
 
   // Of commands without a reply of their own, that bring nothing.
@@ -746,12 +772,23 @@ class CudaBackend final : public Backend {
     return cu_.cuMemcpy3DAsync_v2(&copy, stream);
   }
 
+  struct Leaving {
+    Handle context;
+    CUmodule module = nullptr;
+  };
+
   const Library cu_;
   Completions& completions_;
   wire::Arena arena_;
   ObjectTable<Object> table_;
   const CUdevice device_;
   CUcontext prepared_;  // null: the program has it
+  // Copies that the program takes for done: how many, and the event that the last one is behind; null: it is
+  // done. Each one's stream waits for the one before.
+  std::uint64_t blocking_copies_ = 0;
+  CUevent last_blocking_copy_ = nullptr;
+  std::size_t closed_gates_ = 0;
+  std::vector<Leaving> leaving_;  // modules, unloaded when no gate is closed
   std::size_t granule_bytes_ = 0;
   std::uint64_t range_address_ = 0, range_bytes_ = 0;  // 0 bytes: the device is not open
   MutableByteView payload_memory_;

@@ -25,11 +25,13 @@
 #include "tulle/base/result.h"
 #include "tulle/gpu/isolated/staging.h"
 #include "tulle/sandbox/launcher.h"
+#include "tulle/wire/limits.h"
 
 namespace tulle::gpu::isolated {
 
 // Commands that wait for an answer or hold staging. Each costs the worker some 100 B.
 inline constexpr std::size_t kMaxInFlight = 1u << 16;
+static_assert(kMaxInFlight >= wire::kCommandsUnderWay);
 
 struct ExecutorOptions {
   std::string binary = "/proc/self/exe";

@@ -1,4 +1,8 @@
 // Copies and fills.
+#include <array>
+#include <memory>
+
+#include "tulle/shim/cuda/copy_elsewhere.h"
 #include "tulle/shim/cuda/driver.h"
 
 using namespace tulle::shim::cuda;  // NOLINT
@@ -9,12 +13,7 @@ std::uint64_t AddressOf(const void* memory) { return reinterpret_cast<std::uintp
 
 bool IsOnDevice(std::uint64_t address) {
   ContextId owner{};
-  CUdeviceptr base = 0;
-  std::uint64_t bytes = 0;
-  for (const auto& device : TheDriver()->devices) {
-    if (device->FindMemory(address, &owner, &base, &bytes)) return true;
-  }
-  return false;
+  return OwnerOf(address, &owner) != nullptr;
 }
 
 // `async`: may return before it is done, as far as the kinds of memory allow.
@@ -37,6 +36,8 @@ CUresult Copy(const CopyShape& shape, CUstream stream, bool async) {
     (void)shape.ExtentOf(*host, &extent);
     if (!TheDriver()->host_memory.Contains(host->address, extent)) mode = CopyMode::kStaged;
   }
+  if (IsElsewhere(choice.device(), shape))
+    return CopyElsewhere(choice, shape, async && mode == CopyMode::kAsync);
   return choice.device().Copy(choice.stream, shape, mode);
 }
 
@@ -121,7 +122,9 @@ CUresult Copy2D(const CUDA_MEMCPY2D* c, CUstream stream, bool async) {
                  c->WidthInBytes, c->Height, 1, stream, async);
 }
 
-CUresult Copy3D(const CUDA_MEMCPY3D* c, CUstream stream, bool async) {
+// C: CUDA_MEMCPY3D or CUDA_MEMCPY3D_PEER, whose contexts have been looked at.
+template <typename C>
+CUresult Copy3D(const C* c, CUstream stream, bool async) {
   if (c == nullptr || c->srcLOD != 0 || c->dstLOD != 0) return CUDA_ERROR_INVALID_VALUE;
   return CopyBox({c->dstMemoryType, c->dstHost, c->dstDevice, c->dstXInBytes, c->dstY, c->dstZ, c->dstPitch,
                   c->dstHeight},
@@ -177,26 +180,47 @@ CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, std::size_t byte
 
 namespace {
 
-// Between contexts of one device; there it is a copy like others.
-CUresult CopyPeer(CUdeviceptr to, CUcontext to_handle, CUdeviceptr from, CUcontext from_handle,
-                  std::size_t bytes, CUstream stream) {
+CUresult FindPeers(CUcontext to, CUcontext from, std::array<std::shared_ptr<Context>, 2>* peers) {
   Driver* const driver = TheDriver();
   if (driver == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
-  const auto to_context = driver->contexts.Find(to_handle), from_context = driver->contexts.Find(from_handle);
-  if (to_context == nullptr || from_context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
-  if (to_context->device != from_context->device) return NotSupported("copies between devices");
-  return CopyLine(to, false, from, false, bytes, stream, true);
+  *peers = {driver->contexts.Find(to), driver->contexts.Find(from)};
+  return (*peers)[0] == nullptr || (*peers)[1] == nullptr ? CUDA_ERROR_INVALID_CONTEXT : CUDA_SUCCESS;
+}
+
+// What does not say in which stream it is done waits for all that the contexts do, and they for it.
+template <typename F>
+CUresult BetweenAll(CUcontext to, CUcontext from, F&& copy) {
+  std::array<std::shared_ptr<Context>, 2> peers;
+  TULLE_CUDA_RETURN_IF_ERROR(FindPeers(to, from, &peers));
+  for (const auto& peer : peers) TULLE_CUDA_RETURN_IF_ERROR(peer->device->SynchronizeContext(peer->id));
+  TULLE_CUDA_RETURN_IF_ERROR(copy());
+  StreamChoice choice;
+  TULLE_CUDA_RETURN_IF_ERROR(ChooseStream(nullptr, &choice));
+  return choice.device().SynchronizeStream(choice.stream);
 }
 
 }  // namespace
 
 CUresult cuMemcpyPeer(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context,
                       std::size_t bytes) {
-  return CopyPeer(to, to_context, from, from_context, bytes, nullptr);
+  return BetweenAll(to_context, from_context,
+                    [&] { return CopyLine(to, false, from, false, bytes, nullptr, false); });
 }
 CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context,
                            std::size_t bytes, CUstream stream) {
-  return CopyPeer(to, to_context, from, from_context, bytes, stream);
+  std::array<std::shared_ptr<Context>, 2> peers;
+  TULLE_CUDA_RETURN_IF_ERROR(FindPeers(to_context, from_context, &peers));
+  return CopyLine(to, false, from, false, bytes, stream, true);
+}
+CUresult cuMemcpy3DPeer(const CUDA_MEMCPY3D_PEER* copy) {
+  if (copy == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  return BetweenAll(copy->dstContext, copy->srcContext, [&] { return Copy3D(copy, nullptr, false); });
+}
+CUresult cuMemcpy3DPeerAsync(const CUDA_MEMCPY3D_PEER* copy, CUstream stream) {
+  if (copy == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  std::array<std::shared_ptr<Context>, 2> peers;
+  TULLE_CUDA_RETURN_IF_ERROR(FindPeers(copy->dstContext, copy->srcContext, &peers));
+  return Copy3D(copy, stream, true);
 }
 CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D* copy) { return Copy2D(copy, nullptr, false); }
 CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D* copy) { return Copy2D(copy, nullptr, false); }

@@ -117,6 +117,31 @@ CUresult cuDeviceCanAccessPeer(int* can, CUdevice ordinal, CUdevice peer) {
   return CUDA_SUCCESS;
 }
 
+CUresult cuDeviceGetP2PAttribute(int* value, CUdevice_P2PAttribute attribute, CUdevice ordinal,
+                                 CUdevice peer) {
+  if (attribute < CU_DEVICE_P2P_ATTRIBUTE_PERFORMANCE_RANK ||
+      attribute > CU_DEVICE_P2P_ATTRIBUTE_CUDA_ARRAY_ACCESS_SUPPORTED) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  if (ordinal == peer) return CUDA_ERROR_INVALID_DEVICE;
+  return cuDeviceCanAccessPeer(value, ordinal, peer);
+}
+
+// A kernel sees the memory of its own device alone; copies go between all.
+CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned flags) {
+  std::shared_ptr<Context> context;
+  TULLE_CUDA_RETURN_IF_ERROR(CurrentContext(&context));
+  if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (TheDriver()->contexts.Find(peer) == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+  return CUDA_ERROR_PEER_ACCESS_UNSUPPORTED;
+}
+CUresult cuCtxDisablePeerAccess(CUcontext peer) {
+  std::shared_ptr<Context> context;
+  TULLE_CUDA_RETURN_IF_ERROR(CurrentContext(&context));
+  if (TheDriver()->contexts.Find(peer) == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
+  return CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
+}
+
 // There is nothing that would profile.
 CUresult cuProfilerStart() { return TheDriver() == nullptr ? CUDA_ERROR_NOT_INITIALIZED : CUDA_SUCCESS; }
 CUresult cuProfilerStop() { return TheDriver() == nullptr ? CUDA_ERROR_NOT_INITIALIZED : CUDA_SUCCESS; }

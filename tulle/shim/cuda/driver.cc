@@ -76,6 +76,18 @@ CUresult Context::ThreadStream(StreamId* stream) {
   return CUDA_SUCCESS;
 }
 
+CUresult Context::TransferStreams(StreamId* its_aside, StreamId* its_behind) {
+  const std::lock_guard lock(mutex);
+  if (aside == StreamId{})
+    TULLE_CUDA_RETURN_IF_ERROR(
+        device->CreateStream(id, CU_STREAM_NON_BLOCKING | kStreamStandsAside, 0, &aside));
+  if (behind == StreamId{})
+    TULLE_CUDA_RETURN_IF_ERROR(device->CreateStream(id, CU_STREAM_NON_BLOCKING, 0, &behind));
+  *its_aside = aside;
+  *its_behind = behind;
+  return CUDA_SUCCESS;
+}
+
 bool HostMemory::Add(const Range& range) {
   const std::lock_guard lock(mutex_);
   const auto next = ranges_.lower_bound(range.begin);

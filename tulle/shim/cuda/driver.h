@@ -37,9 +37,13 @@ struct Context {
 
   // The calling thread's own default stream.
   CUresult ThreadStream(StreamId* stream);
+  // Two of our own for copies that other streams wait for: one that does them and stands aside, one that
+  // waits for what the program has been told is done.
+  CUresult TransferStreams(StreamId* aside, StreamId* behind);
 
   std::mutex mutex;
   std::map<std::thread::id, StreamId> thread_streams;  // guarded by mutex, as all that follows
+  StreamId aside{}, behind{};                          // of TransferStreams; 0: there are none yet
   CUfunc_cache cache_config = CU_FUNC_CACHE_PREFER_NONE;
   std::map<int, std::size_t> limits;
 };

@@ -58,6 +58,16 @@ class Handles {
     return nullptr;
   }
 
+  // The first that `is` true of; null: of none.
+  template <typename F>
+  std::shared_ptr<T> FindFirst(F&& is) const {
+    const std::shared_lock lock(mutex_);
+    for (const Slot& slot : slots_) {
+      if (slot.object != nullptr && is(*slot.object)) return slot.object;
+    }
+    return nullptr;
+  }
+
   template <typename F>
   void ForEach(F&& f) const {
     const std::shared_lock lock(mutex_);

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "tulle/gpu/api/backend.h"
+#include "tulle/wire/limits.h"
 #include "tulle/worker/build/builder.h"
 #include "tulle/worker/exec/executor.h"
 
@@ -12,9 +13,9 @@ namespace tulle::worker::local {
 
 struct Options {
   std::uint32_t device_index = 0;
-  std::uint64_t memory_bytes = 16ull << 30;    // of all buffers of one session together; sparse
-  std::uint64_t staging_bytes = 256ull << 20;  // of all payloads under way
-  std::size_t in_flight = 4096;                // commands that wait for an answer or bring a payload
+  std::uint64_t memory_bytes = 16ull << 30;         // of all buffers of one session together; sparse
+  std::uint64_t staging_bytes = 256ull << 20;       // of all payloads under way
+  std::size_t in_flight = wire::kCommandsUnderWay;  // commands that wait for an answer or bring a payload
 };
 
 // `driver` must outlive the factory and its executors.

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "tulle/cuda/copy_pieces.h"
 #include "tulle/shim/cuda/remote/remote_objects.h"
 
 namespace tulle::shim::cuda {
@@ -34,42 +35,6 @@ void Pack(const CopyShape& shape, std::byte* packed, bool unpack) {
       packed += shape.width;
     }
   }
-}
-
-// Cuts a copy into pieces that one payload can carry: whole planes, whole rows, or parts of a row.
-std::vector<CopyShape> PiecesOf(const CopyShape& shape) {
-  std::vector<CopyShape> pieces;
-  const auto part = [&](std::uint64_t x, std::uint64_t y, std::uint64_t z, std::uint64_t width,
-                        std::uint64_t height, std::uint64_t depth) {
-    CopyShape piece = shape;
-    piece.to.address += z * shape.to.slice + y * shape.to.pitch + x;
-    piece.from.address += z * shape.from.slice + y * shape.from.pitch + x;
-    piece.width = width;
-    piece.height = height;
-    piece.depth = depth;
-    pieces.push_back(piece);
-  };
-  constexpr std::uint64_t kMost = wire::kMaxPayloadBytes;
-  const std::uint64_t plane = shape.width * shape.height;
-  if (plane <= kMost) {
-    const std::uint64_t step = kMost / plane;
-    for (std::uint64_t z = 0; z < shape.depth; z += step)
-      part(0, 0, z, shape.width, shape.height, std::min(step, shape.depth - z));
-    return pieces;
-  }
-  for (std::uint64_t z = 0; z < shape.depth; ++z) {
-    if (shape.width <= kMost) {
-      const std::uint64_t step = kMost / shape.width;
-      for (std::uint64_t y = 0; y < shape.height; y += step)
-        part(0, y, z, shape.width, std::min(step, shape.height - y), 1);
-      continue;
-    }
-    for (std::uint64_t y = 0; y < shape.height; ++y) {
-      for (std::uint64_t x = 0; x < shape.width; x += kMost)
-        part(x, y, z, std::min(kMost, shape.width - x), 1, 1);
-    }
-  }
-  return pieces;
 }
 
 wire::Vec3 RegionOf(const CopyShape& shape) { return {shape.width, shape.height, shape.depth}; }
@@ -183,7 +148,9 @@ CUresult RemoteDevice::CreateStream(ContextId id, unsigned flags, int priority, 
   if (handle.null()) return CUDA_ERROR_OUT_OF_MEMORY;
   wire::cuda::CreateStream message{{context->handle}, {handle}, {}, priority};
   if ((flags & CU_STREAM_NON_BLOCKING) != 0)
-    message.flags.bits = static_cast<std::uint64_t>(wire::cuda::StreamFlag::kNonBlocking);
+    message.flags.bits |= static_cast<std::uint64_t>(wire::cuda::StreamFlag::kNonBlocking);
+  if ((flags & kStreamStandsAside) != 0)
+    message.flags.bits |= static_cast<std::uint64_t>(wire::cuda::StreamFlag::kStandsAside);
   *stream = StreamId{ToBits(handle)};
   {
     const std::lock_guard lock(context->mutex);
@@ -284,9 +251,9 @@ CUresult RemoteDevice::Copy(const Stream& stream, const CopyShape& shape, CopyMo
   if (shape.to.on_host) {
     // The worker has room for so much behind functions of the program, which must not come to need it
     // themselves.
-    constexpr std::uint64_t kMostBehindFunctions = 64u << 20;
+    constexpr std::uint64_t kMostBytesBehindFunctions = 64u << 20;
     const bool when_there = mode == CopyMode::kAsync && pending.functions != 0 &&
-                            pending.download_bytes + shape.bytes() > kMostBehindFunctions;
+                            pending.download_bytes + shape.bytes() > kMostBytesBehindFunctions;
     if (when_there) {
       wire::Handle aside;
       TULLE_CUDA_RETURN_IF_ERROR(FindAside(stream.context, *context, &aside));
@@ -295,6 +262,13 @@ CUresult RemoteDevice::Copy(const Stream& stream, const CopyShape& shape, CopyMo
       });
     }
     if (mode != CopyMode::kAsync) return DownloadNow(context, queue, shape);
+    // Nor for more copies than so many, of whatever size: as with a GPU's own driver, whose queues have some
+    // thousand places, the program waits until there is.
+    constexpr std::uint32_t kMostCopiesBehindFunctions = wire::kCommandsUnderWay / 2;
+    const auto has_room = [&] {
+      return pending.functions == 0 || pending.on_host <= kMostCopiesBehindFunctions;
+    };
+    if (!has_room() && !connection_->AwaitUntil(has_room)) return Heard(*context, kLost);
     std::shared_ptr<Download> download;
     return StartDownload(context, queue, shape, &download);
   }
@@ -333,7 +307,7 @@ CUresult RemoteDevice::FindAside(ContextId id, RemoteContext& context, wire::Han
   const std::lock_guard one_at_a_time(context.making_aside);
   if (context.aside.null()) {
     StreamId made{};
-    TULLE_CUDA_RETURN_IF_ERROR(CreateStream(id, CU_STREAM_NON_BLOCKING, 0, &made));
+    TULLE_CUDA_RETURN_IF_ERROR(CreateStream(id, CU_STREAM_NON_BLOCKING | kStreamStandsAside, 0, &made));
     context.aside = ToHandle(static_cast<std::uint64_t>(made));
   }
   *aside = context.aside;
@@ -343,7 +317,7 @@ CUresult RemoteDevice::FindAside(ContextId id, RemoteContext& context, wire::Han
 CUresult RemoteDevice::Upload(RemoteContext& context, wire::Handle stream, const CopyShape& shape,
                               bool blocking) {
   ByteVector packed;
-  for (const CopyShape& piece : PiecesOf(shape)) {
+  for (const CopyShape& piece : PiecesOf(shape, wire::kMaxPayloadBytes)) {
     ByteView data(At(piece.from.address), piece.bytes());
     if (!IsPacked(piece.from, piece)) {
       packed.resize(piece.bytes());
@@ -372,7 +346,7 @@ CUresult RemoteDevice::DownloadNow(const std::shared_ptr<RemoteContext>& context
 CUresult RemoteDevice::StartDownload(const std::shared_ptr<RemoteContext>& context, wire::Handle stream,
                                      const CopyShape& shape, std::shared_ptr<Download>* download) {
   *download = std::make_shared<Download>(context, shape.bytes());
-  const std::vector<CopyShape> pieces = PiecesOf(shape);
+  const std::vector<CopyShape> pieces = PiecesOf(shape, wire::kMaxPayloadBytes);
   (*download)->Expect(static_cast<std::uint32_t>(pieces.size()));
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     auto reply = std::make_unique<DownloadPiece>();

@@ -6,8 +6,11 @@
 
 namespace tulle::wire::cuda {
 
-enum class StreamFlag : U64 { kNonBlocking = 1u << 0 };
-constexpr U64 KnownBits(StreamFlag) { return 0x1; }
+enum class StreamFlag : U64 {
+  kNonBlocking = 1u << 0,
+  kStandsAside = 1u << 1  // it does not wait for blocking copies of other streams, nor they for its own
+};
+constexpr U64 KnownBits(StreamFlag) { return 0x3; }
 
 struct CreateStream {
   Ref<ObjectKind::kContext> context;
@@ -53,8 +56,7 @@ struct CopyToDevice {
   Ref<ObjectKind::kQueue> stream;
   Rows to;
   Vec3 region{};
-  U8 blocking =
-      0;  // for the program it is done: whatever is sent later, to any stream of the context, comes after it
+  U8 blocking = 0;  // for the program it is done: whatever is sent later, to any stream, comes after it
   Payload<kMaxPayloadBytes> data;
   TULLE_MESSAGE(CopyToDevice, stream, to, region, blocking, data)
 };
