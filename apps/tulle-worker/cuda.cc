@@ -36,8 +36,9 @@ void ProbeCuda(const CudaSettings& settings, bool measure, std::vector<gpu::Devi
 int RunCudaExecutor(const CudaSettings& settings) {
   // What programs allocate is counted by the worker; modules' variables have as much again.
   g_options.memory_bytes = 2 * settings.memory_bytes;
-  g_options.threads =
-      (std::max(std::thread::hardware_concurrency(), 1u) * settings.compute_percent + 99) / 100;
+  // All threads, as the share is held by time, and may grow.
+  g_options.threads = std::max(std::thread::hardware_concurrency(), 1u);
+  g_options.multiprocessors = (g_options.threads * settings.compute_percent + 99) / 100;
   const auto library =
       settings.device.empty() ? gpu::cuda::LinkedLibrary() : gpu::cuda::OpenLibrary(settings.library);
   return gpu::isolated::RunExecutor(

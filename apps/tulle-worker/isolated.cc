@@ -1,5 +1,7 @@
 #include "apps/tulle-worker/isolated.h"
 
+#include <algorithm>
+#include <thread>
 #include <utility>
 
 #include "tulle/base/log.h"
@@ -98,6 +100,8 @@ class IsolatedExecutor final : public worker::exec::Executor {
   void Kill() override { process_->Kill(); }
   std::string EndText() const override { return process_->end_reason(); }
   std::uint64_t DeviceTimeNs() const override { return process_->CpuTimeNs(); }
+  std::uint64_t WaitedNs() const override { return process_->CpuWaitNs(); }
+  void Freeze(bool frozen) override { process_->Freeze(frozen); }
 
  private:
   worker::exec::Room Adopt(isolated::StagingBlock block) {
@@ -196,7 +200,9 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
       std::make_unique<worker::build::CachingBuilder>(
           std::make_unique<IsolatedBuilder>(std::move(builder)), kBuildCacheBytes,
           compiler.empty() ? nullptr : std::make_unique<const worker::build::MeshBuilds>(control, compiler)),
-      cuda_device.empty() ? nullptr : std::make_unique<IsolatedExecutors>(launcher, std::move(cuda))};
+      cuda_device.empty() ? nullptr : std::make_unique<IsolatedExecutors>(launcher, std::move(cuda)),
+      // Of a GPU they would measure what its driver does.
+      device_nodes.empty() ? static_cast<double>(std::max(std::thread::hardware_concurrency(), 1u)) : 0};
 }
 
 }  // namespace tulle::app

@@ -31,6 +31,7 @@ struct Settings {
   bool probe = false;
   bool measure = false;
   int control_fd = -1;
+  int share_fd = -1;
   std::string log_level = "info";
   std::string log_format = "text";
   std::string sandbox = "required";
@@ -84,7 +85,8 @@ int RunWorker(const Settings& settings) {
   };
 
   const tulle::SystemClock clock;
-  tulle::worker::Worker worker(tulle::UniqueFd(settings.control_fd), settings.worker, open_device, &clock);
+  tulle::worker::Worker worker(tulle::UniqueFd(settings.control_fd), settings.worker, open_device, &clock,
+                               tulle::UniqueFd(settings.share_fd));
   g_worker = &worker;
   struct sigaction terminate {};
   terminate.sa_handler = [](int) { g_worker->RequestShutdown(); };
@@ -113,6 +115,9 @@ int main(int argc, char** argv) {
   app.add_flag("--measure", settings.measure,
                "With --probe: measure their memory bandwidth and floating-point rate (some seconds)");
   app.add_option("--control-fd", settings.control_fd, "Descriptor of the packet socket to the node")
+      ->check(CLI::Range(0, 1 << 20));
+  app.add_option("--share-fd", settings.share_fd,
+                 "Descriptor of the memory by which the node says what share of compute the vGPU has")
       ->check(CLI::Range(0, 1 << 20));
   app.add_option("--cuda-library", settings.cuda.library,
                  "The library of CUDA's driver API that GPUs are found and driven by; none: look for none")

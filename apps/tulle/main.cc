@@ -250,7 +250,7 @@ int Main(int argc, char** argv) {
   run_command->add_option("--compute", run.compute,
                           "Share of a GPU that is reserved for each vGPU, such as 50% [25%], or a range, "
                           "such as 25%..100%: as much as "
-                          "there is room for, which changes while it runs; programs are not held to it yet");
+                          "there is room for, which changes while it runs");
   run_command->add_option("--compute-units", run.compute_units,
                           "As much of a GPU as makes so many of its compute units, in place of --compute");
   run_command
@@ -263,9 +263,10 @@ int Main(int argc, char** argv) {
       "--bandwidth", run.bandwidth,
       "As much of a GPU as makes so much of its memory bandwidth, such as 200GiB a second, in "
       "place of --compute");
-  run_command->add_option("--level", run.level,
-                          "What the share reserves. best-effort: nothing; burst, guaranteed: the share; "
-                          "dedicated: a whole GPU [burst]");
+  run_command->add_option(
+      "--level", run.level,
+      "What the share is. guaranteed: so much and no more; burst: so much, and what others leave; "
+      "best-effort: what others leave; dedicated: a whole GPU [burst]");
   run_command->add_option("--gpus", run.gpus, "How many vGPUs the program sees")
       ->check(CLI::Range(1u, 64u))
       ->capture_default_str();

@@ -60,6 +60,15 @@ void FillTelemetry(const Snapshot& snapshot, v1::NodeTelemetry* telemetry) {
   telemetry->set_sessions(snapshot.total.sessions);
 }
 
+arbiter::Level LevelOf(v1::PerformanceLevel level) {
+  switch (level) {
+    case v1::BEST_EFFORT: return arbiter::Level::kBestEffort;
+    case v1::GUARANTEED: return arbiter::Level::kGuaranteed;
+    case v1::DEDICATED: return arbiter::Level::kDedicated;
+    default: return arbiter::Level::kBurst;
+  }
+}
+
 void FillGpu(const InventoryGpu& gpu, v1::InventoryGpu* out) {
   out->set_index(gpu.index);
   out->set_allocatable_memory_bytes(gpu.allocatable_memory_bytes);
@@ -302,7 +311,8 @@ class ControlLink::Impl {
                   .tenant = command.tenant(),
                   .gpu_index = command.gpu_index(),
                   .memory_bytes = command.memory_bytes(),
-                  .compute_percent = command.compute_percent()};
+                  .compute_percent = command.compute_percent(),
+                  .level = LevelOf(command.performance_level())};
     std::vector<Grant> grants;
     for (const v1::GrantKey& grant : command.grants()) {
       if (!Acceptable(grant)) return Nonsense("a grant");

@@ -149,6 +149,12 @@ std::string FormatMetrics(const Snapshot& s) {
            [](const auto& v) { return v.usage.sent_bytes; });
   per_vgpu("tulle_vgpu_device_seconds_total", "counter", "Time on the device (on the CPU device: CPU time).",
            [](const auto& v) { return static_cast<double>(v.usage.device_time_ns) * kNanosecond; });
+  per_vgpu("tulle_vgpu_share_ratio", "gauge", "Part of the GPU's compute that it may use now.",
+           [](const auto& v) { return v.delivered.share; });
+  per_vgpu("tulle_vgpu_promised_share_ratio", "gauge", "Part of the GPU's compute that it was promised.",
+           [](const auto& v) { return arbiter::TermsOf(v.spec.level, v.spec.compute_percent).guaranteed; });
+  per_vgpu("tulle_vgpu_throttled_seconds_total", "counter", "Time in which its work waited for its share.",
+           [](const auto& v) { return static_cast<double>(v.delivered.throttled_ns) * kNanosecond; });
   per_vgpu("tulle_vgpu_executor_crashes_total", "counter",
            "Sessions that ended because their driver process died.",
            [](const auto& v) { return v.usage.executor_crashes; });

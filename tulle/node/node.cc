@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "tulle/base/log.h"
@@ -52,12 +54,14 @@ Node::Node(const Clock& clock, NodeOptions options)
       loop_(clock),
       load_(sampler_.Sample()),
       builds_(options_.credentials_path, clock),
+      // Of the CPU device, the only one whose workers measure its time.
+      arbiter_(std::max(std::thread::hardware_concurrency(), 1u), &clock),
       supervisor_(
           loop_, options_.supervisor,
           [this](const VGpuStatus& status) {
             if (link_) link_->Report(status);
           },
-          &builds_) {}
+          &builds_, &arbiter_) {}
 
 Status Node::OpenPorts() {
   TULLE_ASSIGN_OR_RETURN(

@@ -70,6 +70,7 @@ class Node {
   std::string data_endpoint_;
   std::string local_endpoint_;
   BuildExchange builds_;
+  arbiter::Arbiter arbiter_;
   Supervisor supervisor_;
   std::unique_ptr<DataPort> data_port_;
   DataPort::Counters last_data_port_;  // of the closed port

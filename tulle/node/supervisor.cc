@@ -15,6 +15,7 @@ namespace tulle::node {
 namespace {
 
 constexpr int kControlFd = 3;
+constexpr int kShareFd = 4;
 constexpr auto kGrace = std::chrono::seconds(1);  // for a worker that has closed its control socket to end
 constexpr std::size_t kMaxOutbox = 4 * kMaxGrants;
 constexpr auto kExpiryCheck = std::chrono::seconds(1);
@@ -47,8 +48,13 @@ VGpuUsage Supervisor::VGpu::usage() const {
   return sum;
 }
 
-Supervisor::Supervisor(Loop& loop, Options options, OnChange on_change, BuildKeeper* builds)
-    : loop_(loop), options_(std::move(options)), on_change_(std::move(on_change)), builds_(builds) {}
+Supervisor::Supervisor(Loop& loop, Options options, OnChange on_change, BuildKeeper* builds,
+                       arbiter::Arbiter* arbiter)
+    : loop_(loop),
+      options_(std::move(options)),
+      on_change_(std::move(on_change)),
+      builds_(builds),
+      arbiter_(arbiter) {}
 
 Supervisor::~Supervisor() {
   loop_.Cancel(expiry_timer_);
@@ -129,8 +135,8 @@ void Supervisor::Delete(const std::string& uid) {
 void Supervisor::Resize(const std::string& uid, std::uint32_t compute_percent) {
   VGpu* vgpu = Find(uid);
   if (vgpu == nullptr) return ReportAbsent(uid);
-  // Placement only, so far: no worker holds its programs to their share.
   vgpu->spec.compute_percent = compute_percent;
+  if (arbiter_ != nullptr) arbiter_->Change(uid, arbiter::TermsOf(vgpu->spec.level, compute_percent));
   Report(*vgpu);
 }
 
@@ -201,13 +207,24 @@ void Supervisor::StartWorker(VGpu& vgpu) {
   vgpu.outbox.clear();
   auto pair = MakeSeqPacketPair();
   std::vector<std::string> argv = {options_.worker_binary, "--control-fd", std::to_string(kControlFd)};
+  Result<int> share(-1);
+  if (arbiter_ != nullptr) {
+    share = arbiter_->Start(uid, vgpu.spec.gpu_index,
+                            arbiter::TermsOf(vgpu.spec.level, vgpu.spec.compute_percent));
+    argv.insert(argv.end(), {"--share-fd", std::to_string(kShareFd)});
+  }
   argv.insert(argv.end(), options_.worker_arguments.begin(), options_.worker_arguments.end());
-  auto process =
-      pair.ok() ? Subprocess::Start({.argv = argv,
-                                     .fds = {{-1, 0}, {STDERR_FILENO, 1}, {pair->child.get(), kControlFd}},
-                                     .death_signal = SIGKILL,
-                                     .own_group = true})
-                : Result<Subprocess>(pair.error());
+  const auto start = [&]() -> Result<Subprocess> {
+    if (!pair.ok()) return pair.error();
+    if (!share.ok()) return share.error();
+    SubprocessSpec process{.argv = argv,
+                           .fds = {{-1, 0}, {STDERR_FILENO, 1}, {pair->child.get(), kControlFd}},
+                           .death_signal = SIGKILL,
+                           .own_group = true};
+    if (arbiter_ != nullptr) process.fds.push_back({*share, kShareFd});
+    return Subprocess::Start(process);
+  };
+  auto process = start();
   if (!process.ok()) {
     vgpu.state = VGpuState::kFailed;
     vgpu.message = "cannot start its worker: " + process.error().message;
@@ -416,6 +433,7 @@ void Supervisor::OnEnded(const std::string& uid) {
 void Supervisor::Remove(const std::string& uid) {
   gone_.Add(vgpus_.at(uid).usage());
   vgpus_.erase(uid);
+  if (arbiter_ != nullptr) arbiter_->Remove(uid);
   ReportAbsent(uid);
   if (vgpus_.empty() && on_empty_) on_empty_();
 }
@@ -424,6 +442,7 @@ VGpuStatus Supervisor::StatusOf(const VGpu& vgpu) const {
   VGpuStatus status{.spec = vgpu.spec, .state = vgpu.state, .message = vgpu.message, .usage = vgpu.usage()};
   for (const auto& [id, grant] : vgpu.grants) status.grant_ids.push_back(id);
   for (const auto& [id, session] : vgpu.sessions) status.sessions.push_back(session);
+  if (arbiter_ != nullptr) status.delivered = arbiter_->Get(vgpu.spec.uid);
   return status;
 }
 

@@ -20,6 +20,7 @@
 #include "tulle/base/secret.h"
 #include "tulle/base/subprocess.h"
 #include "tulle/base/unique_fd.h"
+#include "tulle/node/arbiter/arbiter.h"
 #include "tulle/node/loop.h"
 #include "tulle/node/restart_backoff.h"
 #include "tulle/session/psk_identity.h"
@@ -47,6 +48,7 @@ struct VGpuSpec {
   std::uint32_t device_index = 0;  // the probe's number
   std::uint64_t memory_bytes = 0;
   std::uint32_t compute_percent = 0;
+  arbiter::Level level = arbiter::Level::kBurst;
   // Of the GPU (InventoryGpu).
   bool has_opencl = false;
   std::string cuda_device;
@@ -99,6 +101,7 @@ struct VGpuStatus {
   std::vector<std::string> grant_ids;
   VGpuUsage usage;
   std::vector<SessionInfo> sessions;
+  arbiter::Delivered delivered;
 };
 
 // Who has the builds of the whole mesh. A key names kind, text and options of a program and what compiled it.
@@ -114,7 +117,7 @@ class BuildKeeper {
 class Supervisor {
  public:
   struct Options {
-    // Started with "--control-fd 3" and these arguments.
+    // Started with "--control-fd 3", maybe "--share-fd 4", and these arguments.
     std::string worker_binary;
     std::vector<std::string> worker_arguments;
     Duration ready_timeout = std::chrono::seconds(30);    // loading a driver takes up to seconds
@@ -123,8 +126,10 @@ class Supervisor {
   // After each change that others should know.
   using OnChange = std::function<void(const VGpuStatus&)>;
 
-  // `loop` and `builds` must outlive it. Without `builds` workers are told that nobody has built anything.
-  Supervisor(Loop& loop, Options options, OnChange on_change, BuildKeeper* builds = nullptr);
+  // `loop`, `builds` and `arbiter` must outlive it. Without `builds` workers are told that nobody has built
+  // anything; without `arbiter` they hold nobody to a share.
+  Supervisor(Loop& loop, Options options, OnChange on_change, BuildKeeper* builds = nullptr,
+             arbiter::Arbiter* arbiter = nullptr);
   // Kills what still runs.
   ~Supervisor();
   Supervisor(const Supervisor&) = delete;
@@ -206,6 +211,7 @@ class Supervisor {
   const Options options_;
   const OnChange on_change_;
   BuildKeeper* const builds_;
+  arbiter::Arbiter* const arbiter_;
   std::map<std::string, VGpu> vgpus_;
   VGpuUsage gone_;  // of vGPUs that were deleted
   wire::Arena arena_;

@@ -8,6 +8,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <filesystem>
+#include <fstream>
 
 #include <cerrno>
 #include <condition_variable>
@@ -76,6 +78,10 @@ Child::~Child() {
 
 void Child::Kill() { syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0); }
 
+void Child::Freeze(bool frozen) {
+  syscall(SYS_pidfd_send_signal, pidfd_.get(), frozen ? SIGSTOP : SIGCONT, nullptr, 0);
+}
+
 std::optional<ExitStatus> Child::TryWait() {
   auto exit = exit_.lock();
   if (exit->has_value()) return *exit;
@@ -104,6 +110,21 @@ std::uint64_t Child::CpuTimeNs() {
   timespec time = {};
   if (clock_getcpuclockid(pid_, &clock) != 0 || clock_gettime(clock, &time) != 0) return 0;
   return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(time.tv_nsec);
+}
+
+// The second number of proc(5)'s schedstat, "time spent waiting on a runqueue".
+std::uint64_t Child::CpuWaitNs() {
+  auto exit = exit_.lock();  // as in CpuTimeNs
+  if (exit->has_value()) return 0;
+  std::uint64_t wait_ns = 0;
+  std::error_code error;
+  for (const auto& task :
+       std::filesystem::directory_iterator("/proc/" + std::to_string(pid_) + "/task", error)) {
+    std::ifstream file(task.path() / "schedstat");
+    std::uint64_t ran_ns = 0, waited_ns = 0;
+    if (file >> ran_ns >> waited_ns) wait_ns += waited_ns;
+  }
+  return wait_ns;
 }
 
 StartResult StartChild(const ChildSpec& spec, const JailMode& mode) {

@@ -66,10 +66,15 @@ class Child {
   int pidfd() const { return pidfd_.get(); }  // readable (poll) once the child has ended
   pid_t pid() const { return pid_; }          // in the parent's pid namespace
   void Kill();
+  // Stops all of its threads where they are; or lets them go on. It cannot prevent it.
+  void Freeze(bool frozen);
   // The end, once there is one.
   std::optional<ExitStatus> TryWait();
   // CPU time so far, of all threads; the final one after the end.
   std::uint64_t CpuTimeNs();
+  // Time in which its threads would have run if others had not been running, so far; 0: not known. Threads
+  // that are gone no longer count.
+  std::uint64_t CpuWaitNs();
 
  private:
   const pid_t pid_;

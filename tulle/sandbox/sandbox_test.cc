@@ -570,6 +570,27 @@ TEST_P(Jail, CpuTimeIsCounted) {
   EXPECT_EQ((*child)->CpuTimeNs(), exit->cpu_time_ns);
 }
 
+TEST_P(Jail, WhatIsFrozenDoesNothing) {
+  auto child = launcher_->Start(Spec("spin", "", "executor"));
+  ASSERT_TRUE(child.ok());
+  while ((*child)->CpuTimeNs() < 20'000'000) std::this_thread::yield();
+  (*child)->Freeze(true);
+  // The signal may take a moment to reach a processor.
+  std::uint64_t before = 0, after = 0;
+  do {
+    before = (*child)->CpuTimeNs();
+    for (int i = 0; i < 1000; ++i) std::this_thread::yield();
+    after = (*child)->CpuTimeNs();
+  } while (before != after);
+  EXPECT_FALSE((*child)->TryWait().has_value());
+  (*child)->Freeze(false);
+  while ((*child)->CpuTimeNs() < after + 20'000'000) std::this_thread::yield();
+  (*child)->Freeze(true);
+  (*child)->Kill();  // all the same
+  pollfd ended = {(*child)->pidfd(), POLLIN, 0};
+  EXPECT_EQ(poll(&ended, 1, 30'000), 1);
+}
+
 TEST_P(Jail, FailuresNameTheStep) {
   ChildSpec spec = Spec("wait", "", "executor");
   spec.entry = nullptr;

@@ -34,11 +34,13 @@ LogLevel LevelOf(wire::EndReason reason) {
 
 }  // namespace
 
-Worker::Worker(UniqueFd control, const Options& options, OpenDevice open_device, const Clock* clock)
+Worker::Worker(UniqueFd control, const Options& options, OpenDevice open_device, const Clock* clock,
+               UniqueFd share)
     : control_(std::move(control)),
       options_(options),
       open_device_(std::move(open_device)),
       clock_(*clock),
+      share_(std::move(share)),
       wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
       build_slots_(options.concurrent_builds) {
   TULLE_CHECK(wake_.valid());
@@ -138,6 +140,10 @@ void Worker::On(const wire::node::AssignVGpu& message) {
   vgpu_ = message.vgpu.text;
   device_ = std::move(*device);
   quota_.emplace(message.memory_bytes);
+  if (Status paced = HoldToShare(); !paced.ok()) {
+    Log(LogLevel::kError, "worker", "the vGPU is not held to its share of compute",
+        {{"vgpu", vgpu_}, {"error", ToString(paced.error())}});
+  }
   if (device_.executors != nullptr)
     spares_.emplace(device_.executors.get(), options_.spare_executors, &clock_);
   Log(LogLevel::kInfo, "worker", "ready",
@@ -148,6 +154,16 @@ void Worker::On(const wire::node::AssignVGpu& message) {
   if (auto told = Tell(wire::node::WorkerReady{0, {""}}); !told.ok()) {
     Log(LogLevel::kError, "worker", "cannot tell the node", {{"error", ToString(told.error())}});
   }
+}
+
+Status Worker::HoldToShare() {
+  if (!share_.valid() || device_.lanes == 0) return OkStatus();
+  TULLE_ASSIGN_OR_RETURN(auto memory, SharedMemory::Adopt(std::move(share_)));
+  if (memory.size_bytes() < sizeof(wire::SharePage))
+    return Error{Code::kInvalidArgument, "the memory for the share is too small"};
+  share_memory_.emplace(std::move(memory));
+  pacer_.emplace(reinterpret_cast<wire::SharePage*>(share_memory_->bytes().data()), device_.lanes, &clock_);
+  return OkStatus();
 }
 
 void Worker::On(const wire::node::AddGrant& message) {
@@ -296,7 +312,11 @@ void Worker::Serve(Connection& connection, UniqueFd socket) {
     client.End(ending.reason, ending.message);
   } else {
     const exec::Shared shared{
-        &*quota_, device_.builder.get(), &build_slots_, &clock_,
+        &*quota_,
+        device_.builder.get(),
+        &build_slots_,
+        &clock_,
+        pacer_.has_value() ? &*pacer_ : nullptr,
         [&](std::uint64_t missing_bytes) { return EndAbsent(connection, missing_bytes); }};
     exec::Session session(&client, std::move(*executor), shared, options_.session_limits, &connection.end,
                           &connection.counters);

@@ -20,6 +20,7 @@
 #include "tulle/base/clock.h"
 #include "tulle/base/guarded.h"
 #include "tulle/base/secret.h"
+#include "tulle/base/shared_memory.h"
 #include "tulle/base/unique_fd.h"
 #include "tulle/session/server_session.h"
 #include "tulle/wire/packet.h"
@@ -62,6 +63,8 @@ struct Device {
   std::unique_ptr<exec::ExecutorFactory> executors;  // for sessions of OpenCL; null: there are none
   std::unique_ptr<build::Builder> builder;
   std::unique_ptr<exec::ExecutorFactory> cuda_executors = nullptr;  // for sessions of CUDA; likewise
+  // How much of its time the device can give in a time, as executors measure it; 0: they do not measure it.
+  double lanes = 0;
 };
 
 class Worker {
@@ -69,8 +72,10 @@ class Worker {
   // Makes the device of an assignment. Called once, on Run()'s thread.
   using OpenDevice = std::function<Result<Device>(const wire::node::AssignVGpu& assignment)>;
 
-  // `control` is the packet socket to the node; `clock` must outlive the worker.
-  Worker(UniqueFd control, const Options& options, OpenDevice open_device, const Clock* clock);
+  // `control` is the packet socket to the node, `share` a wire::SharePage or none: then the vGPU may use all
+  // of the device. `clock` must outlive the worker.
+  Worker(UniqueFd control, const Options& options, OpenDevice open_device, const Clock* clock,
+         UniqueFd share = UniqueFd());
   ~Worker();
 
   enum class End {
@@ -117,6 +122,7 @@ class Worker {
   };
 
   void ReadControl();
+  Status HoldToShare();
   void Serve(Connection& connection, UniqueFd socket);
   Result<session::GrantKey> KeyOf(Connection& connection, const std::string& vgpu, const std::string& grant);
   // Ends the session whose client has been away longest, when that is long enough; waits until it has given
@@ -138,6 +144,7 @@ class Worker {
   const Options options_;
   const OpenDevice open_device_;
   const Clock& clock_;
+  UniqueFd share_;
   UniqueFd wake_;  // an eventfd: a session ended, or a shutdown was asked for
   std::atomic<bool> shutdown_{false};
 
@@ -145,6 +152,8 @@ class Worker {
   std::string vgpu_;  // set by AssignVGpu, before any connection
   Device device_;
   std::optional<quota::MemoryQuota> quota_;
+  std::optional<SharedMemory> share_memory_;  // a wire::SharePage
+  std::optional<pace::Pacer> pacer_;          // none: nothing holds the vGPU to a share
   build::Slots build_slots_;
   std::optional<Spares> spares_;
   session::ResumeTable resume_table_;

@@ -7,6 +7,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "cuda_program.h"
+
 static const char kPtx[] =
     ".version 6.4\n"
     ".target sm_50\n"
@@ -20,30 +22,6 @@ static const char kPtx[] =
     "  ld.global.f32 %f1, [%rd5]; ld.global.f32 %f2, [%rd6]; add.f32 %f3, %f1, %f2; st.global.f32 [%rd7], %f3;\n"
     "DONE: ret;\n"
     "}\n";
-
-typedef int (*GetProcAddress)(const char*, void**, int, unsigned long long, int*);
-static GetProcAddress get_proc_address;
-static int (*get_error_name)(int, const char**);
-
-static void* Function(const char* name) {
-  void* function = NULL;
-  int found = 0;
-  if (get_proc_address(name, &function, 12000, 0, &found) != 0 || function == NULL) {
-    fprintf(stderr, "%s: not there (%d)\n", name, found);
-    exit(1);
-  }
-  return function;
-}
-
-static void Check(const char* call, int result) {
-  if (result == 0) return;
-  const char* name = "?";
-  get_error_name(result, &name);
-  fprintf(stderr, "%s: %s\n", call, name);
-  exit(1);
-}
-// CALL(cuMemAlloc, (unsigned long long*, size_t), (&address, size))
-#define CALL(name, types, arguments) Check(#name, ((int (*) types)Function(#name)) arguments)
 
 static void Add(size_t count, int ordinal) {
   const size_t size = count * sizeof(float);
@@ -89,13 +67,7 @@ static void Add(size_t count, int ordinal) {
 int main(int argc, char** argv) {
   const size_t count = argc > 1 ? strtoul(argv[1], NULL, 10) : 1 << 20;
   const int ordinal = argc > 2 ? atoi(argv[2]) : 0;
-  void* library = dlopen("libcuda.so.1", RTLD_NOW);
-  if (library == NULL) {
-    fprintf(stderr, "%s\n", dlerror());
-    return 1;
-  }
-  get_proc_address = (GetProcAddress)dlsym(library, "cuGetProcAddress_v2");
-  get_error_name = (int (*)(int, const char**))dlsym(library, "cuGetErrorName");
+  LoadCuda();
   if (argc > 3) {
     Add(count, ordinal);
     puts("ready");

@@ -410,8 +410,10 @@ void ExecutorProcess::Awake() { impl_->Awake(); }
 int ExecutorProcess::wake_fd() const { return impl_->doorbell_.get(); }
 int ExecutorProcess::death_fd() const { return impl_->child_->pidfd(); }
 void ExecutorProcess::Kill() { impl_->Kill(); }
+void ExecutorProcess::Freeze(bool frozen) { impl_->child_->Freeze(frozen); }
 const std::string& ExecutorProcess::end_reason() const { return impl_->end_reason_; }
 std::uint64_t ExecutorProcess::CpuTimeNs() const { return impl_->child_->CpuTimeNs(); }
+std::uint64_t ExecutorProcess::CpuWaitNs() const { return impl_->child_->CpuWaitNs(); }
 pid_t ExecutorProcess::pid() const { return impl_->child_->pid(); }
 
 }  // namespace tulle::gpu::isolated

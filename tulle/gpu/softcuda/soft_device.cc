@@ -120,7 +120,7 @@ struct SoftContext {
 
 class SoftDevice final : public Device {
  public:
-  SoftDevice(std::unique_ptr<DeviceMemory> memory, std::uint32_t threads)
+  SoftDevice(std::unique_ptr<DeviceMemory> memory, std::uint32_t threads, std::uint32_t multiprocessors)
       : memory_(std::move(memory)), threads_(threads) {
     properties_.name = "tulle software CUDA device";
     std::memcpy(properties_.uuid.bytes, "tulle-softcuda-0", sizeof properties_.uuid.bytes);
@@ -148,7 +148,7 @@ class SoftDevice final : public Device {
     set(CU_DEVICE_ATTRIBUTE_TEXTURE_ALIGNMENT, 512);
     set(CU_DEVICE_ATTRIBUTE_GPU_OVERLAP, 1);
     set(CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT, 2);
-    set(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, static_cast<int>(threads));
+    set(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, static_cast<int>(multiprocessors));
     set(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR, kMaxBlockThreads);
     set(CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR, 1);
     set(CU_DEVICE_ATTRIBUTE_CONCURRENT_KERNELS, 1);
@@ -741,8 +741,9 @@ class SoftDevice final : public Device {
 
 Result<std::unique_ptr<tulle::cuda::Device>> MakeSoftDevice(const SoftDeviceOptions& options) {
   TULLE_ASSIGN_OR_RETURN(auto memory, DeviceMemory::Reserve(options.memory_bytes));
-  return std::unique_ptr<tulle::cuda::Device>(
-      std::make_unique<SoftDevice>(std::move(memory), std::max(options.threads, 1u)));
+  const std::uint32_t threads = std::max(options.threads, 1u);
+  return std::unique_ptr<tulle::cuda::Device>(std::make_unique<SoftDevice>(
+      std::move(memory), threads, options.multiprocessors == 0 ? threads : options.multiprocessors));
 }
 
 }  // namespace tulle::gpu::softcuda

@@ -1,7 +1,7 @@
 // What a session needs of the place where its driver runs. In production a sandboxed process (gpu/isolated,
 // composed by the program); in tests a backend of this process.
 //
-// One thread (the session's) owns an Executor and calls everything on it, DeviceTimeNs may be called by any.
+// One thread (the session's) owns an Executor and calls everything on it; what is of Paced any may call.
 // Nothing blocks. Replies are well-formed messages of their rows and answer a command under way; what they
 // say is still not to be trusted. Rooms and ranges must be given back before the executor goes.
 #pragma once
@@ -15,6 +15,7 @@
 #include "tulle/base/bytes.h"
 #include "tulle/base/range_allocator.h"
 #include "tulle/base/result.h"
+#include "tulle/worker/pace/pacer.h"
 
 namespace tulle::worker::exec {
 
@@ -70,9 +71,9 @@ struct Received {
 
 enum class Receive { kGot, kNothing, kDead };
 
-class Executor {
+class Executor : public pace::Paced {
  public:
-  virtual ~Executor() = default;  // ends it; its memory is the host's again when this returns
+  ~Executor() override = default;  // ends it; its memory is the host's again when this returns
 
   // Memory for a buffer, reads as zero; nullopt: no free range is large enough.
   virtual std::optional<Range> AllocateMemory(std::uint64_t size_bytes) = 0;
@@ -101,7 +102,6 @@ class Executor {
 
   virtual void Kill() = 0;
   virtual std::string EndText() const = 0;  // for a person
-  virtual std::uint64_t DeviceTimeNs() const = 0;
 };
 
 inline void Room::Release() {

@@ -41,10 +41,12 @@ Session::Session(session::ServerSession* client, std::unique_ptr<Executor> execu
       counters_(*counters),
       lease_(shared.quota) {
   counters_.SetExecutor(executor_.get());
+  if (shared_.pacer != nullptr) shared_.pacer->Add(executor_.get());
 }
 
 Session::~Session() {
   Publish();
+  if (shared_.pacer != nullptr) shared_.pacer->Remove(executor_.get());
   counters_.SetExecutor(nullptr);
   // Rooms go back to the executor, which goes before the lease: memory is free when the quota says so.
   builds_.clear();
@@ -164,22 +166,20 @@ void Session::Sleep() {
     if (job.build != nullptr) fds_.push_back({job.build->fd(), POLLIN, 0});
   }
 
-  int timeout_ms = -1;
+  Duration timeout = Duration::max();
+  if (held_for_ == Wait::kCompute) timeout = compute_wait_;
   const bool lacks_memory = landing_.empty() || held_for_ == Wait::kRoom || held_for_ == Wait::kMemory;
   if (!lacks_memory || open_user_events_.empty()) {
     stuck_since_.reset();
   } else {
     if (!stuck_since_.has_value()) stuck_since_ = shared_.clock->Now();
-    const Duration left = limits_.wait_on_user_event - (shared_.clock->Now() - *stuck_since_);
-    timeout_ms = static_cast<int>(std::clamp<std::int64_t>(left.count() / 1'000'000 + 1, 0, 60'000));
+    timeout = std::min(timeout, limits_.wait_on_user_event - (shared_.clock->Now() - *stuck_since_));
   }
   const auto look_at = client_.next_look();
-  if (look_at.has_value()) {
-    const std::int64_t left_ms = (*look_at - shared_.clock->Now()) / std::chrono::milliseconds(1) + 1;
-    const int look_ms = static_cast<int>(std::clamp<std::int64_t>(left_ms, 0, 60'000));
-    timeout_ms = timeout_ms < 0 ? look_ms : std::min(timeout_ms, look_ms);
-  }
-  const int ready = poll(fds_.data(), fds_.size(), timeout_ms);
+  if (look_at.has_value()) timeout = std::min(timeout, *look_at - shared_.clock->Now());
+  const std::int64_t timeout_ns = std::max<std::int64_t>(timeout.count(), 0);
+  const timespec limit{timeout_ns / 1'000'000'000, timeout_ns % 1'000'000'000};
+  const int ready = ppoll(fds_.data(), fds_.size(), timeout == Duration::max() ? nullptr : &limit, nullptr);
   if (!clogged) executor_->Awake();
   if (ready > 0 && fds_[0].revents != 0) spin_.End(shared_.clock->Now());
 
@@ -384,6 +384,9 @@ Session::Wait Session::Ready(const M& message, Frame& frame) {
   if constexpr (std::same_as<M, wire::opencl::CreateBuffer> || std::same_as<M, wire::opencl::CreateSvm> ||
                 std::same_as<M, wire::cuda::AllocateMemory>) {
     return ReadyToCreate(message.size_bytes, frame);
+  } else if constexpr (std::same_as<M, wire::opencl::EnqueueKernel> ||
+                       std::same_as<M, wire::cuda::LaunchKernel>) {
+    return shared_.pacer == nullptr || shared_.pacer->MayBegin(&compute_wait_) ? Wait::kNone : Wait::kCompute;
   } else if constexpr (std::same_as<M, wire::opencl::CreateImage>) {
     return message.buffer.handle.null() ? ReadyToCreate(wire::opencl::OwnBytes(message), frame) : Wait::kNone;
   } else if constexpr (std::same_as<M, wire::opencl::BuildProgram>) {

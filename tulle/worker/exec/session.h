@@ -70,6 +70,7 @@ struct Shared {
   build::Builder* builder = nullptr;
   build::Slots* build_slots = nullptr;
   const Clock* clock = nullptr;
+  pace::Pacer* pacer = nullptr;  // null: it may use all of the device
   // A session lacks so much memory. Ends one whose client has been away for a while, if that can help, and
   // returns when it has; false: none will. Null: nobody is away.
   std::function<bool(std::uint64_t missing_bytes)> end_absent;
@@ -101,7 +102,7 @@ class Session final : public session::FrameHandler {
 
  private:
   // Why a command is held.
-  enum class Wait { kNone, kRoom, kMemory, kBuild };
+  enum class Wait { kNone, kRoom, kMemory, kBuild, kCompute };
   // A command on its way through the handlers. Everything is valid during the call only.
   struct Frame {
     const wire::FrameHeader& header;
@@ -282,6 +283,7 @@ class Session final : public session::FrameHandler {
   Room parts_;     // between OnParts and OnFrame
   std::optional<HeldFrame> held_;
   Wait held_for_ = Wait::kNone;
+  Duration compute_wait_{};             // kCompute: when to ask again
   std::optional<Instant> stuck_since_;  // commands lack memory that perhaps only the program can free
   std::optional<Submission> unsent_;    // the executor's ring was full: everything else of it has happened
   ByteVector unsent_body_;

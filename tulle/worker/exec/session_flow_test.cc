@@ -24,6 +24,28 @@ TEST_F(SessionTest, AFullRingHoldsTheStreamAndLosesNothing) {
   for (std::size_t i = 0; i < played_.seen.size(); ++i) EXPECT_EQ(played_.seen[i].sequence, i + 2);
 }
 
+// A launch waits for the vGPU's share; so does what comes behind it, in its order.
+TEST_F(SessionTest, LaunchesWaitForTheirShare) {
+  wire::SharePage page{};
+  page.share = wire::kWholeShare / 1'000'000;
+  pace::Pacer pacer(&page, 1, &clock_);
+  pacer_ = &pacer;
+  CreateContextAndQueue();
+  const auto built = CreateAndBuild("kernel void null_add(global uint* data, uint value) {}");
+  client_.WhenAnswered(built);
+  client_.Send(opencl::CreateKernel{{kProgram}, {kKernel}, {"null_add"}});
+  client_.Send(opencl::EnqueueKernel{{kQueue}, {kKernel}, 1, {}, {8, 1, 1}, {}, {}, {kEvent}});
+  const auto created = CreateBuffer(kBuffer, 64, wire::kWantStatus);
+  client_.WhenAnswered(created);
+  std::thread more([&] {
+    while (page.throttled_ns == 0) std::this_thread::yield();
+    page.share = wire::kWholeShare;
+  });
+  EXPECT_EQ(RunOnNull().reason, EndReason::kGoodbye);
+  more.join();
+  EXPECT_GT(page.throttled_ns, 0u);
+}
+
 TEST_F(SessionTest, NothingIsTakenWithoutRoomForTheLargestPayload) {
   played_.staging_bytes = wire::kMaxPayloadBytes - 1;
   CreateContextAndQueue();

@@ -196,6 +196,7 @@ class PlayedExecutor final : public Executor {
     std::uint64_t next_offset = 0;
     bool fragmented = false;
     int memory_fd = -1;
+    std::atomic<std::uint64_t> device_time_ns{0};
     bool dead = false;
     bool killed = false;
     std::function<void()> on_look;  // each time the session looks for answers: the executor's chance to act
@@ -262,7 +263,7 @@ class PlayedExecutor final : public Executor {
   int death_fd() const override { return -1; }
   void Kill() override { state_.killed = true; }
   std::string EndText() const override { return "the executor was killed by signal 11"; }
-  std::uint64_t DeviceTimeNs() const override { return 0; }
+  std::uint64_t DeviceTimeNs() const override { return state_.device_time_ns; }
 
  private:
   State& state_;
@@ -310,7 +311,7 @@ inline constexpr Handle kContext{1, 1}, kQueue{2, 1}, kBuffer{3, 1}, kProgram{4,
 class SessionTest : public ::testing::Test {
  protected:
   Ending RunWith(std::unique_ptr<Executor> executor) {
-    const Shared shared{&quota_, builder_, &slots_, &clock_};
+    const Shared shared{&quota_, builder_, &slots_, &clock_, pacer_};
     Session session(&client_, std::move(executor), shared, limits_, &end_, &counters_);
     return session.Run();
   }
@@ -339,6 +340,7 @@ class SessionTest : public ::testing::Test {
 
   SystemClock clock_;
   quota::MemoryQuota quota_{64 * kMiB};
+  pace::Pacer* pacer_ = nullptr;
   build::Slots slots_{2};
   std::unique_ptr<gpu::Driver> null_ = gpu::null::OpenDriver();
   std::unique_ptr<build::Builder> null_builder_ = local::MakeBuilder(null_.get(), 0);

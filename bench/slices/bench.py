@@ -1,0 +1,147 @@
+"""How well slices hold: tenants beside each other on the CPU device, each with a share of its time (the CPU time of their
+executors) and wanting more. How far each is from its share over the whole time, and in windows of a second; how much of its
+share the worst off gets; how long kernels take that are waited for one by one."""
+
+import json
+import os
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+from harness import Mesh, plain_line
+
+TARGETS = ["tulle_bench_slices"]
+
+SECONDS = 10
+# Shares in percent; the kernel of each tenant in us; how it launches.
+SCENES = [
+    ("30/70 50us beside 5ms", [(30, 50, "one"), (70, 5_000, "deep")]),
+    ("30/70 5ms", [(30, 5_000, "one"), (70, 5_000, "deep")]),
+    ("50/50 500ms", [(50, 500_000, "one"), (50, 500_000, "deep")]),
+    ("10/20/30/40 mixed", [(10, 5_000, "one"), (20, 50, "deep"), (30, 500_000, "one"), (40, 5_000, "memory")]),
+    ("30 alone 5ms", [(30, 5_000, "deep")]),
+]
+
+
+def cpu_time(pid):
+    """Of a process with all of its threads, in seconds."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def children():
+    of = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            stat = (entry / "stat").read_text()
+            command = (entry / "cmdline").read_text()
+        except OSError:
+            continue
+        of.setdefault(int(stat.rsplit(")", 1)[1].split()[1]), []).append((int(entry.name), command))
+    return of
+
+
+def executors_of(root):
+    """{worker: [its executors]} below a process."""
+    of, found, todo = children(), {}, [root]
+    while todo:
+        pid = todo.pop()
+        for child, command in of.get(pid, []):
+            todo.append(child)
+            if "tulle-worker" in command and "executor" in command:
+                found.setdefault(pid, []).append(child)
+    return found
+
+
+class Tenant:
+    def __init__(self, mesh, bin, percent, turns, mode, level="guaranteed"):
+        known = set(executors_of(mesh.process.pid))
+        self.percent, self.mode = percent, mode
+        command = [mesh.bin / "tulle", "run", "--quiet", "--memory", "256MiB", "--compute", f"{percent}%", "--level", level,
+                   "--", bin / "tulle_bench_slices", "run", turns, mode]
+        self.process = subprocess.Popen([str(word) for word in command], env=mesh.env, text=True, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE)
+        if self.process.stdout.readline() != "ready\n":
+            raise SystemExit("a tenant did not start")
+        (self.worker,) = set(executors_of(mesh.process.pid)) - known
+        self.mesh = mesh
+
+    def begin(self, seconds):
+        print(seconds, file=self.process.stdin, flush=True)
+
+    def result(self):
+        return json.loads(self.process.stdout.readline())
+
+    def device_time(self):
+        total = 0
+        for pid in executors_of(self.mesh.process.pid).get(self.worker, []):
+            try:
+                total += cpu_time(pid)
+            except OSError:
+                pass
+        return total
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def watch(tenants, seconds, lanes):
+    """Each tenant's parts of the device in windows of a second, in percent."""
+    for tenant in tenants:
+        tenant.begin(seconds + 1)
+    time.sleep(0.5)
+    windows = [[] for _ in tenants]
+    before, then = [t.device_time() for t in tenants], time.monotonic()
+    for _ in range(seconds):
+        time.sleep(1)
+        now, times = time.monotonic(), [t.device_time() for t in tenants]
+        for window, a, b in zip(windows, before, times):
+            window.append(100 * (b - a) / ((now - then) * lanes))
+        before, then = times, now
+    return windows, [t.result() for t in tenants]
+
+
+def p95(values):
+    return sorted(values)[min(len(values) - 1, len(values) * 95 // 100)]
+
+
+def lines(bin, runs):
+    lanes = len(os.sched_getaffinity(0))
+    program = str(bin / "tulle_bench_slices")
+    turns = {us: subprocess.run([program, "calibrate", str(us)], capture_output=True, text=True, check=True).stdout.strip()
+             for us in {kernel for _, tenants in SCENES for _, kernel, _ in tenants}}
+
+    def report(case, value, unit, yardstick=None, yardstick_value=None):
+        return plain_line("slices", runs, case, value, unit, yardstick, yardstick_value)
+
+    with Mesh(bin) as mesh:
+        for name, scene in SCENES:
+            errors, window_errors, delivered, latency, parts = [], [], [], [], []
+            for _ in range(runs):
+                tenants = [Tenant(mesh, bin, percent, turns[us], mode) for percent, us, mode in scene]
+                windows, results = watch(tenants, SECONDS, lanes)
+                for tenant in tenants:
+                    tenant.end()
+                # Programs and workers take their part of the machine: shares are of what there is for kernels.
+                whole = sum(tenant.percent for tenant in tenants) == 100
+                totals = [sum(second) / 100 if whole else 1 for second in zip(*windows)]
+                parts.append(100 * statistics.mean(totals))
+                for tenant, window, result in zip(tenants, windows, results):
+                    seconds = [one / total for one, total in zip(window, totals)]
+                    share = statistics.mean(seconds)
+                    errors.append(abs(share - tenant.percent))
+                    window_errors += [abs(one - tenant.percent) for one in seconds]
+                    delivered.append(100 * share / tenant.percent)
+                    if "p99_us" in result:
+                        latency.append((tenant.percent, result["p50_us"], result["p99_us"]))
+            yield report(f"{name}: error", max(errors), "points")
+            yield report(f"{name}: error of 1 s, p95", p95(window_errors), "points")
+            yield report(f"{name}: delivered of the share", min(delivered), "%")
+            if parts[0] != 100:
+                yield report(f"{name}: of the processors, for kernels", statistics.mean(parts), "%")
+            for percent, p50, p99 in latency[:len([1 for _, _, m in scene if m == "one"])]:
+                yield report(f"{name}: kernel on {percent} %, p50", p50, "us")
+                yield report(f"{name}: kernel on {percent} %, p99", p99, "us")

@@ -1,0 +1,75 @@
+// Shares the node's GPUs among its vGPUs: many times a second it looks at what each has used and divides what
+// there is. The workers hold their programs to it (worker/pace). Thread-safe; it has a thread of its own.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <thread>
+
+#include "tulle/base/clock.h"
+#include "tulle/base/guarded.h"
+#include "tulle/base/result.h"
+#include "tulle/base/shared_memory.h"
+#include "tulle/node/arbiter/shares.h"
+#include "tulle/wire/share_page.h"
+
+namespace tulle::node::arbiter {
+
+// What a vGPU has now, and has used so far (workers that were replaced included).
+struct Delivered {
+  double share = 0;  // of its GPU
+  std::uint64_t throttled_ns = 0;
+};
+
+class Arbiter {
+ public:
+  // `lanes`: how much of its time a GPU of this node gives in a time (as the workers measure it). `clock`
+  // must outlive it.
+  Arbiter(double lanes, const Clock* clock);
+  ~Arbiter();
+  Arbiter(const Arbiter&) = delete;
+  Arbiter& operator=(const Arbiter&) = delete;
+
+  // For a worker that is about to start: the descriptor of its wire::SharePage, the arbiter's until the next
+  // Start or Remove of this vGPU.
+  Result<int> Start(const std::string& uid, std::uint32_t gpu, const Terms& terms);
+  // From now on.
+  void Change(const std::string& uid, const Terms& terms);
+  void Remove(const std::string& uid);
+  Delivered Get(const std::string& uid) const;
+
+ private:
+  struct VGpu {
+    std::uint32_t gpu = 0;
+    Terms terms;
+    std::optional<SharedMemory> memory;
+    std::uint64_t used_ns = 0, waited_ns = 0, throttled_ns = 0;  // as last seen
+    std::uint64_t past_throttled_ns = 0;                         // of earlier workers
+    double used = 0, waited = 0;                                 // lately, in parts of the GPU
+    double throttled = 0;                                        // lately, in parts of the time
+    double satisfied = 1;                                        // lately
+    Slice slice() const { return {terms, used, waited, throttled, satisfied}; }
+    wire::SharePage& page() const { return *reinterpret_cast<wire::SharePage*>(memory->bytes().data()); }
+  };
+  struct State {
+    std::map<std::string, VGpu> vgpus;
+    Instant measured_at{};
+    bool stopping = false;
+  };
+  bool Measure(State& state, Instant now);
+  void Share(State& state);
+  // Calls f(its vGPUs, as slices) for each GPU.
+  template <typename F>
+  static void ForEachGpu(State& state, F&& f);
+  void Run();
+
+  const double lanes_;
+  const Clock& clock_;
+  mutable Guarded<State> state_;
+  std::condition_variable changed_;
+  std::thread thread_;
+};
+
+}  // namespace tulle::node::arbiter

@@ -1,0 +1,60 @@
+// How much of a device's time a slice has left: it saves up its share, and pays for what it has used. What it
+// has used is known only afterwards, so that it may owe some, which it makes up for before it goes on: over
+// time it gets its share, whatever the length of its kernels. (A token bucket with debt.)
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "tulle/base/clock.h"
+
+namespace tulle::worker::pace {
+
+class Bucket {
+ public:
+  // What a slice that has been idle, or that others did not let in, may use at once when it goes on: so much
+  // of its share.
+  static constexpr Duration kSaving = std::chrono::milliseconds(50);
+
+  // `lanes`: how much of its time the device can give in a time: the number of processors of a CPU, 1 of a
+  // GPU. `share`: 0 to 1. `used_ns`: that has been used so far, as everywhere here.
+  Bucket(double lanes, double share, Instant now, std::uint64_t used_ns)
+      : lanes_(lanes), share_(share), now_(now), used_ns_(used_ns) {}
+
+  // From the last Update on. What is saved, and what is owed, stays; but for what would be more than it may
+  // save.
+  void SetShare(double share) {
+    share_ = share;
+    saved_ns_ = std::min(saved_ns_, MostSavedNs());
+  }
+  void Update(Instant now, std::uint64_t used_ns) {
+    const auto earned_ns = static_cast<double>((now - now_).count()) * lanes_ * share_;
+    saved_ns_ += earned_ns - static_cast<double>(used_ns - used_ns_);
+    saved_ns_ = std::min(saved_ns_, MostSavedNs());
+    now_ = now;
+    used_ns_ = used_ns;
+  }
+
+  double share() const { return share_; }
+  // May use more now.
+  bool has_some() const { return saved_ns_ > 0; }
+  // Until it will have saved what it earns in `ahead`; zero: it has.
+  Duration UntilSaved(Duration ahead) const {
+    const double rate = lanes_ * share_;
+    const double missing_ns = static_cast<double>(ahead.count()) * rate - saved_ns_;
+    if (missing_ns <= 0) return Duration::zero();
+    constexpr double kLong = 1e9;  // of no share at all
+    return Duration(static_cast<std::int64_t>(rate * kLong > missing_ns ? missing_ns / rate + 1 : kLong));
+  }
+
+ private:
+  double MostSavedNs() const { return static_cast<double>(kSaving.count()) * lanes_ * share_; }
+
+  const double lanes_;
+  double share_;
+  Instant now_;
+  std::uint64_t used_ns_;
+  double saved_ns_ = 0;
+};
+
+}  // namespace tulle::worker::pace
