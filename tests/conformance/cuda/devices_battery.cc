@@ -154,6 +154,7 @@ TEST_F(DevicesBattery, CopiesBetweenDevicesComeInTheOrderOfTheirStream) {
 // Each would hang if one waited for what comes behind itself.
 TEST_F(DevicesBattery, FunctionsOfTheProgramHoldUpTheirStreamsOnly) {
   const CUdeviceptr memory = Put(std::vector<unsigned>(1 << 16));
+  const CUdeviceptr other = Put(std::vector<unsigned>(1));
   unsigned* pinned = nullptr;
   CUDA_OK(cuMemHostAlloc(reinterpret_cast<void**>(&pinned), 4 << 16, 0));
   const CUstream stream = MakeStream(context_);
@@ -169,7 +170,7 @@ TEST_F(DevicesBattery, FunctionsOfTheProgramHoldUpTheirStreamsOnly) {
   std::thread copies([&] {
     EXPECT_EQ(cuCtxSetCurrent(context_), CUDA_SUCCESS);
     const unsigned value = 1;
-    while (!done) EXPECT_EQ(cuMemcpyHtoD_v2(memory, &value, 4), CUDA_SUCCESS);
+    while (!done) EXPECT_EQ(cuMemcpyHtoD_v2(other, &value, 4), CUDA_SUCCESS);
   });
   for (int i = 0; i < 60; ++i) {
     Gate gate;

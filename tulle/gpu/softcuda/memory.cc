@@ -88,12 +88,13 @@ bool DeviceMemory::MarkPages(std::uint64_t address, std::uint64_t bytes, bool he
     std::atomic<std::uint8_t*>& leaf = leaves_[page / kLeafPages];
     std::uint8_t* pages = leaf.load(std::memory_order_relaxed);
     if (pages == nullptr) {
-      pages = static_cast<std::uint8_t*>(std::calloc(kLeafPages, 1));
+      pages = static_cast<std::uint8_t*>(std::calloc(2 * kLeafPages, 1));
       if (pages == nullptr) return false;
       leaf.store(pages, std::memory_order_release);
     }
     const std::uint64_t count = std::min(end - page, kLeafPages - page % kLeafPages);
     std::memset(pages + page % kLeafPages, held ? 1 : 0, count);
+    if (!held) std::memset(pages + kLeafPages + page % kLeafPages, 0, count);
     page += count;
   }
   return true;
@@ -292,6 +293,30 @@ bool DeviceMemory::Find(std::uint64_t address, std::uint64_t* begin, std::uint64
   };
   return in(allocations_, [](const Allocation& a) { return a.asked; }) ||
          in(mappings_, [](const Mapping& m) { return m.bytes; });
+}
+
+std::vector<DeviceMemory::Written> DeviceMemory::TakeWritten() {
+  const std::lock_guard lock(mutex_);
+  std::vector<Written> all;
+  const auto take = [&](std::uint64_t address, std::uint64_t bytes) {
+    for (std::uint64_t page = address / kPage; page < (address + bytes) / kPage; ++page) {
+      std::uint8_t* const leaf = leaves_[page / kLeafPages].load(std::memory_order_relaxed);
+      const std::atomic_ref<std::uint8_t> written(leaf[kLeafPages + page % kLeafPages]);
+      if (written.load(std::memory_order_relaxed) == 0 || written.exchange(0, std::memory_order_acquire) == 0)
+        continue;
+      if (!all.empty() && all.back().address + all.back().bytes == page * kPage) {
+        all.back().bytes += kPage;
+      } else {
+        all.push_back({page * kPage, kPage});
+      }
+    }
+  };
+  for (const auto& [address, allocation] : allocations_) take(address, allocation.pages_bytes);
+  for (const auto& [address, mapping] : mappings_) {
+    if (mapping.allowed) take(address, mapping.bytes);
+  }
+  std::sort(all.begin(), all.end(), [](const Written& a, const Written& b) { return a.address < b.address; });
+  return all;
 }
 
 bool DeviceMemory::Contains(std::uint64_t address, std::uint64_t bytes) const {

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "tulle/base/bytes.h"
 #include "tulle/base/result.h"
@@ -80,6 +81,25 @@ class DeviceMemory {
     return true;
   }
 
+  // --- what was written
+
+  struct Written {
+    std::uint64_t address = 0, bytes = 0;  // whole pages
+    friend bool operator==(const Written&, const Written&) = default;
+  };
+  // That these bytes, of which Holds is true, have been written: to be said after it was done, so that who
+  // takes the note and then looks sees them, or is told again.
+  void NoteWritten(std::uint64_t address, std::uint64_t bytes) {
+    for (std::uint64_t page = address / kPage; page <= (address + bytes - 1) / kPage; ++page) {
+      std::uint8_t* const leaf = leaves_[page / kLeafPages].load(std::memory_order_relaxed);
+      const std::atomic_ref<std::uint8_t> written(leaf[kLeafPages + page % kLeafPages]);
+      if (written.load(std::memory_order_relaxed) == 0) written.store(1, std::memory_order_release);
+    }
+  }
+  // What was written since it was last asked for, by address, those next to each other as one. Of memory that
+  // is new since then the rest reads as zeros.
+  std::vector<Written> TakeWritten();
+
   std::uint64_t total_bytes() const { return total_bytes_; }
   std::uint64_t free_bytes() const;
 
@@ -116,7 +136,8 @@ class DeviceMemory {
 
   const std::uint64_t base_;  // of allocations
   const std::uint64_t total_bytes_;
-  // By address: 1 where the page may be used. Leaves come as they are needed, and stay.
+  // By address: 1 where the page may be used; and behind all those of a leaf, 1 where it was written. Leaves
+  // come as they are needed, and stay.
   std::unique_ptr<std::atomic<std::uint8_t*>[], CFree> leaves_;
   mutable std::mutex mutex_;  // guards all that follows
   std::uint64_t used_bytes_ = 0;

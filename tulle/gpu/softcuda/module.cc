@@ -32,8 +32,10 @@ Result<std::unique_ptr<Module>> Module::Load(std::string_view ptx, DeviceMemory&
       return Error{.code = Code::kInvalidArgument,
                    .message = "variable " + variable.name + " is there twice"};
     }
-    if (!variable.init.empty())
+    if (!variable.init.empty()) {
       std::memcpy(reinterpret_cast<void*>(address), variable.init.data(), variable.init.size());
+      memory.NoteWritten(address, variable.init.size());
+    }
   }
   std::map<std::string, const PtxFunction*> functions;
   for (const PtxFunction& function : parsed.functions) {
@@ -49,8 +51,9 @@ Result<std::unique_ptr<Module>> Module::Load(std::string_view ptx, DeviceMemory&
             .message = variable.name + " holds the address of " + address.name + ", which is no variable"};
       }
       const std::uint64_t value = to->second.address + static_cast<std::uint64_t>(address.offset);
-      std::memcpy(reinterpret_cast<void*>(module->variables_.at(variable.name).address + address.at), &value,
-                  sizeof value);
+      const std::uint64_t at = module->variables_.at(variable.name).address + address.at;
+      std::memcpy(reinterpret_cast<void*>(at), &value, sizeof value);
+      memory.NoteWritten(at, sizeof value);
     }
   }
   try {

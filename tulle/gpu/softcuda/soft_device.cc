@@ -465,10 +465,10 @@ class SoftDevice final : public Device {
       CopyRows(packed);
       CopyShape later = shape;
       later.from = packed.to;
-      return Add(stream, {}, false, [later, staged] { CopyRows(later); });
+      return Add(stream, {}, false, [this, later, staged] { CopyAndNote(later); });
     }
     const bool waits = mode == CopyMode::kBlocking || (mode == CopyMode::kStaged && shape.to.on_host);
-    const auto copy = [shape] { CopyRows(shape); };
+    const auto copy = [this, shape] { CopyAndNote(shape); };
     return waits ? AddAndWait(stream, copy) : Add(stream, {}, false, copy);
   }
 
@@ -477,7 +477,10 @@ class SoftDevice final : public Device {
     if (!shape.Extent(&extent)) return CUDA_ERROR_INVALID_VALUE;
     if (extent == 0) return CUDA_SUCCESS;
     if (!memory_->Contains(shape.address, extent)) return CUDA_ERROR_INVALID_VALUE;
-    return Add(stream, {}, false, [shape] { FillRows(shape); });
+    return Add(stream, {}, false, [this, shape, extent] {
+      FillRows(shape);
+      memory_->NoteWritten(shape.address, extent);
+    });
   }
 
   CUresult CallHost(const Stream& stream, void (*function)(void*, CUresult), void* argument) override {
@@ -568,6 +571,13 @@ class SoftDevice final : public Device {
     ContextId context{};
     bool is_variable = false;
   };
+
+  void CopyAndNote(const CopyShape& shape) {
+    CopyRows(shape);
+    std::uint64_t extent = 0;
+    if (!shape.to.on_host && shape.ExtentOf(shape.to, &extent))
+      memory_->NoteWritten(shape.to.address, extent);
+  }
 
   template <typename Id>
   Id NewId() {

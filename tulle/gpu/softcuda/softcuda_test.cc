@@ -308,5 +308,46 @@ TEST_F(SoftCudaKernelsTest, TextsThatAreNoProgramsAreRefusedByTheirLine) {
   EXPECT_EQ(memory_->free_bytes(), kDeviceBytes) << "nothing is left behind";
 }
 
+// Whatever it was written by, the page is told of once; and no other.
+TEST_F(SoftCudaTest, PagesThatWereWrittenAreKnown) {
+  constexpr std::uint64_t kPages = 64;
+  const std::uint64_t address = *memory_->Allocate(kPages * DeviceMemory::kPage);
+  EXPECT_TRUE(memory_->TakeWritten().empty());
+  const struct {
+    const char* store;
+    std::uint32_t threads;
+    std::uint64_t first, last;  // bytes from the beginning
+  } kCases[] = {{"st.global.u32 [%rd4], %r1;", 32, 0, 31 * 4},
+                {"st.global.u8 [%rd4+4090], %r1;", 1, 4090, 4090},
+                {"st.global.u32 [%rd4+8128], %r1; st.global.u32 [%rd4+8192], %r1;", 32, 8128, 8192 + 31 * 4},
+                {"st.global.v4.u32 [%rd5+65536], {%r1, %r1, %r1, %r1};", 3, 65536, 65536 + 2 * 4096 + 12},
+                {"red.global.add.u32 [%rd5+16], %r1;", 2, 16, 4096 + 16},
+                {"atom.global.cas.b32 %r3, [%rd4+20480], 0, %r1;", 5, 20480, 20480 + 16},
+                {"st.volatile.global.u64 [%rd5+12280], %rd4;", 7, 12280, 12280 + 6 * 4096}};
+  for (const auto& [store, threads, first, last] : kCases) {
+    SCOPED_TRACE(store);
+    Load(Kernel(".reg .b32 %r<4>; .reg .b64 %rd<8>;\n",
+                "ld.param.u64 %rd1, [out]; mov.u32 %r1, %tid.x; mul.wide.u32 %rd2, %r1, 4; "
+                "add.u64 %rd4, %rd1, %rd2; mul.wide.u32 %rd3, %r1, 4096; add.u64 %rd5, %rd1, %rd3;\n" +
+                    std::string(store) + "\n"));
+    (void)memory_->TakeWritten();
+    Launch("k", {1}, {threads}, std::uint64_t{0}, address);
+    const std::uint64_t begin = first / DeviceMemory::kPage * DeviceMemory::kPage;
+    const std::uint64_t end = (last / DeviceMemory::kPage + 1) * DeviceMemory::kPage;
+    EXPECT_EQ(memory_->TakeWritten(), (std::vector<DeviceMemory::Written>{{address + begin, end - begin}}));
+    EXPECT_TRUE(memory_->TakeWritten().empty());
+  }
+  memory_->NoteWritten(address, 1);
+  memory_->NoteWritten(address + 10 * DeviceMemory::kPage - 1, 2);
+  EXPECT_EQ(memory_->TakeWritten(), (std::vector<DeviceMemory::Written>{
+                                        {address, DeviceMemory::kPage},
+                                        {address + 9 * DeviceMemory::kPage, 2 * DeviceMemory::kPage}}));
+  memory_->NoteWritten(address, 1);
+  ASSERT_TRUE(memory_->Free(address).ok());
+  EXPECT_TRUE(memory_->TakeWritten().empty());
+  EXPECT_EQ(*memory_->Allocate(DeviceMemory::kPage), address);
+  EXPECT_TRUE(memory_->TakeWritten().empty()) << "what is new was not written";
+}
+
 }  // namespace
 }  // namespace tulle::gpu::softcuda
