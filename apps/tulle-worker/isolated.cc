@@ -1,6 +1,7 @@
 #include "apps/tulle-worker/isolated.h"
 
 #include <algorithm>
+#include <atomic>
 #include <thread>
 #include <utility>
 
@@ -81,7 +82,9 @@ class IsolatedExecutor final : public worker::exec::Executor {
     }
     using Kind = worker::exec::Received::Kind;
     switch (in.kind) {
-      case isolated::Received::Kind::kReady: return TryReceive(received);  // comes once
+      case isolated::Received::Kind::kReady:  // comes once
+        ready_at_ns_ = process_->CpuTimeNs();
+        return TryReceive(received);
       case isolated::Received::Kind::kReply: received->kind = Kind::kReply; break;
       case isolated::Received::Kind::kNotice: received->kind = Kind::kNotice; break;
       case isolated::Received::Kind::kPayloadDone: received->kind = Kind::kPayloadDone; break;
@@ -99,7 +102,11 @@ class IsolatedExecutor final : public worker::exec::Executor {
   int death_fd() const override { return process_->death_fd(); }
   void Kill() override { process_->Kill(); }
   std::string EndText() const override { return process_->end_reason(); }
-  std::uint64_t DeviceTimeNs() const override { return process_->CpuTimeNs(); }
+  // That it has opened its device first is nobody's use of it.
+  std::uint64_t DeviceTimeNs() const override {
+    const std::uint64_t ready_at_ns = ready_at_ns_.load();
+    return ready_at_ns == kNotReady ? 0 : process_->CpuTimeNs() - ready_at_ns;
+  }
   std::uint64_t WaitedNs() const override { return process_->CpuWaitNs(); }
   void Freeze(bool frozen) override { process_->Freeze(frozen); }
 
@@ -117,7 +124,10 @@ class IsolatedExecutor final : public worker::exec::Executor {
     return worker::exec::Room(this, id, blocks_[id].bytes());
   }
 
+  static constexpr std::uint64_t kNotReady = ~std::uint64_t{0};
+
   const std::unique_ptr<isolated::ExecutorProcess> process_;
+  std::atomic<std::uint64_t> ready_at_ns_{kNotReady};
   // Rooms that the session holds, by id; bounded by what staging can hold.
   std::vector<isolated::StagingBlock> blocks_;
   std::vector<std::uint32_t> free_ids_;

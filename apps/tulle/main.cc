@@ -459,6 +459,25 @@ int Main(int argc, char** argv) {
     return Delete(client, selection, names);
   }));
 
+  std::string compute;
+  CLI::App* resize_command =
+      app.add_subcommand("resize", "Give a claim's vGPUs another share of compute, while their programs run");
+  resize_command->footer(
+      "Examples:\n  tulle resize train --compute 60%\n  tulle resize train --compute 25%..100%\n\n"
+      "It holds within an instant, where the GPU has room for it and your quota allows it; else it is "
+      "refused.");
+  resize_command->add_option("CLAIM", name, "Which, see `tulle get claims`")->required();
+  resize_command
+      ->add_option(
+          "--compute", compute,
+          "Share of a GPU for each of its vGPUs, such as 60%, or a range, such as 25%..100%: as much as "
+          "there is room for")
+      ->required();
+  add_tenant(resize_command);
+  resize_command->callback([&] {
+    code = Report(WithClient([&](sdk::Client& client) { return Resize(client, name, compute, tenant); }));
+  });
+
   CLI::App* watch_command =
       app.add_subcommand("watch", "Show resources and each change of them, until interrupted");
   watch_command->footer("Example: tulle watch claims");

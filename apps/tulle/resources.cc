@@ -653,6 +653,15 @@ Status Delete(sdk::Client& client, const Selection& selection, const std::vector
   return OkStatus();
 }
 
+Status Resize(sdk::Client& client, const std::string& name, const std::string& compute,
+              const std::string& tenant) {
+  std::uint32_t least = 0, most = 0;
+  TULLE_RETURN_IF_ERROR(ParseCompute("--compute", compute, &least, &most));
+  TULLE_ASSIGN_OR_RETURN(const sdk::Claim claim, client.ResizeClaim(name, most, least, {.tenant = tenant}));
+  Print("claim " + claim.metadata.name + ": " + compute + " of a GPU for each of its vGPUs\n");
+  return OkStatus();
+}
+
 Status WatchKind(sdk::Client& client, const Selection& selection, Output output) {
   return WithKind(selection.kind, selection.all, [&]<typename T>(Calls<T>) -> Status {
     constexpr const char* kEvents[] = {"", "added", "modified", "deleted"};

@@ -31,8 +31,9 @@ class Slices(MeshTest):
             self.assertRegex(program.stdout.read(), r"^done after \d+ kernels\n$")
             self.assertEqual(program.wait(PATIENCE_S), 0)
 
-    def used(self, name, seconds=0.6):
-        """Which part of the device a vGPU uses, until it has used so much of its time."""
+    def used(self, name, seconds=0.3):
+        """Which part of the device a vGPU uses, until it has used as much as all of it gives in so many seconds."""
+        seconds *= os.cpu_count()
         then, before = time.monotonic(), self.metrics("tulle_vgpu_device_seconds_total")[name]
         after = wait_for(lambda: (now := self.metrics("tulle_vgpu_device_seconds_total")[name]) >= before + seconds and now,
                          f"{seconds} s of device time of {name}")
@@ -47,7 +48,7 @@ class Slices(MeshTest):
             name = f"capped-{api}"  # the one before is deleted in its own time
             with self.subTest(api), self.burning(api, name, "--compute", "15%", "--level", "guaranteed"):
                 self.share_is(name, 0.15, 0.15)
-                self.used(name, 0.1)  # what it may have saved
+                self.used(name, 0.05)  # what it may have saved
                 # Nothing else wants the device; what is told of its time may be 0.2 s old.
                 self.assertLess(self.used(name), 0.15 * 1.25)
                 self.assertGreater(self.metrics("tulle_vgpu_throttled_seconds_total")[name], 0)
@@ -67,9 +68,21 @@ class Slices(MeshTest):
                 self.share_is(name, 0.9, 0.9)
                 with self.burning(api, f"other-{api}", "--compute", "80%", "--level", "guaranteed"):
                     self.share_is(name, 0.05, 0.2)  # less than promised where the machine has less to give
-                    self.used(name, 0.1)
-                    self.assertLess(self.used(name, 0.3), 0.35)
+                    self.used(name, 0.05)
+                    self.assertLess(self.used(name, 0.15), 0.35)
                 self.share_is(name, 0.9, 0.9)
+
+    def test_another_share_by_hand(self):
+        with self.burning("opencl", "by-hand", "--compute", "90%", "--level", "guaranteed"):
+            self.share_is("by-hand", 0.85, 0.9)
+            done = self.assert_ok(self.mesh.tulle("resize", "by-hand", "--compute", "10%"))
+            self.assertEqual(done.stdout, "claim by-hand: 10% of a GPU for each of its vGPUs\n")
+            self.share_is("by-hand", 0.05, 0.1)
+            self.used("by-hand", 0.05)
+            self.assertLess(self.used("by-hand", 0.15), 0.1 * 1.5)
+            refused = self.mesh.tulle("resize", "by-hand", "--compute", "0%")
+            self.assertNotEqual(refused.returncode, 0)
+            self.assertIn("--compute", refused.stderr)
 
 
 if __name__ == "__main__":

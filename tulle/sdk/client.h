@@ -155,6 +155,11 @@ class Client {
   virtual Result<Claim> CreateClaim(const NewClaim& claim, const CallOptions& options = {}) = 0;
   // Releases it (phase RELEASED); a claim that has ended already is removed.
   virtual Result<Claim> DeleteClaim(const std::string& name, const CallOptions& options = {}) = 0;
+  // Another share of compute for each of the claim's vGPUs, while programs use them; as of ClaimSpec, 0:
+  // min_compute_percent is compute_percent. kResourceExhausted: a GPU, or the tenant's quota, has no room.
+  virtual Result<Claim> ResizeClaim(const std::string& name, std::uint32_t compute_percent,
+                                    std::uint32_t min_compute_percent = 0,
+                                    const CallOptions& options = {}) = 0;
   virtual Result<std::vector<AttachedVGpu>> Attach(const std::string& claim,
                                                    const CallOptions& options = {}) = 0;
   // Revokes all grants of the claim; the next Attach makes new ones.

@@ -467,6 +467,12 @@ void ControlSim::Act() {
       if (Chance(3)) Do(DetachClaim{NextCall(), tenant, name});
       break;
     case 14:
+      if (Chance(2)) {
+        const auto share = static_cast<std::uint32_t>(random_.Below(110));
+        Do(ResizeClaim{NextCall(), tenant, tenant, name, share,
+                       Chance(2) ? static_cast<std::uint32_t>(random_.Below(share + 1)) : 0});
+        break;
+      }
       if (!calm_) SetTenant(tenant);
       break;
     default:

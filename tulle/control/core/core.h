@@ -230,6 +230,7 @@ class Core {
 
   void On(const CreateClaim& event);
   void On(const DeleteClaim& event);
+  void On(const ResizeClaim& event);
   void On(const AttachClaim& event);
   void On(const DetachClaim& event);
   void On(const DrainNode& event);

@@ -1,7 +1,9 @@
 // vGPUs whose share of compute changes while they run, as there is room.
 #include <algorithm>
 #include <map>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "tulle/control/core/core.h"
 #include "tulle/control/core/internal.h"
@@ -33,6 +35,79 @@ void Core::Resize(VGpuState& vgpu, std::uint32_t compute_percent) {
   Touch(Kind::kVGpu, model.metadata.uid, true);
   if (const NodeRecord* node = NodeOf(vgpu))
     Command(*node, ResizeVGpu{.uid = model.metadata.uid, .compute_percent = compute_percent});
+}
+
+void Core::On(const ResizeClaim& event) {
+  const Permission needed = event.caller == event.tenant ? Permission::kUse : Permission::kOperate;
+  if (Status status = Authorize(event.caller, needed); !status.ok())
+    return Answer(event.call, std::move(status).error());
+  auto found = FindClaim(event.tenant, event.name);
+  if (!found.ok()) return Answer(event.call, std::move(found).error());
+  ClaimState& claim = **found;
+  ClaimSpec spec = claim.model().spec;
+  spec.compute_percent = event.compute_percent;
+  spec.min_compute_percent = event.min_compute_percent;
+  std::vector<std::pair<VGpuState*, std::uint32_t>> sizes;  // less first, so that all fits at all times
+  const auto check = [&]() -> Status {
+    const std::string name = "claim " + claim.metadata().name;
+    if (claim.model().status.phase != ClaimPhase::kBound) {
+      return Refusal(Code::kFailedPrecondition,
+                     name + " is " + Name(claim.model().status.phase) + ", not BOUND");
+    }
+    if (spec.performance_level != PerformanceLevel::kBurst &&
+        spec.performance_level != PerformanceLevel::kGuaranteed) {
+      return Refusal(Code::kFailedPrecondition,
+                     name + " is " + Name(spec.performance_level) +
+                         ": only BURST and GUARANTEED vGPUs have a share of compute");
+    }
+    if (NeedsByGpu(spec)) {
+      return Refusal(Code::kFailedPrecondition,
+                     name + " asks for so much of a GPU, not for a percentage: delete it and make another");
+    }
+    if (event.compute_percent == 0)
+      return Refusal(Code::kInvalidArgument, "compute_percent: must be 1 to 100");
+    TULLE_RETURN_IF_ERROR(CheckClaimSpec(spec));
+    const std::uint32_t least = IsElastic(spec) ? spec.min_compute_percent : spec.compute_percent;
+    std::map<std::string, std::int64_t> more;  // by GPU
+    std::int64_t all_more = 0;
+    for (const std::string& uid : claim.vgpu_uids) {
+      VGpuState& vgpu = *vgpus_.Find(uid);
+      const std::uint32_t has = vgpu.model().spec.compute_percent;
+      const std::uint32_t size = std::clamp(has, least, spec.compute_percent);
+      sizes.insert(size < has ? sizes.begin() : sizes.end(), {&vgpu, size});
+      more[vgpu.record.gpu_uid] += std::int64_t{size} - has;
+      all_more += std::int64_t{size} - has;
+    }
+    for (const auto& [uid, needed_more] : more) {
+      const Gpu& gpu = gpus_.Find(uid)->gpu;
+      const std::int64_t left = std::int64_t{gpu.status.allocatable_compute_percent} -
+                                std::int64_t{gpu.status.allocated_compute_percent};
+      if (needed_more <= left) continue;
+      return Refusal(Code::kResourceExhausted, name + " would need " + std::to_string(needed_more) +
+                                                   "% more of GPU " + gpu.metadata.name + ", which has " +
+                                                   std::to_string(std::max<std::int64_t>(left, 0)) +
+                                                   "% left; ask for less, or make another claim");
+    }
+    const Tenant& tenant = TenantOf(claim.metadata()).tenant;
+    const auto& quota = tenant.spec.quota.compute_percent;
+    if (quota && all_more > 0 && tenant.status.compute_percent + all_more > *quota) {
+      return Refusal(Code::kResourceExhausted, "it would be " + std::to_string(all_more) +
+                                                   "% of a GPU more, you have " +
+                                                   std::to_string(tenant.status.compute_percent) +
+                                                   "%, and your quota is " + std::to_string(*quota) + "%");
+    }
+    return OkStatus();
+  };
+  if (Status status = check(); !status.ok()) return Answer(event.call, std::move(status).error());
+  claim.model().spec = spec;
+  Touch(Kind::kClaim, claim.metadata().uid, true);
+  for (const auto& [vgpu, size] : sizes) {
+    vgpu->model().spec.wanted_compute_percent = spec.compute_percent;
+    Touch(Kind::kVGpu, vgpu->metadata().uid, true);
+    Resize(*vgpu, size);
+    may_grow_on_.insert(vgpu->record.gpu_uid);
+  }
+  AnswerWith(event.call, Kind::kClaim, claim.metadata().uid);
 }
 
 void Core::Grow() {

@@ -55,6 +55,15 @@ struct AttachClaim {
   std::string tenant;
   std::string name;
 };
+// Another share of compute for each of its vGPUs; as of ClaimSpec.
+struct ResizeClaim {
+  CallId call;
+  std::string caller;
+  std::string tenant;
+  std::string name;
+  std::uint32_t compute_percent = 0;
+  std::uint32_t min_compute_percent = 0;
+};
 struct DetachClaim {
   CallId call;
   std::string tenant;
@@ -202,8 +211,8 @@ struct Rehearsed {
 struct Tick {};
 
 using Event =
-    std::variant<CreateClaim, DeleteClaim, AttachClaim, DetachClaim, DrainNode, CordonNode, CordonGpu,
-                 TaintNode, UpdateTenant, DeleteTenant, CreateInvitation, RedeemInvitation,
+    std::variant<CreateClaim, DeleteClaim, ResizeClaim, AttachClaim, DetachClaim, DrainNode, CordonNode,
+                 CordonGpu, TaintNode, UpdateTenant, DeleteTenant, CreateInvitation, RedeemInvitation,
                  RevokeCertificates, CreateApiToken, DeleteApiToken, OpenHold, CloseHold, RegisterNode,
                  NodeHeartbeat, ReportVGpu, NodeLeaving, LinkClosed, Rehearsed, Tick>;
 

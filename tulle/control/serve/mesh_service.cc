@@ -243,6 +243,16 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
                                   .name = request.name()},
                       std::move(done));
       });
+  Add<v1::ResizeClaimRequest>(
+      "ResizeClaim", [this](const Caller& caller, const v1::ResizeClaimRequest& request, OnDone done) {
+        Change<Claim>("ResizeClaim", caller, request,
+                      ResizeClaim{.caller = caller.identity.name,
+                                  .tenant = TenantFor<Claim>(caller, request.tenant()),
+                                  .name = request.name(),
+                                  .compute_percent = request.compute_percent(),
+                                  .min_compute_percent = request.min_compute_percent()},
+                      std::move(done));
+      });
   Add<v1::AttachRequest>("Attach",
                          [this](const Caller& caller, const v1::AttachRequest& request, OnDone done) {
                            controller_.Call(

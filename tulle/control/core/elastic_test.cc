@@ -1,0 +1,106 @@
+#include <gmock/gmock.h>
+
+#include "tulle/control/core/test_core.h"
+
+namespace tulle::control {
+namespace {
+
+class ResizeTest : public CoreTest {
+ protected:
+  void SetUp() override {
+    obey_ = true;
+    Do(Registration());
+    Create("c", {.compute_percent = 30});
+  }
+  Status Resize(std::uint32_t percent, std::uint32_t least = 0, const std::string& name = "c",
+                const std::string& caller = "alice") {
+    auto reply = Call(ResizeClaim{.caller = caller,
+                                  .tenant = "alice",
+                                  .name = name,
+                                  .compute_percent = percent,
+                                  .min_compute_percent = least});
+    return reply.ok() ? OkStatus() : Status(reply.error());
+  }
+  std::string Refused(std::uint32_t percent, std::uint32_t least = 0, const std::string& name = "c") {
+    const Claim before = Get(name);
+    const Status status = Resize(percent, least, name);
+    EXPECT_FALSE(status.ok());
+    EXPECT_EQ(Get(name).spec, before.spec) << "nothing has changed";
+    return status.ok() ? "" : status.error().message;
+  }
+  std::uint32_t Share(const std::string& vgpu) {
+    return core_->Get<VGpu>("alice", vgpu)->spec.compute_percent;
+  }
+  std::uint32_t Allocated() { return core_->Get<Gpu>("", "a-0")->status.allocated_compute_percent; }
+};
+
+TEST_F(ResizeTest, ItsNodeIsToldAndItIsCounted) {
+  ASSERT_TRUE(Resize(80).ok());
+  ASSERT_EQ(Commands<ResizeVGpu>().size(), 1u);
+  EXPECT_EQ(Commands<ResizeVGpu>()[0].compute_percent, 80u);
+  EXPECT_EQ(Share("c-0"), 80u);
+  EXPECT_EQ(Get("c").spec.compute_percent, 80u);
+  EXPECT_EQ(Allocated(), 80u);
+  EXPECT_EQ(core_->Get<Tenant>("", "alice")->status.compute_percent, 80u);
+  ASSERT_TRUE(Resize(10).ok());
+  EXPECT_EQ(Allocated(), 10u);
+  StartCore();  // and kept
+  EXPECT_EQ(Share("c-0"), 10u);
+  EXPECT_EQ(core_->Get<VGpu>("alice", "c-0")->spec.wanted_compute_percent, 10u);
+}
+
+TEST_F(ResizeTest, MoreThanThereIsRoomForIsRefused) {
+  Create("other", {.compute_percent = 50});
+  EXPECT_THAT(Refused(60),
+              ::testing::MatchesRegex(
+                  "claim c would need 30% more of GPU .*, which has 20% left; ask for less, or make "
+                  "another claim"));
+  EXPECT_TRUE(Resize(50).ok());
+  ASSERT_TRUE(
+      Call(UpdateTenant{.caller = "root", .name = "alice", .spec = {.quota = {.compute_percent = 110}}})
+          .ok());
+  ASSERT_TRUE(Resize(50, 0, "other").ok());
+  ASSERT_TRUE(Resize(20).ok());
+  ASSERT_TRUE(
+      Call(UpdateTenant{.caller = "root", .name = "alice", .spec = {.quota = {.compute_percent = 75}}}).ok());
+  EXPECT_EQ(Refused(40), "it would be 20% of a GPU more, you have 70%, and your quota is 75%");
+  EXPECT_TRUE(Resize(25).ok());
+}
+
+TEST_F(ResizeTest, ARangeTakesWhatThereIs) {
+  Create("other", {.compute_percent = 50});
+  ASSERT_TRUE(Resize(90, 10).ok());
+  EXPECT_EQ(Share("c-0"), 50u) << "as much as there is room for";
+  ASSERT_TRUE(Resize(40, 40, "other").ok());
+  EXPECT_EQ(Share("c-0"), 60u);
+  // What is left goes to who wants more, as soon as there is some.
+  ASSERT_TRUE(Call(DeleteClaim{.caller = "alice", .tenant = "alice", .name = "other"}).ok());
+  EXPECT_EQ(Share("c-0"), 90u);
+  ASSERT_TRUE(Resize(20, 10).ok());
+  EXPECT_EQ(Share("c-0"), 20u);
+  EXPECT_EQ(Refused(20, 30), "spec.min_compute_percent: 30 is more than spec.compute_percent, 20");
+}
+
+TEST_F(ResizeTest, OnlyWhatHasAShareHasAnother) {
+  EXPECT_EQ(Refused(0), "compute_percent: must be 1 to 100");
+  EXPECT_EQ(Refused(101),
+            "spec.compute_percent: 101 is more than one GPU's 100; ask for more vGPUs with spec.count");
+  Create("best", {.performance_level = PerformanceLevel::kBestEffort});
+  EXPECT_EQ(Refused(10, 0, "best"),
+            "claim best is BEST_EFFORT: only BURST and GUARANTEED vGPUs have a share of compute");
+  Create("waits", {.compute_percent = 100});
+  EXPECT_EQ(Refused(10, 0, "waits"), "claim waits is PENDING, not BOUND");
+  EXPECT_EQ(Resize(10, 0, "none").error().code, Code::kNotFound);
+  EXPECT_EQ(Resize(10, 0, "c", "bob").error().code, Code::kPermissionDenied);
+  EXPECT_TRUE(Resize(10, 0, "c", "root").ok());
+}
+
+TEST_F(ResizeTest, WhoWaitsGetsWhatIsGivenBack) {
+  Create("waits", {.compute_percent = 80});
+  EXPECT_EQ(Get("waits").status.phase, ClaimPhase::kPending);
+  ASSERT_TRUE(Resize(20).ok());
+  EXPECT_EQ(Get("waits").status.phase, ClaimPhase::kBound);
+}
+
+}  // namespace
+}  // namespace tulle::control
