@@ -104,8 +104,9 @@ class IsolatedExecutor final : public worker::exec::Executor {
   std::string EndText() const override { return process_->end_reason(); }
   // That it has opened its device first is nobody's use of it.
   std::uint64_t DeviceTimeNs() const override {
-    const std::uint64_t ready_at_ns = ready_at_ns_.load();
-    return ready_at_ns == kNotReady ? 0 : process_->CpuTimeNs() - ready_at_ns;
+    const std::uint64_t ready_at_ns = ready_at_ns_.load(), now_ns = process_->CpuTimeNs();
+    // Of a process that has ended nothing may be known for a moment.
+    return now_ns > ready_at_ns ? now_ns - ready_at_ns : 0;
   }
   std::uint64_t WaitedNs() const override { return process_->CpuWaitNs(); }
   void Freeze(bool frozen) override { process_->Freeze(frozen); }

@@ -1,10 +1,11 @@
 // The worker's half of a backend in another process: a sandboxed executor, the memory it shares with the
 // worker, and the two rings through which commands go and replies come.
 //
-// One thread (the session's) owns an ExecutorProcess and calls everything on it; CpuTimeNs and Freeze may be
-// called by any. Nothing here blocks. What the executor writes is hostile: it is copied, then checked, and
-// what does not answer a command under way, or is not a well-formed message, kills the executor. Bounds: the
-// rings (kRingBytes each), the staging and arena sizes given, kMaxInFlight commands that wait for an answer.
+// One thread (the session's) owns an ExecutorProcess and calls everything on it; CpuTimeNs, CpuWaitNs and
+// Freeze may be called by any. Nothing here blocks. What the executor writes is hostile: it is copied, then
+// checked, and what does not answer a command under way, or is not a well-formed message, kills the executor.
+// Bounds: the rings (kRingBytes each), the staging and arena sizes given, kMaxInFlight commands that wait for
+// an answer.
 //
 // The loop of a session, in short:
 //   while (executor.TryReceive(&r) == Receive::kGot) ...;          // replies first

@@ -17,7 +17,7 @@
 
 namespace tulle::node::arbiter {
 
-// What a vGPU has now, and has used so far (workers that were replaced included).
+// What a vGPU has now, and how long its work has waited so far (on workers that were replaced, too).
 struct Delivered {
   double share = 0;  // of its GPU
   std::uint64_t throttled_ns = 0;

@@ -63,7 +63,8 @@ void Pacer::Look(State& state, Instant now) {
   std::uint64_t more_ns = 0;
   for (Entry& entry : state.entries) {
     const std::uint64_t used_ns = entry.paced->DeviceTimeNs();
-    more_ns += used_ns - std::min(used_ns, entry.used_ns);
+    if (used_ns <= entry.used_ns) continue;
+    more_ns += used_ns - entry.used_ns;
     entry.used_ns = used_ns;
   }
   if (more_ns != 0) state.used_at = now;

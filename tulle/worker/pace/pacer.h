@@ -23,7 +23,7 @@ namespace tulle::worker::pace {
 class Paced {
  public:
   virtual ~Paced() = default;
-  // Of the device's time, so far. Any thread.
+  // Of the device's time, so far. Any thread. Less than before counts as nothing new.
   virtual std::uint64_t DeviceTimeNs() const = 0;
   // Time in which it would have used more, had others not been using the device, so far; 0: not known. What
   // it tells may go back.

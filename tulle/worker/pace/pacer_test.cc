@@ -95,5 +95,27 @@ TEST_F(PacerTest, AllOfAVGpuAreOne) {
   EXPECT_FALSE(other.frozen);
 }
 
+// As of a process that has ended, until it was waited for.
+TEST_F(PacerTest, TimeThatGoesBackIsCountedOnce) {
+  SetShare(1);
+  Pacer pacer(&page_, 1, &clock_);
+  pacer.Add(&paced_);
+  const auto await = [&](std::uint64_t used_ns) {
+    while (page_.used_ns < used_ns) std::this_thread::yield();
+  };
+  paced_.used_ns = 1'000'000;
+  await(1'000'000);
+  FakePaced other;
+  pacer.Add(&other);
+  paced_.used_ns = 0;
+  other.used_ns = 1;
+  await(1'000'001);  // it has been looked at
+  paced_.used_ns = 1'000'005;
+  await(1'000'006);
+  EXPECT_EQ(page_.used_ns, 1'000'006u);
+  pacer.Remove(&paced_);
+  pacer.Remove(&other);
+}
+
 }  // namespace
 }  // namespace tulle::worker::pace
