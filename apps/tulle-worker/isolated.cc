@@ -38,6 +38,9 @@ class IsolatedExecutor final : public worker::exec::Executor {
     return process_->AllocateMemory(size_bytes);
   }
   void FreeMemory(const Range& range) override { process_->FreeMemory(range); }
+  std::optional<Range> MapMemory(int fd, std::uint64_t size_bytes, bool writable) override {
+    return process_->MapMemory(fd, size_bytes, writable);
+  }
   int memory_fd() const override { return process_->memory_fd(); }
   std::optional<worker::exec::Room> AllocateRoom(std::uint64_t size_bytes) override {
     auto block = process_->AllocateStaging(size_bytes);

@@ -39,7 +39,7 @@ int Report(const Status& status) {
 }
 
 struct RunFlags {
-  std::string api = "opencl", memory, compute, bandwidth, level, node, name, topology, duration;
+  std::string api = "opencl", memory, compute, bandwidth, level, node, name, claim, topology, duration;
   std::vector<std::string> types, vendors, labels, tolerations, command;
   std::uint32_t gpus = 1, compute_units = 0;
   double tflops = 0;
@@ -51,6 +51,7 @@ struct RunFlags {
 
 Result<RunOptions> ToOptions(const RunFlags& flags) {
   RunOptions options{.name = flags.name,
+                     .claim = flags.claim,
                      .with_local = flags.with_local,
                      .over_network = flags.over_network,
                      .quiet = flags.quiet,
@@ -289,7 +290,14 @@ int Main(int argc, char** argv) {
       "--duration", run.duration,
       "The vGPUs are taken back after so long, such as 30m or 2d; others that wait can reckon with "
       "that [when it ends]");
-  run_command->add_option("--name", run.name, "Name of the claim, for `tulle get claims` [chosen]");
+  CLI::Option* claim_name =
+      run_command->add_option("--name", run.name, "Name of the claim, for `tulle get claims` [chosen]");
+  run_command
+      ->add_option(
+          "--claim", run.claim,
+          "On the vGPUs of this claim, beside the programs that have them already, on this machine or "
+          "another; it ends with the `tulle run` that has made it")
+      ->excludes(claim_name);
   run_command
       ->add_option("--priority", run.priority, "Among your own claims that wait for room, higher first")
       ->check(CLI::Range(-1000, 1000))

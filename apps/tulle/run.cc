@@ -87,10 +87,10 @@ class Holder {
     TULLE_ASSIGN_OR_RETURN(const std::string library, FindIcdLibrary());
     RenewCertificate();
     TULLE_ASSIGN_OR_RETURN(const std::unique_ptr<sdk::Client> client, sdk::Client::Connect());
-    TULLE_ASSIGN_OR_RETURN(sdk::Claim claim, CreateClaim(*client));
-    const std::string name = claim.metadata.name;
+    TULLE_ASSIGN_OR_RETURN(const std::string name, NameOfClaim(*client));
     const std::unique_ptr<sdk::ClaimHold> hold = client->Hold(name, {.program = options_.command[0]});
     const Status served = ServeClaim(*client, *hold, name, library);
+    if (!options_.claim.empty()) return served;
     // Also after an error: whatever was claimed is given back.
     const auto released = client->DeleteClaim(name, {.timeout = kReleaseTimeout});
     if (!released.ok() && released.error().code != Code::kNotFound && !options_.quiet) {
@@ -105,10 +105,16 @@ class Holder {
   }
 
  private:
-  Result<sdk::Claim> CreateClaim(sdk::Client& client) {
+  // Of a new one, if none is to be joined.
+  Result<std::string> NameOfClaim(sdk::Client& client) {
+    if (!options_.claim.empty()) {
+      TULLE_RETURN_IF_ERROR(client.GetClaim(options_.claim));
+      return options_.claim;
+    }
     sdk::NewClaim wanted{.name = options_.name, .spec = options_.spec};
     wanted.spec.release_when_unheld = true;
-    return client.CreateClaim(wanted);
+    TULLE_ASSIGN_OR_RETURN(const sdk::Claim made, client.CreateClaim(wanted));
+    return made.metadata.name;
   }
 
   Status ServeClaim(sdk::Client& client, sdk::ClaimHold& hold, const std::string& name,

@@ -15,7 +15,8 @@ namespace tulle::cli {
 
 struct RunOptions {
   control::ClaimSpec spec;
-  std::string name;  // of the claim; empty: the controller's choice
+  std::string name;   // of the claim; empty: the controller's choice
+  std::string claim;  // one that there is, in whose place none is made; it is not given back, either
   bool with_local = false;
   bool over_network = false;  // also to vGPUs on this host
   bool quiet = false;

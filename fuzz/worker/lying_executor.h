@@ -55,6 +55,9 @@ class LyingExecutor final : public worker::exec::Executor {
   std::optional<Range> AllocateMemory(std::uint64_t size_bytes) override {
     return honest_->AllocateMemory(size_bytes);
   }
+  std::optional<Range> MapMemory(int fd, std::uint64_t size_bytes, bool writable) override {
+    return honest_->MapMemory(fd, size_bytes, writable);
+  }
   void FreeMemory(const Range& range) override { honest_->FreeMemory(range); }
   int memory_fd() const override { return honest_->memory_fd(); }
   std::optional<worker::exec::Room> AllocateRoom(std::uint64_t size_bytes) override {

@@ -15,6 +15,7 @@
 #include "fuzz/worker/made_up_program.h"
 #include "tulle/gpu/null/driver.h"
 #include "tulle/worker/exec/session.h"
+#include "tulle/worker/exports/local_exports.h"
 #include "tulle/worker/local/local.h"
 
 namespace {
@@ -153,8 +154,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   quota::MemoryQuota quota(kQuotaBytes);
   build::Slots slots(1);
   const SystemClock clock;
+  exports::LocalExports exports;
   const exec::Shared shared{
-      .quota = &quota, .builder = builder.get(), .build_slots = &slots, .clock = &clock};
+      .quota = &quota, .builder = builder.get(), .build_slots = &slots, .clock = &clock, .exports = &exports};
   exec::SessionLimits limits;
   limits.wait_on_user_event = std::chrono::milliseconds(1);  // nothing here sets an event from another thread
   exec::EndRequest end;

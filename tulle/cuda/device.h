@@ -153,9 +153,13 @@ class Device {
   virtual CUresult FreeAddresses(CUdeviceptr /*address*/, std::uint64_t /*bytes*/) {
     return CUDA_ERROR_NOT_SUPPORTED;
   }
-  virtual CUresult CreateMemory(std::uint64_t /*bytes*/, MemoryId* /*memory*/) {
+  // `shareable`: it can be exported.
+  virtual CUresult CreateMemory(std::uint64_t /*bytes*/, bool /*shareable*/, MemoryId* /*memory*/) {
     return CUDA_ERROR_NOT_SUPPORTED;
   }
+  // Between processes, as a descriptor, which is the caller's.
+  virtual CUresult ExportMemory(MemoryId /*memory*/, int* /*fd*/) { return CUDA_ERROR_NOT_SUPPORTED; }
+  virtual CUresult ImportMemory(int /*fd*/, MemoryId* /*memory*/) { return CUDA_ERROR_NOT_SUPPORTED; }
   // It goes once it is mapped nowhere.
   virtual CUresult ReleaseMemory(MemoryId /*memory*/) { return CUDA_ERROR_NOT_SUPPORTED; }
   // All of it, at addresses that are reserved and free. Nobody may use it before access is set.
@@ -165,7 +169,24 @@ class Device {
   virtual CUresult UnmapMemory(CUdeviceptr /*address*/, std::uint64_t /*bytes*/) {
     return CUDA_ERROR_NOT_SUPPORTED;
   }
-  virtual CUresult SetAccess(CUdeviceptr /*address*/, std::uint64_t /*bytes*/, bool /*allowed*/) {
+  virtual CUresult SetAccess(CUdeviceptr /*address*/, std::uint64_t /*bytes*/, CUmemAccess_flags /*access*/) {
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+
+  // --- memory that other programs have, too (cuda_ext_tulle.h): allocations, freed as such
+  virtual CUresult AllocateExportable(ContextId /*context*/, std::uint64_t /*bytes*/,
+                                      CUdeviceptr* /*address*/) {
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  virtual CUresult ExportAllocation(ContextId /*context*/, CUdeviceptr /*address*/, bool /*writable*/,
+                                    const std::string& /*tenant*/, std::string* /*token*/) {
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  virtual CUresult ImportAllocation(ContextId /*context*/, const std::string& /*token*/,
+                                    CUdeviceptr* /*address*/, std::uint64_t* /*bytes*/) {
+    return CUDA_ERROR_NOT_SUPPORTED;
+  }
+  virtual CUresult RevokeExport(ContextId /*context*/, const std::string& /*token*/) {
     return CUDA_ERROR_NOT_SUPPORTED;
   }
 

@@ -113,7 +113,7 @@ struct CUmemLocation {
 using CUmemGenericAllocationHandle = unsigned long long;
 struct CUmemAllocationProp {
   int type;                  // 1: pinned
-  int requestedHandleTypes;  // 0: not for other processes
+  int requestedHandleTypes;  // CUmemAllocationHandleType
   CUmemLocation location;
   void* win32HandleMetaData;
   struct {
@@ -124,6 +124,10 @@ struct CUmemAllocationProp {
   } allocFlags;
 };
 static_assert(sizeof(CUmemAllocationProp) == 32);
+enum CUmemAllocationHandleType : int {
+  CU_MEM_HANDLE_TYPE_NONE = 0,
+  CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR = 1
+};
 enum CUmemAccess_flags : int {
   CU_MEM_ACCESS_FLAGS_PROT_NONE = 0,
   CU_MEM_ACCESS_FLAGS_PROT_READ = 1,

@@ -20,6 +20,14 @@ constexpr auto kGrace = std::chrono::seconds(1);  // for a worker that has close
 constexpr std::size_t kMaxOutbox = 4 * kMaxGrants;
 constexpr auto kExpiryCheck = std::chrono::seconds(1);
 
+// To a worker that waits for it; one that does not any more has closed its end.
+void Answer(int socket, const wire::node::ExportAnswer& answer, int memory = -1) {
+  ByteVector packet(wire::EncodedSize(answer));
+  wire::Encode(answer, packet);
+  const std::array fds = {memory};
+  (void)SendPacket(socket, packet, std::span(fds).first(memory >= 0 ? 1 : 0));
+}
+
 }  // namespace
 
 void CommandUsage::Add(const CommandUsage& other) {
@@ -54,7 +62,13 @@ Supervisor::Supervisor(Loop& loop, Options options, OnChange on_change, BuildKee
       options_(std::move(options)),
       on_change_(std::move(on_change)),
       builds_(builds),
-      arbiter_(arbiter) {}
+      arbiter_(arbiter),
+      exports_({[this](const std::string& vgpu, const std::string& token) {
+                  if (VGpu* has = Find(vgpu)) Send(*has, wire::node::ExportWithdrawn{{token}});
+                },
+                [this](const std::string& vgpu, const std::string& token) {
+                  if (VGpu* owner = Find(vgpu)) Send(*owner, wire::node::ExportUnused{{token}});
+                }}) {}
 
 Supervisor::~Supervisor() {
   loop_.Cancel(expiry_timer_);
@@ -384,6 +398,40 @@ void Supervisor::FromWorker::On(const wire::node::KeepBuild& message) {
   supervisor.builds_->Keep(vgpu.spec.uid, message.key.bytes, std::move(fds.front()));
 }
 
+void Supervisor::FromWorker::On(const wire::node::OfferExport& message) {
+  if (fds.size() != 2) return;
+  const wire::ExportStatus status = supervisor.exports_.Offer(
+      vgpu.spec.uid, std::string(message.token.text), std::string(message.tenant.text), message.size_bytes,
+      message.writable != 0, std::move(fds[0]));
+  Answer(fds[1].get(), {{status}});
+}
+
+void Supervisor::FromWorker::On(const wire::node::TakeExport& message) {
+  if (fds.size() != 1) return;
+  const ExportBoard::Taken* const taken = supervisor.exports_.Take(
+      vgpu.spec.uid, vgpu.spec.tenant, std::string(message.token.text), message.session);
+  if (taken == nullptr) return Answer(fds.front().get(), {{wire::ExportStatus::kNoSuchExport}});
+  Answer(fds.front().get(),
+         {{wire::ExportStatus::kOk}, taken->size_bytes, taken->writable ? wire::U8{1} : wire::U8{0}},
+         taken->memory);
+}
+
+void Supervisor::FromWorker::On(const wire::node::CloseExport& message) {
+  supervisor.exports_.Close(vgpu.spec.uid, std::string(message.token.text), message.session);
+}
+
+void Supervisor::FromWorker::On(const wire::node::ReleaseExport& message) {
+  supervisor.exports_.Release(vgpu.spec.uid, std::string(message.token.text));
+}
+
+void Supervisor::FromWorker::On(const wire::node::WithdrawExport& message) {
+  const auto answer = std::make_shared<UniqueFd>(fds.size() == 1 ? std::move(fds.front()) : UniqueFd());
+  supervisor.exports_.Withdraw(vgpu.spec.uid, std::string(message.token.text),
+                               [answer](wire::ExportStatus status) {
+                                 if (answer->valid()) Answer(answer->get(), {{status}});
+                               });
+}
+
 void Supervisor::OnEnded(const std::string& uid) {
   VGpu* vgpu = Find(uid);
   if (vgpu == nullptr || !vgpu->process) return;
@@ -395,6 +443,7 @@ void Supervisor::OnEnded(const std::string& uid) {
   if (vgpu->control.valid()) loop_.Unwatch(vgpu->control.get());
   vgpu->control.reset();
   loop_.Cancel(vgpu->timer);
+  exports_.OnWorkerEnded(uid);
   const std::uint32_t lost_sessions = std::exchange(vgpu->current.sessions, 0);
   vgpu->current.memory_used_bytes = 0;
   vgpu->past = vgpu->usage();

@@ -21,6 +21,7 @@
 #include "tulle/base/subprocess.h"
 #include "tulle/base/unique_fd.h"
 #include "tulle/node/arbiter/arbiter.h"
+#include "tulle/node/export_board.h"
 #include "tulle/node/loop.h"
 #include "tulle/node/restart_backoff.h"
 #include "tulle/session/psk_identity.h"
@@ -172,6 +173,11 @@ class Supervisor {
     void On(const wire::node::SessionEnded& message);
     void On(const wire::node::FindBuild& message);
     void On(const wire::node::KeepBuild& message);
+    void On(const wire::node::OfferExport& message);
+    void On(const wire::node::TakeExport& message);
+    void On(const wire::node::CloseExport& message);
+    void On(const wire::node::ReleaseExport& message);
+    void On(const wire::node::WithdrawExport& message);
   };
   struct VGpu {
     VGpuSpec spec;
@@ -213,6 +219,7 @@ class Supervisor {
   BuildKeeper* const builds_;
   arbiter::Arbiter* const arbiter_;
   std::map<std::string, VGpu> vgpus_;
+  ExportBoard exports_;
   VGpuUsage gone_;  // of vGPUs that were deleted
   wire::Arena arena_;
   Loop::TimerId expiry_timer_ = 0;

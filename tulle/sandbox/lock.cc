@@ -131,9 +131,6 @@ constexpr const char* kAllowed[] = {
     "linkat",
     "symlink",
     "symlinkat",
-    "chmod",
-    "fchmod",
-    "fchmodat",
     "umask",
     "utimensat",
     "utime",
@@ -173,9 +170,14 @@ constexpr const char* kAllowed[] = {
 
 // A builder starts the compiler's tools, and they are programs like others.
 constexpr const char* kAllowedToBuild[] = {
-    "fork", "vfork",   "execve", "execveat",  "wait4",     "waitid",
-    "kill", "setpgid", "setsid", "prlimit64", "setrlimit",
+    "fork",    "vfork",  "execve",    "execveat",  "wait4", "waitid", "kill",
+    "setpgid", "setsid", "prlimit64", "setrlimit", "chmod", "fchmod", "fchmodat",
 };
+
+// An executor is given memory of others while it runs. What it may only read has no permissions as a file, so
+// that it cannot be opened again for writing; it must not give it any.
+constexpr const char* kAllowedToExecute[] = {"recvmsg"};
+constexpr const char* kRefusedToExecute[] = {"chmod", "fchmod", "fchmodat"};
 
 constexpr const char* kKilled[] = {
     "ptrace",
@@ -240,16 +242,12 @@ constexpr const char* kKilled[] = {
 
 constexpr const char* kRefused[] = {
     // EPERM
-    "socket",        "socketpair",     "connect",
-    "bind",          "listen",         "accept",
-    "accept4",       "sendto",         "sendmsg",
-    "sendmmsg",      "recvfrom",       "recvmsg",
-    "recvmmsg",      "shutdown",       "getsockname",
-    "getpeername",   "setsockopt",     "getsockopt",
-    "setpriority",   "sched_setparam", "sched_setscheduler",
-    "sched_setattr", "ioprio_set",     "chown",
-    "fchown",        "lchown",         "fchownat",
-    "mknod",         "mknodat",
+    "socket",        "socketpair", "connect",     "bind",           "listen",
+    "accept",        "accept4",    "sendto",      "sendmsg",        "sendmmsg",
+    "recvfrom",      "recvmmsg",   "shutdown",    "getsockname",    "getpeername",
+    "setsockopt",    "getsockopt", "setpriority", "sched_setparam", "sched_setscheduler",
+    "sched_setattr", "ioprio_set", "chown",       "fchown",         "lchown",
+    "fchownat",      "mknod",      "mknodat",
 };
 
 constexpr unsigned kNewNamespaces =
@@ -322,7 +320,10 @@ int LoadFilter(Role role, bool drives_devices) {
   if (role == Role::kBuilder) {
     filter.Answer(SCMP_ACT_ALLOW, kAllowedToBuild);
     filter.Answer(SCMP_ACT_ALLOW, "clone", SCMP_A0(SCMP_CMP_MASKED_EQ, kNewNamespaces, 0));
+    filter.Answer(SCMP_ACT_ERRNO(EPERM), "recvmsg");
   } else {
+    filter.Answer(SCMP_ACT_ALLOW, kAllowedToExecute);
+    filter.Answer(SCMP_ACT_ERRNO(EPERM), kRefusedToExecute);
     filter.Answer(SCMP_ACT_KILL_PROCESS, "execve");
     filter.Answer(SCMP_ACT_KILL_PROCESS, "execveat");
     filter.Answer(SCMP_ACT_ALLOW, "clone",

@@ -5,6 +5,7 @@
 #include "tulle/wire/row.h"
 #include "tulle/wire/schema/cuda/device.h"
 #include "tulle/wire/schema/cuda/stream.h"
+#include "tulle/wire/schema/exports.h"
 #include "tulle/wire/schema/opencl/device.h"
 #include "tulle/wire/schema/opencl/image.h"
 #include "tulle/wire/schema/opencl/memory.h"
@@ -29,6 +30,9 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0012, DestroyObject>{Mode::kOneWay, Place::kDevice},
     Row<0x0013, ShareMemory>{Mode::kOneWay, Place::kDevice, Capability::kSharedMemory},
     Row<0x0014, LocateMemory, LocateMemoryReply>{Mode::kReply, Place::kWorker, Capability::kSharedMemory},
+    Row<0x0015, ExportMemory, ExportMemoryReply>{Mode::kReply, Place::kWorker, Capability::kExports},
+    Row<0x0016, OpenExport, OpenExportReply>{Mode::kReply, Place::kWorker, Capability::kExports},
+    Row<0x0017, RevokeExport, RevokeExportReply>{Mode::kReply, Place::kWorker, Capability::kExports},
 
     // OpenCL: devices and contexts.
     Row<0x0101, opencl::DescribeDevice, opencl::DescribeDeviceReply>{Mode::kReply, Place::kDevice,
@@ -45,6 +49,8 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0201, opencl::CreateBuffer>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0202, opencl::InitBuffer>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
     Row<0x0203, opencl::CreateSubBuffer>{Mode::kOneWay, Place::kDevice, Capability::kOpenCl},
+    Row<0x0204, opencl::ImportBuffer>{Mode::kOneWay, Place::kDevice,
+                                      Capability::kOpenCl | Capability::kExports},
 
     // OpenCL: images and samplers.
     Row<0x0211, opencl::GetImageFormats, opencl::GetImageFormatsReply>{Mode::kReply, Place::kDevice,
@@ -108,6 +114,9 @@ inline constexpr auto kCommands = std::tuple{
     Row<0x0511, cuda::GetMemoryInfo, cuda::GetMemoryInfoReply>{Mode::kReply, Place::kWorker,
                                                                Capability::kCuda},
     Row<0x0513, cuda::AllocateMemory>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
+    Row<0x0514, cuda::AllocateExportable>{Mode::kOneWay, Place::kDevice,
+                                          Capability::kCuda | Capability::kExports},
+    Row<0x0515, cuda::ImportMemory>{Mode::kOneWay, Place::kDevice, Capability::kCuda | Capability::kExports},
     Row<0x0521, cuda::CreateModule>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
     Row<0x0522, cuda::ModuleImage>{Mode::kOneWay, Place::kDevice, Capability::kCuda},
     Row<0x0523, cuda::LoadModule, cuda::LoadModuleReply>{Mode::kReply, Place::kDevice, Capability::kCuda},

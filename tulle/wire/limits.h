@@ -68,6 +68,13 @@ inline constexpr std::uint32_t kMaxReasonBytes = 512;
 // What a client shows to go on with a session: 128 bits cannot be guessed.
 inline constexpr std::uint32_t kResumeTokenBytes = 16;
 
+// What names exported memory: whoever has it may ask for the memory. 128 bits of it cannot be guessed.
+inline constexpr std::uint32_t kMaxExportTokenBytes = 128;
+// A tenant, as the control plane names it.
+inline constexpr std::uint32_t kMaxTenantBytes = 64;
+// Exports of one vGPU, and of one session those that it has opened. Each holds a descriptor in the node.
+inline constexpr std::uint32_t kMaxExports = 256;
+
 // What one notice carries of what kernels print: what a pipe holds.
 inline constexpr std::uint32_t kMaxKernelOutputBytes = 64u << 10;
 

@@ -140,6 +140,7 @@ void Worker::On(const wire::node::AssignVGpu& message) {
   vgpu_ = message.vgpu.text;
   device_ = std::move(*device);
   quota_.emplace(message.memory_bytes);
+  exports_.emplace(control_.get(), vgpu_, std::string(message.tenant.text));
   if (Status paced = HoldToShare(); !paced.ok()) {
     Log(LogLevel::kError, "worker", "the vGPU is not held to its share of compute",
         {{"vgpu", vgpu_}, {"error", ToString(paced.error())}});
@@ -231,6 +232,14 @@ void Worker::On(const wire::node::AdoptConnection&) {
 
 void Worker::On(const wire::node::Shutdown&) { shutdown_.store(true); }
 
+void Worker::On(const wire::node::ExportWithdrawn& message) {
+  if (exports_.has_value()) exports_->On(message);
+}
+
+void Worker::On(const wire::node::ExportUnused& message) {
+  if (exports_.has_value()) exports_->On(message);
+}
+
 // --- sessions ---
 
 Result<session::GrantKey> Worker::KeyOf(Connection& connection, const std::string& vgpu,
@@ -317,6 +326,7 @@ void Worker::Serve(Connection& connection, UniqueFd socket) {
         &build_slots_,
         &clock_,
         pacer_.has_value() ? &*pacer_ : nullptr,
+        &*exports_,
         [&](std::uint64_t missing_bytes) { return EndAbsent(connection, missing_bytes); }};
     exec::Session session(&client, std::move(*executor), shared, options_.session_limits, &connection.end,
                           &connection.counters);

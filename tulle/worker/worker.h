@@ -28,6 +28,7 @@
 #include "tulle/worker/build/builder.h"
 #include "tulle/worker/build/slots.h"
 #include "tulle/worker/exec/session.h"
+#include "tulle/worker/exports/node_exports.h"
 #include "tulle/worker/quota/memory.h"
 #include "tulle/worker/spares.h"
 
@@ -95,6 +96,8 @@ class Worker {
   void On(const wire::node::RevokeGrant& message);
   void On(const wire::node::AdoptConnection& message);
   void On(const wire::node::Shutdown& message);
+  void On(const wire::node::ExportWithdrawn& message);
+  void On(const wire::node::ExportUnused& message);
 
  private:
   // One connection, from its arrival to the end of its session.
@@ -152,8 +155,9 @@ class Worker {
   std::string vgpu_;  // set by AssignVGpu, before any connection
   Device device_;
   std::optional<quota::MemoryQuota> quota_;
-  std::optional<SharedMemory> share_memory_;  // a wire::SharePage
-  std::optional<pace::Pacer> pacer_;          // none: nothing holds the vGPU to a share
+  std::optional<exports::NodeExports> exports_;  // after what its memory counts against
+  std::optional<SharedMemory> share_memory_;     // a wire::SharePage
+  std::optional<pace::Pacer> pacer_;             // none: nothing holds the vGPU to a share
   build::Slots build_slots_;
   std::optional<Spares> spares_;
   session::ResumeTable resume_table_;

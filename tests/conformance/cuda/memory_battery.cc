@@ -290,6 +290,49 @@ TEST_F(Battery, MemoryApartFromItsAddresses) {
             CUDA_ERROR_OUT_OF_MEMORY);
 }
 
+TEST_F(Battery, MemoryIsSharedByDescriptor) {
+  CUmemAllocationProp properties{};
+  properties.type = 1;
+  properties.location = {1, device_};
+  properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+  std::size_t granule = 0;
+  if (cuMemGetAllocationGranularity(&granule, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM) != CUDA_SUCCESS)
+    GTEST_SKIP() << "it has no memory apart from its addresses";
+  CUmemGenericAllocationHandle memory = 0, plain = 0, same = 0;
+  CUDA_OK(cuMemCreate(&memory, granule, &properties, 0));
+  properties.requestedHandleTypes = 0;
+  CUDA_OK(cuMemCreate(&plain, granule, &properties, 0));
+  int descriptor = -1;
+  EXPECT_EQ(cuMemExportToShareableHandle(&descriptor, plain, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0),
+            CUDA_ERROR_INVALID_VALUE)
+      << "it was not made for that";
+  CUDA_OK(cuMemRelease(plain));
+  CUDA_OK(cuMemExportToShareableHandle(&descriptor, memory, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0));
+  EXPECT_EQ(cuMemImportFromShareableHandle(&same, reinterpret_cast<void*>(std::intptr_t{-1}),
+                                           CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR),
+            CUDA_ERROR_INVALID_VALUE);
+  CUDA_OK(cuMemImportFromShareableHandle(&same, reinterpret_cast<void*>(std::intptr_t{descriptor}),
+                                         CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR));
+  close(descriptor);
+  CUdeviceptr range = 0;
+  CUDA_OK(cuMemAddressReserve(&range, 2 * granule, 0, 0, 0));
+  CUDA_OK(cuMemMap(range, granule, 0, memory, 0));
+  CUDA_OK(cuMemMap(range + granule, granule, 0, same, 0));
+  const CUmemAccessDesc access{{1, device_}, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+  const CUmemAccessDesc reads{{1, device_}, CU_MEM_ACCESS_FLAGS_PROT_READ};
+  CUDA_OK(cuMemSetAccess(range, granule, &access, 1));
+  CUDA_OK(cuMemSetAccess(range + granule, granule, &reads, 1));
+  const std::vector<std::uint32_t> values(100, 3);
+  CUDA_OK(cuMemcpyHtoD_v2(range + 400, values.data(), 400));
+  EXPECT_EQ(Get<std::uint32_t>(range + granule + 400, 100), values);
+  EXPECT_EQ(cuMemcpyHtoD_v2(range + granule, values.data(), 400), CUDA_ERROR_INVALID_VALUE) << "only read";
+  EXPECT_EQ(cuMemsetD8_v2(range + granule, 1, 1), CUDA_ERROR_INVALID_VALUE);
+  CUDA_OK(cuMemUnmap(range, 2 * granule));
+  CUDA_OK(cuMemRelease(memory));
+  CUDA_OK(cuMemRelease(same));
+  CUDA_OK(cuMemAddressFree(range, 2 * granule));
+}
+
 TEST_F(Battery, MemoryOfTheHostIsKnown) {
   void* memory = nullptr;
   CUDA_OK(cuMemHostAlloc(&memory, 10'000, 1));

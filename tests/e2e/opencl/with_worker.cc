@@ -43,6 +43,7 @@
 #include "tulle/session/attach.h"
 #include "tulle/shim/cuda/driver.h"
 #include "tulle/worker/exec/session.h"
+#include "tulle/worker/exports/local_exports.h"
 #include "tulle/worker/local/local.h"
 
 extern char** environ;
@@ -213,7 +214,11 @@ class VGpu {
     worker::exec::EndRequest end;
     worker::exec::SessionCounters counters;
     const SystemClock clock;
-    const worker::exec::Shared shared{&quota_, builder_.get(), &slots_, &clock};
+    const worker::exec::Shared shared{.quota = &quota_,
+                                      .builder = builder_.get(),
+                                      .build_slots = &slots_,
+                                      .clock = &clock,
+                                      .exports = &exports_};
     worker::exec::Session session(client->get(), Must(executors_->Start()), shared, {}, &end, &counters);
     std::atomic<bool> over{false};
     std::thread killer;
@@ -235,6 +240,7 @@ class VGpu {
   const Arguments& arguments_;
   session::Target target_;
   worker::quota::MemoryQuota quota_;
+  worker::exports::LocalExports exports_;
   worker::build::Slots slots_;
   session::ResumeTable resume_table_;
   std::unique_ptr<net::Relay> relay_;

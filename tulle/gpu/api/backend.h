@@ -33,6 +33,8 @@ struct Command {
                             // destroyed; empty: the backend allocates, or it lies in a buffer. DestroyObject
   // of such a one is answered (the worker always asks, wants_status) when no command
   // can touch that memory any more: it is used again from then on
+  int memory_fd = -1;  // of `memory` where others have it, too, as a file of at least that size (in whole
+                       // granules of CUDA's); to be mapped, and not kept. Read-only where the memory is
 };
 
 // Where a backend reports. Thread-safe: drivers call from their own threads. Never blocks for long; the

@@ -1,3 +1,6 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <atomic>
 #include <bit>
@@ -261,6 +264,14 @@ class CudaBackend final : public Backend {
       result = CUDA_ERROR_INVALID_HANDLE;
     }
     Report(command, result);
+  }
+
+  // Memory that others may have, too: here all that is known of it is the file that comes with it.
+  void Run(const wire::cuda::AllocateExportable& message, const Command& command) {
+    MapFile(message.memory.handle, message.address, command);
+  }
+  void Run(const wire::cuda::ImportMemory& message, const Command& command) {
+    MapFile(message.memory.handle, message.address, command);
   }
 
   // --- modules
@@ -592,15 +603,48 @@ class CudaBackend final : public Backend {
 
   // New memory at addresses of the range at which there is none.
   CUresult Map(CUdeviceptr address, std::size_t bytes) {
-    if (address - range_address_ >= range_bytes_ || bytes > range_bytes_ - (address - range_address_))
-      return CUDA_ERROR_INVALID_VALUE;
     const CUmemAllocationProp properties = Properties();
     CUmemGenericAllocationHandle memory = 0;
     TULLE_CUDA_RETURN_IF_ERROR(cu_.cuMemCreate(&memory, bytes, &properties, 0));
+    return Map(address, bytes, memory, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+  }
+
+  // The memory that comes with the command, likewise.
+  void MapFile(Handle handle, CUdeviceptr address, const Command& command) {
+    struct stat status;
+    const int flags = fcntl(command.memory_fd, F_GETFL);
+    if (flags < 0 || fstat(command.memory_fd, &status) != 0)
+      return ReportFailed(completions_, command, CUDA_ERROR_NOT_SUPPORTED);
+    auto object = std::make_unique<MemoryObject>();
+    object->address = address;
+    object->bytes = static_cast<std::size_t>(status.st_size);
+    CUmemGenericAllocationHandle memory = 0;
+    CUresult result = cu_.cuMemImportFromShareableHandle(
+        &memory, reinterpret_cast<void*>(static_cast<std::intptr_t>(command.memory_fd)),
+        CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+    if (result == CUDA_SUCCESS) {
+      result = Map(
+          address, object->bytes, memory,
+          (flags & O_ACCMODE) == O_RDWR ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : CU_MEM_ACCESS_FLAGS_PROT_READ);
+    }
+    if (result == CUDA_SUCCESS && !table_.Insert(handle, object)) {
+      (void)cu_.cuMemUnmap(object->address, object->bytes);
+      result = CUDA_ERROR_INVALID_HANDLE;
+    }
+    Report(command, result);
+  }
+
+  // Takes the memory.
+  CUresult Map(CUdeviceptr address, std::size_t bytes, CUmemGenericAllocationHandle memory,
+               CUmemAccess_flags allowed) {
+    if (address - range_address_ >= range_bytes_ || bytes > range_bytes_ - (address - range_address_)) {
+      (void)cu_.cuMemRelease(memory);
+      return CUDA_ERROR_INVALID_VALUE;
+    }
     CUresult result = cu_.cuMemMap(address, bytes, 0, memory, 0);
     (void)cu_.cuMemRelease(memory);  // it goes with its mapping
     if (result != CUDA_SUCCESS) return result;
-    const CUmemAccessDesc access{{1, device_}, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+    const CUmemAccessDesc access{{1, device_}, allowed};
     result = cu_.cuMemSetAccess(address, bytes, &access, 1);
     if (result != CUDA_SUCCESS) (void)cu_.cuMemUnmap(address, bytes);
     return result;

@@ -15,7 +15,7 @@ namespace tulle::gpu::cuda {
   X(cuDeviceTotalMem_v2) X(cuMemAlloc_v2) X(cuMemFree_v2) X(cuStreamSynchronize) X(cuDeviceGetName) X(cuDeviceGetUuid_v2) X(cuDeviceGetAttribute)                    \
   X(cuCtxCreate_v2) X(cuCtxDestroy_v2) X(cuCtxSetCurrent) X(cuMemHostRegister_v2) X(cuMemHostAlloc) X(cuMemFreeHost) \
   X(cuMemAddressReserve) X(cuMemAddressFree) X(cuMemGetAllocationGranularity)                                  \
-  X(cuMemCreate) X(cuMemRelease) X(cuMemMap) X(cuMemUnmap) X(cuMemSetAccess)                                   \
+  X(cuMemCreate) X(cuMemImportFromShareableHandle) X(cuMemRelease) X(cuMemMap) X(cuMemUnmap) X(cuMemSetAccess)                                   \
   X(cuMemcpyHtoDAsync_v2) X(cuMemcpyDtoHAsync_v2) X(cuMemcpyDtoDAsync_v2) X(cuMemcpy3DAsync_v2)                \
   X(cuMemsetD2D8Async) X(cuMemsetD2D16Async) X(cuMemsetD2D32Async)                                             \
   X(cuModuleLoadDataEx) X(cuModuleUnload) X(cuModuleGetFunction) X(cuModuleGetGlobal_v2)                       \

@@ -1,9 +1,13 @@
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
+#include <map>
 #include <mutex>
 
+#include "tulle/base/seqpacket.h"
 #include "tulle/base/shared_memory.h"
 #include "tulle/gpu/isolated/executor_main.h"
 #include "tulle/gpu/isolated/kernel_output.h"
@@ -80,9 +84,47 @@ MutableByteView Piece(const SharedMemory& memory, std::uint64_t offset_bytes, st
   return size_bytes == 0 ? MutableByteView() : memory.bytes().subspan(offset_bytes, size_bytes);
 }
 
+// Memory that is not of the arena.
+class MappedMemories {
+ public:
+  // Its descriptor is there until `used` has been called, and never again: who could keep it could open the
+  // memory for writing.
+  template <typename Use>
+  void Get(std::uint64_t place, std::uint64_t size_bytes, const Use& use) {
+    UniqueFd fd;
+    if (!mapped_.contains(place)) fd = Take(place);
+    const MutableByteView bytes = mapped_.at(place);
+    TULLE_CHECK(size_bytes <= bytes.size());
+    use(bytes.first(size_bytes), fd.get());
+  }
+  void Unmap(std::uint64_t place) {
+    const auto found = mapped_.find(place);
+    if (found == mapped_.end()) return;
+    munmap(found->second.data(), found->second.size());
+    mapped_.erase(found);
+  }
+
+ private:
+  // Packets come in the order of their places, and before the records that mean them.
+  UniqueFd Take(std::uint64_t place) {
+    for (;;) {
+      MappedMemory memory;
+      auto packet = ReceivePacket(kMemoriesFd, std::as_writable_bytes(std::span(&memory, 1)));
+      TULLE_CHECK(packet.ok() && packet->size_bytes == sizeof memory && packet->fds.size() == 1);
+      void* const there =
+          mmap(nullptr, memory.size_bytes, PROT_READ | (memory.writable != 0 ? PROT_WRITE : 0), MAP_SHARED,
+               packet->fds.front().get(), 0);
+      TULLE_CHECK(there != MAP_FAILED);
+      mapped_[memory.place] = {static_cast<std::byte*>(there), memory.size_bytes};
+      if (memory.place == place) return std::move(packet->fds.front());
+    }
+  }
+  std::map<std::uint64_t, MutableByteView> mapped_;
+};
+
 // Runs what lies in the ring. False: the ring is broken.
 bool RunBatch(RingReader& commands, const SharedMemory& arena, const SharedMemory& staging,
-              Backend& backend) {
+              MappedMemories& mapped, Backend& backend) {
   const auto make_room = [&] {
     if (commands.MustWakeWriter()) RingDoorbell();
   };
@@ -92,14 +134,27 @@ bool RunBatch(RingReader& commands, const SharedMemory& arena, const SharedMemor
   ByteView body;
   RingResult result;
   while ((result = commands.Peek(&header, &body)) == RingResult::kOk) {
+    if (header.kind == static_cast<std::uint8_t>(RecordKind::kUnmapMemory)) {
+      mapped.Unmap(header.memory_offset_bytes);
+      commands.Pop();
+      continue;
+    }
     Command command;
     command.opcode = header.opcode;
     command.wants_status = (header.flags & kWantsStatus) != 0;
     command.sequence = header.sequence;
     command.body = body;  // in place: the worker leaves it alone until Pop
     command.payload = Piece(staging, header.payload_offset_bytes, header.payload_bytes);
-    command.memory = Piece(arena, header.memory_offset_bytes, header.memory_bytes);
-    backend.Submit(command);
+    if (header.memory_offset_bytes < kFirstPlace) {
+      command.memory = Piece(arena, header.memory_offset_bytes, header.memory_bytes);
+      backend.Submit(command);
+    } else {
+      mapped.Get(header.memory_offset_bytes, header.memory_bytes, [&](MutableByteView bytes, int fd) {
+        command.memory = bytes;
+        command.memory_fd = fd;
+        backend.Submit(command);
+      });
+    }
     any = true;
     commands.Pop();
     popped_bytes += header.size_bytes;
@@ -161,7 +216,8 @@ int RunExecutor(const OpenDevice& open_device) {
 
   RingReader commands(&head.commands, &mapped->command_bytes);
   Spinner spinner;
-  while (RunBatch(commands, mapped->arena, mapped->staging, **backend)) {
+  MappedMemories memories;
+  while (RunBatch(commands, mapped->arena, mapped->staging, memories, **backend)) {
     if (!spinner.Spin([&] { return commands.HasRecord(); })) {
       while (commands.AnnounceSleep()) FutexWait(commands.sleep_word(), 1, -1);
     }

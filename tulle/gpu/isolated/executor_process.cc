@@ -9,6 +9,7 @@
 #include <new>
 #include <unordered_map>
 
+#include "tulle/base/seqpacket.h"
 #include "tulle/gpu/api/outcome.h"
 #include "tulle/gpu/isolated/captured_output.h"
 #include "tulle/gpu/isolated/protocol.h"
@@ -173,7 +174,20 @@ class ExecutorProcess::Impl {
   }
 
   void Flush() {
+    SendUnmaps();
     if (commands_.MustWakeReader()) FutexWakeAll(commands_reader_word());
+  }
+
+  std::optional<Range> MapMemory(int fd, std::uint64_t size_bytes, bool writable) {
+    const MappedMemory memory{next_place_, size_bytes, writable ? 1u : 0u};
+    if (!SendPacket(memories_.get(), std::as_bytes(std::span(&memory, 1)), std::array{fd}).ok())
+      return std::nullopt;
+    ++next_place_;
+    return Range{memory.place, size_bytes};
+  }
+  void UnmapMemory(std::uint64_t place) {
+    unmaps_.push_back(place);
+    Flush();
   }
 
   // --- its end ---
@@ -193,6 +207,7 @@ class ExecutorProcess::Impl {
   RingsHead& head_;
   RingWriter commands_;
   RingReader replies_;
+  UniqueFd memories_;
   std::unique_ptr<sandbox::Child> child_;  // before the blocks in under_way_: those refer to staging_ only
   std::string end_reason_;
 
@@ -301,7 +316,8 @@ class ExecutorProcess::Impl {
         received->kind = Received::Kind::kPayloadDone;
         return true;
       }
-      case RecordKind::kCommand: break;
+      case RecordKind::kCommand:
+      case RecordKind::kUnmapMemory: break;
     }
     Fault("it answered what was not asked, or not in the form of an answer");
     return false;
@@ -328,6 +344,19 @@ class ExecutorProcess::Impl {
     return Receive::kDead;
   }
 
+  // The ring may have no room for them now.
+  void SendUnmaps() {
+    while (!unmaps_.empty()) {
+      RecordHeader header;
+      header.kind = static_cast<std::uint8_t>(RecordKind::kUnmapMemory);
+      header.memory_offset_bytes = unmaps_.back();
+      if (!fault_.empty() || commands_.TryWrite(header, {}) != RingResult::kOk) return;
+      unmaps_.pop_back();
+    }
+  }
+
+  std::uint64_t next_place_ = kFirstPlace;
+  std::vector<std::uint64_t> unmaps_;
   Spinner spinner_;
   std::pmr::unsynchronized_pool_resource pool_;  // entries are reused: no malloc in steady state
   std::pmr::unordered_map<std::uint64_t, UnderWay> under_way_{&pool_};
@@ -359,10 +388,12 @@ Result<std::unique_ptr<ExecutorProcess>> ExecutorProcess::Start(sandbox::Launche
   int doorbell[2];
   if (pipe2(doorbell, O_CLOEXEC | O_NONBLOCK) != 0) return ErrnoError("a pipe to an executor", errno);
   const UniqueFd doorbell_of_child(doorbell[1]);
+  TULLE_ASSIGN_OR_RETURN(auto memories, MakeSeqPacketPair());
 
   auto impl =
       std::make_unique<Impl>(std::move(rings), std::move(command_bytes), std::move(reply_bytes),
                              std::move(arena), std::move(staging), std::move(output), UniqueFd(doorbell[0]));
+  impl->memories_ = std::move(memories.parent);
   impl->head_.device_index = options.device_index;
   impl->head_.best_effort = launcher.best_effort() ? 1 : 0;
   impl->head_.drives_devices = options.device_nodes.empty() ? 0 : 1;
@@ -377,8 +408,9 @@ Result<std::unique_ptr<ExecutorProcess>> ExecutorProcess::Start(sandbox::Launche
               impl->rings_.fd(),
               impl->arena_.fd(),
               impl->staging_.fd(),
-              doorbell_of_child.get()};
-  static_assert(kRingsFd == 3 && kArenaFd == 4 && kStagingFd == 5 && kDoorbellFd == 6);
+              doorbell_of_child.get(),
+              memories.child.get()};
+  static_assert(kRingsFd == 3 && kArenaFd == 4 && kStagingFd == 5 && kDoorbellFd == 6 && kMemoriesFd == 7);
   spec.read_only_paths = options.read_only_paths;
   spec.device_nodes = options.device_nodes;
   spec.tmp_bytes = options.tmp_bytes;
@@ -390,7 +422,11 @@ Result<std::unique_ptr<ExecutorProcess>> ExecutorProcess::Start(sandbox::Launche
 std::optional<Range> ExecutorProcess::AllocateMemory(std::uint64_t size_bytes) {
   return impl_->arena_ranges_.Allocate(size_bytes);
 }
+std::optional<Range> ExecutorProcess::MapMemory(int fd, std::uint64_t size_bytes, bool writable) {
+  return impl_->MapMemory(fd, size_bytes, writable);
+}
 void ExecutorProcess::FreeMemory(const Range& range) {
+  if (range.offset_bytes >= kFirstPlace) return impl_->UnmapMemory(range.offset_bytes);
   impl_->arena_ranges_.Free(range);
   impl_->arena_.Scrub(range.offset_bytes, range.size_bytes);
 }

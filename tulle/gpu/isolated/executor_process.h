@@ -96,6 +96,9 @@ class ExecutorProcess {
   // The range may go to another buffer, and reads as zero again. Only after the executor has let go of it:
   // send DestroyObject with kWantStatus, and free when its StatusReply comes.
   void FreeMemory(const Range& range);
+  // Memory that is not of the arena, as such a range: for Submission::memory, and to be freed likewise.
+  // The descriptor stays the caller's. Nullopt: the executor has much of such to look at, or has ended.
+  std::optional<Range> MapMemory(int fd, std::uint64_t size_bytes, bool writable);
   // The bytes of the device's memory as kernels see them; a stranger writes to them at any time.
   MutableByteView memory(const Range& range);
   // All of it, for another process to map.

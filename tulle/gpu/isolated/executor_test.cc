@@ -7,9 +7,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <map>
 
 #include "tulle/base/random.h"
+#include "tulle/base/shared_memory.h"
 #include "tulle/gpu/isolated/executor_process.h"
 #include "tulle/gpu/isolated/test_program.h"
 #include "tulle/wire/codec.h"
@@ -303,6 +305,79 @@ TEST_F(Isolated, ItsMemoryGoesWithItWhoeverElseHasIt) {
   struct stat info {};
   ASSERT_EQ(fstat(held.get(), &info), 0);
   EXPECT_EQ(info.st_blocks, 0);
+}
+
+class MemoryOfOthers : public Isolated {
+ protected:
+  static constexpr std::uint64_t kBytes = 2u << 20;
+  void SetUp() override {
+    Isolated::SetUp();
+    auto memory = SharedMemory::Create("of another", kBytes);
+    ASSERT_TRUE(memory.ok());
+    memory_.emplace(std::move(*memory));
+    const std::string path = "/proc/self/fd/" + std::to_string(memory_->fd());
+    read_only_.reset(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    ASSERT_TRUE(read_only_.valid());
+    ASSERT_EQ(fchmod(memory_->fd(), 0), 0);
+    memory_->bytes()[0] = std::byte{5};
+    Start();
+  }
+  std::int32_t Do(const Range& range, std::string_view order) {
+    const std::uint64_t sequence =
+        Send(wire::opencl::ImportBuffer{{{1, 1}}, {{2, 1}}, {}, {order}}, {}, wire::kWantStatus, range);
+    Received received;
+    wire::Arena arena;
+    wire::StatusReply reply{-1};
+    if (!Until(Received::Kind::kReply, &received)) return -1000;
+    EXPECT_EQ(received.sequence, sequence);
+    EXPECT_EQ(wire::Decode(received.body, 0, arena, &reply), wire::WireResult::kOk);
+    return reply.status;
+  }
+  std::optional<SharedMemory> memory_;
+  UniqueFd read_only_;
+};
+
+TEST_F(MemoryOfOthers, IsTheSameMemory) {
+  const auto range = executor_->MapMemory(memory_->fd(), kBytes, true);
+  ASSERT_TRUE(range.has_value());
+  EXPECT_EQ(Do(*range, "value"), 5);
+  EXPECT_EQ(Do(*range, "descriptor"), 0) << "it is there for the first command only";
+  EXPECT_EQ(Do(*range, "write"), 1);
+  EXPECT_EQ(memory_->bytes()[0], std::byte{9});
+  const auto other = executor_->MapMemory(memory_->fd(), kBytes, true);
+  ASSERT_TRUE(other.has_value());
+  EXPECT_EQ(Do(*other, "descriptor"), 1);
+  executor_->FreeMemory(*range);
+  EXPECT_EQ(Do(*other, "value"), 9);
+}
+
+TEST_F(MemoryOfOthers, ThatMayOnlyBeReadCannotBeHadForWriting) {
+  const auto map = [&] { return *executor_->MapMemory(read_only_.get(), kBytes, false); };
+  for (const char* order :
+       {"unprotect", "open for writing", "permit by name", "permit", "map for writing", "open for writing"})
+    EXPECT_EQ(Do(map(), order), 0) << order;
+  const Range range = map();
+  EXPECT_EQ(Do(range, "value"), 5);
+  EXPECT_EQ(Do(range, "write"), -1000) << "it ends of it";
+  EXPECT_EQ(EndReason(), "the executor was killed by signal 11 (Segmentation fault)");
+  EXPECT_EQ(memory_->bytes()[0], std::byte{5});
+}
+
+TEST_F(MemoryOfOthers, IsMappedAndUnmappedForEver) {
+  const std::uint64_t before = memory_->size_bytes();
+  for (int i = 0; i < 3000; ++i) {
+    const auto range = executor_->MapMemory(memory_->fd(), kBytes, true);
+    ASSERT_TRUE(range.has_value()) << i;
+    ASSERT_EQ(Do(*range, "value"), 5) << i;
+    executor_->FreeMemory(*range);
+  }
+  ASSERT_EQ(Do(*executor_->MapMemory(memory_->fd(), kBytes, true), "value"), 5);
+  // Only the last is left.
+  std::ifstream maps("/proc/" + std::to_string(executor_->pid()) + "/maps");
+  std::string line;
+  int left = 0;
+  while (std::getline(maps, line)) left += line.find("of another") != std::string::npos ? 1 : 0;
+  EXPECT_EQ(left, 1) << before;
 }
 
 TEST_F(Isolated, CrashesAreToldAndTouchNobodyElse) {

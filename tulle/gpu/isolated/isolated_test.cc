@@ -2,6 +2,8 @@
 // build server whose driver does as it is told, or an executor that was taken over.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -69,6 +71,27 @@ class ScriptedBackend final : public Backend {
     const bool zero = std::ranges::all_of(command.memory, [](std::byte b) { return b == std::byte{0}; });
     std::ranges::fill(command.memory, std::byte{0xcd});
     SendStatus(completions_, command.opcode, command.sequence, zero ? 0 : kNotZeroed);
+  }
+  // The token says what is done with the memory; the status is 0 where that has not gone well.
+  void Run(const wire::opencl::ImportBuffer& import, const Command& command) {
+    const std::string_view order = import.token.text;
+    const std::string path = "/proc/self/fd/" + std::to_string(command.memory_fd);
+    volatile std::byte* const first = command.memory.data();
+    bool done = true;
+    if (order == "write") *first = std::byte{9};
+    if (order == "unprotect") {
+      done = mprotect(command.memory.data(), 4096, PROT_READ | PROT_WRITE) == 0;
+    }
+    if (order == "open for writing") done = open(path.c_str(), O_RDWR | O_CLOEXEC) >= 0;
+    if (order == "permit by name") done = chmod(path.c_str(), 0777) == 0;
+    if (order == "permit") done = fchmod(command.memory_fd, 0777) == 0;
+    if (order == "map for writing") {
+      done = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, command.memory_fd, 0) != MAP_FAILED;
+    }
+    if (order == "descriptor") done = command.memory_fd >= 0;
+    if (order == "value")
+      return SendStatus(completions_, command.opcode, command.sequence, static_cast<int>(*first));
+    SendStatus(completions_, command.opcode, command.sequence, done ? 1 : 0);
   }
   void Run(const wire::DestroyObject&, const Command& command) { ReportDone(completions_, command); }
   void Run(const wire::opencl::EnqueueRead& read, const Command& command) {

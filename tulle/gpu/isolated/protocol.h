@@ -17,6 +17,16 @@ inline constexpr int kRingsFd = 3;     // RingsHead, commands, replies
 inline constexpr int kArenaFd = 4;     // the device's memory
 inline constexpr int kStagingFd = 5;   // payloads
 inline constexpr int kDoorbellFd = 6;  // a pipe: one byte wakes the worker
+inline constexpr int kMemoriesFd = 7;  // a packet socket: memory of others, as MappedMemory
+
+// Memory that is not of the arena: a record that names a place from kFirstPlace on means it. What it is comes
+// beforehand, in a packet with the memory's descriptor, which is read-only where the memory is.
+struct MappedMemory {
+  std::uint64_t place = 0;  // never used again
+  std::uint64_t size_bytes = 0;
+  std::uint64_t writable = 0;
+};
+inline constexpr std::uint64_t kFirstPlace = std::uint64_t{1} << 62;
 
 // A build server has a packet socket, on which orders come; nothing is sent back there.
 inline constexpr int kOrdersFd = 3;
@@ -44,9 +54,10 @@ inline constexpr int kRequestFd = 3;  // a memfd: FrameHeader, exec::Compile, te
 inline constexpr int kResultFd = 4;   // a memfd, empty: FrameHeader, exec::CompileReply, binary
 
 enum class RecordKind : std::uint8_t {
-  kCommand,  // worker to executor; all others the other way
-  kReady,    // the device is open, the sandbox locked
-  kFailed,   // could not start; the body says why, as text
+  kCommand,      // worker to executor, as the next; all others the other way
+  kUnmapMemory,  // the memory at this place is not used any more
+  kReady,        // the device is open, the sandbox locked
+  kFailed,       // could not start; the body says why, as text
   kReply,
   kNotice,
   kPayloadDone,

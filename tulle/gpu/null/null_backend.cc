@@ -72,6 +72,11 @@ void NullBackend::Run(const wire::opencl::CreateBuffer& message, const Command& 
              false);
 }
 
+void NullBackend::Run(const wire::opencl::ImportBuffer& message, const Command& command) {
+  MakeBuffer(command, message.context.handle, message.buffer.handle, message.flags, command.memory.size(),
+             false);
+}
+
 // No kernel here follows a pointer that lies in memory, so where the memory is does not matter.
 void NullBackend::Run(const wire::opencl::CreateSvm& message, const Command& command) {
   if (!wire::opencl::IsSvmRange(message.address, message.size_bytes))

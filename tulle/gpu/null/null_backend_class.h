@@ -73,6 +73,7 @@ class NullBackend final : public SteppedBackend {
   void Run(const wire::opencl::CreateSvm& message, const Command& command);
   void Run(const wire::opencl::SetSvmArg& message, const Command& command);
   void Run(const wire::opencl::InitBuffer& message, const Command& command);
+  void Run(const wire::opencl::ImportBuffer& message, const Command& command);
   void Run(const wire::opencl::CreateSubBuffer& message, const Command& command);
   void Run(const wire::exec::LoadProgram& message, const Command& command);
   void Run(const wire::opencl::CreateKernel& message, const Command& command);

@@ -85,7 +85,16 @@ void OpenClBackend::Run(const wire::ShareMemory&, const Command& command) {
   Report(command, device_.host_memory ? CL_SUCCESS : CL_INVALID_OPERATION);
 }
 
+// Elsewhere the memory that comes with a buffer is not used.
+void OpenClBackend::Run(const wire::opencl::ImportBuffer& message, const Command& command) {
+  Report(command, device_.host_memory ? MakeBuffer(command, message.context.handle, message.buffer.handle,
+                                                   message.flags, command.memory.size(), 0)
+                                      : CL_INVALID_OPERATION);
+}
+
 void OpenClBackend::Run(const wire::opencl::CreateBuffer& message, const Command& command) {
+  if (message.flags.has(wire::opencl::MemFlag::kExportable) && !device_.host_memory)
+    return Report(command, CL_INVALID_OPERATION);
   Report(command, MakeBuffer(command, message.context.handle, message.buffer.handle, message.flags,
                              message.size_bytes, 0));
 }

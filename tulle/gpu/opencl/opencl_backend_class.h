@@ -63,6 +63,7 @@ class OpenClBackend final : public Backend {
   void Run(const wire::opencl::CreateContextOn& message, const Command& command);
   void Run(const wire::opencl::CreateBuffer& message, const Command& command);
   void Run(const wire::opencl::InitBuffer& message, const Command& command);
+  void Run(const wire::opencl::ImportBuffer& message, const Command& command);
   void Run(const wire::opencl::CreateSubBuffer& message, const Command& command);
   void Run(const wire::opencl::GetImageFormats& message, const Command& command);
   void Run(const wire::opencl::CreateImage& message, const Command& command);

@@ -1,8 +1,12 @@
 #include "tulle/gpu/softcuda/memory.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -82,7 +86,7 @@ std::uint64_t DeviceMemory::free_bytes() const {
 }
 
 // False: this process has no memory for it.
-bool DeviceMemory::MarkPages(std::uint64_t address, std::uint64_t bytes, bool held) {
+bool DeviceMemory::MarkPages(std::uint64_t address, std::uint64_t bytes, Access access) {
   const std::uint64_t end = (address + bytes) / kPage;
   for (std::uint64_t page = address / kPage; page < end;) {
     std::atomic<std::uint8_t*>& leaf = leaves_[page / kLeafPages];
@@ -93,8 +97,8 @@ bool DeviceMemory::MarkPages(std::uint64_t address, std::uint64_t bytes, bool he
       leaf.store(pages, std::memory_order_release);
     }
     const std::uint64_t count = std::min(end - page, kLeafPages - page % kLeafPages);
-    std::memset(pages + page % kLeafPages, held ? 1 : 0, count);
-    if (!held) std::memset(pages + kLeafPages + page % kLeafPages, 0, count);
+    std::memset(pages + page % kLeafPages, static_cast<int>(access), count);
+    if (access == Access::kNone) std::memset(pages + kLeafPages + page % kLeafPages, 0, count);
     page += count;
   }
   return true;
@@ -114,7 +118,7 @@ Result<std::uint64_t> DeviceMemory::Allocate(std::uint64_t bytes) {
     if (it->second < whole) continue;
     if (!TakeLocked(whole)) break;
     const std::uint64_t at = it->first, left = it->second - whole;
-    if (!MarkPages(base_ + at, whole, true)) {
+    if (!MarkPages(base_ + at, whole, Access::kReadWrite)) {
       used_bytes_ -= whole;
       break;
     }
@@ -133,7 +137,7 @@ Status DeviceMemory::Free(std::uint64_t address) {
   std::uint64_t at = address - base_, bytes = it->second.pages_bytes;
   allocations_.erase(it);
   used_bytes_ -= bytes;
-  (void)MarkPages(address, bytes, false);
+  (void)MarkPages(address, bytes, Access::kNone);
   Empty(address, bytes);
   auto next = free_.lower_bound(at);
   if (next != free_.end() && next->first == at + bytes) {
@@ -186,13 +190,57 @@ Status DeviceMemory::FreeAddresses(std::uint64_t address, std::uint64_t bytes) {
   return OkStatus();
 }
 
-Result<MemoryNumber> DeviceMemory::CreateMemory(std::uint64_t bytes) {
+Result<MemoryNumber> DeviceMemory::CreateMemory(std::uint64_t bytes, bool shareable) {
   if (!InGranules(bytes)) return NotInGranules();
+  Memory memory;
+  memory.bytes = bytes;
+  if (shareable) {
+    memory.file.reset(memfd_create("CUDA memory", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    if (!memory.file.valid() || ftruncate(memory.file.get(), static_cast<off_t>(bytes)) != 0 ||
+        fcntl(memory.file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+      return ErrnoError("memory that others may have", errno);
+    }
+  }
   const std::lock_guard lock(mutex_);
   if (!TakeLocked(bytes)) return Exhausted(bytes, total_bytes_);
+  return InsertLocked(std::move(memory));
+}
+
+Result<MemoryNumber> DeviceMemory::Import(UniqueFd file) {
+  struct stat status;
+  const int seals = fcntl(file.get(), F_GET_SEALS), flags = fcntl(file.get(), F_GETFL);
+  if (fstat(file.get(), &status) != 0 || seals < 0 || (seals & F_SEAL_SHRINK) == 0 || flags < 0)
+    return Error{.code = Code::kInvalidArgument, .message = "not a file of memory that cannot shrink"};
+  Memory memory;
+  memory.bytes = static_cast<std::uint64_t>(status.st_size);
+  if (!InGranules(memory.bytes)) return NotInGranules();
+  memory.file = std::move(file);
+  memory.writable = (flags & O_ACCMODE) == O_RDWR;
+  memory.counted = false;
+  const std::lock_guard lock(mutex_);
+  return InsertLocked(std::move(memory));
+}
+
+Result<UniqueFd> DeviceMemory::Export(MemoryNumber number) {
+  const std::lock_guard lock(mutex_);
+  const auto it = memory_.find(number);
+  if (it == memory_.end() || it->second.released) return NotFound("there is no such memory");
+  if (!it->second.file.valid())
+    return Error{.code = Code::kFailedPrecondition, .message = "memory that was not made for others"};
+  UniqueFd copy(fcntl(it->second.file.get(), F_DUPFD_CLOEXEC, 0));
+  if (!copy.valid()) return ErrnoError("a descriptor of memory", errno);
+  return copy;
+}
+
+MemoryNumber DeviceMemory::InsertLocked(Memory memory) {
   const MemoryNumber number{++last_number_};
-  memory_[number].bytes = bytes;
+  memory_.emplace(number, std::move(memory));
   return number;
+}
+
+void DeviceMemory::EraseLocked(std::map<MemoryNumber, Memory>::iterator memory) {
+  if (memory->second.counted) used_bytes_ -= memory->second.bytes;
+  memory_.erase(memory);
 }
 
 Status DeviceMemory::ReleaseMemory(MemoryNumber number) {
@@ -201,8 +249,7 @@ Status DeviceMemory::ReleaseMemory(MemoryNumber number) {
   if (it == memory_.end() || it->second.released) return NotFound("there is no such memory");
   it->second.released = true;
   if (it->second.mapped_at != 0) return OkStatus();
-  used_bytes_ -= it->second.bytes;
-  memory_.erase(it);
+  EraseLocked(it);
   return OkStatus();
 }
 
@@ -227,6 +274,10 @@ Status DeviceMemory::Map(std::uint64_t address, std::uint64_t bytes, MemoryNumbe
   if (!reserved || behind_another || (next != mappings_.end() && next->first - address < bytes)) {
     return Error{.code = Code::kFailedPrecondition,
                  .message = reserved ? "memory is mapped there" : "these addresses are not reserved"};
+  }
+  if (memory.file.valid() && mmap(At(address), bytes, PROT_READ | (memory.writable ? PROT_WRITE : 0),
+                                  MAP_SHARED | MAP_FIXED, memory.file.get(), 0) == MAP_FAILED) {
+    return ErrnoError("memory of others", errno);
   }
   mappings_.emplace(address, Mapping{bytes, number});
   memory.mapped_at = address;
@@ -253,29 +304,39 @@ Status DeviceMemory::ForEachMappingLocked(std::uint64_t address, std::uint64_t b
 Status DeviceMemory::Unmap(std::uint64_t address, std::uint64_t bytes) {
   const std::lock_guard lock(mutex_);
   return ForEachMappingLocked(address, bytes, [this](std::uint64_t at, Mapping& mapping) {
-    (void)MarkPages(at, mapping.bytes, false);
+    (void)MarkPages(at, mapping.bytes, Access::kNone);
     const auto it = memory_.find(mapping.number);
     it->second.mapped_at = 0;
+    const bool in_file = it->second.file.valid();
     if (it->second.released) {
-      used_bytes_ -= mapping.bytes;
-      memory_.erase(it);
-    } else {
+      EraseLocked(it);
+    } else if (!in_file) {
       it->second.kept.reset(static_cast<std::byte*>(std::malloc(mapping.bytes)));
       TULLE_CHECK(it->second.kept != nullptr);
       std::memcpy(it->second.kept.get(), At(at), mapping.bytes);
     }
-    Empty(at, mapping.bytes);
+    if (in_file) {
+      TULLE_CHECK(mmap(At(at), mapping.bytes, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == At(at));
+    } else {
+      Empty(at, mapping.bytes);
+    }
     mappings_.erase(at);
   });
 }
 
-Status DeviceMemory::SetAccess(std::uint64_t address, std::uint64_t bytes, bool allowed) {
+Status DeviceMemory::SetAccess(std::uint64_t address, std::uint64_t bytes, Access access) {
   const std::lock_guard lock(mutex_);
-  bool marked = true;
+  bool marked = true, denied = false;
   TULLE_RETURN_IF_ERROR(ForEachMappingLocked(address, bytes, [&](std::uint64_t at, Mapping& mapping) {
-    marked = marked && MarkPages(at, mapping.bytes, allowed);
-    mapping.allowed = allowed && marked;
+    if (access == Access::kReadWrite && !memory_.at(mapping.number).writable) {
+      denied = true;
+      return;
+    }
+    marked = marked && MarkPages(at, mapping.bytes, access);
+    mapping.access = marked ? access : Access::kNone;
   }));
+  if (denied) return Error{.code = Code::kPermissionDenied, .message = "memory that can only be read"};
   if (!marked) return Exhausted(bytes, total_bytes_);
   return OkStatus();
 }
@@ -313,18 +374,19 @@ std::vector<DeviceMemory::Written> DeviceMemory::TakeWritten() {
   };
   for (const auto& [address, allocation] : allocations_) take(address, allocation.pages_bytes);
   for (const auto& [address, mapping] : mappings_) {
-    if (mapping.allowed) take(address, mapping.bytes);
+    if (mapping.access != Access::kNone) take(address, mapping.bytes);
   }
   std::sort(all.begin(), all.end(), [](const Written& a, const Written& b) { return a.address < b.address; });
   return all;
 }
 
-bool DeviceMemory::Contains(std::uint64_t address, std::uint64_t bytes) const {
+bool DeviceMemory::Contains(std::uint64_t address, std::uint64_t bytes, Access access) const {
   std::uint64_t begin = 0, size = 0;
   while (Find(address, &begin, &size)) {
     if (bytes == 0) return true;
     const std::uint64_t there = begin + size - address;
-    if (!Holds(address, std::min(bytes, there))) return false;
+    const std::uint64_t here = std::min(bytes, there);
+    if (!(access == Access::kReadWrite ? HoldsToWrite(address, here) : Holds(address, here))) return false;
     if (bytes <= there) return true;
     address += there;
     bytes -= there;

@@ -14,6 +14,7 @@
 
 #include "tulle/base/bytes.h"
 #include "tulle/base/result.h"
+#include "tulle/base/unique_fd.h"
 
 namespace tulle::gpu::softcuda {
 
@@ -25,8 +26,8 @@ enum class MemoryNumber : std::uint64_t {};
 //
 // Thread-safe. Whether an address is good may be asked for at any time, by any thread; who takes away what a
 // kernel uses gets the kernel an illegal address, or what comes there next. Until they are given back, all
-// addresses that were reserved can be read and written at any time, so that who was told that one is good may
-// use it, whatever is taken away meanwhile.
+// addresses that were reserved can be read at any time, and written where there is nothing that can only be
+// read, so that who was told that one is good may use it, whatever is taken away meanwhile.
 class DeviceMemory {
  public:
   static constexpr std::uint64_t kPage = 4096;
@@ -53,7 +54,12 @@ class DeviceMemory {
   // and no kernel under way that may use it.
   Status FreeAddresses(std::uint64_t address, std::uint64_t bytes);
   // Zeroed. kResourceExhausted: the device has no more.
-  Result<MemoryNumber> CreateMemory(std::uint64_t bytes);
+  Result<MemoryNumber> CreateMemory(std::uint64_t bytes, bool shareable = false);
+  // The bytes of a file, whole granules of them, which others may have, too: of Export, or of where this
+  // process has it from. It counts against nothing here. What is open for reading only can only be read.
+  Result<MemoryNumber> Import(UniqueFd file);
+  // What was created shareable (else kFailedPrecondition), as such a file.
+  Result<UniqueFd> Export(MemoryNumber number);
   // It goes once it is mapped nowhere. kNotFound: there is none of this number; likewise in Map.
   Status ReleaseMemory(MemoryNumber number);
   // All of it. kFailedPrecondition: these addresses are not reserved, or something is mapped there.
@@ -61,24 +67,22 @@ class DeviceMemory {
   Status Map(std::uint64_t address, std::uint64_t bytes, MemoryNumber number);
   // What Map mapped, one or several next to each other; kNotFound: it is none.
   Status Unmap(std::uint64_t address, std::uint64_t bytes);
-  // Of what is mapped (else kNotFound), which nobody may use before.
-  Status SetAccess(std::uint64_t address, std::uint64_t bytes, bool allowed);
+  // Of what is mapped (else kNotFound), which nobody may use before. kPermissionDenied: it can only be read.
+  enum class Access : std::uint8_t { kNone, kRead, kReadWrite };
+  Status SetAccess(std::uint64_t address, std::uint64_t bytes, Access access);
 
   // --- what is where
 
   // The allocation, or mapped memory, that the address is in: its beginning and size; false: none.
   bool Find(std::uint64_t address, std::uint64_t* begin, std::uint64_t* bytes) const;
-  // Whether all of these bytes are in an allocation, or in mapped memory that may be used.
-  bool Contains(std::uint64_t address, std::uint64_t bytes) const;
+  // Whether all of these bytes are in an allocation, or in mapped memory that may be used so.
+  bool Contains(std::uint64_t address, std::uint64_t bytes, Access access = Access::kRead) const;
   // Whether these bytes, at least one, lie in pages of such.
   bool Holds(std::uint64_t address, std::uint64_t bytes) const {
-    const std::uint64_t last = address + bytes - 1;
-    if (last < address || last >> kAddressBits != 0) return false;
-    for (std::uint64_t page = address / kPage; page <= last / kPage; ++page) {
-      const std::uint8_t* const leaf = leaves_[page / kLeafPages].load(std::memory_order_acquire);
-      if (leaf == nullptr || leaf[page % kLeafPages] == 0) return false;
-    }
-    return true;
+    return HasPages<Access::kRead>(address, bytes);
+  }
+  bool HoldsToWrite(std::uint64_t address, std::uint64_t bytes) const {
+    return HasPages<Access::kReadWrite>(address, bytes);
   }
 
   // --- what was written
@@ -120,15 +124,30 @@ class DeviceMemory {
     std::uint64_t mapped_at = 0;  // 0: nowhere
     bool released = false;
     std::unique_ptr<std::byte[], CFree> kept;  // what is in it while it is mapped nowhere; null: zeros
+    UniqueFd file;                             // where it is instead, of what others may have
+    bool writable = true;
+    bool counted = true;
   };
   struct Mapping {
     std::uint64_t bytes = 0;
     MemoryNumber number{};
-    bool allowed = false;
+    Access access = Access::kNone;
   };
 
   DeviceMemory(std::uint64_t base, std::uint64_t total_bytes);
-  bool MarkPages(std::uint64_t address, std::uint64_t bytes, bool held);
+  template <Access kLeast>
+  bool HasPages(std::uint64_t address, std::uint64_t bytes) const {
+    const std::uint64_t last = address + bytes - 1;
+    if (last < address || last >> kAddressBits != 0) return false;
+    for (std::uint64_t page = address / kPage; page <= last / kPage; ++page) {
+      const std::uint8_t* const leaf = leaves_[page / kLeafPages].load(std::memory_order_acquire);
+      if (leaf == nullptr || leaf[page % kLeafPages] < static_cast<std::uint8_t>(kLeast)) return false;
+    }
+    return true;
+  }
+  bool MarkPages(std::uint64_t address, std::uint64_t bytes, Access access);
+  MemoryNumber InsertLocked(Memory memory);
+  void EraseLocked(std::map<MemoryNumber, Memory>::iterator memory);
   bool TakeLocked(std::uint64_t bytes);
   // The mappings that these addresses are, one after the other; kNotFound: they are not.
   Status ForEachMappingLocked(std::uint64_t address, std::uint64_t bytes,
@@ -136,7 +155,7 @@ class DeviceMemory {
 
   const std::uint64_t base_;  // of allocations
   const std::uint64_t total_bytes_;
-  // By address: 1 where the page may be used; and behind all those of a leaf, 1 where it was written. Leaves
+  // By address: the Access of each page; and behind all those of a leaf, 1 where it was written. Leaves
   // come as they are needed, and stay.
   std::unique_ptr<std::atomic<std::uint8_t*>[], CFree> leaves_;
   mutable std::mutex mutex_;  // guards all that follows

@@ -1,6 +1,8 @@
 #include "tulle/gpu/softcuda/memory.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <cstring>
 
@@ -50,7 +52,7 @@ TEST(DeviceMemory, IsMappedWhereItIsWantedAndKeepsWhatIsInIt) {
   EXPECT_EQ(memory->Map(range + 3 * kGranule, 2 * kGranule, two).error().code, Code::kFailedPrecondition);
   ASSERT_TRUE(memory->Map(range + kGranule, 2 * kGranule, two).ok());
   EXPECT_FALSE(memory->Contains(range, 1)) << "nobody may use it yet";
-  ASSERT_TRUE(memory->SetAccess(range, 3 * kGranule, true).ok());
+  ASSERT_TRUE(memory->SetAccess(range, 3 * kGranule, DeviceMemory::Access::kReadWrite).ok());
   EXPECT_TRUE(memory->Contains(range + kGranule - 8, kGranule)) << "across both";
   EXPECT_TRUE(memory->Holds(range + kGranule - 8, 16));
   EXPECT_FALSE(memory->Contains(range + 2 * kGranule, kGranule + 1));
@@ -70,6 +72,50 @@ TEST(DeviceMemory, IsMappedWhereItIsWantedAndKeepsWhatIsInIt) {
   EXPECT_EQ(memory->free_bytes(), 4 * kGranule);
   EXPECT_EQ(memory->FreeAddresses(range, kGranule).error().code, Code::kNotFound);
   ASSERT_TRUE(memory->FreeAddresses(range, 4 * kGranule).ok());
+}
+
+TEST(DeviceMemory, IsSharedByWhoHasItsDescriptor) {
+  constexpr std::uint64_t kGranule = DeviceMemory::kGranule;
+  const auto owner = *DeviceMemory::Reserve(4 * kGranule), guest = *DeviceMemory::Reserve(kGranule);
+  const MemoryNumber own = *owner->CreateMemory(2 * kGranule, true);
+  EXPECT_EQ(owner->Export(*owner->CreateMemory(kGranule)).error().code, Code::kFailedPrecondition);
+  UniqueFd descriptor = *owner->Export(own);
+  const std::string path = "/proc/self/fd/" + std::to_string(descriptor.get());
+  UniqueFd to_read(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const MemoryNumber had = *guest->Import(std::move(descriptor)),
+                     read_only = *guest->Import(std::move(to_read));
+  EXPECT_EQ(guest->free_bytes(), kGranule) << "it is not of this device";
+
+  const std::uint64_t at = *owner->ReserveAddresses(2 * kGranule, 0);
+  const std::uint64_t there = *guest->ReserveAddresses(4 * kGranule, 0);
+  ASSERT_TRUE(owner->Map(at, 2 * kGranule, own).ok());
+  ASSERT_TRUE(owner->SetAccess(at, 2 * kGranule, DeviceMemory::Access::kReadWrite).ok());
+  ASSERT_TRUE(guest->Map(there, 2 * kGranule, had).ok());
+  ASSERT_TRUE(guest->SetAccess(there, 2 * kGranule, DeviceMemory::Access::kReadWrite).ok());
+  ASSERT_TRUE(guest->Map(there + 2 * kGranule, 2 * kGranule, read_only).ok());
+  EXPECT_EQ(
+      guest->SetAccess(there + 2 * kGranule, 2 * kGranule, DeviceMemory::Access::kReadWrite).error().code,
+      Code::kPermissionDenied);
+  ASSERT_TRUE(guest->SetAccess(there + 2 * kGranule, 2 * kGranule, DeviceMemory::Access::kRead).ok());
+  *reinterpret_cast<volatile int*>(at + kGranule) = 41;
+  EXPECT_EQ(*reinterpret_cast<volatile int*>(there + kGranule), 41);
+  *reinterpret_cast<volatile int*>(there + kGranule) = 42;
+  EXPECT_EQ(*reinterpret_cast<volatile int*>(at + kGranule), 42);
+  EXPECT_EQ(*reinterpret_cast<volatile int*>(there + 3 * kGranule), 42);
+  EXPECT_TRUE(guest->HoldsToWrite(there, 4));
+  EXPECT_FALSE(guest->HoldsToWrite(there + 2 * kGranule, 4));
+  EXPECT_TRUE(guest->Holds(there + 2 * kGranule, 4));
+  EXPECT_FALSE(guest->Contains(there, 2 * kGranule + 1, DeviceMemory::Access::kReadWrite));
+
+  ASSERT_TRUE(owner->Unmap(at, 2 * kGranule).ok());
+  EXPECT_EQ(*reinterpret_cast<volatile int*>(at + kGranule), 0) << "nothing of it is left there";
+  EXPECT_EQ(*reinterpret_cast<volatile int*>(there + kGranule), 42) << "others have it still";
+  ASSERT_TRUE(owner->Map(at, 2 * kGranule, own).ok());
+  EXPECT_EQ(*reinterpret_cast<volatile int*>(at + kGranule), 42);
+  ASSERT_TRUE(guest->Unmap(there, 4 * kGranule).ok());
+  *reinterpret_cast<volatile int*>(there + 3 * kGranule) = 1;
+  UniqueFd growing(memfd_create("grows", MFD_CLOEXEC));
+  EXPECT_EQ(guest->Import(std::move(growing)).error().code, Code::kInvalidArgument);
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "tulle/gpu/softcuda/soft_device.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -51,6 +53,11 @@ CUresult ResultOf(const Error& error) {
   }
 }
 CUresult ResultOf(const Status& status) { return status.ok() ? CUDA_SUCCESS : ResultOf(status.error()); }
+CUresult Made(const Result<MemoryNumber>& made, MemoryId* memory) {
+  if (!made.ok()) return ResultOf(made.error());
+  *memory = MemoryId{static_cast<std::uint64_t>(*made)};
+  return CUDA_SUCCESS;
+}
 MemoryNumber NumberOf(MemoryId memory) { return MemoryNumber{static_cast<std::uint64_t>(memory)}; }
 
 // To the process's standard output, where programs expect it; each text at once.
@@ -275,11 +282,18 @@ class SoftDevice final : public Device {
     for (const auto& context : contexts) WaitForAll(*context);
     return ResultOf(memory_->FreeAddresses(address, bytes));
   }
-  CUresult CreateMemory(std::uint64_t bytes, MemoryId* memory) override {
-    const auto created = memory_->CreateMemory(bytes);
-    if (!created.ok()) return ResultOf(created.error());
-    *memory = MemoryId{static_cast<std::uint64_t>(*created)};
+  CUresult CreateMemory(std::uint64_t bytes, bool shareable, MemoryId* memory) override {
+    return Made(memory_->CreateMemory(bytes, shareable), memory);
+  }
+  CUresult ExportMemory(MemoryId memory, int* fd) override {
+    auto exported = memory_->Export(NumberOf(memory));
+    if (!exported.ok()) return ResultOf(exported.error());
+    *fd = exported->release();
     return CUDA_SUCCESS;
+  }
+  CUresult ImportMemory(int fd, MemoryId* memory) override {
+    UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    return copy.valid() ? Made(memory_->Import(std::move(copy)), memory) : CUDA_ERROR_INVALID_VALUE;
   }
   CUresult ReleaseMemory(MemoryId memory) override {
     return ResultOf(memory_->ReleaseMemory(NumberOf(memory)));
@@ -296,8 +310,12 @@ class SoftDevice final : public Device {
     owners_.erase(owners_.lower_bound(address), owners_.lower_bound(address + bytes));
     return CUDA_SUCCESS;
   }
-  CUresult SetAccess(CUdeviceptr address, std::uint64_t bytes, bool allowed) override {
-    return ResultOf(memory_->SetAccess(address, bytes, allowed));
+  CUresult SetAccess(CUdeviceptr address, std::uint64_t bytes, CUmemAccess_flags access) override {
+    using Access = DeviceMemory::Access;
+    return ResultOf(memory_->SetAccess(address, bytes,
+                                       access == CU_MEM_ACCESS_FLAGS_PROT_READWRITE ? Access::kReadWrite
+                                       : access == CU_MEM_ACCESS_FLAGS_PROT_READ    ? Access::kRead
+                                                                                    : Access::kNone));
   }
 
   CUresult LoadModule(ContextId id, ByteView image, ModuleId* module, std::string* log) override {
@@ -450,8 +468,11 @@ class SoftDevice final : public Device {
   CUresult Copy(const Stream& stream, const CopyShape& shape, CopyMode mode) override {
     for (const CopyShape::Place* place : {&shape.to, &shape.from}) {
       std::uint64_t extent = 0;
-      if (!place->on_host && (!shape.ExtentOf(*place, &extent) || !memory_->Contains(place->address, extent)))
+      const auto access = place == &shape.to ? DeviceMemory::Access::kReadWrite : DeviceMemory::Access::kRead;
+      if (!place->on_host &&
+          (!shape.ExtentOf(*place, &extent) || !memory_->Contains(place->address, extent, access))) {
         return CUDA_ERROR_INVALID_VALUE;
+      }
     }
     if (shape.bytes() == 0) return CUDA_SUCCESS;
     if (mode == CopyMode::kStaged && shape.from.on_host && !shape.to.on_host) {
@@ -476,7 +497,8 @@ class SoftDevice final : public Device {
     std::uint64_t extent = 0;
     if (!shape.Extent(&extent)) return CUDA_ERROR_INVALID_VALUE;
     if (extent == 0) return CUDA_SUCCESS;
-    if (!memory_->Contains(shape.address, extent)) return CUDA_ERROR_INVALID_VALUE;
+    if (!memory_->Contains(shape.address, extent, DeviceMemory::Access::kReadWrite))
+      return CUDA_ERROR_INVALID_VALUE;
     return Add(stream, {}, false, [this, shape, extent] {
       FillRows(shape);
       memory_->NoteWritten(shape.address, extent);

@@ -20,7 +20,8 @@ CUresult FindOwner(const CUmemAllocationProp* properties, Device** device) {
   if (TheDriver() == nullptr) return CUDA_ERROR_NOT_INITIALIZED;
   if (properties == nullptr || properties->type != 1 || properties->location.type != 1)
     return CUDA_ERROR_INVALID_VALUE;
-  if (properties->requestedHandleTypes != 0) return NotSupported("cuMemCreate for other processes");
+  if ((properties->requestedHandleTypes & ~CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) != 0)
+    return NotSupported("memory for other processes in other ways than as a descriptor");
   TULLE_CUDA_RETURN_IF_ERROR(FindDevice(properties->location.id, device));
   Device* mapper = nullptr;
   TULLE_CUDA_RETURN_IF_ERROR(FindMapper(&mapper));
@@ -53,7 +54,7 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle* memory, std::size_t bytes,
   TULLE_CUDA_RETURN_IF_ERROR(FindOwner(properties, &device));
   if (memory == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
   MemoryId id{};
-  TULLE_CUDA_RETURN_IF_ERROR(device->CreateMemory(bytes, &id));
+  TULLE_CUDA_RETURN_IF_ERROR(device->CreateMemory(bytes, properties->requestedHandleTypes != 0, &id));
   *memory = static_cast<CUmemGenericAllocationHandle>(id);
   return CUDA_SUCCESS;
 }
@@ -62,6 +63,30 @@ CUresult cuMemRelease(CUmemGenericAllocationHandle memory) {
   Device* device = nullptr;
   TULLE_CUDA_RETURN_IF_ERROR(FindMapper(&device));
   return device->ReleaseMemory(MemoryId{memory});
+}
+
+CUresult cuMemExportToShareableHandle(void* handle, CUmemGenericAllocationHandle memory,
+                                      CUmemAllocationHandleType type, unsigned long long flags) {
+  Device* device = nullptr;
+  TULLE_CUDA_RETURN_IF_ERROR(FindMapper(&device));
+  if (handle == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
+  if (type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
+    return NotSupported("memory for other processes in other ways than as a descriptor");
+  return device->ExportMemory(MemoryId{memory}, static_cast<int*>(handle));
+}
+
+CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle* memory, void* handle,
+                                        CUmemAllocationHandleType type) {
+  Device* device = nullptr;
+  TULLE_CUDA_RETURN_IF_ERROR(FindMapper(&device));
+  if (memory == nullptr) return CUDA_ERROR_INVALID_VALUE;
+  if (type != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
+    return NotSupported("memory of other processes in other ways than as a descriptor");
+  MemoryId id{};
+  TULLE_CUDA_RETURN_IF_ERROR(
+      device->ImportMemory(static_cast<int>(reinterpret_cast<std::intptr_t>(handle)), &id));
+  *memory = static_cast<CUmemGenericAllocationHandle>(id);
+  return CUDA_SUCCESS;
 }
 
 CUresult cuMemMap(CUdeviceptr address, std::size_t bytes, std::size_t offset,
@@ -90,12 +115,11 @@ CUresult cuMemSetAccess(CUdeviceptr address, std::size_t bytes, const CUmemAcces
     if (whose != device) return NotSupported("memory that several devices may use");
     switch (access[i].flags) {
       case CU_MEM_ACCESS_FLAGS_PROT_NONE:
+      case CU_MEM_ACCESS_FLAGS_PROT_READ:
       case CU_MEM_ACCESS_FLAGS_PROT_READWRITE: break;
-      case CU_MEM_ACCESS_FLAGS_PROT_READ: return NotSupported("memory that may only be read");
       default: return CUDA_ERROR_INVALID_VALUE;
     }
-    TULLE_CUDA_RETURN_IF_ERROR(
-        device->SetAccess(address, bytes, access[i].flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE));
+    TULLE_CUDA_RETURN_IF_ERROR(device->SetAccess(address, bytes, access[i].flags));
   }
   return CUDA_SUCCESS;
 }

@@ -17,6 +17,7 @@
 #include <type_traits>
 
 #include "tulle/shim/core/object.h"
+#include "tulle/shim/opencl/cl_ext_tulle.h"
 
 namespace tulle::shim::opencl {
 

@@ -46,6 +46,7 @@ class Device final : public Object {
   bool Divides(cl_device_partition_property property) const;
   // Can be divided, or at least asked to.
   bool has_parts() const { return Agreed(wire::Capability::kSubDevices); }
+  bool has_exports() const { return Agreed(wire::Capability::kExports); }
   cl_int GetInfo(cl_device_info name, const InfoOut& out) const;
   // The value of an info that is a T; `otherwise` when the device did not give one.
   template <typename T>

@@ -451,6 +451,7 @@ cl_int EnqueueCopyImage(cl_command_queue queue, cl_mem source_handle, cl_mem des
       wire::opencl::BoxesOverlap(message.source_origin, message.destination_origin, message.region)) {
     return CL_MEM_COPY_OVERLAP;
   }
+  if (!destination->writable()) return CL_INVALID_OPERATION;
   message.source = source->wire();
   message.destination = destination->wire();
   return enqueue.Submit(message);
@@ -468,6 +469,7 @@ cl_int EnqueueFillImage(cl_command_queue queue, cl_mem handle, const void* color
     return status;
   }
   if (color == nullptr) return CL_INVALID_VALUE;
+  if (!memory->writable()) return CL_INVALID_OPERATION;
   // The color of a depth image is one float.
   const bool depth = memory->image()->format.image_channel_order == CL_DEPTH;
   std::array<std::byte, wire::kFillColorBytes> bytes{};
@@ -491,6 +493,7 @@ cl_int EnqueueCopyImageToBuffer(cl_command_queue queue, cl_mem image_handle, cl_
     return status;
   }
   if (!buffer->Contains(offset, image->image()->PackedBytes(message.region))) return CL_INVALID_VALUE;
+  if (!buffer->writable()) return CL_INVALID_OPERATION;
   message.image = image->wire();
   message.buffer = buffer->wire();
   message.offset_bytes = offset;
@@ -511,6 +514,7 @@ cl_int EnqueueCopyBufferToImage(cl_command_queue queue, cl_mem buffer_handle, cl
     return status;
   }
   if (!buffer->Contains(offset, image->image()->PackedBytes(message.region))) return CL_INVALID_VALUE;
+  if (!image->writable()) return CL_INVALID_OPERATION;
   message.buffer = buffer->wire();
   message.image = image->wire();
   message.offset_bytes = offset;

@@ -61,7 +61,10 @@ cl_mem MakeBuffer(cl_context context_handle, std::vector<cl_mem_properties> prop
                   std::size_t size, void* host_pointer, cl_int* error) {
   Context* context = FromHandle<Context>(context_handle);
   if (context == nullptr) return Fail(error, CL_INVALID_CONTEXT);
-  if (!ValidFlags(flags)) return Fail(error, CL_INVALID_VALUE);
+  const bool exportable = (flags & CL_MEM_EXPORTABLE_TULLE) != 0;
+  if (!ValidFlags(flags & ~CL_MEM_EXPORTABLE_TULLE) || (exportable && (flags & kHostPointer) != 0))
+    return Fail(error, CL_INVALID_VALUE);
+  if (exportable && !context->device().has_exports()) return Fail(error, CL_INVALID_OPERATION);
   if ((flags & kDeviceAccess) == 0) flags |= CL_MEM_READ_WRITE;
   if (size == 0 || size > context->device().limits().max_allocation_bytes)
     return Fail(error, CL_INVALID_BUFFER_SIZE);
@@ -93,6 +96,11 @@ cl_mem MakeBuffer(cl_context context_handle, std::vector<cl_mem_properties> prop
   message.buffer = {name};
   message.flags.bits = flags & kDeviceAccess;
   message.size_bytes = size;
+  if (exportable) {
+    message.flags.bits |= static_cast<std::uint64_t>(wire::opencl::MemFlag::kExportable);
+    const cl_int status = connection.CallForStatus(message, CL_OUT_OF_RESOURCES);
+    return status == CL_SUCCESS ? Made(error, std::move(memory)) : Fail(error, status);
+  }
   if (!connection.Submit(message) ||
       (wants_pointer &&
        !SendContents(connection, *memory, {static_cast<const std::byte*>(host_pointer), size}))) {
@@ -144,6 +152,17 @@ Memory::Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::siz
       charged_bytes_(wire::opencl::ChargedBytes(size)),
       host_pointer_(host_pointer),
       properties_(std::move(properties)) {
+  context_->AddArgument(this, name_);
+}
+
+Memory::Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::size_t size, bool writable)
+    : Object(&Dispatch(), ObjectType::kMemory),
+      context_(&context),
+      name_(name),
+      flags_(flags),
+      size_(size),
+      writable_(writable),
+      host_pointer_(nullptr) {
   context_->AddArgument(this, name_);
 }
 
@@ -467,6 +486,7 @@ cl_int EnqueueCopyBuffer(cl_command_queue queue, cl_mem source_handle, cl_mem de
       status != CL_SUCCESS) {
     return status;
   }
+  if (!destination->writable()) return CL_INVALID_OPERATION;
   if (size == 0) return MoveNothing(enqueue);
   const std::size_t from = source->root_origin() + source_offset;
   const std::size_t to = destination->root_origin() + destination_offset;
@@ -491,6 +511,7 @@ cl_int EnqueueFillBuffer(cl_command_queue queue, cl_mem handle, const void* patt
       (pattern_size & (pattern_size - 1)) != 0 || offset % pattern_size != 0 || size % pattern_size != 0) {
     return CL_INVALID_VALUE;
   }
+  if (!memory->writable()) return CL_INVALID_OPERATION;
   if (size == 0) return MoveNothing(enqueue);
   wire::opencl::EnqueueFill message;
   message.memory = memory->wire();

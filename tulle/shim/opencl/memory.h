@@ -27,6 +27,8 @@ class Memory final : public Object {
   // Its bytes of the lease go back when the buffer dies.
   Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::size_t size, void* host_pointer,
          std::vector<cl_mem_properties> properties);
+  // Memory of others, of which the lease knows nothing; `writable`: it may be written to.
+  Memory(Context& context, wire::Handle name, cl_mem_flags flags, std::size_t size, bool writable);
   // A sub-buffer, which has no memory of its own.
   Memory(Memory& parent, wire::Handle name, cl_mem_flags flags, std::size_t origin, std::size_t size);
   // A buffer on a part of shared virtual memory.
@@ -62,8 +64,12 @@ class Memory final : public Object {
   bool Contains(std::size_t offset, std::size_t size) const {
     return offset <= size_ && size <= size_ - offset;
   }
+  // By anyone here; else it is memory of others that can only be read.
+  bool writable() const { return root().writable_; }
   bool HostMayRead() const { return (flags_ & (CL_MEM_HOST_WRITE_ONLY | CL_MEM_HOST_NO_ACCESS)) == 0; }
-  bool HostMayWrite() const { return (flags_ & (CL_MEM_HOST_READ_ONLY | CL_MEM_HOST_NO_ACCESS)) == 0; }
+  bool HostMayWrite() const {
+    return (flags_ & (CL_MEM_HOST_READ_ONLY | CL_MEM_HOST_NO_ACCESS)) == 0 && writable();
+  }
 
   // The mirror of the whole object (a part of its parent's, if it has one); null when there is no address
   // space for it. The same for the object's life; pages that no map touched cost nothing.
@@ -109,6 +115,7 @@ class Memory final : public Object {
   const std::unique_ptr<const Image> image_;
   const std::size_t size_;
   const std::uint64_t charged_bytes_ = 0;
+  const bool writable_ = true;
   void* const host_pointer_;
   const std::vector<cl_mem_properties> properties_;
   DestructorCallbacks<cl_mem> destructor_callbacks_;

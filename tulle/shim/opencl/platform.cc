@@ -8,12 +8,15 @@
 #include "tulle/session/attach.h"
 #include "tulle/shim/opencl/device.h"
 #include "tulle/shim/opencl/entry_points.h"
+#include "tulle/shim/opencl/exports.h"
 
 namespace tulle::shim::opencl {
 namespace {
 
 constexpr std::string_view kVersion = "OpenCL 3.0 tulle " TULLE_VERSION;
-constexpr cl_name_version kExtensions[] = {{CL_MAKE_VERSION(1, 0, 0), "cl_khr_icd"}};
+constexpr cl_name_version kExtensions[] = {{CL_MAKE_VERSION(1, 0, 0), "cl_khr_icd"},
+                                           {CL_MAKE_VERSION(1, 0, 0), CL_TULLE_MEMORY_EXPORT_EXTENSION_NAME}};
+constexpr char kExtensionNames[] = "cl_khr_icd " CL_TULLE_MEMORY_EXPORT_EXTENSION_NAME;
 
 // How long the end of the process may wait to say goodbye to its workers.
 constexpr Duration kLeaveLimit = std::chrono::milliseconds(200);
@@ -117,7 +120,7 @@ cl_int GetPlatformInfo(cl_platform_id platform, cl_platform_info name, std::size
     case CL_PLATFORM_NUMERIC_VERSION: return out.Value<cl_version>(CL_MAKE_VERSION(3, 0, 0));
     case CL_PLATFORM_NAME: return out.Text("tulle");
     case CL_PLATFORM_VENDOR: return out.Text("tulle");
-    case CL_PLATFORM_EXTENSIONS: return out.Text(kExtensions[0].name);
+    case CL_PLATFORM_EXTENSIONS: return out.Text(kExtensionNames);
     case CL_PLATFORM_EXTENSIONS_WITH_VERSION: return out.Array(std::span<const cl_name_version>(kExtensions));
     case CL_PLATFORM_HOST_TIMER_RESOLUTION: return out.Value<cl_ulong>(0);
     case CL_PLATFORM_ICD_SUFFIX_KHR: return out.Text("TULLE");
@@ -134,6 +137,9 @@ void* GetExtensionFunctionAddress(const char* name) {
   if (text == "clCreateProgramWithILKHR") return reinterpret_cast<void*>(Dispatch().clCreateProgramWithIL);
   if (text == "clGetKernelSubGroupInfoKHR")
     return reinterpret_cast<void*>(Dispatch().clGetKernelSubGroupInfoKHR);
+  if (text == "clExportMemTULLE") return reinterpret_cast<void*>(&ExportMem);
+  if (text == "clImportMemTULLE") return reinterpret_cast<void*>(&ImportMem);
+  if (text == "clRevokeExportTULLE") return reinterpret_cast<void*>(&RevokeExport);
   return nullptr;
 }
 

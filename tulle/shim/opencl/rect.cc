@@ -154,6 +154,7 @@ cl_int EnqueueCopyBufferRect(cl_command_queue queue, cl_mem source_handle, cl_me
     to.offset_bytes += destination->root_origin();
     if (wire::opencl::Overlap(from, to, message.region)) return CL_MEM_COPY_OVERLAP;
   }
+  if (!destination->writable()) return CL_INVALID_OPERATION;
   return enqueue.Submit(message);
 }
 

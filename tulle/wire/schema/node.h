@@ -5,6 +5,7 @@
 #include <array>
 
 #include "tulle/wire/row.h"
+#include "tulle/wire/schema/exports.h"
 
 namespace tulle::wire::node {
 
@@ -118,12 +119,61 @@ struct KeepBuild {
   TULLE_MESSAGE(KeepBuild, key)
 };
 
+// Memory that programs lend to each other (exports.h). The node keeps what was offered; tokens are made by
+// the owner's worker.
+
+// Worker to node, with the memory's descriptor (read-only, if it may only be read), and a packet socket for
+// the ExportAnswer. `tenant`: whose vGPUs may open it.
+struct OfferExport {
+  Str<kMaxExportTokenBytes> token;
+  Str<kMaxIdBytes> tenant;
+  U64 size_bytes = 0;
+  U8 writable = 0;
+  TULLE_MESSAGE(OfferExport, token, tenant, size_bytes, writable)
+};
+// Worker to node, with a packet socket for the ExportAnswer: a session, which has a number among this
+// worker's, wants it. Beside an answer of kOk lies the descriptor.
+struct TakeExport {
+  Str<kMaxExportTokenBytes> token;
+  U64 session = 0;
+  TULLE_MESSAGE(TakeExport, token, session)
+};
+// Worker to node: the session has ended, whether it had got it or not.
+struct CloseExport {
+  Str<kMaxExportTokenBytes> token;
+  U64 session = 0;
+  TULLE_MESSAGE(CloseExport, token, session)
+};
+// Worker to node: its owner has no object of it any more.
+struct ReleaseExport {
+  Str<kMaxExportTokenBytes> token;
+  TULLE_MESSAGE(ReleaseExport, token)
+};
+// Worker to node, from its owner, with a packet socket for the ExportAnswer, which comes when nobody has it
+// any more; or without.
+struct WithdrawExport {
+  Str<kMaxExportTokenBytes> token;
+  TULLE_MESSAGE(WithdrawExport, token)
+};
+// Node to worker: sessions that have taken it shall end.
+struct ExportWithdrawn {
+  Str<kMaxExportTokenBytes> token;
+  TULLE_MESSAGE(ExportWithdrawn, token)
+};
+// Node to the owner's worker: nobody has it any more, nor can have it.
+struct ExportUnused {
+  Str<kMaxExportTokenBytes> token;
+  TULLE_MESSAGE(ExportUnused, token)
+};
+
 inline constexpr auto kNodeCommands = std::tuple{
     Row<0x8001, AssignVGpu>{Mode::kOneWay, Place::kWorker},
     Row<0x8002, AddGrant>{Mode::kOneWay, Place::kWorker},
     Row<0x8003, RevokeGrant>{Mode::kOneWay, Place::kWorker},
     Row<0x8004, AdoptConnection>{Mode::kOneWay, Place::kWorker},
     Row<0x8005, Shutdown>{Mode::kOneWay, Place::kWorker},
+    Row<0x8006, ExportWithdrawn>{Mode::kOneWay, Place::kWorker},
+    Row<0x8007, ExportUnused>{Mode::kOneWay, Place::kWorker},
     Row<0x8011, WorkerReady>{Mode::kNotice, Place::kWorker},
     Row<0x8012, WorkerStats>{Mode::kNotice, Place::kWorker},
     Row<0x8013, CommandStats>{Mode::kNotice, Place::kWorker},
@@ -131,8 +181,21 @@ inline constexpr auto kNodeCommands = std::tuple{
     Row<0x8015, KeepBuild>{Mode::kNotice, Place::kWorker},
     Row<0x8016, SessionOpened>{Mode::kNotice, Place::kWorker},
     Row<0x8017, SessionEnded>{Mode::kNotice, Place::kWorker},
+    Row<0x8018, OfferExport>{Mode::kNotice, Place::kWorker},
+    Row<0x8019, TakeExport>{Mode::kNotice, Place::kWorker},
+    Row<0x801a, CloseExport>{Mode::kNotice, Place::kWorker},
+    Row<0x801b, ReleaseExport>{Mode::kNotice, Place::kWorker},
+    Row<0x801c, WithdrawExport>{Mode::kNotice, Place::kWorker},
 };
 static_assert(WellFormed(kNodeCommands));
+
+// On the socket that came with the question.
+struct ExportAnswer {
+  Enum<ExportStatus> status;
+  U64 size_bytes = 0;
+  U8 writable = 0;
+  TULLE_MESSAGE(ExportAnswer, status, size_bytes, writable)
+};
 
 // A build that succeeded, as the mesh keeps it: of the same tulle release, as the release is part of its key.
 struct KeptBuild {

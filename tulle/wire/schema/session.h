@@ -23,17 +23,24 @@ enum class Capability : U64 {
   kCompression = 1u << 7,   // either may send parts of its stream as LinkBlock
   kParts = 1u << 8,         // either may send payloads in parts, and ask for acknowledgements (kLinkTell)
   kCuda = 1u << 9,          // and nothing of OpenCL: a session is of one API
+  kExports = 1u << 10,      // memory can be lent to other programs: exports.h
 };
+// Both.
+constexpr Capability operator|(Capability a, Capability b) {
+  return static_cast<Capability>(static_cast<U64>(a) | static_cast<U64>(b));
+}
 constexpr U64 KnownCapabilities() {
   return static_cast<U64>(Capability::kOpenCl) | static_cast<U64>(Capability::kImages) |
          static_cast<U64>(Capability::kSvm) | static_cast<U64>(Capability::kIl) |
          static_cast<U64>(Capability::kSubGroups) | static_cast<U64>(Capability::kSubDevices) |
          static_cast<U64>(Capability::kSharedMemory) | static_cast<U64>(Capability::kCompression) |
-         static_cast<U64>(Capability::kParts) | static_cast<U64>(Capability::kCuda);
+         static_cast<U64>(Capability::kParts) | static_cast<U64>(Capability::kCuda) |
+         static_cast<U64>(Capability::kExports);
 }
 // What sessions of any API may have.
 constexpr U64 CommonCapabilities() {
-  return static_cast<U64>(Capability::kCompression) | static_cast<U64>(Capability::kParts);
+  return static_cast<U64>(Capability::kCompression) | static_cast<U64>(Capability::kParts) |
+         static_cast<U64>(Capability::kExports);
 }
 constexpr U64 CudaCapabilities() { return static_cast<U64>(Capability::kCuda) | CommonCapabilities(); }
 constexpr U64 OpenClCapabilities() { return KnownCapabilities() & ~static_cast<U64>(Capability::kCuda); }

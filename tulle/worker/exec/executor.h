@@ -79,6 +79,9 @@ class Executor : public pace::Paced {
   virtual std::optional<Range> AllocateMemory(std::uint64_t size_bytes) = 0;
   // Only after the executor has answered the DestroyObject. The range reads as zero again.
   virtual void FreeMemory(const Range& range) = 0;
+  // Memory that others have, too, as such a range; of all of the file, whose descriptor stays the caller's
+  // and is read-only if not `writable`. Nullopt: the executor cannot take it now.
+  virtual std::optional<Range> MapMemory(int fd, std::uint64_t size_bytes, bool writable) = 0;
   // The memory that ranges are of, for others to map; it stays the executor's.
   virtual int memory_fd() const = 0;
   // Nullopt: full until a reply or kPayloadDone gives some back.

@@ -49,6 +49,7 @@ Session::~Session() {
   if (shared_.pacer != nullptr) shared_.pacer->Remove(executor_.get());
   counters_.SetExecutor(nullptr);
   // Rooms go back to the executor, which goes before the lease: memory is free when the quota says so.
+  // And before others are told that nothing here has theirs any more.
   builds_.clear();
   incoming_.Release();
   parts_.Release();
@@ -56,6 +57,10 @@ Session::~Session() {
   held_.reset();
   unsent_.reset();
   executor_.reset();
+  lease_.Close();  // what stays lent counts as the vGPU's itself
+  for (const auto& [slot, buffer] : buffers_) LetGo(buffer);
+  for (const auto& [sequence, under_way] : under_way_) LetGo(under_way.buffer);
+  for (const auto& [token, opened] : opened_) shared_.exports->Close(token, this);
 }
 
 Ending Session::Run() {
@@ -382,7 +387,8 @@ void Session::NoteOrder(const M& message, std::uint64_t sequence) {
 template <wire::Message M>
 Session::Wait Session::Ready(const M& message, Frame& frame) {
   if constexpr (std::same_as<M, wire::opencl::CreateBuffer> || std::same_as<M, wire::opencl::CreateSvm> ||
-                std::same_as<M, wire::cuda::AllocateMemory>) {
+                std::same_as<M, wire::cuda::AllocateMemory> ||
+                std::same_as<M, wire::cuda::AllocateExportable>) {
     return ReadyToCreate(message.size_bytes, frame);
   } else if constexpr (std::same_as<M, wire::opencl::EnqueueKernel> ||
                        std::same_as<M, wire::cuda::LaunchKernel>) {

@@ -11,6 +11,8 @@
 #include <poll.h>
 
 #include <atomic>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -30,6 +32,7 @@
 #include "tulle/worker/exec/end_request.h"
 #include "tulle/worker/exec/executor.h"
 #include "tulle/worker/exec/limits.h"
+#include "tulle/worker/exports/exports.h"
 #include "tulle/worker/quota/memory.h"
 
 namespace tulle::worker::exec {
@@ -70,7 +73,8 @@ struct Shared {
   build::Builder* builder = nullptr;
   build::Slots* build_slots = nullptr;
   const Clock* clock = nullptr;
-  pace::Pacer* pacer = nullptr;  // null: it may use all of the device
+  pace::Pacer* pacer = nullptr;         // null: it may use all of the device
+  exports::Exports* exports = nullptr;  // null: sessions without Capability::kExports
   // A session lacks so much memory. Ends one whose client has been away for a while, if that can help, and
   // returns when it has; false: none will. Null: nobody is away.
   std::function<bool(std::uint64_t missing_bytes)> end_absent;
@@ -84,7 +88,7 @@ struct Ending {
   bool executor_crashed = false;
 };
 
-class Session final : public session::FrameHandler {
+class Session final : public session::FrameHandler, private exports::Exports::Holder {
  public:
   // `client`, `end` and `counters` are borrowed.
   Session(session::ServerSession* client, std::unique_ptr<Executor> executor, const Shared& shared,
@@ -118,11 +122,19 @@ class Session final : public session::FrameHandler {
     Room payload;
     Instant since;
   };
+  struct Lent {
+    std::shared_ptr<exports::ExportableMemory> memory;
+    std::vector<std::string> tokens;
+  };
   struct Buffer {
     std::uint64_t charged_bytes = 0;  // 0: its creation failed, the device has never heard of it
     Range range;
     bool part = false;  // of another: it has no memory of its own, but is on the device
     bool own = false;   // the device's: it is not in the executor's shared memory
+    bool imported = false;
+    std::shared_ptr<Lent> lent = nullptr;  // of memory that can be
+    // It has memory, though maybe of others.
+    bool exists() const { return charged_bytes != 0 || imported; }
   };
   struct Program {
     wire::Handle context;
@@ -183,6 +195,12 @@ class Session final : public session::FrameHandler {
   void Run(const wire::Checked<wire::DestroyObject>& message, Frame& frame);
   void Run(const wire::Checked<wire::ShareMemory>& message, Frame& frame);
   void Run(const wire::Checked<wire::LocateMemory>& message, Frame& frame);
+  void Run(const wire::Checked<wire::ExportMemory>& message, Frame& frame);
+  void Run(const wire::Checked<wire::OpenExport>& message, Frame& frame);
+  void Run(const wire::Checked<wire::RevokeExport>& message, Frame& frame);
+  void Run(const wire::Checked<wire::opencl::ImportBuffer>& message, Frame& frame);
+  void Run(const wire::Checked<wire::cuda::AllocateExportable>& message, Frame& frame);
+  void Run(const wire::Checked<wire::cuda::ImportMemory>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateBuffer>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateSubBuffer>& message, Frame& frame);
   void Run(const wire::Checked<wire::opencl::CreateImage>& message, Frame& frame);
@@ -203,6 +221,13 @@ class Session final : public session::FrameHandler {
   // what `invalid_size` says.
   void DestroyMemory(wire::Handle handle, Frame& frame);
   void CreateMemory(wire::Handle handle, std::uint64_t size_bytes, std::int32_t invalid_size, Frame& frame);
+
+  // The same of memory that can be lent.
+  void CreateExportable(wire::Handle handle, std::uint64_t size_bytes, std::int32_t no_memory, Frame& frame);
+  void Import(wire::Handle handle, std::string_view token, Frame& frame);
+  // The buffer is no more, and nothing of it is in use.
+  void LetGo(const Buffer& buffer);
+  void OnWithdrawn(const std::string& token) override;
 
   static constexpr bool RunsEveryWorkerCommand();
 
@@ -262,6 +287,7 @@ class Session final : public session::FrameHandler {
   bool asked_for_memory_ = false;
   std::unordered_map<std::uint32_t, Buffer> buffers_;  // by slot, as the next two
   std::unordered_map<std::uint32_t, Program> programs_;
+  std::map<std::string, exports::Opened, std::less<>> opened_;     // of others, by token
   std::unordered_map<std::uint32_t, std::uint64_t> module_bytes_;  // of CUDA's modules, by slot
   std::unordered_set<std::uint32_t> open_user_events_;             // the program has still to set them
   std::vector<EventSlot> events_;                                  // by slot

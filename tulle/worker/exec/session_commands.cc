@@ -45,6 +45,10 @@ Session::Wait Session::ReadyToCreate(std::uint64_t size_bytes, Frame& frame) {
 }
 
 void Session::Run(const wire::Checked<wire::opencl::CreateBuffer>& message, Frame& frame) {
+  if (message->flags.has(wire::opencl::MemFlag::kExportable)) {
+    return CreateExportable(message->buffer.handle, message->size_bytes,
+                            cl_status::kMemObjectAllocationFailure, frame);
+  }
   CreateMemory(message->buffer.handle, message->size_bytes, cl_status::kInvalidBufferSize, frame);
 }
 
@@ -103,7 +107,7 @@ void Session::DestroyMemory(wire::Handle handle, Frame& frame) {
   buffers_.erase(found);
   // The memory is its parent's, which the device keeps for as long as it has parts.
   if (buffer.part) return Forward(frame, false);
-  if (buffer.charged_bytes == 0) return SendStatus(frame, cl_status::kSuccess);
+  if (!buffer.exists()) return SendStatus(frame, cl_status::kSuccess);
   lease_.Destroyed(buffer.charged_bytes);
   // Commands may still use it: its memory is free when the executor says so.
   const UnderWay then{frame.header.opcode, UnderWay::Then::kFreeBuffer, frame.wants_status(), buffer};
@@ -139,7 +143,7 @@ void Session::Run(const wire::Checked<wire::ShareMemory>&, Frame& frame) {
 
 void Session::Run(const wire::Checked<wire::LocateMemory>& message, Frame& frame) {
   const Buffer& buffer = buffers_.at(message->memory.handle.slot);
-  const bool located = buffer.charged_bytes != 0 && !buffer.part && !buffer.own;
+  const bool located = buffer.charged_bytes != 0 && !buffer.part && !buffer.own && buffer.lent == nullptr;
   const wire::LocateMemoryReply reply{located ? cl_status::kSuccess : cl_status::kInvalidMemObject,
                                       located ? buffer.range.offset_bytes : 0};
   Told(client_.SendReply(frame.header.opcode, frame.header.sequence, reply, {}, after_));

@@ -48,6 +48,7 @@ void Session::OnReply(Received& received) {
     case UnderWay::Then::kFreeBuffer:
       if (!under_way.buffer.own) executor_->FreeMemory(under_way.buffer.range);
       lease_.Reclaim(under_way.buffer.charged_bytes);
+      LetGo(under_way.buffer);
       break;
     case UnderWay::Then::kFinishBuild: return OnLoaded(received);
     case UnderWay::Then::kShareMemory:

@@ -18,6 +18,7 @@
 #include "tulle/gpu/api/opencl_status.h"
 #include "tulle/gpu/null/driver.h"
 #include "tulle/worker/exec/session.h"
+#include "tulle/worker/exports/local_exports.h"
 #include "tulle/worker/local/local.h"
 
 namespace tulle::worker::exec {
@@ -196,6 +197,7 @@ class PlayedExecutor final : public Executor {
     std::uint64_t next_offset = 0;
     bool fragmented = false;
     int memory_fd = -1;
+    std::optional<bool> mapped_writable;  // of the last
     std::atomic<std::uint64_t> device_time_ns{0};
     bool dead = false;
     bool killed = false;
@@ -227,6 +229,10 @@ class PlayedExecutor final : public Executor {
     return Range{std::exchange(state_.next_offset, state_.next_offset + size_bytes), size_bytes};
   }
   void FreeMemory(const Range& range) override { state_.freed.push_back(range); }
+  std::optional<Range> MapMemory(int, std::uint64_t size_bytes, bool writable) override {
+    state_.mapped_writable = writable;
+    return AllocateMemory(size_bytes);
+  }
   int memory_fd() const override { return state_.memory_fd; }
   std::optional<Room> AllocateRoom(std::uint64_t size_bytes) override {
     if (size_bytes > state_.staging_bytes) return std::nullopt;
@@ -311,7 +317,7 @@ inline constexpr Handle kContext{1, 1}, kQueue{2, 1}, kBuffer{3, 1}, kProgram{4,
 class SessionTest : public ::testing::Test {
  protected:
   Ending RunWith(std::unique_ptr<Executor> executor) {
-    const Shared shared{&quota_, builder_, &slots_, &clock_, pacer_};
+    const Shared shared{&quota_, builder_, &slots_, &clock_, pacer_, &exports_};
     Session session(&client_, std::move(executor), shared, limits_, &end_, &counters_);
     return session.Run();
   }
@@ -340,6 +346,7 @@ class SessionTest : public ::testing::Test {
 
   SystemClock clock_;
   quota::MemoryQuota quota_{64 * kMiB};
+  exports::LocalExports exports_;
   pace::Pacer* pacer_ = nullptr;
   build::Slots slots_{2};
   std::unique_ptr<gpu::Driver> null_ = gpu::null::OpenDriver();

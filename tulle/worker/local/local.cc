@@ -1,6 +1,8 @@
 #include "tulle/worker/local/local.h"
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 
 #include <cstdlib>
 #include <deque>
@@ -19,6 +21,7 @@ namespace tulle::worker::local {
 namespace {
 
 constexpr std::uint64_t kPageBytes = 4096;
+constexpr std::uint64_t kFirstPlace = std::uint64_t{1} << 62;  // of memory that is not of memory_
 
 class LocalExecutor final : public exec::Executor, private gpu::Completions {
  public:
@@ -32,6 +35,9 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
   ~LocalExecutor() override {
     backend_.reset();                        // no completion after this
     memory_.Scrub(0, memory_.size_bytes());  // whoever else has it mapped keeps no memory by that
+    for (const Mapped& mapped : mapped_) {
+      if (!mapped.bytes.empty()) munmap(mapped.bytes.data(), mapped.bytes.size());
+    }
   }
   Status Open(gpu::Driver& driver) {
     TULLE_ASSIGN_OR_RETURN(backend_, driver.OpenDevice(options_.device_index, this));
@@ -41,7 +47,21 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
   std::optional<Range> AllocateMemory(std::uint64_t size_bytes) override {
     return ranges_.Allocate(size_bytes);
   }
+  std::optional<Range> MapMemory(int fd, std::uint64_t size_bytes, bool writable) override {
+    void* const there = mmap(nullptr, size_bytes, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd, 0);
+    if (there == MAP_FAILED) return std::nullopt;
+    const std::uint64_t place = kFirstPlace + mapped_.size();
+    mapped_.push_back(
+        {{static_cast<std::byte*>(there), size_bytes}, UniqueFd(fcntl(fd, F_DUPFD_CLOEXEC, 0))});
+    return Range{place, size_bytes};
+  }
   void FreeMemory(const Range& range) override {
+    if (range.offset_bytes >= kFirstPlace) {
+      Mapped& mapped = mapped_[range.offset_bytes - kFirstPlace];
+      munmap(mapped.bytes.data(), mapped.bytes.size());
+      mapped = {};
+      return;
+    }
     ranges_.Free(range);
     memory_.Scrub(range.offset_bytes, range.size_bytes);
   }
@@ -80,8 +100,14 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
                          .payload = submission.payload.bytes(),
                          .memory = {}};
     if (submission.memory.has_value()) {
-      command.memory =
-          memory_.bytes().subspan(submission.memory->offset_bytes, submission.memory->size_bytes);
+      const auto [offset_bytes, size_bytes] = *submission.memory;
+      if (offset_bytes < kFirstPlace) {
+        command.memory = memory_.bytes().subspan(offset_bytes, size_bytes);
+      } else {
+        const Mapped& mapped = mapped_[offset_bytes - kFirstPlace];
+        command.memory = mapped.bytes.first(size_bytes);
+        command.memory_fd = mapped.fd.get();
+      }
     }
     if (answers != 0)
       under_way_.emplace(submission.sequence, UnderWay{std::move(submission.payload), brings, answers});
@@ -183,6 +209,11 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
   const UniqueFd wake_;
   SharedMemory memory_;
   RangeAllocator ranges_;
+  struct Mapped {
+    MutableByteView bytes;
+    UniqueFd fd;
+  };
+  std::vector<Mapped> mapped_;  // by place, from kFirstPlace on
   // Zeros, which cost nothing where nobody looks.
   struct RoomBytes {
     std::unique_ptr<std::byte, decltype(&std::free)> bytes{nullptr, &std::free};

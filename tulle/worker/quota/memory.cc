@@ -88,4 +88,9 @@ void Lease::Reclaim(std::uint64_t size_bytes) {
   TULLE_CHECK(Hold(lease_bytes_, live_bytes_ + dying_bytes_));
 }
 
+void Lease::Close() {
+  quota_->Return(held_bytes_);
+  lease_bytes_ = live_bytes_ = dying_bytes_ = held_bytes_ = 0;
+}
+
 }  // namespace tulle::worker::quota

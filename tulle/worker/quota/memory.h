@@ -43,7 +43,7 @@ class MemoryQuota {
 class Lease {
  public:
   explicit Lease(MemoryQuota* quota) : quota_(quota) {}
-  ~Lease() { quota_->Return(held_bytes_); }
+  ~Lease() { Close(); }
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
 
@@ -65,6 +65,9 @@ class Lease {
   void Destroyed(std::uint64_t size_bytes);
   // The device has let go of a destroyed object's memory.
   void Reclaim(std::uint64_t size_bytes);
+
+  // There is nothing left that it could be for.
+  void Close();
 
   std::uint64_t held_bytes() const { return held_bytes_; }  // of the quota
   std::uint64_t lease_bytes() const { return lease_bytes_; }

@@ -43,6 +43,12 @@ class RemoteDevice final : public tulle::cuda::Device {
   CUresult DestroyContext(ContextId context) override;
   CUresult SynchronizeContext(ContextId context) override;
   CUresult GetMemoryInfo(ContextId context, std::uint64_t* free_bytes, std::uint64_t* total_bytes) override;
+  CUresult AllocateExportable(ContextId context, std::uint64_t bytes, CUdeviceptr* address) override;
+  CUresult ExportAllocation(ContextId context, CUdeviceptr address, bool writable, const std::string& tenant,
+                            std::string* token) override;
+  CUresult ImportAllocation(ContextId context, const std::string& token, CUdeviceptr* address,
+                            std::uint64_t* bytes) override;
+  CUresult RevokeExport(ContextId context, const std::string& token) override;
   CUresult Allocate(ContextId context, std::uint64_t bytes, CUdeviceptr* address) override;
   CUresult Free(ContextId context, CUdeviceptr address) override;
   CUresult FreeAsync(const Stream& stream, CUdeviceptr address) override;
@@ -99,6 +105,9 @@ class RemoteDevice final : public tulle::cuda::Device {
   CUresult Forget(ContextId context, CUdeviceptr address);
   // What the worker's status means for the context.
   CUresult Heard(RemoteContext& context, std::int32_t status) const;
+  bool has_exports() const {
+    return wire::Has(connection_->limits().capabilities, wire::Capability::kExports);
+  }
 
   // Sends a command of a stream; it leaves soon. The first whatever the context's error is: what it names is
   // sent in any case, so that the worker knows of what is then let go of.

@@ -55,7 +55,7 @@ CUresult VgpuMemory::Allocate(std::uint64_t bytes, CUdeviceptr* address) {
         if (got->fresh.bytes == 0) return CUDA_SUCCESS;
         const wire::Handle handle = connection_.NewHandle();
         if (!handle.null()) {
-          blocks_.emplace(got->fresh.address, handle);
+          blocks_.emplace(got->fresh.address, Block{handle});
           const wire::cuda::AllocateMemory message{{handle}, got->fresh.address, got->fresh.bytes};
           return connection_.Submit(message) ? CUDA_SUCCESS : CUDA_ERROR_DEVICE_UNAVAILABLE;
         }
@@ -72,6 +72,44 @@ CUresult VgpuMemory::Allocate(std::uint64_t bytes, CUdeviceptr* address) {
   }
 }
 
+CUresult VgpuMemory::AllocateBlock(std::uint64_t bytes, bool charged, const Create& create,
+                                   CUdeviceptr* address) {
+  const std::lock_guard lock(mutex_);
+  FreePassedLocked();
+  if (bytes > ~std::uint64_t{0} - granule_bytes_) return CUDA_ERROR_OUT_OF_MEMORY;
+  const auto got = map_.Allocate((bytes + granule_bytes_ - 1) / granule_bytes_ * granule_bytes_);
+  if (!got.has_value()) return CUDA_ERROR_OUT_OF_MEMORY;
+  const auto undo = [&](CUresult result) {
+    (void)map_.Free(got->address);
+    return result;
+  };
+  if (charged) {
+    switch (connection_.TakeMemory(got->fresh.bytes)) {
+      case Connection::Memory::kTaken: break;
+      case Connection::Memory::kFull: return undo(CUDA_ERROR_OUT_OF_MEMORY);
+      case Connection::Memory::kLost: return undo(CUDA_ERROR_DEVICE_UNAVAILABLE);
+    }
+  }
+  const wire::Handle handle = connection_.NewHandle();
+  if (handle.null()) {
+    if (charged) connection_.GiveMemory(got->fresh.bytes);
+    return undo(CUDA_ERROR_OUT_OF_MEMORY);
+  }
+  if (const CUresult result = create(handle, got->address, got->fresh.bytes); result != CUDA_SUCCESS) {
+    connection_.Retire(wire::ObjectKind::kMemory, handle, charged ? got->fresh.bytes : 0);
+    return undo(result);
+  }
+  blocks_.emplace(got->fresh.address, Block{handle, charged});
+  *address = got->address;
+  return CUDA_SUCCESS;
+}
+
+wire::Handle VgpuMemory::BlockAt(CUdeviceptr address) {
+  const std::lock_guard lock(mutex_);
+  const auto block = blocks_.find(address);
+  return block == blocks_.end() ? wire::Handle() : block->second.handle;
+}
+
 void VgpuMemory::Free(CUdeviceptr address) {
   const std::lock_guard lock(mutex_);
   FreeLocked(address);
@@ -82,7 +120,8 @@ void VgpuMemory::FreeLocked(std::uint64_t address) {
   if (empty.bytes == 0) return;
   const auto block = blocks_.find(empty.address);
   if (block == blocks_.end()) return;
-  connection_.Retire(wire::ObjectKind::kMemory, block->second, empty.bytes);
+  connection_.Retire(wire::ObjectKind::kMemory, block->second.handle,
+                     block->second.charged ? empty.bytes : 0);
   blocks_.erase(block);
 }
 

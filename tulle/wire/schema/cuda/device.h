@@ -57,6 +57,23 @@ struct AllocateMemory {
   TULLE_MESSAGE(AllocateMemory, memory, address, size_bytes)
 };
 
+// The same, to be exported.
+struct AllocateExportable {
+  New<ObjectKind::kMemory> memory;
+  U64 address = 0;
+  U64 size_bytes = 0;
+  TULLE_MESSAGE(AllocateExportable, memory, address, size_bytes)
+};
+
+// All of the memory of an export which the session has opened, and of which it knows the size, at an address
+// as of AllocateMemory. It takes nothing of a lease.
+struct ImportMemory {
+  New<ObjectKind::kMemory> memory;
+  U64 address = 0;
+  Str<kMaxExportTokenBytes> token;
+  TULLE_MESSAGE(ImportMemory, memory, address, token)
+};
+
 // An image (PTX, fatbin or cubin) comes in pieces, then is loaded.
 struct CreateModule {
   Ref<ObjectKind::kContext> context;

@@ -13,8 +13,9 @@ enum class MemFlag : U64 {
   kHostWriteOnly = 1u << 7,
   kHostReadOnly = 1u << 8,
   kHostNoAccess = 1u << 9,
+  kExportable = U64{1} << 40,  // ours (cl_ext_tulle.h), of CreateBuffer only, with Capability::kExports
 };
-constexpr U64 KnownBits(MemFlag) { return 0x387; }
+constexpr U64 KnownBits(MemFlag) { return 0x387 | U64{1} << 40; }
 
 // What a memory object takes of its session's lease, and of the vGPU's memory: whole pages. Sizes that no
 // lease can hold stay so.
@@ -32,6 +33,15 @@ struct CreateBuffer {
   Flags<MemFlag> flags;
   U64 size_bytes = 0;
   TULLE_MESSAGE(CreateBuffer, context, buffer, flags, size_bytes)
+};
+
+// A buffer that is all of the memory of an export which the session has opened. It takes nothing of a lease.
+struct ImportBuffer {
+  Ref<ObjectKind::kContext> context;
+  New<ObjectKind::kMemory> buffer;
+  Flags<MemFlag> flags;
+  Str<kMaxExportTokenBytes> token;
+  TULLE_MESSAGE(ImportBuffer, context, buffer, flags, token)
 };
 
 // A piece of the contents that the program gave at creation. Precedes any other use of the buffer.
