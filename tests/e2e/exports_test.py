@@ -2,6 +2,7 @@
 """Programs lend memory to each other: on one vGPU and on several, of both APIs, over shared memory and the network."""
 
 import itertools
+import re
 import unittest
 
 from mesh import PATIENCE_S, MeshTest, wait_for
@@ -12,8 +13,8 @@ INVALID_EXPORT = {"opencl": "error -9801", "cuda": "error 500"}
 
 
 class Exports(MeshTest):
-    def program(self, api, *flags):
-        return self.mesh.start_run(NAMES[api], stdin=-1, flags=["--api", api, "--memory", "64MiB", *flags])
+    def program(self, api, *flags, **options):
+        return self.mesh.start_run(NAMES[api], stdin=-1, flags=["--api", api, "--memory", "64MiB", *flags], **options)
 
     def ask(self, program, *words):
         """What the program answers."""
@@ -121,6 +122,28 @@ class Exports(MeshTest):
         self.end(owner)
         # `tulle run` gives the vGPU back.
         wait_for(lambda: self.ask(guest, "get").startswith("error "), "the guest's loss of its device")
+
+    def test_another_tenant_has_what_is_lent_to_it(self):
+        line = self.assert_ok(self.mesh.tulle("token", "create", "--user", "bob")).stdout
+        login = re.search(r"tulle (login .*)", line).group(1).split()
+        bobs = {**self.mesh.environment, "TULLE_STATE_DIR": str(self.mesh.home / "bob")}
+        self.assert_ok(self.mesh.tulle(*login, env=bobs))
+        for api in NAMES:
+            with self.subTest(api):
+                owner, bob = self.program(api), self.program(api, env=bobs)
+                self.assertEqual(self.ask(owner, "create", self.ints_of(api)), "ok")
+                self.ask(owner, "set", 3)
+                for_all, for_bob = self.ask(owner, "export", "rw", "-"), self.ask(owner, "export", "ro", "bob")
+                self.assertEqual(self.ask(bob, "import", for_all), INVALID_EXPORT[api])
+                self.assertEqual(self.ask(bob, "import", for_bob), str(self.ints_of(api)))
+                self.assertEqual(self.ask(bob, "get"), "3")
+                self.assertRegex(self.ask(bob, "set", 4), "^error ")
+                self.assertEqual(self.ask(owner, "revoke", for_all), "ok")
+                self.assertEqual(self.ask(bob, "get"), "3", "that was another one")
+                self.assertEqual(self.ask(owner, "revoke", for_bob), "ok")
+                self.assertRegex(self.ask(bob, "get"), "^error ")
+                self.end(owner)
+                self.end(bob)
 
     def test_only_for_the_tenant_that_it_is_for(self):
         for api in NAMES:
