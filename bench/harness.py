@@ -40,14 +40,15 @@ def run_json(command, env=None):
 class Mesh:
     """A one-machine mesh of the programs in `bin`, with state of its own; a context manager."""
 
-    def __init__(self, bin):
+    def __init__(self, bin, *arguments):
         self.bin = bin
+        self.arguments = arguments
 
     def __enter__(self):
         self.state = tempfile.mkdtemp(prefix="tulle-bench-")
         self.env = {**os.environ, "TULLE_STATE_DIR": self.state}
         self.log = open(Path(self.state) / "mesh.log", "w+")
-        up = [self.bin / "tulle", "up", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
+        up = [self.bin / "tulle", "up", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", *self.arguments]
         self.process = subprocess.Popen(up, env=self.env, stdout=self.log, stderr=self.log)
         deadline = time.monotonic() + MESH_START_S
         while subprocess.run([self.bin / "tulle", "status"], env=self.env, capture_output=True).returncode != 0:

@@ -20,6 +20,7 @@
 #include "tulle/base/clock.h"
 #include "tulle/base/log.h"
 #include "tulle/base/paths.h"
+#include "tulle/node/host_load.h"
 #include "tulle/node/node.h"
 #include "tulle/security/credentials.h"
 #include "tulle/security/files.h"
@@ -41,6 +42,7 @@ struct Flags {
   std::string cuda_library = "libcuda.so.1";
   std::vector<std::uint32_t> only_devices;
   node::DeviceShare share;
+  std::string network_bandwidth;
   std::vector<std::string> labels;
   std::string log_level = "info";
   std::string log_format = "text";
@@ -51,6 +53,18 @@ std::string HostName() {
   char name[256] = "node";
   gethostname(name, sizeof name - 1);
   return security::MakeName(name);
+}
+
+// What the network moves in bytes a second: as was said, or as fast as the link of the default route is; 0:
+// not known.
+Result<std::uint64_t> NetworkBandwidth(const Flags& flags) {
+  if (flags.network_bandwidth.empty()) return node::DefaultLinkBytesPerS();
+  std::uint64_t bytes_per_s = 0;
+  if (flags.network_bandwidth == "unknown") return bytes_per_s;
+  if (ParseSize(flags.network_bandwidth, &bytes_per_s) && bytes_per_s != 0) return bytes_per_s;
+  return Error{.code = Code::kInvalidArgument,
+               .message = "--network-bandwidth " + flags.network_bandwidth +
+                          ": write what it moves in a second, such as 1200MiB, or unknown"};
 }
 
 // "key=value" texts as a map.
@@ -80,6 +94,7 @@ Status CheckCredentials(const Flags& flags) {
 
 Status Run(const Flags& flags, const SystemClock& clock) {
   TULLE_RETURN_IF_ERROR(security::MakePrivateDirectory(flags.state_dir));
+  TULLE_ASSIGN_OR_RETURN(const std::uint64_t network, NetworkBandwidth(flags));
   node::NodeOptions options{.name = flags.name,
                             .version = TULLE_VERSION,
                             .credentials_path = flags.config,
@@ -104,6 +119,10 @@ Status Run(const Flags& flags, const SystemClock& clock) {
                                                             .state_file = flags.state_dir + "/inventory",
                                                             .only_devices = flags.only_devices,
                                                             .share = flags.share}));
+  // Each node on this host has an equal part of the network, and each of its GPUs of that.
+  options.network_bytes_per_s = network / flags.share.nodes_here;
+  for (node::InventoryGpu& gpu : options.gpus)
+    gpu.allocatable_network_bytes_per_s = options.network_bytes_per_s / options.gpus.size();
   if (options.gpus.empty()) {
     Log(LogLevel::kWarn, "node", "no GPU found: this node will offer nothing; `tulle doctor` says more");
   }
@@ -115,7 +134,8 @@ Status Run(const Flags& flags, const SystemClock& clock) {
          {"allocatable", FormatSize(gpu.allocatable_memory_bytes)},
          {"allocatable_compute_percent", gpu.allocatable_compute_percent},
          {"bandwidth_per_s", FormatSize(gpu.bandwidth_bytes_per_s)},
-         {"fp32_flops", gpu.fp32_flops}});
+         {"fp32_flops", gpu.fp32_flops},
+         {"network_per_s", FormatSize(gpu.allocatable_network_bytes_per_s)}});
   }
 
   // Before any thread is made, so that all of them leave these signals to the loop.
@@ -199,6 +219,10 @@ int Main(int argc, char** argv) {
                  "Nodes on this host that offer the same GPUs: each gives an equal part of their memory and "
                  "compute")
       ->check(CLI::Range(1u, node::kMaxNodesHere));
+  app.add_option(
+      "--network-bandwidth", flags.network_bandwidth,
+      "What this host's network moves in a second, both ways together, such as 1200MiB, which vGPUs' shares "
+      "of it are parts of; unknown: none is promised [the speed of the default route's link]");
   app.add_option("--label", flags.labels, "KEY=VALUE that claims can select nodes by; may be repeated")
       ->take_all()
       ->default_str("");

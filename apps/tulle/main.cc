@@ -39,7 +39,8 @@ int Report(const Status& status) {
 }
 
 struct RunFlags {
-  std::string api = "opencl", memory, compute, bandwidth, level, node, name, claim, topology, duration;
+  std::string api = "opencl", memory, compute, bandwidth, level, node, name, claim, network, topology,
+              duration;
   std::vector<std::string> types, vendors, labels, tolerations, command;
   std::uint32_t gpus = 1, compute_units = 0;
   double tflops = 0;
@@ -76,6 +77,9 @@ Result<RunOptions> ToOptions(const RunFlags& flags) {
   spec.fp32_flops = static_cast<std::uint64_t>(flags.tflops * 1e12);
   if (!flags.bandwidth.empty()) {
     TULLE_ASSIGN_OR_RETURN(spec.memory_bandwidth, ParseMemory("--bandwidth", flags.bandwidth));
+  }
+  if (!flags.network.empty()) {
+    TULLE_ASSIGN_OR_RETURN(spec.network_bytes_per_s, ParseMemory("--network", flags.network));
   }
   if (!flags.level.empty()) {
     TULLE_ASSIGN_OR_RETURN(spec.performance_level, ParseLevel("--level", flags.level));
@@ -264,6 +268,10 @@ int Main(int argc, char** argv) {
       "--bandwidth", run.bandwidth,
       "As much of a GPU as makes so much of its memory bandwidth, such as 200GiB a second, in "
       "place of --compute");
+  run_command->add_option("--network", run.network,
+                          "What each vGPU's programs may move over the network in a second, such as 100MiB: "
+                          "with --level guaranteed so much "
+                          "and no more, else at least so much [what others leave]");
   run_command->add_option(
       "--level", run.level,
       "What the share is. guaranteed: so much and no more; burst: so much, and what others leave; "
@@ -467,23 +475,26 @@ int Main(int argc, char** argv) {
     return Delete(client, selection, names);
   }));
 
-  std::string compute;
-  CLI::App* resize_command =
-      app.add_subcommand("resize", "Give a claim's vGPUs another share of compute, while their programs run");
+  std::string compute, network;
+  CLI::App* resize_command = app.add_subcommand(
+      "resize", "Give a claim's vGPUs another share of compute or of the network, while their programs run");
   resize_command->footer(
       "Examples:\n  tulle resize train --compute 60%\n  tulle resize train --compute 25%..100%\n\n"
       "It holds within an instant, where the GPU has room for it and your quota allows it; else it is "
       "refused.");
   resize_command->add_option("CLAIM", name, "Which, see `tulle get claims`")->required();
-  resize_command
-      ->add_option(
-          "--compute", compute,
-          "Share of a GPU for each of its vGPUs, such as 60%, or a range, such as 25%..100%: as much as "
-          "there is room for")
-      ->required();
+  resize_command->add_option(
+      "--compute", compute,
+      "Share of a GPU for each of its vGPUs, such as 60%, or a range, such as 25%..100%: as much as "
+      "there is room for [as it is]");
+  resize_command->add_option(
+      "--network", network,
+      "What each of its vGPUs' programs may move over the network in a second, such as 100MiB "
+      "[as it is]");
   add_tenant(resize_command);
   resize_command->callback([&] {
-    code = Report(WithClient([&](sdk::Client& client) { return Resize(client, name, compute, tenant); }));
+    code = Report(
+        WithClient([&](sdk::Client& client) { return Resize(client, name, compute, network, tenant); }));
   });
 
   CLI::App* watch_command =

@@ -134,6 +134,14 @@ const std::vector<Column<sdk::Gpu>>& Columns() {
          return Percent(g.status.allocatable_compute_percent -
                         std::min(g.status.allocatable_compute_percent, g.status.allocated_compute_percent));
        }},
+      {"NETWORK",
+       [](const T& g, std::int64_t) { return Bandwidth(g.status.allocatable_network_bytes_per_s); }},
+      {"NETWORK-FREE",
+       [](const T& g, std::int64_t) {
+         const std::uint64_t all = g.status.allocatable_network_bytes_per_s;
+         return all == 0 ? ""
+                         : FormatSize(all - std::min(all, g.status.allocated_network_bytes_per_s)) + "/s";
+       }},
       {"VGPUS", [](const T& g, std::int64_t) { return std::to_string(g.status.vgpus); }},
       {"UNITS", [](const T& g, std::int64_t) { return std::to_string(g.spec.description.compute_units); }},
       {"BANDWIDTH",
@@ -167,6 +175,7 @@ const std::vector<Column<sdk::VGpu>>& Columns() {
                     ? Percent(v.spec.compute_percent)
                     : Percent(v.spec.compute_percent) + " of " + Percent(v.spec.wanted_compute_percent);
        }},
+      {"NETWORK", [](const T& v, std::int64_t) { return Bandwidth(v.spec.network_bytes_per_s); }},
       {"LEVEL", [](const T& v, std::int64_t) { return Word(control::Name(v.spec.performance_level)); }},
       {"SESSIONS", [](const T& v, std::int64_t) { return std::to_string(v.status.sessions); }},
       {"AGE", [](const T& v, std::int64_t now) { return Age(v.metadata, now); }},
@@ -654,11 +663,22 @@ Status Delete(sdk::Client& client, const Selection& selection, const std::vector
 }
 
 Status Resize(sdk::Client& client, const std::string& name, const std::string& compute,
-              const std::string& tenant) {
-  std::uint32_t least = 0, most = 0;
-  TULLE_RETURN_IF_ERROR(ParseCompute("--compute", compute, &least, &most));
-  TULLE_ASSIGN_OR_RETURN(const sdk::Claim claim, client.ResizeClaim(name, most, least, {.tenant = tenant}));
-  Print("claim " + claim.metadata.name + ": " + compute + " of a GPU for each of its vGPUs\n");
+              const std::string& network, const std::string& tenant) {
+  if (compute.empty() && network.empty())
+    return Error{.code = Code::kInvalidArgument, .message = "say what it shall have: --compute or --network"};
+  sdk::ClaimSize size;
+  std::vector<std::string> has;
+  if (!compute.empty()) {
+    TULLE_RETURN_IF_ERROR(
+        ParseCompute("--compute", compute, &size.min_compute_percent, &size.compute_percent));
+    has.push_back(compute + " of a GPU");
+  }
+  if (!network.empty()) {
+    TULLE_ASSIGN_OR_RETURN(size.network_bytes_per_s, ParseMemory("--network", network));
+    has.push_back(Bandwidth(size.network_bytes_per_s) + " of the network");
+  }
+  TULLE_ASSIGN_OR_RETURN(const sdk::Claim claim, client.ResizeClaim(name, size, {.tenant = tenant}));
+  Print("claim " + claim.metadata.name + ": " + Join(has, " and ") + " for each of its vGPUs\n");
   return OkStatus();
 }
 

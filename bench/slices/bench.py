@@ -1,6 +1,7 @@
 """How well slices hold: tenants beside each other on the CPU device, each with a share of its time (the CPU time of their
 executors) and wanting more. How far each is from its share over the whole time, and in windows of a second; how much of its
-share the worst off gets; how long kernels take that are waited for one by one."""
+share the worst off gets; how long kernels take that are waited for one by one. The same of the network: programs that write and
+read, each with a share of what the node says that its network moves, which is less than this machine does."""
 
 import json
 import os
@@ -21,6 +22,14 @@ SCENES = [
     ("50/50 500ms", [(50, 500_000, "one"), (50, 500_000, "deep")]),
     ("10/20/30/40 mixed", [(10, 5_000, "one"), (20, 50, "deep"), (30, 500_000, "one"), (40, 5_000, "memory")]),
     ("30 alone 5ms", [(30, 5_000, "deep")]),
+]
+# Of NETWORK_MIB a second, in percent; how much each tenant moves at a time, in KiB.
+NETWORK_MIB = 200
+NETWORK_SCENES = [
+    ("network 10/90, 64 KiB", [(10, 64, "guaranteed"), (90, 64, "guaranteed")]),
+    ("network 10/90, 4 MiB beside 256 KiB", [(10, 4096, "guaranteed"), (90, 256, "guaranteed")]),
+    ("network 30 bursting beside 70", [(30, 256, "burst"), (70, 256, "burst")]),
+    ("network 20 alone", [(20, 256, "guaranteed")]),
 ]
 
 
@@ -55,17 +64,13 @@ def executors_of(root):
     return found
 
 
-class Tenant:
-    def __init__(self, mesh, bin, percent, turns, mode, level="guaranteed"):
-        known = set(executors_of(mesh.process.pid))
-        self.percent, self.mode = percent, mode
-        command = [mesh.bin / "tulle", "run", "--quiet", "--memory", "256MiB", "--compute", f"{percent}%", "--level", level,
-                   "--", bin / "tulle_bench_slices", "run", turns, mode]
+class Program:
+    def __init__(self, mesh, claim, command):
+        command = [mesh.bin / "tulle", "run", "--quiet", "--memory", "256MiB", *claim, "--", *command]
         self.process = subprocess.Popen([str(word) for word in command], env=mesh.env, text=True, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE)
         if self.process.stdout.readline() != "ready\n":
             raise SystemExit("a tenant did not start")
-        (self.worker,) = set(executors_of(mesh.process.pid)) - known
         self.mesh = mesh
 
     def begin(self, seconds):
@@ -73,6 +78,18 @@ class Tenant:
 
     def result(self):
         return json.loads(self.process.stdout.readline())
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Tenant(Program):
+    def __init__(self, mesh, bin, percent, turns, mode, level="guaranteed"):
+        known = set(executors_of(mesh.process.pid))
+        self.percent, self.mode = percent, mode
+        super().__init__(mesh, ["--compute", f"{percent}%", "--level", level], [bin / "tulle_bench_slices", "run", turns, mode])
+        (self.worker,) = set(executors_of(mesh.process.pid)) - known
 
     def device_time(self):
         total = 0
@@ -82,10 +99,6 @@ class Tenant:
             except OSError:
                 pass
         return total
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def watch(tenants, seconds, lanes):
@@ -145,3 +158,20 @@ def lines(bin, runs):
             for percent, p50, p99 in latency[:len([1 for _, _, m in scene if m == "one"])]:
                 yield report(f"{name}: kernel on {percent} %, p50", p50, "us")
                 yield report(f"{name}: kernel on {percent} %, p99", p99, "us")
+
+    with Mesh(bin, f"--node-arg=--network-bandwidth={NETWORK_MIB}MiB") as mesh:
+        for name, scene in NETWORK_SCENES:
+            errors = []
+            for _ in range(runs):
+                programs = [Program(mesh, ["--over-network", "--compute", "10%", "--level", level,
+                                           "--network", f"{percent * NETWORK_MIB // 100}MiB"],
+                                    [bin / "tulle_bench_slices", "move", kib]) for percent, kib, level in scene]
+                for seconds in (1, SECONDS):  # the first of what they have saved
+                    for program in programs:
+                        program.begin(seconds)
+                    moved = [program.result()["bytes"] for program in programs]
+                for program in programs:
+                    program.end()
+                errors += [100 * bytes / SECONDS / (1 << 20) / NETWORK_MIB - percent
+                           for bytes, (percent, _, _) in zip(moved, scene)]
+            yield report(f"{name}: error", max(errors, key=abs), "points")

@@ -2,10 +2,12 @@
 //
 //   tulle_bench_slices calibrate US    prints how many turns a kernel has that takes so long alone
 //   tulle_bench_slices run TURNS one|deep|memory [QUEUES]
+//   tulle_bench_slices move KIB        writes and reads so much, over and over
 //
 // run: says "ready", waits for a line with the seconds that it shall run (a line of its own begins each), and
 // prints what it did as one JSON object: kernels, and of those that it waited for one by one ("one") how long
 // they took. deep: as many as a queue takes are under way. memory: as deep, and the kernel streams.
+// move: the same, and prints the bytes that it has moved.
 #include <cstring>
 #include <iostream>
 #include <string>
@@ -124,12 +126,38 @@ int Run(cl_uint turns, const std::string& mode, int queue_count) {
   return 0;
 }
 
+int Move(std::size_t bytes) {
+  const FirstDevice first;
+  cl_int status = 0;
+  cl_mem buffer = clCreateBuffer(first.context, CL_MEM_READ_WRITE, bytes, nullptr, &status);
+  Must(status, "clCreateBuffer");
+  std::vector<unsigned> data(bytes / sizeof(unsigned));
+  for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<unsigned>(i) * 2654435761u;
+  std::printf("ready\n");
+  std::fflush(stdout);
+  for (double seconds = 0; std::cin >> seconds;) {
+    std::size_t moved = 0;
+    for (const double end = NowUs() + seconds * 1e6; NowUs() < end; moved += 2 * bytes) {
+      Must(clEnqueueWriteBuffer(first.queue, buffer, CL_FALSE, 0, bytes, data.data(), 0, nullptr, nullptr),
+           "clEnqueueWriteBuffer");
+      Must(clEnqueueReadBuffer(first.queue, buffer, CL_TRUE, 0, bytes, data.data(), 0, nullptr, nullptr),
+           "clEnqueueReadBuffer");
+    }
+    std::printf("{\"bytes\": %zu}\n", moved);
+    std::fflush(stdout);
+  }
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc == 3 && std::strcmp(argv[1], "calibrate") == 0) return Calibrate(std::atof(argv[2]));
   if (argc >= 4 && std::strcmp(argv[1], "run") == 0)
     return Run(static_cast<cl_uint>(std::atoi(argv[2])), argv[3], argc > 4 ? std::atoi(argv[4]) : 1);
-  std::fprintf(stderr, "usage: tulle_bench_slices calibrate US | run TURNS one|deep|memory [QUEUES]\n");
+  if (argc == 3 && std::strcmp(argv[1], "move") == 0)
+    return Move(static_cast<std::size_t>(std::atoi(argv[2])) << 10);
+  std::fprintf(stderr,
+               "usage: tulle_bench_slices calibrate US | run TURNS one|deep|memory [QUEUES] | move KIB\n");
   return 2;
 }

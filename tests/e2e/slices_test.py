@@ -13,7 +13,7 @@ from mesh import PATIENCE_S, MeshTest, wait_for
 PROGRAMS = {"opencl": "burns", "cuda": "cuda_burns"}
 
 
-class Slices(MeshTest):
+class SharesTest(MeshTest):
     def metrics(self, name):
         """{vGPU's claim: value}."""
         address = re.search(r"metrics http://(\S+)/metrics", (self.mesh.home / "up.log").read_text()).group(1)
@@ -21,6 +21,9 @@ class Slices(MeshTest):
         return {labels: float(value) for labels, value in
                 re.findall(name + r'\{vgpu="[^"]*",name="([^"]*?)(?:-\d+)?",[^}]*\} (\S+)', text)}
 
+
+
+class Slices(SharesTest):
     @contextlib.contextmanager
     def burning(self, api, name, *flags):
         with self.mesh.start_run(PROGRAMS[api], stdin=-1, flags=["--api", api, "--name", name, *flags]) as program:
@@ -83,6 +86,65 @@ class Slices(MeshTest):
             refused = self.mesh.tulle("resize", "by-hand", "--compute", "0%")
             self.assertNotEqual(refused.returncode, 0)
             self.assertIn("--compute", refused.stderr)
+
+
+class NetworkShares(SharesTest):
+    up = ("--node-arg=--network-bandwidth=100MiB",)
+
+    @contextlib.contextmanager
+    def moving(self, name, *flags):
+        with self.mesh.start_run("moves", stdin=-1,
+                                 flags=["--over-network", "--compute", "10%", "--name", name, *flags]) as program:
+            if (said := program.stdout.readline()) != "ready\n":
+                self.fail(said + program.stderr.read())
+            yield
+            program.stdin.close()
+            self.assertRegex(program.stdout.read(), r"^done after \d+\n$")
+            self.assertEqual(program.wait(PATIENCE_S), 0)
+
+    def moved(self, name, mib):
+        """How much a second, until it is so much."""
+        then, before = time.monotonic(), self.metrics("tulle_vgpu_network_bytes_total")[name]
+        after = wait_for(lambda: (now := self.metrics("tulle_vgpu_network_bytes_total")[name]) >= before + (mib << 20) and now,
+                         f"{mib} MiB of {name}")
+        return (after - before) / (time.monotonic() - then) / (1 << 20)
+
+    def may_move(self, name, least, most):
+        wait_for(lambda: least <= self.metrics("tulle_vgpu_network_bytes_per_second").get(name, -1) / (1 << 20) <= most,
+                 f"{least} to {most} MiB/s of {name}: it is {self.metrics('tulle_vgpu_network_bytes_per_second')}")
+
+    def test_nobody_moves_more_than_its_share_and_another_holds_at_once(self):
+        with self.moving("capped", "--network", "10MiB", "--level", "guaranteed"):
+            self.may_move("capped", 9.99, 10)
+            self.moved("capped", 1)  # what it may have saved
+            self.assertLess(self.moved("capped", 20), 10 * 1.1)  # they move 1 MiB at a time
+            self.assertGreater(self.metrics("tulle_vgpu_network_throttled_seconds_total")["capped"], 0)
+            self.assertEqual(self.metrics("tulle_vgpu_network_promised_bytes_per_second")["capped"], 10 << 20)
+            done = self.assert_ok(self.mesh.tulle("resize", "capped", "--network", "40MiB"))
+            self.assertEqual(done.stdout, "claim capped: 40MiB/s of the network for each of its vGPUs\n")
+            self.may_move("capped", 39.9, 40)
+            self.assertGreater(self.moved("capped", 20), 10 * 1.1)
+            self.assertRegex(self.mesh.tulle("get", "vgpus").stdout, r" 40MiB/s +guaranteed ")
+
+    def test_who_bursts_has_what_others_leave(self):
+        with self.moving("bursts", "--network", "10MiB"):
+            self.may_move("bursts", 85, 100)
+            with self.moving("capped", "--network", "60MiB", "--level", "guaranteed"):
+                self.may_move("bursts", 10, 60)
+            self.may_move("bursts", 85, 100)
+
+    def test_no_more_is_promised_than_there_is(self):
+        with self.moving("most", "--network", "90MiB"):
+            refused = self.mesh.run("moves", flags=["--no-wait", "--compute", "10%", "--network", "20MiB"])
+            self.assertEqual(refused.returncode, 125)
+            self.assertIn("the most that a GPU's node can promise of its network is 10MiB/s", refused.stderr)
+            refused = self.mesh.tulle("resize", "most", "--network", "101MiB")
+            self.assertIn("11MiB/s more of the network of GPU", refused.stderr)
+            self.assertIn("10MiB/s left to promise", refused.stderr)
+            self.assertRegex(self.assert_ok(self.mesh.tulle("get", "gpus")).stdout, r" 100MiB/s +10MiB/s ")
+        self.assertEqual(self.mesh.tulle("resize", "most").returncode, 2)
+        refused = self.mesh.run("moves", flags=["--level", "best-effort", "--network", "20MiB"])
+        self.assertIn("spec.network_bytes_per_s: is not for BEST_EFFORT vGPUs", refused.stderr)
 
 
 if __name__ == "__main__":

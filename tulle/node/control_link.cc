@@ -40,6 +40,7 @@ v1::VGpuReport ToProto(const VGpuStatus& status) {
   for (const std::string& id : status.grant_ids) report.add_grant_ids(id);
   report.set_sessions(status.usage.sessions);
   report.set_compute_percent(status.spec.compute_percent);
+  report.set_network_bytes_per_s(status.spec.network_bytes_per_s);
   for (const SessionInfo& session : status.sessions) {
     v1::SessionReport& attached = *report.add_attached();
     attached.set_id(session.id);
@@ -73,6 +74,7 @@ void FillGpu(const InventoryGpu& gpu, v1::InventoryGpu* out) {
   out->set_index(gpu.index);
   out->set_allocatable_memory_bytes(gpu.allocatable_memory_bytes);
   out->set_allocatable_compute_percent(gpu.allocatable_compute_percent);
+  out->set_allocatable_network_bytes_per_s(gpu.allocatable_network_bytes_per_s);
   v1::GpuDescription& description = *out->mutable_description();
   description.set_type(gpu.name);
   description.set_vendor(gpu.vendor);
@@ -280,7 +282,8 @@ class ControlLink::Impl {
       case v1::ControllerMessage::kCreateVgpu: loop_.Call([&] { Create(message.create_vgpu()); }); return;
       case v1::ControllerMessage::kResizeVgpu:
         loop_.Call([&] {
-          supervisor_.Resize(message.resize_vgpu().uid(), message.resize_vgpu().compute_percent());
+          supervisor_.Resize(message.resize_vgpu().uid(), message.resize_vgpu().compute_percent(),
+                             message.resize_vgpu().network_bytes_per_s());
         });
         return;
       case v1::ControllerMessage::kDeleteVgpu:
@@ -312,7 +315,8 @@ class ControlLink::Impl {
                   .gpu_index = command.gpu_index(),
                   .memory_bytes = command.memory_bytes(),
                   .compute_percent = command.compute_percent(),
-                  .level = LevelOf(command.performance_level())};
+                  .level = LevelOf(command.performance_level()),
+                  .network_bytes_per_s = command.network_bytes_per_s()};
     std::vector<Grant> grants;
     for (const v1::GrantKey& grant : command.grants()) {
       if (!Acceptable(grant)) return Nonsense("a grant");

@@ -72,4 +72,19 @@ HostLoad HostLoadSampler::Sample() {
   return load;
 }
 
+// proc(5), /proc/net/route: names of interfaces with their destinations, in hexadecimal digits.
+std::uint64_t DefaultLinkBytesPerS() {
+  std::ifstream routes("/proc/net/route");
+  std::string line;
+  while (std::getline(routes, line)) {
+    std::istringstream fields(line);
+    std::string link, destination;
+    if (!(fields >> link >> destination) || destination != "00000000") continue;
+    std::ifstream file("/sys/class/net/" + link + "/speed");
+    std::int64_t megabits = 0;
+    return file >> megabits && megabits > 0 ? static_cast<std::uint64_t>(megabits) * 1'000'000 / 8 : 0;
+  }
+  return 0;
+}
+
 }  // namespace tulle::node

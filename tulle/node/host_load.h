@@ -35,4 +35,8 @@ class HostLoadSampler {
   CpuTicks last_;
 };
 
+// How fast the link of the default route is, in one direction, in bytes a second; 0: it does not say, or
+// there is none.
+std::uint64_t DefaultLinkBytesPerS();
+
 }  // namespace tulle::node

@@ -155,6 +155,16 @@ std::string FormatMetrics(const Snapshot& s) {
            [](const auto& v) { return arbiter::TermsOf(v.spec.level, v.spec.compute_percent).guaranteed; });
   per_vgpu("tulle_vgpu_throttled_seconds_total", "counter", "Time in which its work waited for its share.",
            [](const auto& v) { return static_cast<double>(v.delivered.throttled_ns) * kNanosecond; });
+  per_vgpu("tulle_vgpu_network_bytes_per_second", "gauge",
+           "What its programs may move over the network now; 0: as much as they like.",
+           [](const auto& v) { return v.delivered.network_bytes_per_s; });
+  per_vgpu("tulle_vgpu_network_promised_bytes_per_second", "gauge", "What they were promised.",
+           [](const auto& v) { return v.spec.network_bytes_per_s; });
+  per_vgpu("tulle_vgpu_network_bytes_total", "counter", "What they have moved, both ways together.",
+           [](const auto& v) { return v.delivered.network_bytes; });
+  per_vgpu("tulle_vgpu_network_throttled_seconds_total", "counter",
+           "Time in which they waited for their share of the network.",
+           [](const auto& v) { return static_cast<double>(v.delivered.network_throttled_ns) * kNanosecond; });
   per_vgpu("tulle_vgpu_executor_crashes_total", "counter",
            "Sessions that ended because their driver process died.",
            [](const auto& v) { return v.usage.executor_crashes; });

@@ -146,11 +146,13 @@ void Supervisor::Delete(const std::string& uid) {
   KillAfter(*vgpu, options_.shutdown_timeout, "it did not end in time");
 }
 
-void Supervisor::Resize(const std::string& uid, std::uint32_t compute_percent) {
+void Supervisor::Resize(const std::string& uid, std::uint32_t compute_percent,
+                        std::uint64_t network_bytes_per_s) {
   VGpu* vgpu = Find(uid);
   if (vgpu == nullptr) return ReportAbsent(uid);
   vgpu->spec.compute_percent = compute_percent;
-  if (arbiter_ != nullptr) arbiter_->Change(uid, arbiter::TermsOf(vgpu->spec.level, compute_percent));
+  vgpu->spec.network_bytes_per_s = network_bytes_per_s;
+  if (arbiter_ != nullptr) arbiter_->Change(uid, vgpu->spec.promise());
   Report(*vgpu);
 }
 
@@ -223,8 +225,7 @@ void Supervisor::StartWorker(VGpu& vgpu) {
   std::vector<std::string> argv = {options_.worker_binary, "--control-fd", std::to_string(kControlFd)};
   Result<int> share(-1);
   if (arbiter_ != nullptr) {
-    share = arbiter_->Start(uid, vgpu.spec.gpu_index,
-                            arbiter::TermsOf(vgpu.spec.level, vgpu.spec.compute_percent));
+    share = arbiter_->Start(uid, vgpu.spec.gpu_index, vgpu.spec.promise());
     argv.insert(argv.end(), {"--share-fd", std::to_string(kShareFd)});
   }
   argv.insert(argv.end(), options_.worker_arguments.begin(), options_.worker_arguments.end());

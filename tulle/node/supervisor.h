@@ -50,12 +50,14 @@ struct VGpuSpec {
   std::uint64_t memory_bytes = 0;
   std::uint32_t compute_percent = 0;
   arbiter::Level level = arbiter::Level::kBurst;
+  std::uint64_t network_bytes_per_s = 0;  // promised; 0: nothing
   // Of the GPU (InventoryGpu).
   bool has_opencl = false;
   std::string cuda_device;
   std::string pci_address;
   std::string compiler;  // one that is too long for a worker is not told
   friend bool operator==(const VGpuSpec&, const VGpuSpec&) = default;
+  arbiter::Promise promise() const { return {level, compute_percent, network_bytes_per_s}; }
 };
 
 enum class VGpuState { kCreating, kReady, kFailed, kDeleted };
@@ -140,8 +142,7 @@ class Supervisor {
   // the vGPU shall accept.
   void Create(const VGpuSpec& spec, const std::vector<Grant>& grants);
   void Delete(const std::string& uid);
-  // Another share of compute.
-  void Resize(const std::string& uid, std::uint32_t compute_percent);
+  void Resize(const std::string& uid, std::uint32_t compute_percent, std::uint64_t network_bytes_per_s);
   void AddGrant(const std::string& uid, const Grant& grant);
   void RevokeGrant(const std::string& uid, const std::string& grant_id);
 

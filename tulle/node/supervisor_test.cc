@@ -136,13 +136,14 @@ TEST_F(SupervisorTest, CommandsMayBeRepeated) {
             supervisor_->AddGrant("v1", GrantOf("g4"));
             supervisor_->RevokeGrant("v1", "g3");
             supervisor_->RevokeGrant("v1", "g3");
-            supervisor_->Resize("v1", 40);
-            supervisor_->Resize("v1", 40);
+            supervisor_->Resize("v1", 40, 7);
+            supervisor_->Resize("v1", 40, 7);
             Connect("v1");
           },
           [&] { return Answered(); });
   EXPECT_EQ(steps.Run(), steps.size());
   EXPECT_EQ(reports_.back().spec.compute_percent, 40u);
+  EXPECT_EQ(reports_.back().spec.network_bytes_per_s, 7u);
   EXPECT_EQ(answer_, "v1 42 g2 g4\n");
   for (const VGpuStatus& report : reports_) EXPECT_EQ(report.usage.worker_restarts, 0u);
 }
@@ -155,7 +156,7 @@ TEST_F(SupervisorTest, WhatIsNotThereIsReportedAsDeleted) {
         supervisor_->Delete("v9");
         supervisor_->AddGrant("v9", GrantOf("g"));
         supervisor_->RevokeGrant("v9", "g");
-        supervisor_->Resize("v9", 50);
+        supervisor_->Resize("v9", 50, 0);
         Connect("v9");
       },
       [] { return true; });

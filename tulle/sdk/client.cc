@@ -250,11 +250,12 @@ class ClientImpl final : public Client {
   Result<Claim> DeleteClaim(const std::string& name, const CallOptions& options) override {
     return Get(&v1::Mesh::Stub::DeleteClaim, v1::DeleteClaimRequest(), name, options);
   }
-  Result<Claim> ResizeClaim(const std::string& name, std::uint32_t compute_percent,
-                            std::uint32_t min_compute_percent, const CallOptions& options) override {
+  Result<Claim> ResizeClaim(const std::string& name, const ClaimSize& size,
+                            const CallOptions& options) override {
     v1::ResizeClaimRequest request;
-    request.set_compute_percent(compute_percent);
-    request.set_min_compute_percent(min_compute_percent);
+    request.set_compute_percent(size.compute_percent);
+    request.set_min_compute_percent(size.min_compute_percent);
+    request.set_network_bytes_per_s(size.network_bytes_per_s);
     return Get(&v1::Mesh::Stub::ResizeClaim, std::move(request), name, options);
   }
   Result<std::vector<AttachedVGpu>> Attach(const std::string& claim, const CallOptions& options) override {

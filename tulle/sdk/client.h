@@ -80,6 +80,13 @@ struct HoldOptions {
   std::string program;   // what runs, for people
 };
 
+// As of ClaimSpec; 0: as it is, but that min_compute_percent is then compute_percent where that is given.
+struct ClaimSize {
+  std::uint32_t compute_percent = 0;
+  std::uint32_t min_compute_percent = 0;
+  std::uint64_t network_bytes_per_s = 0;
+};
+
 // Says that the claim's user is alive, from construction to destruction (or the death of this process,
 // however it dies). A thread of its own keeps the stream open and opens it anew after a break. Thread-safe.
 class ClaimHold {
@@ -155,10 +162,9 @@ class Client {
   virtual Result<Claim> CreateClaim(const NewClaim& claim, const CallOptions& options = {}) = 0;
   // Releases it (phase RELEASED); a claim that has ended already is removed.
   virtual Result<Claim> DeleteClaim(const std::string& name, const CallOptions& options = {}) = 0;
-  // Another share of compute for each of the claim's vGPUs, while programs use them; as of ClaimSpec, 0:
-  // min_compute_percent is compute_percent. kResourceExhausted: a GPU, or the tenant's quota, has no room.
-  virtual Result<Claim> ResizeClaim(const std::string& name, std::uint32_t compute_percent,
-                                    std::uint32_t min_compute_percent = 0,
+  // Another share for each of the claim's vGPUs, while programs use them. kResourceExhausted: a GPU, or the
+  // tenant's quota, has no room.
+  virtual Result<Claim> ResizeClaim(const std::string& name, const ClaimSize& size,
                                     const CallOptions& options = {}) = 0;
   virtual Result<std::vector<AttachedVGpu>> Attach(const std::string& claim,
                                                    const CallOptions& options = {}) = 0;

@@ -365,6 +365,7 @@ VGpuReport ControlSim::ReportOf(const SimNode& node, const std::string& uid) con
   VGpuReport report{.uid = uid, .state = it->second.failed ? ReportedState::kFailed : ReportedState::kReady};
   report.grant_ids.assign(it->second.grants.begin(), it->second.grants.end());
   report.compute_percent = it->second.what.compute_percent;
+  report.network_bytes_per_s = it->second.what.network_bytes_per_s;
   report.attached = it->second.attached;
   report.sessions = static_cast<std::uint32_t>(report.attached.size());
   return report;
@@ -409,8 +410,10 @@ void ControlSim::Obey(SimNode& node) {
     for (const Grant& grant : create->grants) vgpu.grants.insert(grant.id);
   } else if (const auto* resize = std::get_if<ResizeVGpu>(&command)) {
     uid = resize->uid;
-    if (const auto it = node.running.find(uid); it != node.running.end())
+    if (const auto it = node.running.find(uid); it != node.running.end()) {
       it->second.what.compute_percent = resize->compute_percent;
+      it->second.what.network_bytes_per_s = resize->network_bytes_per_s;
+    }
   } else if (const auto* remove = std::get_if<DeleteVGpu>(&command)) {
     uid = remove->uid;
     node.running.erase(uid);

@@ -158,12 +158,14 @@ void Worker::On(const wire::node::AssignVGpu& message) {
 }
 
 Status Worker::HoldToShare() {
-  if (!share_.valid() || device_.lanes == 0) return OkStatus();
+  if (!share_.valid()) return OkStatus();
   TULLE_ASSIGN_OR_RETURN(auto memory, SharedMemory::Adopt(std::move(share_)));
   if (memory.size_bytes() < sizeof(wire::SharePage))
     return Error{Code::kInvalidArgument, "the memory for the share is too small"};
   share_memory_.emplace(std::move(memory));
-  pacer_.emplace(reinterpret_cast<wire::SharePage*>(share_memory_->bytes().data()), device_.lanes, &clock_);
+  auto* const page = reinterpret_cast<wire::SharePage*>(share_memory_->bytes().data());
+  network_.emplace(page, &clock_);
+  if (device_.lanes != 0) pacer_.emplace(page, device_.lanes, &clock_);
   return OkStatus();
 }
 
@@ -321,13 +323,10 @@ void Worker::Serve(Connection& connection, UniqueFd socket) {
     client.End(ending.reason, ending.message);
   } else {
     const exec::Shared shared{
-        &*quota_,
-        device_.builder.get(),
-        &build_slots_,
-        &clock_,
-        pacer_.has_value() ? &*pacer_ : nullptr,
-        &*exports_,
-        [&](std::uint64_t missing_bytes) { return EndAbsent(connection, missing_bytes); }};
+        &*quota_, device_.builder.get(), &build_slots_, &clock_, pacer_.has_value() ? &*pacer_ : nullptr,
+        // What stays on this host is no load for the network.
+        network_.has_value() && client.peer().channel != session::Channel::kLocal ? &*network_ : nullptr,
+        &*exports_, [&](std::uint64_t missing_bytes) { return EndAbsent(connection, missing_bytes); }};
     exec::Session session(&client, std::move(*executor), shared, options_.session_limits, &connection.end,
                           &connection.counters);
     ending = session.Run();

@@ -158,6 +158,7 @@ class Worker {
   std::optional<exports::NodeExports> exports_;  // after what its memory counts against
   std::optional<SharedMemory> share_memory_;     // a wire::SharePage
   std::optional<pace::Pacer> pacer_;             // none: nothing holds the vGPU to a share
+  std::optional<pace::Network> network_;
   build::Slots build_slots_;
   std::optional<Spares> spares_;
   session::ResumeTable resume_table_;

@@ -79,6 +79,7 @@ v1::ClaimSpec ToProto(const ClaimSpec& from) {
   to.set_compute_units(from.compute_units);
   to.set_fp32_flops(from.fp32_flops);
   to.set_memory_bandwidth_bytes_per_s(from.memory_bandwidth);
+  to.set_network_bytes_per_s(from.network_bytes_per_s);
   return to;
 }
 ClaimSpec FromProto(const v1::ClaimSpec& from) {
@@ -99,7 +100,8 @@ ClaimSpec FromProto(const v1::ClaimSpec& from) {
           .min_compute_percent = from.min_compute_percent(),
           .compute_units = from.compute_units(),
           .fp32_flops = from.fp32_flops(),
-          .memory_bandwidth = from.memory_bandwidth_bytes_per_s()};
+          .memory_bandwidth = from.memory_bandwidth_bytes_per_s(),
+          .network_bytes_per_s = from.network_bytes_per_s()};
 }
 
 v1::Claim ToProto(const Claim& from) {
@@ -186,6 +188,7 @@ v1::VGpu ToProto(const VGpu& from) {
   to.mutable_spec()->set_compute_percent(from.spec.compute_percent);
   to.mutable_spec()->set_performance_level(static_cast<v1::PerformanceLevel>(from.spec.performance_level));
   to.mutable_spec()->set_wanted_compute_percent(from.spec.wanted_compute_percent);
+  to.mutable_spec()->set_network_bytes_per_s(from.spec.network_bytes_per_s);
   to.mutable_status()->set_phase(static_cast<v1::VGpuStatus::Phase>(from.status.phase));
   to.mutable_status()->set_node(from.status.node);
   to.mutable_status()->set_endpoint(from.status.endpoint);
@@ -202,7 +205,8 @@ VGpu FromProto(const v1::VGpu& from) {
                    .performance_level = static_cast<PerformanceLevel>(from.spec().performance_level()),
                    // An older store does not say it.
                    .wanted_compute_percent =
-                       std::max(from.spec().wanted_compute_percent(), from.spec().compute_percent())},
+                       std::max(from.spec().wanted_compute_percent(), from.spec().compute_percent()),
+                   .network_bytes_per_s = from.spec().network_bytes_per_s()},
           .status = {.phase = static_cast<VGpuPhase>(from.status().phase()),
                      .node = from.status().node(),
                      .endpoint = from.status().endpoint(),
@@ -247,6 +251,8 @@ v1::Gpu ToProto(const Gpu& from) {
   status.set_allocatable_compute_percent(from.status.allocatable_compute_percent);
   status.set_allocated_memory_bytes(from.status.allocated_memory_bytes);
   status.set_allocated_compute_percent(from.status.allocated_compute_percent);
+  status.set_allocatable_network_bytes_per_s(from.status.allocatable_network_bytes_per_s);
+  status.set_allocated_network_bytes_per_s(from.status.allocated_network_bytes_per_s);
   status.set_vgpus(from.status.vgpus);
   status.set_schedulable(from.status.schedulable);
   status.set_message(from.status.message);
@@ -263,6 +269,8 @@ Gpu FromProto(const v1::Gpu& from) {
                      .allocatable_compute_percent = from.status().allocatable_compute_percent(),
                      .allocated_memory_bytes = from.status().allocated_memory_bytes(),
                      .allocated_compute_percent = from.status().allocated_compute_percent(),
+                     .allocatable_network_bytes_per_s = from.status().allocatable_network_bytes_per_s(),
+                     .allocated_network_bytes_per_s = from.status().allocated_network_bytes_per_s(),
                      .vgpus = from.status().vgpus(),
                      .schedulable = from.status().schedulable(),
                      .message = from.status().message()}};

@@ -328,6 +328,8 @@ class Core {
   // Elastic vGPUs: elastic.cc.
   std::vector<ElasticVGpu> ElasticOf(const GpuState& gpu) const;
   void Resize(VGpuState& vgpu, std::uint32_t compute_percent);
+  // As its node is to have it.
+  static ResizeVGpu SizeOf(const VGpu& vgpu);
   // Gives what is free on GPUs that have changed to vGPUs there that want more.
   void Grow();
   // Whether it takes new vGPUs, and if not, why.

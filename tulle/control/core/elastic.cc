@@ -33,8 +33,13 @@ void Core::Resize(VGpuState& vgpu, std::uint32_t compute_percent) {
   Charge(model, +1);
   Recount(*gpus_.Find(vgpu.record.gpu_uid));
   Touch(Kind::kVGpu, model.metadata.uid, true);
-  if (const NodeRecord* node = NodeOf(vgpu))
-    Command(*node, ResizeVGpu{.uid = model.metadata.uid, .compute_percent = compute_percent});
+  if (const NodeRecord* node = NodeOf(vgpu)) Command(*node, SizeOf(model));
+}
+
+ResizeVGpu Core::SizeOf(const VGpu& vgpu) {
+  return {.uid = vgpu.metadata.uid,
+          .compute_percent = vgpu.spec.compute_percent,
+          .network_bytes_per_s = vgpu.spec.network_bytes_per_s};
 }
 
 void Core::On(const ResizeClaim& event) {
@@ -45,8 +50,12 @@ void Core::On(const ResizeClaim& event) {
   if (!found.ok()) return Answer(event.call, std::move(found).error());
   ClaimState& claim = **found;
   ClaimSpec spec = claim.model().spec;
-  spec.compute_percent = event.compute_percent;
-  spec.min_compute_percent = event.min_compute_percent;
+  const bool compute = event.compute_percent != 0 || event.min_compute_percent != 0;
+  if (compute) {
+    spec.compute_percent = event.compute_percent;
+    spec.min_compute_percent = event.min_compute_percent;
+  }
+  if (event.network_bytes_per_s != 0) spec.network_bytes_per_s = event.network_bytes_per_s;
   std::vector<std::pair<VGpuState*, std::uint32_t>> sizes;  // less first, so that all fits at all times
   const auto check = [&]() -> Status {
     const std::string name = "claim " + claim.metadata().name;
@@ -54,26 +63,28 @@ void Core::On(const ResizeClaim& event) {
       return Refusal(Code::kFailedPrecondition,
                      name + " is " + Name(claim.model().status.phase) + ", not BOUND");
     }
-    if (spec.performance_level != PerformanceLevel::kBurst &&
+    if (compute && spec.performance_level != PerformanceLevel::kBurst &&
         spec.performance_level != PerformanceLevel::kGuaranteed) {
       return Refusal(Code::kFailedPrecondition,
                      name + " is " + Name(spec.performance_level) +
                          ": only BURST and GUARANTEED vGPUs have a share of compute");
     }
-    if (NeedsByGpu(spec)) {
+    if (compute && NeedsByGpu(spec)) {
       return Refusal(Code::kFailedPrecondition,
                      name + " asks for so much of a GPU, not for a percentage: delete it and make another");
     }
-    if (event.compute_percent == 0)
+    if (event.compute_percent == 0 && (compute || event.network_bytes_per_s == 0))
       return Refusal(Code::kInvalidArgument, "compute_percent: must be 1 to 100");
     TULLE_RETURN_IF_ERROR(CheckClaimSpec(spec));
     const std::uint32_t least = IsElastic(spec) ? spec.min_compute_percent : spec.compute_percent;
-    std::map<std::string, std::int64_t> more;  // by GPU
+    std::map<std::string, std::int64_t> more, more_network;  // by GPU
     std::int64_t all_more = 0;
     for (const std::string& uid : claim.vgpu_uids) {
       VGpuState& vgpu = *vgpus_.Find(uid);
       const std::uint32_t has = vgpu.model().spec.compute_percent;
-      const std::uint32_t size = std::clamp(has, least, spec.compute_percent);
+      const std::uint32_t size = compute ? std::clamp(has, least, spec.compute_percent) : has;
+      more_network[vgpu.record.gpu_uid] += static_cast<std::int64_t>(spec.network_bytes_per_s) -
+                                           static_cast<std::int64_t>(vgpu.model().spec.network_bytes_per_s);
       sizes.insert(size < has ? sizes.begin() : sizes.end(), {&vgpu, size});
       more[vgpu.record.gpu_uid] += std::int64_t{size} - has;
       all_more += std::int64_t{size} - has;
@@ -87,6 +98,17 @@ void Core::On(const ResizeClaim& event) {
                                                    "% more of GPU " + gpu.metadata.name + ", which has " +
                                                    std::to_string(std::max<std::int64_t>(left, 0)) +
                                                    "% left; ask for less, or make another claim");
+    }
+    for (const auto& [uid, needed_more] : more_network) {
+      const Gpu& gpu = gpus_.Find(uid)->gpu;
+      const std::int64_t left = static_cast<std::int64_t>(gpu.status.allocatable_network_bytes_per_s) -
+                                static_cast<std::int64_t>(gpu.status.allocated_network_bytes_per_s);
+      if (needed_more <= 0 || needed_more <= left) continue;
+      return Refusal(Code::kResourceExhausted,
+                     name + " would need " + FormatSize(static_cast<std::uint64_t>(needed_more)) +
+                         "/s more of the network of GPU " + gpu.metadata.name + ", which has " +
+                         FormatSize(static_cast<std::uint64_t>(std::max<std::int64_t>(left, 0))) +
+                         "/s left to promise; ask for less, or make another claim");
     }
     const Tenant& tenant = TenantOf(claim.metadata()).tenant;
     const auto& quota = tenant.spec.quota.compute_percent;
@@ -102,8 +124,15 @@ void Core::On(const ResizeClaim& event) {
   claim.model().spec = spec;
   Touch(Kind::kClaim, claim.metadata().uid, true);
   for (const auto& [vgpu, size] : sizes) {
-    vgpu->model().spec.wanted_compute_percent = spec.compute_percent;
+    VGpuSpec& its = vgpu->model().spec;
+    if (compute) its.wanted_compute_percent = spec.compute_percent;
     Touch(Kind::kVGpu, vgpu->metadata().uid, true);
+    const bool network =
+        std::exchange(its.network_bytes_per_s, spec.network_bytes_per_s) != spec.network_bytes_per_s;
+    if (network && its.compute_percent == size) {
+      Recount(*gpus_.Find(vgpu->record.gpu_uid));
+      if (const NodeRecord* node = NodeOf(*vgpu)) Command(*node, SizeOf(vgpu->model()));
+    }
     Resize(*vgpu, size);
     may_grow_on_.insert(vgpu->record.gpu_uid);
   }

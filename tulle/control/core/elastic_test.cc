@@ -95,6 +95,65 @@ TEST_F(ResizeTest, OnlyWhatHasAShareHasAnother) {
   EXPECT_TRUE(Resize(10, 0, "c", "root").ok());
 }
 
+TEST_F(ResizeTest, AnotherShareOfTheNetwork) {
+  constexpr std::uint64_t kMiB = 1u << 20;
+  RegisterNode node = Registration();
+  node.gpus[0].allocatable_network_bytes_per_s = 100 * kMiB;
+  const auto report = [&](const std::string& name, std::uint32_t percent, std::uint64_t mib) {
+    node.vgpus.push_back({.uid = core_->Get<VGpu>("alice", name)->metadata.uid,
+                          .state = ReportedState::kReady,
+                          .compute_percent = percent,
+                          .network_bytes_per_s = mib * kMiB});
+  };
+  report("c-0", 30, 0);
+  Do(node);
+  const auto resize = [&](std::uint64_t mib) {
+    const auto reply = Call(
+        ResizeClaim{.caller = "alice", .tenant = "alice", .name = "c", .network_bytes_per_s = mib * kMiB});
+    return reply.ok() ? std::string() : reply.error().message;
+  };
+  const auto allocated = [&] {
+    return core_->Get<Gpu>("", "a-0")->status.allocated_network_bytes_per_s / kMiB;
+  };
+  // What the node was told last, in MiB/s by vGPU's name.
+  const auto told = [&] {
+    std::map<std::string, std::uint64_t> all;
+    for (const ResizeVGpu& command : Commands<ResizeVGpu>()) {
+      for (const char* name : {"c-0", "other-0"}) {
+        const auto vgpu = core_->Get<VGpu>("alice", name);
+        if (vgpu && vgpu->metadata.uid == command.uid) all[name] = command.network_bytes_per_s / kMiB;
+      }
+    }
+    return all;
+  };
+  using Told = std::map<std::string, std::uint64_t>;
+  EXPECT_EQ(resize(60), "");
+  EXPECT_EQ(told(), (Told{{"c-0", 60}}));
+  EXPECT_EQ(Get("c").spec.network_bytes_per_s, 60 * kMiB);
+  EXPECT_EQ(Get("c").spec.compute_percent, 30u) << "as it was";
+  EXPECT_EQ(core_->Get<VGpu>("alice", "c-0")->spec.network_bytes_per_s, 60 * kMiB);
+  EXPECT_EQ(allocated(), 60u);
+  ASSERT_TRUE(Resize(40).ok());
+  EXPECT_EQ(told(), (Told{{"c-0", 60}})) << "it keeps that";
+  EXPECT_EQ(resize(101),
+            "claim c would need 41MiB/s more of the network of GPU a-0, which has 40MiB/s left to "
+            "promise; ask for less, or make another claim");
+  EXPECT_EQ(resize(10), "");
+  EXPECT_EQ(allocated(), 10u);
+  // Another claim has what is left.
+  Create("other", {.compute_percent = 20, .network_bytes_per_s = 90 * kMiB});
+  EXPECT_EQ(Get("other").status.phase, ClaimPhase::kBound);
+  Create("more", {.compute_percent = 20, .network_bytes_per_s = 1 * kMiB});
+  EXPECT_EQ(Get("more").status.phase, ClaimPhase::kPending);
+  // A node that comes back is told what it has missed.
+  node.link = LinkId{77};
+  node.vgpus.clear();
+  report("c-0", 40, 60);
+  report("other-0", 20, 90);
+  Do(node);
+  EXPECT_EQ(told(), (Told{{"c-0", 10}}));
+}
+
 TEST_F(ResizeTest, WhoWaitsGetsWhatIsGivenBack) {
   Create("waits", {.compute_percent = 80});
   EXPECT_EQ(Get("waits").status.phase, ClaimPhase::kPending);

@@ -55,7 +55,7 @@ struct AttachClaim {
   std::string tenant;
   std::string name;
 };
-// Another share of compute for each of its vGPUs; as of ClaimSpec.
+// Another share for each of its vGPUs; as of ClaimSpec, 0: as it is.
 struct ResizeClaim {
   CallId call;
   std::string caller;
@@ -63,6 +63,7 @@ struct ResizeClaim {
   std::string name;
   std::uint32_t compute_percent = 0;
   std::uint32_t min_compute_percent = 0;
+  std::uint64_t network_bytes_per_s = 0;
 };
 struct DetachClaim {
   CallId call;
@@ -169,6 +170,7 @@ struct VGpuReport {
   std::vector<std::string> grant_ids;
   std::uint32_t sessions = 0;
   std::uint32_t compute_percent = 0;  // 0: by a node that does not tell
+  std::uint64_t network_bytes_per_s = 0;
   std::vector<SessionReport> attached;
 };
 struct InventoryGpu {
@@ -176,6 +178,7 @@ struct InventoryGpu {
   GpuDescription description;
   std::uint64_t allocatable_memory_bytes = 0;
   std::uint32_t allocatable_compute_percent = 100;
+  std::uint64_t allocatable_network_bytes_per_s = 0;
 };
 struct RegisterNode {
   LinkId link;
@@ -284,10 +287,12 @@ struct CreateVGpu {
   std::uint32_t compute_percent = 0;
   PerformanceLevel performance_level = PerformanceLevel::kUnspecified;
   std::vector<Grant> grants;
+  std::uint64_t network_bytes_per_s = 0;
 };
 struct ResizeVGpu {
   std::string uid;
   std::uint32_t compute_percent = 0;
+  std::uint64_t network_bytes_per_s = 0;
 };
 struct DeleteVGpu {
   std::string uid;

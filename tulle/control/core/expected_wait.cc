@@ -20,6 +20,7 @@ constexpr std::size_t kMostLooks = 20'000'000;
 struct Room {
   std::uint64_t memory_bytes = 0;
   std::uint32_t compute_percent = 0;
+  std::uint64_t network_bytes_per_s = 0;
   std::uint32_t vgpus = 0;
 };
 
@@ -92,6 +93,7 @@ std::optional<Duration> Core::ExpectedWait(const ClaimState& claim, const Now& n
     const auto minus = [](auto all, auto taken) { return all > taken ? all - taken : 0; };
     rooms.push_back({minus(status.allocatable_memory_bytes, status.allocated_memory_bytes),
                      minus(status.allocatable_compute_percent, status.allocated_compute_percent),
+                     minus(status.allocatable_network_bytes_per_s, status.allocated_network_bytes_per_s),
                      status.vgpus});
   });
   using End = std::pair<Duration, const ClaimState*>;
@@ -114,7 +116,7 @@ std::optional<Duration> Core::ExpectedWait(const ClaimState& claim, const Now& n
       ++looks;
       const Room& room = rooms[i];
       if (room.memory_bytes < spec.memory_bytes || room.compute_percent < compute_on(i) ||
-          (dedicated && room.vgpus != 0))
+          room.network_bytes_per_s < spec.network_bytes_per_s || (dedicated && room.vgpus != 0))
         continue;
       const NodeRecord& node = *nodes_.Find(gpus[i]->node_uid);
       if (LabelMismatch(node.metadata().labels, spec).empty() &&
@@ -126,6 +128,7 @@ std::optional<Duration> Core::ExpectedWait(const ClaimState& claim, const Now& n
     for (const std::size_t i : taken) {
       rooms[i].memory_bytes -= dedicated ? rooms[i].memory_bytes : spec.memory_bytes;
       rooms[i].compute_percent -= compute_on(i);
+      rooms[i].network_bytes_per_s -= spec.network_bytes_per_s;
       ++rooms[i].vgpus;
     }
     return true;
@@ -151,6 +154,7 @@ std::optional<Duration> Core::ExpectedWait(const ClaimState& claim, const Now& n
       rooms[it->second].memory_bytes += spec.memory_bytes;
       rooms[it->second].compute_percent +=
           ReservedComputePercent(spec.performance_level, spec.compute_percent);
+      rooms[it->second].network_bytes_per_s += spec.network_bytes_per_s;
       --rooms[it->second].vgpus;
     }
     ends.pop();

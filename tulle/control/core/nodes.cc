@@ -139,6 +139,7 @@ void Core::UpdateInventory(NodeRecord& node, const RegisterNode& event) {
     gpu->gpu.spec.description = item.description;
     gpu->gpu.status.allocatable_memory_bytes = item.allocatable_memory_bytes;
     gpu->gpu.status.allocatable_compute_percent = item.allocatable_compute_percent;
+    gpu->gpu.status.allocatable_network_bytes_per_s = item.allocatable_network_bytes_per_s;
     Recount(*gpu);
     Touch(Kind::kGpu, gpu->metadata().uid, true);
     for (const std::string& uid : gpu->vgpus) {
@@ -177,9 +178,13 @@ void Core::ReconcileVGpus(NodeRecord& node, const std::vector<VGpuReport>& repor
     const VGpuState* vgpu = vgpus_.Find(uid);
     const auto it = reported.find(uid);
     if (vgpu == nullptr || it == reported.end() || it->second->compute_percent == 0) continue;
-    const ResizeVGpu resize{.uid = uid, .compute_percent = vgpu->model().spec.compute_percent};
-    if (resize.compute_percent < it->second->compute_percent) Command(node, resize);
-    if (resize.compute_percent > it->second->compute_percent) more.push_back(resize);
+    const ResizeVGpu resize = SizeOf(vgpu->model());
+    if (resize.compute_percent < it->second->compute_percent) {
+      Command(node, resize);
+    } else if (resize.compute_percent > it->second->compute_percent ||
+               resize.network_bytes_per_s != it->second->network_bytes_per_s) {
+      more.push_back(resize);
+    }
   }
   for (const std::string& uid : known) {
     VGpuState* vgpu = vgpus_.Find(uid);

@@ -99,7 +99,8 @@ void Core::SendCreate(const VGpuState& vgpu) {
                             .memory_bytes = model.spec.memory_bytes,
                             .compute_percent = model.spec.compute_percent,
                             .performance_level = model.spec.performance_level,
-                            .grants = vgpu.record.grants});
+                            .grants = vgpu.record.grants,
+                            .network_bytes_per_s = model.spec.network_bytes_per_s});
 }
 
 void Core::SetCordoned(GpuState& gpu, bool cordoned, std::string why) {
@@ -115,11 +116,13 @@ void Core::Recount(GpuState& gpu) {
   GpuStatus& status = gpu.gpu.status;
   status.allocated_memory_bytes = 0;
   status.allocated_compute_percent = 0;
+  status.allocated_network_bytes_per_s = 0;
   status.vgpus = static_cast<std::uint32_t>(gpu.vgpus.size());
   for (const std::string& uid : gpu.vgpus) {
     const VGpuSpec& spec = vgpus_.Find(uid)->model().spec;
     status.allocated_memory_bytes += spec.memory_bytes;
     status.allocated_compute_percent += ReservedComputePercent(spec.performance_level, spec.compute_percent);
+    status.allocated_network_bytes_per_s += spec.network_bytes_per_s;
   }
   capacity_memory_bytes_ += status.allocatable_memory_bytes - gpu.counted_memory_bytes;
   capacity_compute_percent_ += status.allocatable_compute_percent - gpu.counted_compute_percent;

@@ -74,7 +74,8 @@ struct ClaimSpec {
   // asked for.
   std::uint32_t compute_units = 0;
   std::uint64_t fp32_flops = 0;
-  std::uint64_t memory_bandwidth = 0;  // bytes per second
+  std::uint64_t memory_bandwidth = 0;     // bytes per second
+  std::uint64_t network_bytes_per_s = 0;  // of each vGPU; 0: nothing is promised
   friend auto operator<=>(const ClaimSpec&, const ClaimSpec&) = default;
   friend bool operator==(const ClaimSpec&, const ClaimSpec&) = default;
 };
@@ -135,6 +136,7 @@ struct VGpuSpec {
   std::uint32_t compute_percent = 0;
   PerformanceLevel performance_level = PerformanceLevel::kUnspecified;
   std::uint32_t wanted_compute_percent = 0;  // that its claim asks for
+  std::uint64_t network_bytes_per_s = 0;
   friend bool operator==(const VGpuSpec&, const VGpuSpec&) = default;
 };
 
@@ -180,6 +182,8 @@ struct GpuStatus {
   std::uint32_t allocatable_compute_percent = 0;
   std::uint64_t allocated_memory_bytes = 0;
   std::uint32_t allocated_compute_percent = 0;
+  std::uint64_t allocatable_network_bytes_per_s = 0;
+  std::uint64_t allocated_network_bytes_per_s = 0;
   std::uint32_t vgpus = 0;
   bool schedulable = false;
   std::string message;

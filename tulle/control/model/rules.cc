@@ -104,6 +104,18 @@ Status CheckClaimSpec(const ClaimSpec& spec) {
                                                      Name(full.performance_level));
     }
   }
+  if (spec.network_bytes_per_s != 0 && spec.performance_level == PerformanceLevel::kBestEffort)
+    return Invalid("spec.network_bytes_per_s", "is not for BEST_EFFORT vGPUs, which are promised nothing");
+  if (spec.network_bytes_per_s != 0 && spec.network_bytes_per_s < kMinNetworkBytesPerS) {
+    return Invalid("spec.network_bytes_per_s", FormatSize(spec.network_bytes_per_s) +
+                                                   "/s is less than the least, " +
+                                                   FormatSize(kMinNetworkBytesPerS) + "/s");
+  }
+  if (spec.network_bytes_per_s > kMaxNetworkBytesPerS) {
+    return Invalid("spec.network_bytes_per_s", FormatSize(spec.network_bytes_per_s) +
+                                                   "/s is more than the most, " +
+                                                   FormatSize(kMaxNetworkBytesPerS) + "/s");
+  }
   if (spec.count > kMaxVGpusPerClaim) {
     return Invalid("spec.count", std::to_string(spec.count) +
                                      " is more than the most that one claim may ask for, " +

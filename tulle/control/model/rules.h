@@ -35,6 +35,10 @@ inline constexpr std::int64_t kMaxDurationMicros = std::int64_t{365} * 24 * 3600
 inline constexpr char kAnyValue[] = "*";  // in a toleration
 // More than any GPU has; so that the sum over a claim's vGPUs is a number, too.
 inline constexpr std::uint64_t kMaxMemoryBytes = std::uint64_t{1} << 50;
+// What a vGPU's programs may move: less than a few of the network's packets each 10 ms cannot be held; more
+// no network has.
+inline constexpr std::uint64_t kMinNetworkBytesPerS = 1u << 20;
+inline constexpr std::uint64_t kMaxNetworkBytesPerS = std::uint64_t{1} << 40;
 // The label that each node has: its own name.
 inline constexpr std::string_view kNodeLabel = "tulle/node";
 

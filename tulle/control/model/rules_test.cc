@@ -14,6 +14,13 @@ TEST(ClaimSpec, RefusalsNameTheFieldTheValueAndTheLimit) {
   EXPECT_EQ(Refusal({}), "");
   EXPECT_EQ(Refusal({.memory_bytes = 1}),
             "invalid argument: spec.memory_bytes: 1B is less than the least, 1MiB");
+  EXPECT_EQ(Refusal({.network_bytes_per_s = 1000}),
+            "invalid argument: spec.network_bytes_per_s: 1000B/s is less than the least, 1MiB/s");
+  EXPECT_EQ(Refusal({.network_bytes_per_s = std::uint64_t{1} << 41}),
+            "invalid argument: spec.network_bytes_per_s: 2TiB/s is more than the most, 1TiB/s");
+  EXPECT_EQ(Refusal({.performance_level = PerformanceLevel::kBestEffort, .network_bytes_per_s = 1u << 20}),
+            "invalid argument: spec.network_bytes_per_s: is not for BEST_EFFORT vGPUs, which are promised "
+            "nothing");
   EXPECT_EQ(Refusal({.compute_percent = 101}),
             "invalid argument: spec.compute_percent: 101 is more than one GPU's 100; ask for more vGPUs with "
             "spec.count");

@@ -61,11 +61,17 @@ std::string InWords(const ClaimSpec& spec) {
       text += " and " + std::to_string(reserved) + "% of compute";
     }
   }
+  if (spec.network_bytes_per_s != 0)
+    text += " and " + FormatSize(spec.network_bytes_per_s) + "/s of the network";
   text += where;
   return text;
 }
 
 std::string Memory(std::int32_t pages) { return FormatSize(static_cast<std::uint64_t>(pages) * kPageBytes); }
+
+std::string Network(std::int32_t units) {
+  return FormatSize(static_cast<std::uint64_t>(units) * kNetworkUnitBytes) + "/s";
+}
 
 std::string Percent(std::int32_t compute) { return std::to_string(compute / (kWholeGpu / 100)) + "%"; }
 
@@ -76,6 +82,7 @@ struct View {
   std::int32_t most_compute = 0;
   std::int32_t free_memory = -1;  // the most on a GPU
   std::int32_t free_compute = 0;  // the most on a GPU
+  std::int32_t free_network = 0;  // likewise
   bool idle_gpu = false;          // one without vGPUs
   std::uint64_t fits = 0;         // vGPUs of this claim that fit now
 };
@@ -89,11 +96,13 @@ View ViewOf(const NodeRoom& node, const Demand& demand) {
     view.most_compute = std::max(view.most_compute, gpu.compute_capacity);
     view.free_memory = std::max(view.free_memory, gpu.memory);
     view.free_compute = std::max(view.free_compute, gpu.compute);
+    view.free_network = std::max(view.free_network, gpu.network);
     view.idle_gpu |= gpu.vgpus == 0;
     if (!Fits(gpu, demand)) continue;
     std::int32_t fits = demand.dedicated ? 1 : static_cast<std::int32_t>(kMaxVGpusPerClaim);
     if (demand.memory > 0) fits = std::min(fits, gpu.memory / demand.memory);
     if (demand.compute > 0) fits = std::min(fits, gpu.compute / demand.compute);
+    if (demand.network > 0) fits = std::min(fits, gpu.network / demand.network);
     view.fits += static_cast<std::uint64_t>(fits);
   }
   return view;
@@ -115,6 +124,8 @@ std::string InWords(const ExplainedNode& node, const View& view, std::span<const
   if (view.fits > 0) return "has room for " + std::to_string(std::min<std::uint64_t>(view.fits, spec.count));
   std::string text =
       "has " + Memory(view.free_memory) + " and " + Percent(view.free_compute) + " free on one GPU";
+  if (spec.network_bytes_per_s != 0)
+    text += " and " + Network(view.free_network) + " of the network to promise";
   if (spec.performance_level == PerformanceLevel::kDedicated && !view.idle_gpu)
     text += ", no GPU without vGPUs";
   return text;
@@ -190,6 +201,7 @@ NoFit Explain(std::span<const ExplainedNode> nodes, std::span<const KindOfGpu> k
            .most_compute = std::max(all.most_compute, view.most_compute),
            .free_memory = std::max(all.free_memory, view.free_memory),
            .free_compute = std::max(all.free_compute, view.free_compute),
+           .free_network = std::max(all.free_network, view.free_network),
            .fits = all.fits + view.fits};
   }
   if (count == 0) {
@@ -220,7 +232,12 @@ NoFit Explain(std::span<const ExplainedNode> nodes, std::span<const KindOfGpu> k
   if (demand.compute > all.free_compute) {
     return {"InsufficientCompute", asked + "the largest free share is " + Percent(all.free_compute) + detail};
   }
-  return {"InsufficientGpus", asked + "no GPU has both free at once" + detail};
+  if (demand.network > all.free_network) {
+    return {"InsufficientNetwork", asked + "the most that a GPU's node can promise of its network is " +
+                                       Network(all.free_network) + detail +
+                                       "; nodes say what theirs moves with --network-bandwidth"};
+  }
+  return {"InsufficientGpus", asked + "no GPU has all of it free at once" + detail};
 }
 
 }  // namespace tulle::control

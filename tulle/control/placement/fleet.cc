@@ -29,9 +29,15 @@ std::int32_t PagesIn(std::uint64_t bytes) {
       std::min<std::uint64_t>(bytes / kPageBytes, std::numeric_limits<std::int32_t>::max()));
 }
 
+// Rounded down.
+std::int32_t NetworkUnitsIn(std::uint64_t bytes_per_s) {
+  return static_cast<std::int32_t>(
+      std::min<std::uint64_t>(bytes_per_s / kNetworkUnitBytes, std::numeric_limits<std::int32_t>::max()));
+}
+
 // Nothing is free there.
 void Shut(GpuRoom* gpu) {
-  gpu->compute = gpu->memory = 0;
+  gpu->compute = gpu->memory = gpu->network = 0;
   ++gpu->vgpus;
 }
 
@@ -47,6 +53,8 @@ GpuRoom RoomOf(const Gpu& gpu, GpuKind kind) {
       .compute = kComputePerPercent * static_cast<std::int32_t>(Minus(status.allocatable_compute_percent,
                                                                       status.allocated_compute_percent)),
       .memory = PagesIn(Minus(status.allocatable_memory_bytes, status.allocated_memory_bytes)),
+      .network =
+          NetworkUnitsIn(Minus(status.allocatable_network_bytes_per_s, status.allocated_network_bytes_per_s)),
       .compute_capacity = kComputePerPercent * static_cast<std::int32_t>(status.allocatable_compute_percent),
       .memory_capacity = std::max(PagesIn(status.allocatable_memory_bytes), 1),
       .vgpus = static_cast<std::int32_t>(status.vgpus)};
@@ -229,10 +237,12 @@ Demand Fleet::DemandOf(const ClaimSpec& spec) const {
   const std::uint32_t percent = ReservedComputePercent(spec.performance_level, spec.compute_percent);
   Demand demand{.compute = ComputeOf(percent),
                 .memory = PagesIn(spec.memory_bytes + kPageBytes - 1),
+                .network = NetworkUnitsIn(spec.network_bytes_per_s + kNetworkUnitBytes - 1),
                 .dedicated = spec.performance_level == PerformanceLevel::kDedicated};
   if (IsOneSlice(spec)) {
     demand.compute *= static_cast<std::int32_t>(spec.count);
     demand.memory = PagesIn(spec.count * spec.memory_bytes + kPageBytes - 1);
+    demand.network = NetworkUnitsIn(spec.count * spec.network_bytes_per_s + kNetworkUnitBytes - 1);
   }
   for (const KindOfGpu& kind : kind_descriptions_) demand.kinds.push_back(GpuMismatch(kind, spec).empty());
   return demand;
@@ -361,8 +371,8 @@ Placed Fleet::PlaceByShrinking(const ClaimSpec& spec, const std::set<std::string
       std::int32_t could_be_free = room.gpus[i].compute;
       for (const PlacedSlice& slice : slices_[index][i])
         could_be_free += slice.demand.compute - slice.least_compute;
-      count +=
-          demand.Allows(room.gpus[i].kind) && room.gpus[i].memory >= demand.memory && could_be_free >= least;
+      count += demand.Allows(room.gpus[i].kind) && room.gpus[i].memory >= demand.memory &&
+               room.gpus[i].network >= demand.network && could_be_free >= least;
     }
     return count;
   };
@@ -410,6 +420,7 @@ std::vector<Slot> Fleet::PlaceFree(const ClaimSpec& spec, const std::set<std::st
     one.memory_bytes = spec.count * spec.memory_bytes;
     // More than 100 percent fits no GPU.
     one.compute_percent = spec.count * spec.compute_percent;
+    one.network_bytes_per_s = spec.count * spec.network_bytes_per_s;
     std::vector<Slot> slots = Deal(one, avoid_gpus, matches);
     if (!slots.empty())
       slots.assign(spec.count, {.gpu_uid = slots[0].gpu_uid,

@@ -90,6 +90,27 @@ TEST(Fleet, SpreadsTheVGpusOfAClaimAndStacksOnlyWhenItMust) {
   EXPECT_EQ(mesh.Names({.memory_bytes = kGiB, .count = 4}), (Names{"a-0", "b-1", "c-2", "a-0"}));
 }
 
+TEST(Fleet, PromisesOfTheNetworkNoMoreThanThereIs) {
+  constexpr std::uint64_t kMiB = 1u << 20;
+  Mesh mesh;
+  mesh.Add("a", 16 * kGiB);  // it does not say what its network moves
+  Gpu& some = mesh.Add("b", 16 * kGiB);
+  some.status.allocatable_network_bytes_per_s = 100 * kMiB;
+  some.status.allocated_network_bytes_per_s = 30 * kMiB;
+  EXPECT_EQ(mesh.Names({.network_bytes_per_s = 70 * kMiB}), Names{"b-1"});
+  EXPECT_EQ(mesh.Names({.count = 2, .network_bytes_per_s = 35 * kMiB}), (Names{"b-1", "b-1"}));
+  EXPECT_EQ(mesh.Names({.count = 2, .topology = Topology::kSameGpu, .network_bytes_per_s = 35 * kMiB}),
+            (Names{"b-1", "b-1"}));
+  EXPECT_EQ(mesh.Names({.count = 2, .topology = Topology::kSameGpu, .network_bytes_per_s = 36 * kMiB}),
+            Names{});
+  EXPECT_EQ(
+      mesh.Why({.network_bytes_per_s = 71 * kMiB}),
+      "InsufficientNetwork: asked for 1GiB and 25% of compute and 71MiB/s of the network; the most that a "
+      "GPU's node can promise of its network is 70MiB/s (node a has 16GiB and 100% free on one GPU and 0B/s "
+      "of the network to promise; node b has 16GiB and 100% free on one GPU and 70MiB/s of the network to "
+      "promise); see `tulle get gpus`; nodes say what theirs moves with --network-bandwidth");
+}
+
 TEST(Fleet, AllOrNone) {
   Mesh mesh;
   mesh.Add("a", 4 * kGiB);

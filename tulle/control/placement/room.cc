@@ -28,6 +28,7 @@ void Give(NodeRoom* node, const Demand& demand, const std::vector<std::uint32_t>
     GpuRoom& gpu = node->gpus.at(index);
     gpu.compute += demand.compute;
     gpu.memory = demand.dedicated ? gpu.memory_capacity : gpu.memory + demand.memory;
+    gpu.network += demand.network;
     --gpu.vgpus;
     TULLE_CHECK(gpu.vgpus >= 0);
   }

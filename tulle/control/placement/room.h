@@ -1,7 +1,7 @@
 // What is free on nodes, and what is asked of them, as placement counts it: in small integers, so that a mesh
 // of a hundred thousand GPUs is scored in cache and sums are exact. Compute is in thousandths of a GPU,
 // its memory in pages (what is free rounded down, what is asked rounded up), hosts' memory in MiB, CPU in
-// thousandths of a processor.
+// thousandths of a processor, what the network moves in 64 KiB a second.
 // Values: no ownership, no threads.
 #pragma once
 
@@ -14,6 +14,7 @@ namespace tulle::control {
 inline constexpr std::int32_t kWholeGpu = 1000;  // of compute
 // Sizes of up to 8 TiB fit, and what drivers report as a device's memory is a whole number of pages.
 inline constexpr std::uint64_t kPageBytes = 4096;
+inline constexpr std::uint64_t kNetworkUnitBytes = 64u << 10;
 
 // A model of GPU, numbered by whoever fills the rooms.
 using GpuKind = std::uint32_t;
@@ -22,6 +23,7 @@ struct GpuRoom {
   GpuKind kind = 0;
   std::int32_t compute = kWholeGpu;  // free, as is memory
   std::int32_t memory = 0;
+  std::int32_t network = 0;  // free, of its node's
   std::int32_t compute_capacity = kWholeGpu;
   std::int32_t memory_capacity = 0;  // 0: its memory is not placed by
   std::int32_t vgpus = 0;            // on it now
@@ -43,6 +45,7 @@ struct Demand {
   std::int32_t gpus = 1;  // 0: the host only
   std::int32_t compute = 0;
   std::int32_t memory = 0;
+  std::int32_t network = 0;
   bool dedicated = false;                // GPUs that nobody else is on, with all their memory
   std::vector<std::uint8_t> kinds = {};  // 1 at the index of each GpuKind that will do; empty: any
 
@@ -51,7 +54,7 @@ struct Demand {
 };
 
 inline bool Fits(const GpuRoom& gpu, const Demand& demand) {
-  return gpu.compute >= demand.compute && gpu.memory >= demand.memory &&
+  return gpu.compute >= demand.compute && gpu.memory >= demand.memory && gpu.network >= demand.network &&
          (!demand.dedicated || gpu.vgpus == 0) && demand.Allows(gpu.kind);
 }
 
@@ -73,6 +76,7 @@ inline std::int32_t FreeOf(const NodeRoom& node) {
 inline GpuRoom After(GpuRoom gpu, const Demand& demand) {
   gpu.compute -= demand.compute;
   gpu.memory = demand.dedicated ? 0 : gpu.memory - demand.memory;
+  gpu.network -= demand.network;
   ++gpu.vgpus;
   return gpu;
 }

@@ -306,7 +306,8 @@ VGpuReport FromProto(const v1::VGpuReport& from) {
                 .message = from.message(),
                 .grant_ids = {from.grant_ids().begin(), from.grant_ids().end()},
                 .sessions = from.sessions(),
-                .compute_percent = from.compute_percent()};
+                .compute_percent = from.compute_percent(),
+                .network_bytes_per_s = from.network_bytes_per_s()};
   for (const v1::SessionReport& session : from.attached())
     to.attached.push_back({session.id(), session.program(), session.process_id(), session.channel()});
   return to;
@@ -325,7 +326,8 @@ RegisterNode FromProto(const v1::Register& from, LinkId link) {
                        .description = control::FromProto(gpu.description()),
                        .allocatable_memory_bytes = gpu.allocatable_memory_bytes(),
                        .allocatable_compute_percent =
-                           gpu.allocatable_compute_percent() == 0 ? 100 : gpu.allocatable_compute_percent()});
+                           gpu.allocatable_compute_percent() == 0 ? 100 : gpu.allocatable_compute_percent(),
+                       .allocatable_network_bytes_per_s = gpu.allocatable_network_bytes_per_s()});
   }
   for (const v1::VGpuReport& vgpu : from.vgpus()) to.vgpus.push_back(FromProto(vgpu));
   return to;
@@ -355,11 +357,13 @@ struct CommandToProto {
     create.set_memory_bytes(from.memory_bytes);
     create.set_compute_percent(from.compute_percent);
     create.set_performance_level(static_cast<v1::PerformanceLevel>(from.performance_level));
+    create.set_network_bytes_per_s(from.network_bytes_per_s);
     for (const Grant& grant : from.grants) *create.add_grants() = ToProto(grant);
   }
   void operator()(const ResizeVGpu& from) const {
     to->mutable_resize_vgpu()->set_uid(from.uid);
     to->mutable_resize_vgpu()->set_compute_percent(from.compute_percent);
+    to->mutable_resize_vgpu()->set_network_bytes_per_s(from.network_bytes_per_s);
   }
   void operator()(const DeleteVGpu& from) const { to->mutable_delete_vgpu()->set_uid(from.uid); }
   void operator()(const AddGrant& from) const {

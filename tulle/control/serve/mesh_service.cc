@@ -250,7 +250,8 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
                                   .tenant = TenantFor<Claim>(caller, request.tenant()),
                                   .name = request.name(),
                                   .compute_percent = request.compute_percent(),
-                                  .min_compute_percent = request.min_compute_percent()},
+                                  .min_compute_percent = request.min_compute_percent(),
+                                  .network_bytes_per_s = request.network_bytes_per_s()},
                       std::move(done));
       });
   Add<v1::AttachRequest>("Attach",

@@ -15,6 +15,7 @@ constexpr Duration kIdleTick = std::chrono::milliseconds(100);
 // What was used before counts for less with time: half of it after some 20 ms.
 constexpr double kForgetPerTick = 0.7;
 constexpr double kForgetWaitsPerTick = 0.9;  // of those, which come in larger pieces
+constexpr double kNanosecond = 1e-9;         // in seconds
 
 std::uint32_t InMillionths(double share) {
   return static_cast<std::uint32_t>(std::lround(std::clamp(share, 0.0, 1.0) * wire::kWholeShare));
@@ -22,7 +23,8 @@ std::uint32_t InMillionths(double share) {
 
 }  // namespace
 
-Arbiter::Arbiter(double lanes, const Clock* clock) : lanes_(lanes), clock_(*clock) {
+Arbiter::Arbiter(double lanes, std::uint64_t network_bytes_per_s, const Clock* clock)
+    : lanes_(lanes), network_bytes_per_s_(network_bytes_per_s), clock_(*clock) {
   state_.lock()->measured_at = clock_.Now();
   thread_ = std::thread([this] { Run(); });
 }
@@ -33,27 +35,42 @@ Arbiter::~Arbiter() {
   thread_.join();
 }
 
-Result<int> Arbiter::Start(const std::string& uid, std::uint32_t gpu, const Terms& terms) {
+Result<int> Arbiter::Start(const std::string& uid, std::uint32_t gpu, const Promise& promise) {
   TULLE_ASSIGN_OR_RETURN(auto memory, SharedMemory::Create("tulle share", wire::kSharePageBytes));
   const int fd = memory.fd();
   auto state = state_.lock();
   VGpu& vgpu = state->vgpus[uid];
-  if (vgpu.memory.has_value()) vgpu.past_throttled_ns += vgpu.page().throttled_ns;
-  vgpu.used_ns = vgpu.waited_ns = vgpu.throttled_ns = 0;
+  std::uint64_t past_ns = vgpu.compute.past_throttled_ns, past_network_ns = vgpu.network.past_throttled_ns;
+  if (vgpu.memory.has_value()) {
+    past_ns += vgpu.page().throttled_ns;
+    past_network_ns += vgpu.page().network_throttled_ns;
+    vgpu.past_network_bytes += vgpu.page().network_bytes;
+  }
+  vgpu.compute = {.past_throttled_ns = past_ns};
+  vgpu.network = {.past_throttled_ns = past_network_ns};
   vgpu.gpu = gpu;
-  vgpu.terms = terms;
   vgpu.memory.emplace(std::move(memory));
-  vgpu.page().share = InMillionths(terms.guaranteed);
+  SetTerms(vgpu, promise);
+  vgpu.page().share = InMillionths(vgpu.compute.slice.terms.guaranteed);
   Share(*state);
   changed_.notify_all();
   return fd;
 }
 
-void Arbiter::Change(const std::string& uid, const Terms& terms) {
+void Arbiter::SetTerms(VGpu& vgpu, const Promise& promise) {
+  vgpu.promise = promise;
+  vgpu.compute.slice.terms = TermsOf(promise.level, promise.compute_percent);
+  if (network_bytes_per_s_ != 0) {
+    vgpu.network.slice.terms =
+        NetworkTermsOf(promise.level, promise.network_bytes_per_s, network_bytes_per_s_);
+  }
+}
+
+void Arbiter::Change(const std::string& uid, const Promise& promise) {
   auto state = state_.lock();
   const auto it = state->vgpus.find(uid);
   if (it == state->vgpus.end()) return;
-  it->second.terms = terms;
+  SetTerms(it->second, promise);
   Share(*state);
 }
 
@@ -67,19 +84,25 @@ Delivered Arbiter::Get(const std::string& uid) const {
   auto state = state_.lock();
   const auto it = state->vgpus.find(uid);
   if (it == state->vgpus.end()) return {};
-  return {it->second.page().share.load() / double{wire::kWholeShare},
-          it->second.past_throttled_ns + it->second.page().throttled_ns.load()};
+  const VGpu& vgpu = it->second;
+  return {.share = vgpu.page().share.load() / double{wire::kWholeShare},
+          .throttled_ns = vgpu.compute.past_throttled_ns + vgpu.page().throttled_ns.load(),
+          .network_bytes_per_s = vgpu.page().network_bytes_per_s.load(),
+          .network_bytes = vgpu.past_network_bytes + vgpu.page().network_bytes.load(),
+          .network_throttled_ns = vgpu.network.past_throttled_ns + vgpu.page().network_throttled_ns.load()};
 }
 
 template <typename F>
 void Arbiter::ForEachGpu(State& state, F&& f) {
   std::map<std::uint32_t, std::vector<VGpu*>> by_gpu;
   for (auto& [uid, vgpu] : state.vgpus) by_gpu[vgpu.gpu].push_back(&vgpu);
-  for (const auto& [gpu, vgpus] : by_gpu) {
-    std::vector<Slice> slices;
-    for (const VGpu* vgpu : vgpus) slices.push_back(vgpu->slice());
-    f(vgpus, slices);
-  }
+  for (const auto& [gpu, vgpus] : by_gpu) f(vgpus);
+}
+
+std::vector<Slice> Arbiter::SlicesOf(const std::vector<VGpu*>& vgpus, Part VGpu::*part) {
+  std::vector<Slice> slices;
+  for (const VGpu* vgpu : vgpus) slices.push_back((vgpu->*part).slice);
+  return slices;
 }
 
 // What each has used since the last time, if that is long enough to say anything. Whether any has.
@@ -92,33 +115,58 @@ bool Arbiter::Measure(State& state, Instant now) {
   const auto follow = [](double* lately, double now_is, double keep) {
     *lately = keep * *lately + (1 - keep) * now_is;
   };
+  // In parts of the time.
+  const auto rate = [&](const std::atomic<std::uint64_t>& total, std::uint64_t* before) {
+    const std::uint64_t is = total.load(std::memory_order_relaxed);
+    return static_cast<double>(is - std::exchange(*before, is)) / static_cast<double>(time.count());
+  };
   bool any = false;
   for (auto& [uid, vgpu] : state.vgpus) {
-    const auto rate = [&](const std::atomic<std::uint64_t>& total_ns, std::uint64_t* before_ns) {
-      const std::uint64_t now_ns = total_ns.load(std::memory_order_relaxed);
-      const std::uint64_t more_ns = now_ns - std::exchange(*before_ns, now_ns);
-      return static_cast<double>(more_ns) / static_cast<double>(time.count());
-    };
-    const double used = rate(vgpu.page().used_ns, &vgpu.used_ns) / lanes_;
-    const double throttled = rate(vgpu.page().throttled_ns, &vgpu.throttled_ns);
-    follow(&vgpu.used, used, kept);
-    follow(&vgpu.throttled, throttled, kept);
-    follow(&vgpu.waited, rate(vgpu.page().waited_ns, &vgpu.waited_ns) / lanes_, kept_of_waits);
+    Part& compute = vgpu.compute;
+    const double used = rate(vgpu.page().used_ns, &compute.used) / lanes_;
+    const double throttled = rate(vgpu.page().throttled_ns, &compute.throttled_ns);
+    follow(&compute.slice.used, used, kept);
+    follow(&compute.slice.throttled, throttled, kept);
+    follow(&compute.slice.waited, rate(vgpu.page().waited_ns, &compute.waited_ns) / lanes_, kept_of_waits);
     any |= used > 0.001 || throttled > 0;
+    if (network_bytes_per_s_ == 0) continue;
+    Part& network = vgpu.network;
+    const double moved = rate(vgpu.page().network_bytes, &network.used) /
+                         (static_cast<double>(network_bytes_per_s_) * kNanosecond);
+    const double held = rate(vgpu.page().network_throttled_ns, &network.throttled_ns);
+    follow(&network.slice.used, moved, kept);
+    follow(&network.slice.throttled, held, kept);
+    any |= moved > 0.001 || held > 0;
   }
-  ForEachGpu(state, [&](const std::vector<VGpu*>& vgpus, const std::vector<Slice>& slices) {
+  ForEachGpu(state, [&](const std::vector<VGpu*>& vgpus) {
+    const std::vector<Slice> slices = SlicesOf(vgpus, &VGpu::compute);
     for (std::size_t i = 0; i < slices.size(); ++i)
-      follow(&vgpus[i]->satisfied, Satisfied(slices, i), kept_of_waits);
+      follow(&vgpus[i]->compute.slice.satisfied, Satisfied(slices, i), kept_of_waits);
   });
   return any;
 }
 
 void Arbiter::Share(State& state) {
-  ForEachGpu(state, [](const std::vector<VGpu*>& vgpus, const std::vector<Slice>& slices) {
-    const std::vector<double> shares = Divide(slices);
+  ForEachGpu(state, [](const std::vector<VGpu*>& vgpus) {
+    const std::vector<double> shares = Divide(SlicesOf(vgpus, &VGpu::compute));
     for (std::size_t i = 0; i < shares.size(); ++i)
       vgpus[i]->page().share.store(InMillionths(shares[i]), std::memory_order_relaxed);
   });
+  // The network is the node's.
+  std::vector<VGpu*> all;
+  for (auto& [uid, vgpu] : state.vgpus) all.push_back(&vgpu);
+  const std::vector<double> parts =
+      network_bytes_per_s_ == 0 ? std::vector<double>() : Divide(SlicesOf(all, &VGpu::network));
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const Promise& promise = all[i]->promise;
+    const bool is_most = promise.level == Level::kGuaranteed || promise.level == Level::kDedicated;
+    const std::uint64_t rate =
+        parts.empty()
+            ? (is_most ? promise.network_bytes_per_s : 0)
+            : std::max<std::uint64_t>(
+                  1, static_cast<std::uint64_t>(parts[i] * static_cast<double>(network_bytes_per_s_)));
+    all[i]->page().network_bytes_per_s.store(rate, std::memory_order_relaxed);
+  }
 }
 
 void Arbiter::Run() {

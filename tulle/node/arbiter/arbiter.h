@@ -7,6 +7,7 @@
 #include <map>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tulle/base/clock.h"
 #include "tulle/base/guarded.h"
@@ -17,40 +18,53 @@
 
 namespace tulle::node::arbiter {
 
+// What a vGPU was promised.
+struct Promise {
+  Level level = Level::kBurst;
+  std::uint32_t compute_percent = 0;
+  std::uint64_t network_bytes_per_s = 0;  // 0: nothing
+};
+
 // What a vGPU has now, and how long its work has waited so far (on workers that were replaced, too).
 struct Delivered {
   double share = 0;  // of its GPU
   std::uint64_t throttled_ns = 0;
+  std::uint64_t network_bytes_per_s = 0;  // 0: as much as it likes
+  std::uint64_t network_bytes = 0;        // that have passed
+  std::uint64_t network_throttled_ns = 0;
 };
 
 class Arbiter {
  public:
-  // `lanes`: how much of its time a GPU of this node gives in a time (as the workers measure it). `clock`
-  // must outlive it.
-  Arbiter(double lanes, const Clock* clock);
+  // `lanes`: how much of its time a GPU of this node gives in a time (as the workers measure it).
+  // `network_bytes_per_s`: what its network moves, both ways together; 0: not known, so that only those are
+  // held up that may have no more than they were promised. `clock` must outlive it.
+  Arbiter(double lanes, std::uint64_t network_bytes_per_s, const Clock* clock);
   ~Arbiter();
   Arbiter(const Arbiter&) = delete;
   Arbiter& operator=(const Arbiter&) = delete;
 
   // For a worker that is about to start: the descriptor of its wire::SharePage, the arbiter's until the next
   // Start or Remove of this vGPU.
-  Result<int> Start(const std::string& uid, std::uint32_t gpu, const Terms& terms);
+  Result<int> Start(const std::string& uid, std::uint32_t gpu, const Promise& promise);
   // From now on.
-  void Change(const std::string& uid, const Terms& terms);
+  void Change(const std::string& uid, const Promise& promise);
   void Remove(const std::string& uid);
   Delivered Get(const std::string& uid) const;
 
  private:
+  // A vGPU's part of something.
+  struct Part {
+    std::uint64_t used = 0, waited_ns = 0, throttled_ns = 0;  // as last seen
+    std::uint64_t past_throttled_ns = 0;                      // of earlier workers
+    Slice slice;                                              // lately
+  };
   struct VGpu {
     std::uint32_t gpu = 0;
-    Terms terms;
+    Promise promise;
     std::optional<SharedMemory> memory;
-    std::uint64_t used_ns = 0, waited_ns = 0, throttled_ns = 0;  // as last seen
-    std::uint64_t past_throttled_ns = 0;                         // of earlier workers
-    double used = 0, waited = 0;                                 // lately, in parts of the GPU
-    double throttled = 0;                                        // lately, in parts of the time
-    double satisfied = 1;                                        // lately
-    Slice slice() const { return {terms, used, waited, throttled, satisfied}; }
+    Part compute, network;
+    std::uint64_t past_network_bytes = 0;  // of earlier workers
     wire::SharePage& page() const { return *reinterpret_cast<wire::SharePage*>(memory->bytes().data()); }
   };
   struct State {
@@ -60,12 +74,15 @@ class Arbiter {
   };
   bool Measure(State& state, Instant now);
   void Share(State& state);
-  // Calls f(its vGPUs, as slices) for each GPU.
+  void SetTerms(VGpu& vgpu, const Promise& promise);
+  // Calls f(its vGPUs) for each GPU.
   template <typename F>
   static void ForEachGpu(State& state, F&& f);
+  static std::vector<Slice> SlicesOf(const std::vector<VGpu*>& vgpus, Part VGpu::*part);
   void Run();
 
   const double lanes_;
+  const std::uint64_t network_bytes_per_s_;
   const Clock& clock_;
   mutable Guarded<State> state_;
   std::condition_variable changed_;

@@ -47,10 +47,10 @@ class FakeWorker {
 class ArbiterTest : public ::testing::Test {
  protected:
   int Start(const std::string& uid, Level level, std::uint32_t percent, std::uint32_t gpu = 0) {
-    return arbiter_.Start(uid, gpu, TermsOf(level, percent)).value();
+    return arbiter_.Start(uid, gpu, {.level = level, .compute_percent = percent}).value();
   }
   SystemClock clock_;
-  Arbiter arbiter_{1, &clock_};
+  Arbiter arbiter_{1, 0, &clock_};
 };
 
 TEST_F(ArbiterTest, WhoBurstsHasWhatOthersLeave) {
@@ -69,12 +69,12 @@ TEST_F(ArbiterTest, WhoBurstsHasWhatOthersLeave) {
 
 TEST_F(ArbiterTest, AChangeCountsAtOnce) {
   FakeWorker worker(Start("a", Level::kGuaranteed, 30)), elsewhere(Start("b", Level::kBurst, 10, 1));
-  arbiter_.Change("a", TermsOf(Level::kGuaranteed, 60));
+  arbiter_.Change("a", {.level = Level::kGuaranteed, .compute_percent = 60});
   EXPECT_EQ(worker.share(), 0.6);
   worker.Use(1);
   elsewhere.Use(1);
   elsewhere.Await([](double share) { return share > 0.99; });  // on a GPU of its own
-  arbiter_.Change("a", TermsOf(Level::kGuaranteed, 5));
+  arbiter_.Change("a", {.level = Level::kGuaranteed, .compute_percent = 5});
   EXPECT_EQ(worker.share(), 0.05);
   arbiter_.Change("nobody", {});
   EXPECT_EQ(arbiter_.Get("nobody").share, 0);
@@ -91,6 +91,82 @@ TEST_F(ArbiterTest, AWorkerThatIsStartedAgainGoesOnCounting) {
   EXPECT_GE(arbiter_.Get("a").throttled_ns, before);
   arbiter_.Remove("a");
   EXPECT_EQ(arbiter_.Get("a").throttled_ns, 0u);
+}
+
+// A worker whose programs move, or would like to move, so many bytes a second.
+class FakeMover {
+ public:
+  explicit FakeMover(int fd) : memory_(SharedMemory::Adopt(UniqueFd(dup(fd))).value()) {}
+  ~FakeMover() { Stop(); }
+  std::uint64_t rate() { return page().network_bytes_per_s; }
+  void Move(std::uint64_t bytes_per_s) {
+    Stop();
+    stop_ = false;
+    thread_ = std::thread([this, bytes_per_s] {
+      const SystemClock clock;
+      double moved = 0;
+      for (Instant then = clock.Now(); !stop_; std::this_thread::yield()) {
+        const Instant now = clock.Now();
+        const auto time_ns = static_cast<double>((now - then).count());
+        then = now;
+        const std::uint64_t its = rate() == 0 ? bytes_per_s : std::min(bytes_per_s, rate());
+        moved += time_ns * 1e-9 * static_cast<double>(its);
+        page().network_bytes = static_cast<std::uint64_t>(moved);
+        if (its < bytes_per_s) page().network_throttled_ns += static_cast<std::uint64_t>(time_ns);
+      }
+    });
+  }
+  void Stop() {
+    stop_ = true;
+    if (thread_.joinable()) thread_.join();
+  }
+  template <typename F>
+  void Await(F&& has) {
+    while (!has(rate())) std::this_thread::yield();
+  }
+
+ private:
+  wire::SharePage& page() { return *reinterpret_cast<wire::SharePage*>(memory_.bytes().data()); }
+  SharedMemory memory_;
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+TEST(ArbiterNetwork, WhoBurstsHasWhatOthersLeave) {
+  const SystemClock clock;
+  Arbiter arbiter(1, 1'000'000, &clock);
+  FakeMover capped(
+      arbiter.Start("capped", 0, {.level = Level::kGuaranteed, .network_bytes_per_s = 300'000}).value());
+  FakeMover bursts(
+      arbiter.Start("bursts", 1, {.level = Level::kBurst, .network_bytes_per_s = 200'000}).value());
+  FakeMover nothing(arbiter.Start("nothing", 2, {.level = Level::kBurst}).value());
+  EXPECT_EQ(capped.rate(), 300'000u);
+  bursts.Await([](std::uint64_t rate) { return rate > 900'000; });
+  nothing.Await([](std::uint64_t rate) { return rate > 900'000; });
+  for (FakeMover* mover : {&capped, &bursts, &nothing}) mover->Move(2'000'000);
+  bursts.Await([](std::uint64_t rate) { return rate > 650'000 && rate < 710'000; });
+  nothing.Await([](std::uint64_t rate) { return rate < 20'000; });
+  EXPECT_EQ(capped.rate(), 300'000u);
+  arbiter.Change("capped", {.level = Level::kGuaranteed, .network_bytes_per_s = 500'000});
+  EXPECT_EQ(capped.rate(), 500'000u);
+  bursts.Await([](std::uint64_t rate) { return rate < 510'000; });
+  capped.Stop();
+  bursts.Stop();
+  nothing.Await([](std::uint64_t rate) { return rate > 900'000; });
+  EXPECT_EQ(arbiter.Get("capped").network_bytes_per_s, 500'000u);
+  EXPECT_GT(arbiter.Get("capped").network_bytes, 0u);
+  EXPECT_GT(arbiter.Get("capped").network_throttled_ns, 0u);
+}
+
+TEST(ArbiterNetwork, WhereItIsNotKnownOnlyThoseAreHeldThatMayHaveNoMore) {
+  const SystemClock clock;
+  Arbiter arbiter(1, 0, &clock);
+  FakeMover capped(
+      arbiter.Start("capped", 0, {.level = Level::kGuaranteed, .network_bytes_per_s = 300'000}).value());
+  FakeMover bursts(
+      arbiter.Start("bursts", 0, {.level = Level::kBurst, .network_bytes_per_s = 200'000}).value());
+  EXPECT_EQ(capped.rate(), 300'000u);
+  EXPECT_EQ(bursts.rate(), 0u);
 }
 
 }  // namespace

@@ -37,6 +37,12 @@ Terms TermsOf(Level level, std::uint32_t compute_percent) {
   return {.guaranteed = 0, .most = 1, .order = 2};
 }
 
+Terms NetworkTermsOf(Level level, std::uint64_t promised, std::uint64_t capacity) {
+  const double share = std::min(1.0, static_cast<double>(promised) / static_cast<double>(capacity));
+  const bool is_most = promised != 0 && (level == Level::kGuaranteed || level == Level::kDedicated);
+  return {.guaranteed = share, .most = is_most ? share : 1, .order = promised != 0 ? 1 : 2};
+}
+
 double Satisfied(std::span<const Slice> slices, std::size_t which) {
   const Slice& slice = slices[which];
   if (IsHeldUp(slice) || slice.waited <= kSome) return 1;

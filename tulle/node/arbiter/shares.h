@@ -21,6 +21,9 @@ struct Terms {
 enum class Level { kBestEffort, kBurst, kGuaranteed, kDedicated };
 Terms TermsOf(Level level, std::uint32_t compute_percent);
 
+// The same of the network, of which a node moves `capacity_bytes_per_s`. Precondition: capacity != 0.
+Terms NetworkTermsOf(Level level, std::uint64_t promised_bytes_per_s, std::uint64_t capacity_bytes_per_s);
+
 struct Slice {
   Terms terms;
   double used = 0;       // lately

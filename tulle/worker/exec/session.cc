@@ -70,6 +70,7 @@ Ending Session::Run() {
       End(why->reason, why->message);
       break;
     }
+    LookAtNetwork();
     bool progress = TakeReplies();
     if (progress && !over())
       FlushClient();  // a program waits for them; looking for commands takes a system call
@@ -113,6 +114,14 @@ bool Session::TakeCommands() {
   if (pumped.ok()) return *pumped;
   if (!over()) OnClientError(pumped.error());
   return true;
+}
+
+void Session::LookAtNetwork() {
+  if (shared_.network == nullptr) return;
+  const auto counters = client_.counters();
+  const std::uint64_t moved_bytes = counters.bytes_received + counters.bytes_sent;
+  shared_.network->Note(moved_bytes - std::exchange(moved_bytes_, moved_bytes));
+  has_moved_enough_ = !shared_.network->MayPass(&network_wait_);
 }
 
 void Session::FlushClient() {
@@ -173,6 +182,7 @@ void Session::Sleep() {
 
   Duration timeout = Duration::max();
   if (held_for_ == Wait::kCompute) timeout = compute_wait_;
+  if (has_moved_enough_) timeout = std::min(timeout, network_wait_);
   const bool lacks_memory = landing_.empty() || held_for_ == Wait::kRoom || held_for_ == Wait::kMemory;
   if (!lacks_memory || open_user_events_.empty()) {
     stuck_since_.reset();

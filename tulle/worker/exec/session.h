@@ -33,6 +33,7 @@
 #include "tulle/worker/exec/executor.h"
 #include "tulle/worker/exec/limits.h"
 #include "tulle/worker/exports/exports.h"
+#include "tulle/worker/pace/network.h"
 #include "tulle/worker/quota/memory.h"
 
 namespace tulle::worker::exec {
@@ -74,6 +75,7 @@ struct Shared {
   build::Slots* build_slots = nullptr;
   const Clock* clock = nullptr;
   pace::Pacer* pacer = nullptr;         // null: it may use all of the device
+  pace::Network* network = nullptr;     // null: its client may move as much as it likes
   exports::Exports* exports = nullptr;  // null: sessions without Capability::kExports
   // A session lacks so much memory. Ends one whose client has been away for a while, if that can help, and
   // returns when it has; false: none will. Null: nobody is away.
@@ -262,8 +264,9 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   // --- the loop ---
   bool TakeCommands();
   bool CanTakeCommands();
-  // The client takes nothing for now: neither commands nor answers are taken.
-  bool Clogged() const { return client_.pending_bytes() > limits_.pending_output_bytes; }
+  // The client takes nothing for now, or has moved more than it may: neither commands nor answers are taken.
+  bool Clogged() const { return has_moved_enough_ || client_.pending_bytes() > limits_.pending_output_bytes; }
+  void LookAtNetwork();
   void Pause(bool paused);
   void FlushClient();
   bool Spin();
@@ -309,7 +312,10 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   Room parts_;     // between OnParts and OnFrame
   std::optional<HeldFrame> held_;
   Wait held_for_ = Wait::kNone;
-  Duration compute_wait_{};             // kCompute: when to ask again
+  Duration compute_wait_{};  // kCompute: when to ask again
+  bool has_moved_enough_ = false;
+  Duration network_wait_{};             // then: when to ask again
+  std::uint64_t moved_bytes_ = 0;       // that the network has been told of
   std::optional<Instant> stuck_since_;  // commands lack memory that perhaps only the program can free
   std::optional<Submission> unsent_;    // the executor's ring was full: everything else of it has happened
   ByteVector unsent_body_;

@@ -46,6 +46,26 @@ TEST_F(SessionTest, LaunchesWaitForTheirShare) {
   EXPECT_GT(page.throttled_ns, 0u);
 }
 
+// A client that has moved more than it may is neither heard nor answered until that has been made up for.
+TEST_F(SessionTest, TheNetworkIsWaitedFor) {
+  wire::SharePage page{};
+  page.network_bytes_per_s = 1;
+  pace::Network network(&page, &clock_);
+  network_ = &network;
+  client_.moved_bytes = 1000;
+  CreateContextAndQueue();
+  const auto created = CreateBuffer(kBuffer, 64, wire::kWantStatus);
+  client_.WhenAnswered(created);
+  std::thread more([&] {
+    while (page.network_throttled_ns == 0) std::this_thread::yield();
+    EXPECT_EQ(page.network_bytes, 1000u);
+    page.network_bytes_per_s = 0;
+  });
+  EXPECT_EQ(RunOnNull().reason, EndReason::kGoodbye);
+  more.join();
+  EXPECT_EQ(client_.StatusOf(created), 0);
+}
+
 TEST_F(SessionTest, NothingIsTakenWithoutRoomForTheLargestPayload) {
   played_.staging_bytes = wire::kMaxPayloadBytes - 1;
   CreateContextAndQueue();

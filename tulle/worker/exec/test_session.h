@@ -153,9 +153,10 @@ class ScriptedClient final : public session::ServerSession {
   bool has_output() const override { return false; }
   std::uint64_t first_delayed() const override { return first_delayed_; }
   void End(EndReason reason, const std::string& message) override { end = {reason, message, "", false}; }
-  Counters counters() const override { return {}; }
+  Counters counters() const override { return {.bytes_received = moved_bytes}; }
 
   std::optional<Ending> end;
+  std::uint64_t moved_bytes = 0;
   bool carries_descriptors = true;
   int passed_fd = -1;
 
@@ -317,7 +318,7 @@ inline constexpr Handle kContext{1, 1}, kQueue{2, 1}, kBuffer{3, 1}, kProgram{4,
 class SessionTest : public ::testing::Test {
  protected:
   Ending RunWith(std::unique_ptr<Executor> executor) {
-    const Shared shared{&quota_, builder_, &slots_, &clock_, pacer_, &exports_};
+    const Shared shared{&quota_, builder_, &slots_, &clock_, pacer_, network_, &exports_};
     Session session(&client_, std::move(executor), shared, limits_, &end_, &counters_);
     return session.Run();
   }
@@ -348,6 +349,7 @@ class SessionTest : public ::testing::Test {
   quota::MemoryQuota quota_{64 * kMiB};
   exports::LocalExports exports_;
   pace::Pacer* pacer_ = nullptr;
+  pace::Network* network_ = nullptr;
   build::Slots slots_{2};
   std::unique_ptr<gpu::Driver> null_ = gpu::null::OpenDriver();
   std::unique_ptr<build::Builder> null_builder_ = local::MakeBuilder(null_.get(), 0);

@@ -50,7 +50,7 @@ class Bucket {
  private:
   double MostSavedNs() const { return static_cast<double>(kSaving.count()) * lanes_ * share_; }
 
-  const double lanes_;
+  double lanes_;
   double share_;
   Instant now_;
   std::uint64_t used_ns_;
