@@ -106,6 +106,10 @@ Result<RunOptions> ToOptions(const RunFlags& flags) {
   return options;
 }
 
+Output ToOutput(const std::string& text) {
+  return text == "json" ? Output::kJson : text == "wide" ? Output::kWide : Output::kTable;
+}
+
 // Connects, then does it.
 Status WithClient(const std::function<Status(sdk::Client&)>& action) {
   RenewCertificate();
@@ -394,8 +398,8 @@ int Main(int argc, char** argv) {
         ->required();
   };
   const auto add_output = [&](CLI::App* command) {
-    command->add_option("-o,--output", output, "table or json")
-        ->check(CLI::IsMember({"table", "json"}))
+    command->add_option("-o,--output", output, "table, wide (a table that shows all), or json")
+        ->check(CLI::IsMember({"table", "wide", "json"}))
         ->capture_default_str();
   };
   const auto add_all = [&](CLI::App* command) {
@@ -416,9 +420,7 @@ int Main(int argc, char** argv) {
       code = Report([&]() -> Status {
         Selection selection{.tenant = all_tenants ? "-" : tenant, .all = all};
         TULLE_ASSIGN_OR_RETURN(selection.kind, ParseKind(kind_text));
-        return WithClient([&](sdk::Client& client) {
-          return action(client, selection, output == "json" ? Output::kJson : Output::kTable);
-        });
+        return WithClient([&](sdk::Client& client) { return action(client, selection, ToOutput(output)); });
       }());
     };
   };
@@ -458,9 +460,8 @@ int Main(int argc, char** argv) {
   add_tenant(explain_command);
   add_output(explain_command);
   explain_command->callback([&] {
-    code = Report(WithClient([&](sdk::Client& client) {
-      return Explain(client, name, tenant, most_nodes, output == "json" ? Output::kJson : Output::kTable);
-    }));
+    code = Report(WithClient(
+        [&](sdk::Client& client) { return Explain(client, name, tenant, most_nodes, ToOutput(output)); }));
   });
 
   CLI::App* delete_command = app.add_subcommand(
@@ -527,8 +528,8 @@ int Main(int argc, char** argv) {
         TULLE_ASSIGN_OR_RETURN(kind, ParseKind(kind_text));
       }
       return WithClient([&](sdk::Client& client) {
-        return Events(client, kind, name, all_tenants ? "-" : tenant, most_events,
-                      output == "json" ? Output::kJson : Output::kTable, NowMicros());
+        return Events(client, kind, name, all_tenants ? "-" : tenant, most_events, ToOutput(output),
+                      NowMicros());
       });
     }());
   });

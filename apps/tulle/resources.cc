@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <iterator>
 #include <map>
@@ -74,6 +75,10 @@ std::string Why(const sdk::Claim& claim) {
   return "";
 }
 
+std::string Rounded(float percent) {
+  return Percent(static_cast<std::uint64_t>(std::lround(std::max(percent, 0.0f))));
+}
+
 // "12 units", "1.5 TFLOPS, 200GiB/s"
 std::string NeedsOf(const sdk::ClaimSpec& spec) {
   std::vector<std::string> needs;
@@ -88,6 +93,7 @@ template <typename T>
 struct Column {
   const char* head;
   std::string (*cell)(const T& resource, std::int64_t now_us);
+  bool wide = false;  // shown on request only
 };
 
 template <typename T>
@@ -177,6 +183,25 @@ const std::vector<Column<sdk::VGpu>>& Columns() {
        }},
       {"NETWORK", [](const T& v, std::int64_t) { return Bandwidth(v.spec.network_bytes_per_s); }},
       {"LEVEL", [](const T& v, std::int64_t) { return Word(control::Name(v.spec.performance_level)); }},
+      {"MEMORY-USED", [](const T& v, std::int64_t) { return FormatSize(v.status.usage.memory_used_bytes); },
+       true},
+      {"COMPUTE-USED", [](const T& v, std::int64_t) { return Rounded(v.status.usage.compute_used_percent); },
+       true},
+      {"COMPUTE-NOW", [](const T& v, std::int64_t) { return Rounded(v.status.usage.compute_share_percent); },
+       true},
+      {"COMPUTE-WAITS",
+       [](const T& v, std::int64_t) { return Rounded(v.status.usage.compute_throttled_percent); }, true},
+      {"NETWORK-USED",
+       [](const T& v, std::int64_t) { return FormatSize(v.status.usage.network_used_bytes_per_s) + "/s"; },
+       true},
+      {"NETWORK-NOW",
+       [](const T& v, std::int64_t) -> std::string {
+         const std::uint64_t share = v.status.usage.network_share_bytes_per_s;
+         return share == 0 ? "any" : Bandwidth(share);
+       },
+       true},
+      {"NETWORK-WAITS",
+       [](const T& v, std::int64_t) { return Rounded(v.status.usage.network_throttled_percent); }, true},
       {"SESSIONS", [](const T& v, std::int64_t) { return std::to_string(v.status.sessions); }},
       {"AGE", [](const T& v, std::int64_t now) { return Age(v.metadata, now); }},
       {"MESSAGE", [](const T& v, std::int64_t) { return v.status.message; }},
@@ -283,16 +308,20 @@ const std::vector<Column<sdk::Tenant>>& Columns() {
 }
 
 template <typename T>
-std::vector<std::string> Heads() {
+std::vector<std::string> Heads(bool wide) {
   std::vector<std::string> heads;
-  for (const Column<T>& column : Columns<T>()) heads.push_back(column.head);
+  for (const Column<T>& column : Columns<T>()) {
+    if (wide || !column.wide) heads.push_back(column.head);
+  }
   return heads;
 }
 
 template <typename T>
-std::vector<std::string> Row(const T& resource, std::int64_t now_us) {
+std::vector<std::string> Row(const T& resource, std::int64_t now_us, bool wide) {
   std::vector<std::string> row;
-  for (const Column<T>& column : Columns<T>()) row.push_back(column.cell(resource, now_us));
+  for (const Column<T>& column : Columns<T>()) {
+    if (wide || !column.wide) row.push_back(column.cell(resource, now_us));
+  }
   return row;
 }
 
@@ -370,12 +399,12 @@ auto WithKind(sdk::Kind kind, bool all, F&& f) {
 
 // With whose they are, where they are of several tenants.
 template <typename T>
-std::string TableOfTenants(const std::vector<T>& resources, std::int64_t now_us) {
-  std::vector<std::string> heads = Heads<T>();
+std::string TableOfTenants(const std::vector<T>& resources, std::int64_t now_us, bool wide) {
+  std::vector<std::string> heads = Heads<T>(wide);
   heads.insert(heads.begin(), "TENANT");
   Table table(heads);
   for (const T& resource : resources) {
-    std::vector<std::string> row = Row(resource, now_us);
+    std::vector<std::string> row = Row(resource, now_us, wide);
     row.insert(row.begin(), resource.metadata.tenant);
     table.Add(std::move(row));
   }
@@ -393,17 +422,17 @@ std::string JsonList(const std::vector<T>& resources) {
 }  // namespace
 
 template <typename T>
-std::string TableOf(const std::vector<T>& resources, std::int64_t now_us) {
-  Table table(Heads<T>());
-  for (const T& resource : resources) table.Add(Row(resource, now_us));
+std::string TableOf(const std::vector<T>& resources, std::int64_t now_us, bool wide) {
+  Table table(Heads<T>(wide));
+  for (const T& resource : resources) table.Add(Row(resource, now_us, wide));
   return table.TakeText();
 }
 
 template <typename T>
 std::string Details(const T& resource, std::int64_t now_us) {
   Facts facts;
-  const std::vector<std::string> row = Row(resource, now_us);
-  const std::vector<std::string> heads = Heads<T>();
+  const std::vector<std::string> row = Row(resource, now_us, true);
+  const std::vector<std::string> heads = Heads<T>(true);
   for (std::size_t i = 0; i < heads.size(); ++i) {
     std::string name = Word(heads[i].c_str());
     name[0] = static_cast<char>(name[0] - 'a' + 'A');
@@ -425,9 +454,10 @@ std::string Details(const T& resource, std::int64_t now_us) {
   return text;
 }
 
-template std::string TableOf(const std::vector<sdk::Claim>&, std::int64_t);
-template std::string TableOf(const std::vector<sdk::Gpu>&, std::int64_t);
-template std::string TableOf(const std::vector<sdk::Tenant>&, std::int64_t);
+template std::string TableOf(const std::vector<sdk::Claim>&, std::int64_t, bool);
+template std::string TableOf(const std::vector<sdk::Gpu>&, std::int64_t, bool);
+template std::string TableOf(const std::vector<sdk::VGpu>&, std::int64_t, bool);
+template std::string TableOf(const std::vector<sdk::Tenant>&, std::int64_t, bool);
 template std::string Details(const sdk::Claim&, std::int64_t);
 
 Result<sdk::Kind> ParseKind(const std::string& text) {
@@ -464,7 +494,9 @@ Status Get(sdk::Client& client, const Selection& selection, const std::vector<st
                      : "none\n",
                  stderr);
     } else {
-      Print(selection.tenant == kAllTenants ? TableOfTenants(resources, now_us) : TableOf(resources, now_us));
+      const bool wide = output == Output::kWide;
+      Print(selection.tenant == kAllTenants ? TableOfTenants(resources, now_us, wide)
+                                            : TableOf(resources, now_us, wide));
     }
     return OkStatus();
   });
@@ -685,7 +717,8 @@ Status Resize(sdk::Client& client, const std::string& name, const std::string& c
 Status WatchKind(sdk::Client& client, const Selection& selection, Output output) {
   return WithKind(selection.kind, selection.all, [&]<typename T>(Calls<T>) -> Status {
     constexpr const char* kEvents[] = {"", "added", "modified", "deleted"};
-    std::vector<std::string> heads = Heads<T>();
+    const bool wide = output == Output::kWide;
+    std::vector<std::string> heads = Heads<T>(wide);
     heads.insert(heads.begin(), "EVENT");
     Table table(heads);
     bool synced = false;  // what exists is one table; changes then come row by row
@@ -712,11 +745,11 @@ Status WatchKind(sdk::Client& client, const Selection& selection, Output output)
             Print(sdk::Client::ToJson(*resource) + "\n");
             continue;
           }
-          std::vector<std::string> row = Row(*resource, SystemClock().WallMicros());
+          std::vector<std::string> row = Row(*resource, SystemClock().WallMicros(), wide);
           row.insert(row.begin(), kEvents[static_cast<int>(event->type)]);
           table.Add(std::move(row));
         }
-        if (synced && output == Output::kTable) Print(table.TakeText());
+        if (synced && output != Output::kJson) Print(table.TakeText());
       }
     }
   });

@@ -14,7 +14,7 @@ namespace tulle::cli {
 // "nodes", "node": either form. kInvalidArgument names the kinds.
 Result<sdk::Kind> ParseKind(const std::string& text);
 
-enum class Output { kTable, kJson };
+enum class Output { kTable, kWide, kJson };  // kWide: a table of all columns
 
 // Of the resources of a kind, which.
 struct Selection {
@@ -52,7 +52,7 @@ Status PrintStatus(sdk::Client& client);
 // --- parts of the above, for tests
 
 template <typename T>
-std::string TableOf(const std::vector<T>& resources, std::int64_t now_us);
+std::string TableOf(const std::vector<T>& resources, std::int64_t now_us, bool wide = false);
 std::string EventTable(const std::vector<sdk::ResourceEvent>& events, std::int64_t now_us);
 std::string TopScreen(std::vector<sdk::Node> nodes, const std::vector<sdk::Gpu>& gpus,
                       std::vector<sdk::Tenant> tenants);

@@ -84,13 +84,42 @@ TEST(Resources, AGpuShowsWhatIsFree) {
                 .allocated_compute_percent = 25,
                 .vgpus = 1,
                 .schedulable = true};
+  gpu.status.allocatable_network_bytes_per_s = 100ull << 20;
+  gpu.status.allocated_network_bytes_per_s = 90ull << 20;
+  EXPECT_EQ(TableOf<sdk::Gpu>({gpu}, 0),
+            "NAME   NODE   MEMORY   MEMORY-FREE   COMPUTE   COMPUTE-FREE   NETWORK    NETWORK-FREE   VGPUS   "
+            "UNITS   BANDWIDTH   FP32          SCHEDULABLE   TYPE\n"
+            "a-0    a      4GiB     3GiB          50%       25%            100MiB/s   10MiB/s        1       "
+            "2       10GiB/s     1.51 TFLOPS   yes           cpu\n");
+}
+
+TEST(Resources, AVGpuShowsWhatItUsesWhereThatIsAskedFor) {
+  sdk::VGpu vgpu;
+  vgpu.metadata.name = "c-0";
+  vgpu.spec = {.claim = "c",
+               .gpu = "a-0",
+               .memory_bytes = 1ull << 30,
+               .compute_percent = 30,
+               .performance_level = control::PerformanceLevel::kGuaranteed,
+               .wanted_compute_percent = 30,
+               .network_bytes_per_s = 10ull << 20};
+  vgpu.status.usage = {.memory_used_bytes = 100ull << 20,
+                       .compute_used_percent = 29.6f,
+                       .compute_share_percent = 30,
+                       .compute_throttled_percent = 70.4f,
+                       .network_used_bytes_per_s = 3ull << 20};
   EXPECT_EQ(
-      TableOf<sdk::Gpu>({gpu}, 0),
-      "NAME   NODE   MEMORY   MEMORY-FREE   COMPUTE   COMPUTE-FREE   VGPUS   UNITS   BANDWIDTH   FP32      "
-      "    SCHEDULABLE   TYPE\n"
-      "a-0    a      4GiB     3GiB          50%       25%            1       2       10GiB/s     1.51 TFLOPS "
-      "  yes   "
-      "        cpu\n");
+      TableOf<sdk::VGpu>({vgpu}, 0),
+      "NAME   PHASE      CLAIM   GPU   MEMORY   COMPUTE   NETWORK   LEVEL        SESSIONS   AGE   MESSAGE\n"
+      "c-0    creating   c       a-0   1GiB     30%       10MiB/s   guaranteed   0          -     -\n");
+  EXPECT_EQ(
+      TableOf<sdk::VGpu>({vgpu}, 0, true),
+      "NAME   PHASE      CLAIM   GPU   MEMORY   COMPUTE   NETWORK   LEVEL        MEMORY-USED   COMPUTE-USED  "
+      " "
+      "COMPUTE-NOW   COMPUTE-WAITS   NETWORK-USED   NETWORK-NOW   NETWORK-WAITS   SESSIONS   AGE   MESSAGE\n"
+      "c-0    creating   c       a-0   1GiB     30%       10MiB/s   guaranteed   100MiB        30%           "
+      " "
+      "30%           70%             3MiB/s         any           0%              0          -     -\n");
 }
 
 }  // namespace

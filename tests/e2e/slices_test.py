@@ -125,6 +125,9 @@ class NetworkShares(SharesTest):
             self.may_move("capped", 39.9, 40)
             self.assertGreater(self.moved("capped", 20), 10 * 1.1)
             self.assertRegex(self.mesh.tulle("get", "vgpus").stdout, r" 40MiB/s +guaranteed ")
+            # As its node tells with its heartbeats: what it may move, and that it wants more.
+            wait_for(lambda: re.search(r" [1-9]\S*/s +40MiB/s +[1-9]\d*% ", self.mesh.tulle("get", "vgpus", "-o", "wide").stdout),
+                     "the vGPU's usage: " + self.mesh.tulle("get", "vgpus", "-o", "wide").stdout)
 
     def test_who_bursts_has_what_others_leave(self):
         with self.moving("bursts", "--network", "10MiB"):

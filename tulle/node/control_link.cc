@@ -235,7 +235,9 @@ class ControlLink::Impl {
         next_heartbeat = loop_.clock().Now() + heartbeat_;
         lock.unlock();
         if (!loop_.Call([&] {
-              FillTelemetry(callbacks_.snapshot(), message.mutable_heartbeat()->mutable_telemetry());
+              const Snapshot snapshot = callbacks_.snapshot();
+              FillTelemetry(snapshot, message.mutable_heartbeat()->mutable_telemetry());
+              FillUsage(snapshot, message.mutable_heartbeat());
             })) {
           return;
         }
@@ -248,6 +250,36 @@ class ControlLink::Impl {
       if (!stream.Write(message)) return;  // the reader notices too
       lock.lock();
     }
+  }
+
+  // On the loop's thread.
+  void FillUsage(const Snapshot& snapshot, v1::Heartbeat* out) {
+    const Instant now = loop_.clock().Now();
+    const Duration time = now - std::exchange(usage_told_at_, now);
+    std::map<std::string, Told> told;
+    for (const VGpuStatus& vgpu : snapshot.vgpus) {
+      Told& is = told[vgpu.spec.uid];
+      is = {vgpu.usage.device_time_ns, vgpu.delivered.throttled_ns, vgpu.delivered.network_bytes,
+            vgpu.delivered.network_throttled_ns};
+      v1::VGpuUsage& usage = (*out->mutable_vgpus())[vgpu.spec.uid];
+      usage.set_memory_used_bytes(vgpu.usage.memory_used_bytes);
+      usage.set_compute_share_percent(static_cast<float>(100 * vgpu.delivered.share));
+      usage.set_network_share_bytes_per_s(vgpu.delivered.network_bytes_per_s);
+      const auto before = told_.find(vgpu.spec.uid);
+      if (before == told_.end() || time <= Duration::zero()) continue;
+      const auto part = [&](std::uint64_t has, std::uint64_t had) {
+        return has < had ? 0.0 : static_cast<double>(has - had) / static_cast<double>(time.count());
+      };
+      const Told& was = before->second;
+      usage.set_compute_used_percent(static_cast<float>(100 * part(is.device_time_ns, was.device_time_ns) /
+                                                        std::max(snapshot.load.cpus, 1u)));
+      usage.set_compute_throttled_percent(static_cast<float>(100 * part(is.throttled_ns, was.throttled_ns)));
+      usage.set_network_used_bytes_per_s(
+          static_cast<std::uint64_t>(1e9 * part(is.network_bytes, was.network_bytes)));
+      usage.set_network_throttled_percent(
+          static_cast<float>(100 * part(is.network_throttled_ns, was.network_throttled_ns)));
+    }
+    told_ = std::move(told);
   }
 
   void FillRegister(const Snapshot& snapshot, v1::Register* out) {
@@ -346,6 +378,12 @@ class ControlLink::Impl {
   std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
   std::map<std::string, v1::VGpuReport> reports_;  // by uid: the newest each
+  // Totals of a vGPU at the last heartbeat.
+  struct Told {
+    std::uint64_t device_time_ns = 0, throttled_ns = 0, network_bytes = 0, network_throttled_ns = 0;
+  };
+  std::map<std::string, Told> told_;  // by uid; the loop's, as the next
+  Instant usage_told_at_{};
   std::optional<std::string> leaving_;
   grpc::ClientContext* context_ = nullptr;  // of the stream under way
   Duration heartbeat_ = kDefaultHeartbeat;

@@ -179,6 +179,27 @@ ClaimExplanation FromProto(const v1::ExplainClaimResponse& from) {
   return to;
 }
 
+v1::VGpuUsage ToProto(const VGpuUsage& from) {
+  v1::VGpuUsage to;
+  to.set_memory_used_bytes(from.memory_used_bytes);
+  to.set_compute_used_percent(from.compute_used_percent);
+  to.set_compute_share_percent(from.compute_share_percent);
+  to.set_compute_throttled_percent(from.compute_throttled_percent);
+  to.set_network_used_bytes_per_s(from.network_used_bytes_per_s);
+  to.set_network_share_bytes_per_s(from.network_share_bytes_per_s);
+  to.set_network_throttled_percent(from.network_throttled_percent);
+  return to;
+}
+VGpuUsage FromProto(const v1::VGpuUsage& from) {
+  return {.memory_used_bytes = from.memory_used_bytes(),
+          .compute_used_percent = from.compute_used_percent(),
+          .compute_share_percent = from.compute_share_percent(),
+          .compute_throttled_percent = from.compute_throttled_percent(),
+          .network_used_bytes_per_s = from.network_used_bytes_per_s(),
+          .network_share_bytes_per_s = from.network_share_bytes_per_s(),
+          .network_throttled_percent = from.network_throttled_percent()};
+}
+
 v1::VGpu ToProto(const VGpu& from) {
   v1::VGpu to;
   *to.mutable_metadata() = ToProto(from.metadata);
@@ -194,6 +215,7 @@ v1::VGpu ToProto(const VGpu& from) {
   to.mutable_status()->set_endpoint(from.status.endpoint);
   to.mutable_status()->set_sessions(from.status.sessions);
   to.mutable_status()->set_message(from.status.message);
+  if (from.status.usage != VGpuUsage()) *to.mutable_status()->mutable_usage() = ToProto(from.status.usage);
   return to;
 }
 VGpu FromProto(const v1::VGpu& from) {
@@ -211,7 +233,8 @@ VGpu FromProto(const v1::VGpu& from) {
                      .node = from.status().node(),
                      .endpoint = from.status().endpoint(),
                      .sessions = from.status().sessions(),
-                     .message = from.status().message()}};
+                     .message = from.status().message(),
+                     .usage = FromProto(from.status().usage())}};
 }
 
 v1::GpuDescription ToProto(const GpuDescription& from) {

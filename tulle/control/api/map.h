@@ -9,6 +9,8 @@ namespace tulle::control {
 
 v1::Claim ToProto(const Claim& from);
 v1::ExplainClaimResponse ToProto(const ClaimExplanation& from);
+v1::VGpuUsage ToProto(const VGpuUsage& from);
+VGpuUsage FromProto(const v1::VGpuUsage& from);
 v1::VGpu ToProto(const VGpu& from);
 v1::Gpu ToProto(const Gpu& from);
 v1::Node ToProto(const Node& from);

@@ -194,6 +194,7 @@ struct RegisterNode {
 struct NodeHeartbeat {
   LinkId link;
   NodeTelemetry telemetry;
+  std::map<std::string, VGpuUsage> vgpus = {};  // by uid
 };
 struct ReportVGpu {
   LinkId link;

@@ -220,6 +220,11 @@ void Core::On(const NodeHeartbeat& event) {
   node->heard = now_.mono;
   node->node.status.telemetry = event.telemetry;
   node->node.status.last_heartbeat_us = now_.wall_us;
+  for (const auto& [uid, usage] : event.vgpus) {
+    VGpuState* vgpu = vgpus_.Find(uid);
+    if (vgpu != nullptr && gpus_.Find(vgpu->record.gpu_uid)->node_uid == node->metadata().uid)
+      vgpu->model().status.usage = usage;
+  }
 }
 
 void Core::On(const ReportVGpu& event) {

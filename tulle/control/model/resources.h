@@ -140,12 +140,25 @@ struct VGpuSpec {
   friend bool operator==(const VGpuSpec&, const VGpuSpec&) = default;
 };
 
+// What a vGPU's programs have and use, as its node told last.
+struct VGpuUsage {
+  std::uint64_t memory_used_bytes = 0;
+  float compute_used_percent = 0;
+  float compute_share_percent = 0;
+  float compute_throttled_percent = 0;
+  std::uint64_t network_used_bytes_per_s = 0;
+  std::uint64_t network_share_bytes_per_s = 0;  // 0: as much as they like
+  float network_throttled_percent = 0;
+  friend bool operator==(const VGpuUsage&, const VGpuUsage&) = default;
+};
+
 struct VGpuStatus {
   VGpuPhase phase = VGpuPhase::kCreating;
   std::string node;
   std::string endpoint;
   std::uint32_t sessions = 0;
   std::string message;
+  VGpuUsage usage = {};
   friend bool operator==(const VGpuStatus&, const VGpuStatus&) = default;
 };
 

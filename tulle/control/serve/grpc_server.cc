@@ -333,6 +333,12 @@ RegisterNode FromProto(const v1::Register& from, LinkId link) {
   return to;
 }
 
+NodeHeartbeat FromProto(const v1::Heartbeat& from, LinkId link) {
+  NodeHeartbeat to{.link = link, .telemetry = control::FromProto(from.telemetry())};
+  for (const auto& [uid, usage] : from.vgpus()) to.vgpus.emplace(uid, control::FromProto(usage));
+  return to;
+}
+
 v1::GrantKey ToProto(const Grant& from) {
   v1::GrantKey to;
   to.set_id(from.id);
@@ -423,8 +429,7 @@ class LinkCall final : public CallReactor, public LinkListener {
     } else if (!registered_) {
       return Refuse("the first message must be Register");
     } else if (message.message_case() == Case::kHeartbeat) {
-      controller_.FromNode(
-          NodeHeartbeat{.link = link_, .telemetry = control::FromProto(message.heartbeat().telemetry())});
+      controller_.FromNode(FromProto(message.heartbeat(), link_));
     } else if (message.message_case() == Case::kVgpu) {
       if (message.vgpu().state() < v1::VGpuReport::CREATING ||
           message.vgpu().state() > v1::VGpuReport::DELETED) {
