@@ -190,10 +190,13 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
   executor.argv.insert(executor.argv.end(), which.begin(), which.end());
   executor.device_nodes = device_nodes;
   executor.device_index = assignment.device_index;
-  executor.arena_bytes = assignment.memory_bytes * kArenaFactor;
+  // Sessions keep theirs when the vGPU gets more.
+  const std::uint64_t most_bytes =
+      std::max<std::uint64_t>(assignment.memory_bytes, assignment.device_memory_bytes);
+  executor.arena_bytes = most_bytes * kArenaFactor;
   isolated::ExecutorOptions cuda = executor;
   cuda.argv = Arguments("cuda-executor", children);
-  cuda.argv.push_back("--memory-bytes=" + std::to_string(assignment.memory_bytes));
+  cuda.argv.push_back("--memory-bytes=" + std::to_string(most_bytes));
   cuda.argv.push_back("--compute-percent=" + std::to_string(assignment.compute_percent));
   const std::string cuda_device(assignment.cuda_device.text);
   if (cuda_device != gpu::kSoftwareCuda) {

@@ -476,9 +476,10 @@ int Main(int argc, char** argv) {
     return Delete(client, selection, names);
   }));
 
-  std::string compute, network;
-  CLI::App* resize_command = app.add_subcommand(
-      "resize", "Give a claim's vGPUs another share of compute or of the network, while their programs run");
+  std::string compute, memory, network;
+  CLI::App* resize_command = app.add_subcommand("resize",
+                                                "Give a claim's vGPUs another share of compute or of the "
+                                                "network, or other memory, while their programs run");
   resize_command->footer(
       "Examples:\n  tulle resize train --compute 60%\n  tulle resize train --compute 25%..100%\n\n"
       "It holds within an instant, where the GPU has room for it and your quota allows it; else it is "
@@ -489,13 +490,15 @@ int Main(int argc, char** argv) {
       "Share of a GPU for each of its vGPUs, such as 60%, or a range, such as 25%..100%: as much as "
       "there is room for [as it is]");
   resize_command->add_option(
+      "--memory", memory, "Memory of each of its vGPUs, such as 4GiB; not less than programs use [as it is]");
+  resize_command->add_option(
       "--network", network,
       "What each of its vGPUs' programs may move over the network in a second, such as 100MiB "
       "[as it is]");
   add_tenant(resize_command);
   resize_command->callback([&] {
-    code = Report(
-        WithClient([&](sdk::Client& client) { return Resize(client, name, compute, network, tenant); }));
+    code = Report(WithClient(
+        [&](sdk::Client& client) { return Resize(client, name, compute, memory, network, tenant); }));
   });
 
   CLI::App* watch_command =

@@ -695,11 +695,17 @@ Status Delete(sdk::Client& client, const Selection& selection, const std::vector
 }
 
 Status Resize(sdk::Client& client, const std::string& name, const std::string& compute,
-              const std::string& network, const std::string& tenant) {
-  if (compute.empty() && network.empty())
-    return Error{.code = Code::kInvalidArgument, .message = "say what it shall have: --compute or --network"};
+              const std::string& memory, const std::string& network, const std::string& tenant) {
+  if (compute.empty() && memory.empty() && network.empty()) {
+    return Error{.code = Code::kInvalidArgument,
+                 .message = "say what it shall have: --compute, --memory or --network"};
+  }
   sdk::ClaimSize size;
   std::vector<std::string> has;
+  if (!memory.empty()) {
+    TULLE_ASSIGN_OR_RETURN(size.memory_bytes, ParseMemory("--memory", memory));
+    has.push_back(FormatSize(size.memory_bytes));
+  }
   if (!compute.empty()) {
     TULLE_RETURN_IF_ERROR(
         ParseCompute("--compute", compute, &size.min_compute_percent, &size.compute_percent));

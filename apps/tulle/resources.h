@@ -36,9 +36,9 @@ Status Events(sdk::Client& client, std::optional<sdk::Kind> kind, const std::str
               const std::string& tenant, std::uint32_t most, Output output, std::int64_t now_us);
 // Claims or tenants.
 Status Delete(sdk::Client& client, const Selection& selection, const std::vector<std::string>& names);
-// `compute`, `network`: as --compute and --network say it; empty: as it is.
+// `compute`, `memory`, `network`: as the flags say it; empty: as it is.
 Status Resize(sdk::Client& client, const std::string& claim, const std::string& compute,
-              const std::string& network, const std::string& tenant);
+              const std::string& memory, const std::string& network, const std::string& tenant);
 // Until the watch fails; what happened since is not lost when the controller restarts.
 Status WatchKind(sdk::Client& client, const Selection& selection, Output output);
 

@@ -145,6 +145,29 @@ class Exports(MeshTest):
                 self.end(owner)
                 self.end(bob)
 
+    def test_memory_that_a_vgpu_gets_and_gives_back_while_programs_run(self):
+        mib = (1 << 20) // 4
+        for api in NAMES:
+            with self.subTest(api):
+                name, no_memory = f"grows-{api}", {"opencl": "error -4", "cuda": "error 2"}[api]
+                program = self.program(api, "--name", name)
+                self.assertEqual(self.ask(program, "create", 40 * mib), "ok")
+                self.assertEqual(self.ask(program, "create", 40 * mib), no_memory)
+                done = self.assert_ok(self.mesh.tulle("resize", name, "--memory", "120MiB"))
+                self.assertEqual(done.stdout, f"claim {name}: 120MiB for each of its vGPUs\n")
+                wait_for(lambda: self.ask(program, "create", 40 * mib) == "ok", "memory that it has got")
+                self.assertEqual(self.ask(program, "set", 3), "ok")
+                wait_for(lambda: f'"memoryUsedBytes": "{80 << 20}"' in self.mesh.tulle("get", "vgpu", f"{name}-0", "-o", "json").stdout,
+                         "what the node tells of it")
+                refused = self.mesh.tulle("resize", name, "--memory", "64MiB")
+                self.assertIn(f"programs use 80MiB of vGPU {name}-0", refused.stderr)
+                self.assertEqual(self.ask(program, "get"), "3")
+                self.assertEqual(self.ask(program, "release"), "ok")
+                wait_for(lambda: self.mesh.tulle("resize", name, "--memory", "48MiB").returncode == 0, "a smaller vGPU")
+                # One may have been made before the worker heard of it.
+                wait_for(lambda: self.ask(program, "create", 20 * mib) == no_memory, "its end")
+                self.end(program)
+
     def test_only_for_the_tenant_that_it_is_for(self):
         for api in NAMES:
             with self.subTest(api):

@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import random
 import re
 import time
 import unittest
@@ -86,6 +87,40 @@ class Slices(SharesTest):
             refused = self.mesh.tulle("resize", "by-hand", "--compute", "0%")
             self.assertNotEqual(refused.returncode, 0)
             self.assertIn("--compute", refused.stderr)
+
+
+class Resizes(SharesTest):
+    """vGPUs get another size again and again, of everything at random, while programs of both APIs compute and move data."""
+
+    up = ("--node-arg=--network-bandwidth=400MiB",)
+
+    def test_no_program_notices_more_than_its_speed(self):
+        seed = int(os.environ.get("TULLE_E2E_SEED", time.time_ns() % 1_000_000))
+        resizes = int(os.environ.get("TULLE_E2E_RESIZES", 60))
+        print(f"seed {seed} (TULLE_E2E_SEED), {resizes} resizes (TULLE_E2E_RESIZES)", flush=True)
+        choice = random.Random(seed)
+        programs = {}
+        for name, (program, api) in {"burns": ("burns", "opencl"), "cuda": ("cuda_burns", "cuda"), "moves": ("moves", "opencl")}.items():
+            programs[name] = self.mesh.start_run(program, stdin=-1, flags=[
+                "--api", api, "--name", name, "--memory", "256MiB", "--compute", "20%", "--network", "50MiB",
+                "--level", choice.choice(["guaranteed", "burst"]), *choice.choice([["--over-network"], []])])
+            if (said := programs[name].stdout.readline()) != "ready\n":
+                self.fail(said + programs[name].stderr.read())
+        refused = 0
+        for _ in range(resizes):
+            what = {"--compute": f"{choice.randint(1, 60)}%", "--network": f"{choice.randint(1, 200)}MiB",
+                    "--memory": f"{choice.randint(64, 1024)}MiB"}
+            flags = [word for flag in choice.sample(sorted(what), choice.randint(1, 3)) for word in (flag, what[flag])]
+            done = self.mesh.tulle("resize", choice.choice(sorted(programs)), *flags)
+            # Together they may want more than there is.
+            refused += done.returncode != 0
+            if done.returncode != 0:
+                self.assertRegex(done.stderr, "would need .* more of")
+        self.assertLess(refused, resizes)
+        for name, program in programs.items():
+            out, err = program.communicate("", timeout=2 * PATIENCE_S)
+            self.assertEqual(program.returncode, 0, f"{name}: {out}{err}")
+            self.assertRegex(out, r"^done after \d+( kernels)?\n$")
 
 
 class NetworkShares(SharesTest):

@@ -41,6 +41,7 @@ v1::VGpuReport ToProto(const VGpuStatus& status) {
   report.set_sessions(status.usage.sessions);
   report.set_compute_percent(status.spec.compute_percent);
   report.set_network_bytes_per_s(status.spec.network_bytes_per_s);
+  report.set_memory_bytes(status.spec.memory_bytes);
   for (const SessionInfo& session : status.sessions) {
     v1::SessionReport& attached = *report.add_attached();
     attached.set_id(session.id);
@@ -314,8 +315,10 @@ class ControlLink::Impl {
       case v1::ControllerMessage::kCreateVgpu: loop_.Call([&] { Create(message.create_vgpu()); }); return;
       case v1::ControllerMessage::kResizeVgpu:
         loop_.Call([&] {
-          supervisor_.Resize(message.resize_vgpu().uid(), message.resize_vgpu().compute_percent(),
-                             message.resize_vgpu().network_bytes_per_s());
+          const v1::ResizeVGpu& resize = message.resize_vgpu();
+          supervisor_.Resize(resize.uid(), {.compute_percent = resize.compute_percent(),
+                                            .network_bytes_per_s = resize.network_bytes_per_s(),
+                                            .memory_bytes = resize.memory_bytes()});
         });
         return;
       case v1::ControllerMessage::kDeleteVgpu:
@@ -357,6 +360,7 @@ class ControlLink::Impl {
     for (const InventoryGpu& gpu : callbacks_.snapshot().gpus) {
       if (gpu.index != spec.gpu_index) continue;
       spec.device_index = gpu.device_index;
+      spec.device_memory_bytes = gpu.allocatable_memory_bytes;
       spec.compiler = gpu.compiler;
       spec.has_opencl = gpu.api == "OPENCL";
       spec.cuda_device = gpu.cuda_device;

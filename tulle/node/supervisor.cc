@@ -146,12 +146,14 @@ void Supervisor::Delete(const std::string& uid) {
   KillAfter(*vgpu, options_.shutdown_timeout, "it did not end in time");
 }
 
-void Supervisor::Resize(const std::string& uid, std::uint32_t compute_percent,
-                        std::uint64_t network_bytes_per_s) {
+void Supervisor::Resize(const std::string& uid, const Size& size) {
   VGpu* vgpu = Find(uid);
   if (vgpu == nullptr) return ReportAbsent(uid);
-  vgpu->spec.compute_percent = compute_percent;
-  vgpu->spec.network_bytes_per_s = network_bytes_per_s;
+  vgpu->spec.compute_percent = size.compute_percent;
+  vgpu->spec.network_bytes_per_s = size.network_bytes_per_s;
+  if (size.memory_bytes != 0 &&
+      std::exchange(vgpu->spec.memory_bytes, size.memory_bytes) != size.memory_bytes)
+    Send(*vgpu, wire::node::ResizeMemory{size.memory_bytes});
   if (arbiter_ != nullptr) arbiter_->Change(uid, vgpu->spec.promise());
   Report(*vgpu);
 }
@@ -265,7 +267,8 @@ void Supervisor::StartWorker(VGpu& vgpu) {
                                                      : std::string_view()},
                                     .has_opencl = vgpu.spec.has_opencl ? wire::U8{1} : wire::U8{0},
                                     .cuda_device = {vgpu.spec.cuda_device},
-                                    .pci_address = {vgpu.spec.pci_address}});
+                                    .pci_address = {vgpu.spec.pci_address},
+                                    .device_memory_bytes = vgpu.spec.device_memory_bytes});
   for (const auto& [id, grant] : vgpu.grants) Send(vgpu, wire::node::AddGrant{{id}, {grant.key.Expose()}});
   KillAfter(vgpu, options_.ready_timeout, "it was not ready in time");
 }

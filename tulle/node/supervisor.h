@@ -48,6 +48,7 @@ struct VGpuSpec {
   std::uint32_t gpu_index = 0;     // the node's number
   std::uint32_t device_index = 0;  // the probe's number
   std::uint64_t memory_bytes = 0;
+  std::uint64_t device_memory_bytes = 0;  // that there is for vGPUs
   std::uint32_t compute_percent = 0;
   arbiter::Level level = arbiter::Level::kBurst;
   std::uint64_t network_bytes_per_s = 0;  // promised; 0: nothing
@@ -142,7 +143,13 @@ class Supervisor {
   // the vGPU shall accept.
   void Create(const VGpuSpec& spec, const std::vector<Grant>& grants);
   void Delete(const std::string& uid);
-  void Resize(const std::string& uid, std::uint32_t compute_percent, std::uint64_t network_bytes_per_s);
+  // From now on.
+  struct Size {
+    std::uint32_t compute_percent = 0;
+    std::uint64_t network_bytes_per_s = 0;
+    std::uint64_t memory_bytes = 0;  // 0: as it is
+  };
+  void Resize(const std::string& uid, const Size& size);
   void AddGrant(const std::string& uid, const Grant& grant);
   void RevokeGrant(const std::string& uid, const std::string& grant_id);
 

@@ -136,8 +136,8 @@ TEST_F(SupervisorTest, CommandsMayBeRepeated) {
             supervisor_->AddGrant("v1", GrantOf("g4"));
             supervisor_->RevokeGrant("v1", "g3");
             supervisor_->RevokeGrant("v1", "g3");
-            supervisor_->Resize("v1", 40, 7);
-            supervisor_->Resize("v1", 40, 7);
+            supervisor_->Resize("v1", {.compute_percent = 40, .network_bytes_per_s = 7});
+            supervisor_->Resize("v1", {.compute_percent = 40, .network_bytes_per_s = 7});
             Connect("v1");
           },
           [&] { return Answered(); });
@@ -156,7 +156,7 @@ TEST_F(SupervisorTest, WhatIsNotThereIsReportedAsDeleted) {
         supervisor_->Delete("v9");
         supervisor_->AddGrant("v9", GrantOf("g"));
         supervisor_->RevokeGrant("v9", "g");
-        supervisor_->Resize("v9", 50, 0);
+        supervisor_->Resize("v9", {.compute_percent = 50});
         Connect("v9");
       },
       [] { return true; });

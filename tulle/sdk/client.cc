@@ -256,6 +256,7 @@ class ClientImpl final : public Client {
     request.set_compute_percent(size.compute_percent);
     request.set_min_compute_percent(size.min_compute_percent);
     request.set_network_bytes_per_s(size.network_bytes_per_s);
+    request.set_memory_bytes(size.memory_bytes);
     return Get(&v1::Mesh::Stub::ResizeClaim, std::move(request), name, options);
   }
   Result<std::vector<AttachedVGpu>> Attach(const std::string& claim, const CallOptions& options) override {

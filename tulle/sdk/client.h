@@ -85,6 +85,7 @@ struct ClaimSize {
   std::uint32_t compute_percent = 0;
   std::uint32_t min_compute_percent = 0;
   std::uint64_t network_bytes_per_s = 0;
+  std::uint64_t memory_bytes = 0;
 };
 
 // Says that the claim's user is alive, from construction to destruction (or the death of this process,

@@ -366,6 +366,7 @@ VGpuReport ControlSim::ReportOf(const SimNode& node, const std::string& uid) con
   report.grant_ids.assign(it->second.grants.begin(), it->second.grants.end());
   report.compute_percent = it->second.what.compute_percent;
   report.network_bytes_per_s = it->second.what.network_bytes_per_s;
+  report.memory_bytes = it->second.what.memory_bytes;
   report.attached = it->second.attached;
   report.sessions = static_cast<std::uint32_t>(report.attached.size());
   return report;
@@ -413,6 +414,7 @@ void ControlSim::Obey(SimNode& node) {
     if (const auto it = node.running.find(uid); it != node.running.end()) {
       it->second.what.compute_percent = resize->compute_percent;
       it->second.what.network_bytes_per_s = resize->network_bytes_per_s;
+      it->second.what.memory_bytes = resize->memory_bytes;
     }
   } else if (const auto* remove = std::get_if<DeleteVGpu>(&command)) {
     uid = remove->uid;

@@ -242,6 +242,16 @@ void Worker::On(const wire::node::ExportUnused& message) {
   if (exports_.has_value()) exports_->On(message);
 }
 
+void Worker::On(const wire::node::ResizeMemory& message) {
+  if (!quota_.has_value()) return;
+  Log(LogLevel::kInfo, "worker", "another quota of memory",
+      {{"vgpu", vgpu_},
+       {"memory", FormatSize(message.memory_bytes)},
+       {"before", FormatSize(quota_->limit_bytes())},
+       {"used", FormatSize(quota_->used_bytes())}});
+  quota_->SetLimit(message.memory_bytes);
+}
+
 // --- sessions ---
 
 Result<session::GrantKey> Worker::KeyOf(Connection& connection, const std::string& vgpu,

@@ -98,6 +98,7 @@ class Worker {
   void On(const wire::node::Shutdown& message);
   void On(const wire::node::ExportWithdrawn& message);
   void On(const wire::node::ExportUnused& message);
+  void On(const wire::node::ResizeMemory& message);
 
  private:
   // One connection, from its arrival to the end of its session.

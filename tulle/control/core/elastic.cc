@@ -39,7 +39,8 @@ void Core::Resize(VGpuState& vgpu, std::uint32_t compute_percent) {
 ResizeVGpu Core::SizeOf(const VGpu& vgpu) {
   return {.uid = vgpu.metadata.uid,
           .compute_percent = vgpu.spec.compute_percent,
-          .network_bytes_per_s = vgpu.spec.network_bytes_per_s};
+          .network_bytes_per_s = vgpu.spec.network_bytes_per_s,
+          .memory_bytes = vgpu.spec.memory_bytes};
 }
 
 void Core::On(const ResizeClaim& event) {
@@ -56,6 +57,7 @@ void Core::On(const ResizeClaim& event) {
     spec.min_compute_percent = event.min_compute_percent;
   }
   if (event.network_bytes_per_s != 0) spec.network_bytes_per_s = event.network_bytes_per_s;
+  if (event.memory_bytes != 0) spec.memory_bytes = event.memory_bytes;
   std::vector<std::pair<VGpuState*, std::uint32_t>> sizes;  // less first, so that all fits at all times
   const auto check = [&]() -> Status {
     const std::string name = "claim " + claim.metadata().name;
@@ -73,16 +75,34 @@ void Core::On(const ResizeClaim& event) {
       return Refusal(Code::kFailedPrecondition,
                      name + " asks for so much of a GPU, not for a percentage: delete it and make another");
     }
-    if (event.compute_percent == 0 && (compute || event.network_bytes_per_s == 0))
+    if (event.memory_bytes != 0 && spec.performance_level == PerformanceLevel::kDedicated) {
+      return Refusal(Code::kFailedPrecondition,
+                     name + " is DEDICATED: its vGPUs have all of their GPUs' memory");
+    }
+    if (event.compute_percent == 0 &&
+        (compute || (event.network_bytes_per_s == 0 && event.memory_bytes == 0)))
       return Refusal(Code::kInvalidArgument, "compute_percent: must be 1 to 100");
     TULLE_RETURN_IF_ERROR(CheckClaimSpec(spec));
     const std::uint32_t least = IsElastic(spec) ? spec.min_compute_percent : spec.compute_percent;
-    std::map<std::string, std::int64_t> more, more_network;  // by GPU
-    std::int64_t all_more = 0;
+    std::map<std::string, std::int64_t> more, more_network, more_memory;  // by GPU
+    std::int64_t all_more = 0, all_more_memory = 0;
     for (const std::string& uid : claim.vgpu_uids) {
       VGpuState& vgpu = *vgpus_.Find(uid);
       const std::uint32_t has = vgpu.model().spec.compute_percent;
       const std::uint32_t size = compute ? std::clamp(has, least, spec.compute_percent) : has;
+      const VGpu& model = vgpu.model();
+      if (event.memory_bytes != 0 && event.memory_bytes < model.status.usage.memory_used_bytes) {
+        return Refusal(Code::kFailedPrecondition,
+                       name + " cannot have " + FormatSize(event.memory_bytes) + " each: programs use " +
+                           FormatSize(model.status.usage.memory_used_bytes) + " of vGPU " +
+                           model.metadata.name + "; end some of them, or ask for more");
+      }
+      const std::int64_t memory = event.memory_bytes == 0
+                                      ? 0
+                                      : static_cast<std::int64_t>(event.memory_bytes) -
+                                            static_cast<std::int64_t>(model.spec.memory_bytes);
+      more_memory[vgpu.record.gpu_uid] += memory;
+      all_more_memory += memory;
       more_network[vgpu.record.gpu_uid] += static_cast<std::int64_t>(spec.network_bytes_per_s) -
                                            static_cast<std::int64_t>(vgpu.model().spec.network_bytes_per_s);
       sizes.insert(size < has ? sizes.begin() : sizes.end(), {&vgpu, size});
@@ -110,7 +130,26 @@ void Core::On(const ResizeClaim& event) {
                          FormatSize(static_cast<std::uint64_t>(std::max<std::int64_t>(left, 0))) +
                          "/s left to promise; ask for less, or make another claim");
     }
+    for (const auto& [uid, needed_more] : more_memory) {
+      const Gpu& gpu = gpus_.Find(uid)->gpu;
+      const std::int64_t left = static_cast<std::int64_t>(gpu.status.allocatable_memory_bytes) -
+                                static_cast<std::int64_t>(gpu.status.allocated_memory_bytes);
+      if (needed_more <= 0 || needed_more <= left) continue;
+      return Refusal(Code::kResourceExhausted,
+                     name + " would need " + FormatSize(static_cast<std::uint64_t>(needed_more)) +
+                         " more of the memory of GPU " + gpu.metadata.name + ", which has " +
+                         FormatSize(static_cast<std::uint64_t>(std::max<std::int64_t>(left, 0))) +
+                         " left; ask for less, or make another claim");
+    }
     const Tenant& tenant = TenantOf(claim.metadata()).tenant;
+    if (const auto& memory = tenant.spec.quota.memory_bytes;
+        memory && all_more_memory > 0 &&
+        tenant.status.memory_bytes + static_cast<std::uint64_t>(all_more_memory) > *memory) {
+      return Refusal(Code::kResourceExhausted,
+                     "it would be " + FormatSize(static_cast<std::uint64_t>(all_more_memory)) +
+                         " more, you have " + FormatSize(tenant.status.memory_bytes) +
+                         ", and your quota is " + FormatSize(*memory));
+    }
     const auto& quota = tenant.spec.quota.compute_percent;
     if (quota && all_more > 0 && tenant.status.compute_percent + all_more > *quota) {
       return Refusal(Code::kResourceExhausted, "it would be " + std::to_string(all_more) +
@@ -127,9 +166,12 @@ void Core::On(const ResizeClaim& event) {
     VGpuSpec& its = vgpu->model().spec;
     if (compute) its.wanted_compute_percent = spec.compute_percent;
     Touch(Kind::kVGpu, vgpu->metadata().uid, true);
-    const bool network =
-        std::exchange(its.network_bytes_per_s, spec.network_bytes_per_s) != spec.network_bytes_per_s;
-    if (network && its.compute_percent == size) {
+    const ResizeVGpu before = SizeOf(vgpu->model());
+    Charge(vgpu->model(), -1);
+    its.network_bytes_per_s = spec.network_bytes_per_s;
+    if (event.memory_bytes != 0) its.memory_bytes = event.memory_bytes;
+    Charge(vgpu->model(), +1);
+    if (its.compute_percent == size && SizeOf(vgpu->model()) != before) {
       Recount(*gpus_.Find(vgpu->record.gpu_uid));
       if (const NodeRecord* node = NodeOf(*vgpu)) Command(*node, SizeOf(vgpu->model()));
     }

@@ -154,6 +154,48 @@ TEST_F(ResizeTest, AnotherShareOfTheNetwork) {
   EXPECT_EQ(told(), (Told{{"c-0", 10}}));
 }
 
+TEST_F(ResizeTest, OtherMemory) {
+  const auto resize = [&](std::uint64_t bytes) {
+    const auto reply =
+        Call(ResizeClaim{.caller = "alice", .tenant = "alice", .name = "c", .memory_bytes = bytes});
+    return reply.ok() ? std::string() : reply.error().message;
+  };
+  const auto allocated = [&] { return core_->Get<Gpu>("", "a-0")->status.allocated_memory_bytes / kGiB; };
+  EXPECT_EQ(allocated(), 1u);
+  EXPECT_EQ(resize(5 * kGiB), "");
+  ASSERT_EQ(Commands<ResizeVGpu>().size(), 1u);
+  EXPECT_EQ(Commands<ResizeVGpu>()[0].memory_bytes, 5 * kGiB);
+  EXPECT_EQ(Get("c").spec.memory_bytes, 5 * kGiB);
+  EXPECT_EQ(core_->Get<VGpu>("alice", "c-0")->spec.memory_bytes, 5 * kGiB);
+  EXPECT_EQ(allocated(), 5u);
+  EXPECT_EQ(
+      resize(9 * kGiB),
+      "claim c would need 4GiB more of the memory of GPU a-0, which has 3GiB left; ask for less, or make "
+      "another claim");
+  // Not less than programs use, as the node told last.
+  NodeHeartbeat heartbeat{.link = kLink};
+  heartbeat.vgpus[core_->Get<VGpu>("alice", "c-0")->metadata.uid].memory_used_bytes = 2 * kGiB;
+  Do(heartbeat);
+  EXPECT_EQ(core_->Get<VGpu>("alice", "c-0")->status.usage.memory_used_bytes, 2 * kGiB);
+  EXPECT_EQ(resize(1 * kGiB),
+            "claim c cannot have 1GiB each: programs use 2GiB of vGPU c-0; end some of them, or "
+            "ask for more");
+  EXPECT_EQ(resize(2 * kGiB), "");
+  EXPECT_EQ(allocated(), 2u);
+  EXPECT_EQ(resize(1), "spec.memory_bytes: 1B is less than the least, 1MiB");
+  ASSERT_TRUE(
+      Call(UpdateTenant{.caller = "root", .name = "alice", .spec = {.quota = {.memory_bytes = 3 * kGiB}}})
+          .ok());
+  EXPECT_EQ(resize(4 * kGiB), "it would be 2GiB more, you have 2GiB, and your quota is 3GiB");
+  EXPECT_EQ(resize(3 * kGiB), "");
+  // Who waits has what is given back.
+  ASSERT_TRUE(Call(UpdateTenant{.caller = "root", .name = "alice", .spec = {}}).ok());
+  Create("waits", {.memory_bytes = 6 * kGiB, .compute_percent = 10});
+  EXPECT_EQ(Get("waits").status.phase, ClaimPhase::kPending);
+  EXPECT_EQ(resize(2 * kGiB), "");
+  EXPECT_EQ(Get("waits").status.phase, ClaimPhase::kBound);
+}
+
 TEST_F(ResizeTest, WhoWaitsGetsWhatIsGivenBack) {
   Create("waits", {.compute_percent = 80});
   EXPECT_EQ(Get("waits").status.phase, ClaimPhase::kPending);

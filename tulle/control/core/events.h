@@ -64,6 +64,7 @@ struct ResizeClaim {
   std::uint32_t compute_percent = 0;
   std::uint32_t min_compute_percent = 0;
   std::uint64_t network_bytes_per_s = 0;
+  std::uint64_t memory_bytes = 0;
 };
 struct DetachClaim {
   CallId call;
@@ -171,6 +172,7 @@ struct VGpuReport {
   std::uint32_t sessions = 0;
   std::uint32_t compute_percent = 0;  // 0: by a node that does not tell
   std::uint64_t network_bytes_per_s = 0;
+  std::uint64_t memory_bytes = 0;  // 0: by a node that does not tell
   std::vector<SessionReport> attached;
 };
 struct InventoryGpu {
@@ -294,6 +296,8 @@ struct ResizeVGpu {
   std::string uid;
   std::uint32_t compute_percent = 0;
   std::uint64_t network_bytes_per_s = 0;
+  std::uint64_t memory_bytes = 0;
+  friend bool operator==(const ResizeVGpu&, const ResizeVGpu&) = default;
 };
 struct DeleteVGpu {
   std::string uid;

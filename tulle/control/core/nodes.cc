@@ -182,7 +182,8 @@ void Core::ReconcileVGpus(NodeRecord& node, const std::vector<VGpuReport>& repor
     if (resize.compute_percent < it->second->compute_percent) {
       Command(node, resize);
     } else if (resize.compute_percent > it->second->compute_percent ||
-               resize.network_bytes_per_s != it->second->network_bytes_per_s) {
+               resize.network_bytes_per_s != it->second->network_bytes_per_s ||
+               (it->second->memory_bytes != 0 && resize.memory_bytes != it->second->memory_bytes)) {
       more.push_back(resize);
     }
   }

@@ -307,7 +307,8 @@ VGpuReport FromProto(const v1::VGpuReport& from) {
                 .grant_ids = {from.grant_ids().begin(), from.grant_ids().end()},
                 .sessions = from.sessions(),
                 .compute_percent = from.compute_percent(),
-                .network_bytes_per_s = from.network_bytes_per_s()};
+                .network_bytes_per_s = from.network_bytes_per_s(),
+                .memory_bytes = from.memory_bytes()};
   for (const v1::SessionReport& session : from.attached())
     to.attached.push_back({session.id(), session.program(), session.process_id(), session.channel()});
   return to;
@@ -370,6 +371,7 @@ struct CommandToProto {
     to->mutable_resize_vgpu()->set_uid(from.uid);
     to->mutable_resize_vgpu()->set_compute_percent(from.compute_percent);
     to->mutable_resize_vgpu()->set_network_bytes_per_s(from.network_bytes_per_s);
+    to->mutable_resize_vgpu()->set_memory_bytes(from.memory_bytes);
   }
   void operator()(const DeleteVGpu& from) const { to->mutable_delete_vgpu()->set_uid(from.uid); }
   void operator()(const AddGrant& from) const {

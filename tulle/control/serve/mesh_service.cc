@@ -251,7 +251,8 @@ MeshService::MeshService(Controller& controller, BuildStore& builds, Enrollment&
                                   .name = request.name(),
                                   .compute_percent = request.compute_percent(),
                                   .min_compute_percent = request.min_compute_percent(),
-                                  .network_bytes_per_s = request.network_bytes_per_s()},
+                                  .network_bytes_per_s = request.network_bytes_per_s(),
+                                  .memory_bytes = request.memory_bytes()},
                       std::move(done));
       });
   Add<v1::AttachRequest>("Attach",

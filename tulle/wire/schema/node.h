@@ -28,8 +28,15 @@ struct AssignVGpu {
   Str<kMaxPciAddressBytes>
       cuda_device;  // gpu::DeviceInfo, as the next; empty: programs of CUDA do not run on it
   Str<kMaxPciAddressBytes> pci_address;
+  U64 device_memory_bytes = 0;  // that the vGPU may come to have
   TULLE_MESSAGE(AssignVGpu, vgpu, tenant, device_index, memory_bytes, compute_percent, compiler, has_opencl,
-                cuda_device, pci_address)
+                cuda_device, pci_address, device_memory_bytes)
+};
+
+// Node to worker: another quota, from now on.
+struct ResizeMemory {
+  U64 memory_bytes = 0;
+  TULLE_MESSAGE(ResizeMemory, memory_bytes)
 };
 
 // Whoever proves this key may open sessions until it is revoked.
@@ -174,6 +181,7 @@ inline constexpr auto kNodeCommands = std::tuple{
     Row<0x8005, Shutdown>{Mode::kOneWay, Place::kWorker},
     Row<0x8006, ExportWithdrawn>{Mode::kOneWay, Place::kWorker},
     Row<0x8007, ExportUnused>{Mode::kOneWay, Place::kWorker},
+    Row<0x8008, ResizeMemory>{Mode::kOneWay, Place::kWorker},
     Row<0x8011, WorkerReady>{Mode::kNotice, Place::kWorker},
     Row<0x8012, WorkerStats>{Mode::kNotice, Place::kWorker},
     Row<0x8013, CommandStats>{Mode::kNotice, Place::kWorker},

@@ -24,7 +24,9 @@ void Session::Run(const wire::Checked<wire::AcquireMemory>& message, Frame& fram
   // back at all is waited for.
   const bool needs_it = std::exchange(asked_for_memory_, true);
   while (!granted && needs_it && shared_.end_absent &&
-         size_bytes <= shared_.quota->limit_bytes() - lease_.held_bytes() && shared_.end_absent(size_bytes)) {
+         size_bytes <=
+             shared_.quota->limit_bytes() - std::min(shared_.quota->limit_bytes(), lease_.held_bytes()) &&
+         shared_.end_absent(size_bytes)) {
     granted = lease_.Acquire(size_bytes);
   }
   Told(client_.SendReply(frame.header.opcode, frame.header.sequence,

@@ -8,9 +8,19 @@ namespace tulle::worker::quota {
 
 bool MemoryQuota::TryTake(std::uint64_t size_bytes) {
   auto state = state_.lock();
-  if (size_bytes > limit_bytes_ - state->used_bytes) return false;
+  const std::uint64_t limit_bytes = limit_bytes_;
+  if (size_bytes > limit_bytes || state->used_bytes > limit_bytes - size_bytes) return false;
   state->used_bytes += size_bytes;
   return true;
+}
+
+void MemoryQuota::SetLimit(std::uint64_t limit_bytes) {
+  {
+    auto state = state_.lock();
+    limit_bytes_ = limit_bytes;
+    ++state->returns;  // there may be more
+  }
+  returned_.notify_all();
 }
 
 void MemoryQuota::Return(std::uint64_t size_bytes) {
@@ -44,8 +54,7 @@ bool Lease::Hold(std::uint64_t lease_bytes, std::uint64_t device_bytes) {
 }
 
 bool Lease::Acquire(std::uint64_t size_bytes) {
-  // Compared before it is added: the sum may not wrap.
-  if (size_bytes > quota_->limit_bytes() - lease_bytes_) return false;
+  if (!CouldGrow(size_bytes)) return false;
   if (!Hold(lease_bytes_ + size_bytes, live_bytes_ + dying_bytes_)) return false;
   lease_bytes_ += size_bytes;
   return true;
@@ -63,7 +72,7 @@ Lease::Take Lease::TakeForObject(std::uint64_t size_bytes, bool grow) {
   if (size_bytes > lease_bytes_ - live_bytes_) {
     if (!grow) return Take::kBeyondLease;
     const std::uint64_t missing_bytes = size_bytes - (lease_bytes_ - live_bytes_);
-    if (missing_bytes > quota_->limit_bytes() - lease_bytes_) return Take::kNoMemory;
+    if (!CouldGrow(missing_bytes)) return Take::kNoMemory;
     lease_bytes += missing_bytes;
   }
   if (!Hold(lease_bytes, live_bytes_ + dying_bytes_ + size_bytes)) {

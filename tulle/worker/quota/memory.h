@@ -5,6 +5,8 @@
 // still used by a running command: the client has its room back at once, the memory comes back later.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 
@@ -25,16 +27,21 @@ class MemoryQuota {
   std::uint64_t returns();
   void AwaitReturn(std::uint64_t seen, Duration limit);
 
-  std::uint64_t limit_bytes() const { return limit_bytes_; }
+  // From now on. What is used beyond it stays, but there is nothing more.
+  void SetLimit(std::uint64_t limit_bytes);
+  std::uint64_t limit_bytes() const { return limit_bytes_.load(); }
   std::uint64_t used_bytes();
-  std::uint64_t available_bytes() { return limit_bytes_ - used_bytes(); }
+  std::uint64_t available_bytes() {
+    const std::uint64_t limit_bytes = limit_bytes_, used = used_bytes();
+    return limit_bytes - std::min(limit_bytes, used);
+  }
 
  private:
   struct State {
     std::uint64_t used_bytes = 0;
     std::uint64_t returns = 0;
   };
-  const std::uint64_t limit_bytes_;
+  std::atomic<std::uint64_t> limit_bytes_;
   Guarded<State> state_;
   std::condition_variable returned_;
 };
@@ -77,6 +84,11 @@ class Lease {
  private:
   // Makes what is taken from the quota equal to what is needed; false: it has no more, nothing changed.
   bool Hold(std::uint64_t lease_bytes, std::uint64_t device_bytes);
+  // Whether the lease could be so much larger, were it alone.
+  bool CouldGrow(std::uint64_t more_bytes) const {
+    const std::uint64_t limit_bytes = quota_->limit_bytes();
+    return more_bytes <= limit_bytes && lease_bytes_ <= limit_bytes - more_bytes;
+  }
 
   MemoryQuota* const quota_;
   std::uint64_t lease_bytes_ = 0;

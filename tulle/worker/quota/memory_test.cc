@@ -134,5 +134,29 @@ TEST(Lease, RandomHistoriesKeepTheBooksExact) {
   }
 }
 
+TEST(MemoryQuota, ItsLimitMayChange) {
+  MemoryQuota quota(100);
+  Lease lease(&quota), other(&quota);
+  ASSERT_EQ(lease.TakeForObject(80, true), Lease::Take::kTaken);
+  EXPECT_EQ(other.TakeForObject(40, true), Lease::Take::kNoMemory);
+  quota.SetLimit(150);
+  EXPECT_EQ(quota.available_bytes(), 70u);
+  EXPECT_EQ(other.TakeForObject(40, true), Lease::Take::kTaken);
+  // Less than is in use: that stays, and there is nothing more until enough has gone.
+  quota.SetLimit(60);
+  EXPECT_EQ(quota.used_bytes(), 120u);
+  EXPECT_EQ(quota.available_bytes(), 0u);
+  EXPECT_FALSE(quota.TryTake(1));
+  EXPECT_FALSE(lease.Acquire(1));
+  EXPECT_FALSE(other.Acquire(30)) << "its own lease is within the limit, but not with the other";
+  EXPECT_EQ(lease.TakeForObject(1, true), Lease::Take::kNoMemory);
+  lease.Destroyed(80);
+  lease.Reclaim(80);
+  EXPECT_TRUE(lease.Release(80));
+  EXPECT_EQ(quota.available_bytes(), 20u);
+  EXPECT_TRUE(lease.Acquire(20));
+  EXPECT_FALSE(lease.Acquire(~std::uint64_t{0}));
+}
+
 }  // namespace
 }  // namespace tulle::worker::quota
