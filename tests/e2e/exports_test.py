@@ -5,7 +5,7 @@ import itertools
 import re
 import unittest
 
-from mesh import PATIENCE_S, MeshTest, wait_for
+from mesh import BIN, PATIENCE_S, MeshTest, wait_for
 
 INTS = 100_000  # no whole pages
 NAMES = {"opencl": "cl_shares_memory", "cuda": "cuda_shares_memory"}
@@ -122,6 +122,31 @@ class Exports(MeshTest):
         self.end(owner)
         # `tulle run` gives the vGPU back.
         wait_for(lambda: self.ask(guest, "get").startswith("error "), "the guest's loss of its device")
+
+    def test_viewers_of_a_scene_that_changes(self):
+        scene = BIN.parent / "examples" / "scene"
+        simulation = self.mesh.start_run(scene, "simulate", "20000", stdin=-1, flags=["--memory", "64MiB"])
+        token = simulation.stdout.readline().strip()
+        self.assertNotEqual(token, "", simulation.stderr.read() if simulation.poll() is not None else "")
+        pictures = []
+        def another():
+            file = self.mesh.home / "scene.ppm"
+            done = self.assert_ok(self.mesh.run(scene, "view", token, file, "100", flags=["--memory", "64MiB", "--over-network"]))
+            self.assertEqual(done.stdout, f"{file}: 20000 particles\n")
+            pictures.append(file.read_bytes())
+            return pictures[-1] != pictures[0]
+        wait_for(another, "the scene to change")
+        head = b"P6\n100 100\n255\n"
+        for picture in pictures:
+            self.assertTrue(picture.startswith(head))
+            lit = sum(picture[at] != 0 for at in range(len(head), len(picture), 3))
+            self.assertTrue(100 < lit < 10_000, f"{lit} of its pixels show something")
+        simulation.stdin.close()
+        self.assertRegex(simulation.stdout.read(), r"^\d+ steps\n$")
+        self.assertEqual(simulation.wait(PATIENCE_S), 0)
+        late = self.mesh.run(scene, "view", token, self.mesh.home / "late.ppm", flags=["--memory", "64MiB"])
+        self.assertEqual((late.returncode, late.stdout), (1, ""))
+        self.assertIn("no such scene", late.stderr)
 
     def test_another_tenant_has_what_is_lent_to_it(self):
         line = self.assert_ok(self.mesh.tulle("token", "create", "--user", "bob")).stdout
