@@ -139,16 +139,24 @@ class IsolatedExecutor final : public worker::exec::Executor {
 
 class IsolatedExecutors final : public worker::exec::ExecutorFactory {
  public:
-  IsolatedExecutors(sandbox::Launcher* launcher, isolated::ExecutorOptions options)
-      : launcher_(*launcher), options_(std::move(options)) {}
+  // `memory_bytes`: the vGPU's, which executors are told; 0: they need not know.
+  IsolatedExecutors(sandbox::Launcher* launcher, isolated::ExecutorOptions options,
+                    std::uint64_t memory_bytes = 0)
+      : launcher_(*launcher), options_(std::move(options)), memory_bytes_(memory_bytes) {}
   Result<std::unique_ptr<worker::exec::Executor>> Start() override {
-    TULLE_ASSIGN_OR_RETURN(auto process, isolated::ExecutorProcess::Start(launcher_, options_));
+    isolated::ExecutorOptions options = options_;
+    if (memory_bytes_ != 0) options.argv.push_back("--memory-bytes=" + std::to_string(memory_bytes_));
+    TULLE_ASSIGN_OR_RETURN(auto process, isolated::ExecutorProcess::Start(launcher_, options));
     return std::unique_ptr<worker::exec::Executor>(std::make_unique<IsolatedExecutor>(std::move(process)));
+  }
+  void SetMemory(std::uint64_t bytes) override {
+    if (memory_bytes_ != 0) memory_bytes_ = bytes;
   }
 
  private:
   sandbox::Launcher& launcher_;
   const isolated::ExecutorOptions options_;
+  std::atomic<std::uint64_t> memory_bytes_;
 };
 
 class IsolatedBuild final : public worker::build::Build {
@@ -196,7 +204,6 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
   executor.arena_bytes = most_bytes * kArenaFactor;
   isolated::ExecutorOptions cuda = executor;
   cuda.argv = Arguments("cuda-executor", children);
-  cuda.argv.push_back("--memory-bytes=" + std::to_string(most_bytes));
   cuda.argv.push_back("--compute-percent=" + std::to_string(assignment.compute_percent));
   const std::string cuda_device(assignment.cuda_device.text);
   if (cuda_device != gpu::kSoftwareCuda) {
@@ -217,7 +224,9 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
       std::make_unique<worker::build::CachingBuilder>(
           std::make_unique<IsolatedBuilder>(std::move(builder)), kBuildCacheBytes,
           compiler.empty() ? nullptr : std::make_unique<const worker::build::MeshBuilds>(control, compiler)),
-      cuda_device.empty() ? nullptr : std::make_unique<IsolatedExecutors>(launcher, std::move(cuda)),
+      cuda_device.empty()
+          ? nullptr
+          : std::make_unique<IsolatedExecutors>(launcher, std::move(cuda), assignment.memory_bytes),
       // Of a GPU they would measure what its driver does.
       device_nodes.empty() ? static_cast<double>(std::max(std::thread::hardware_concurrency(), 1u)) : 0};
 }

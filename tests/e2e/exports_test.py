@@ -182,6 +182,13 @@ class Exports(MeshTest):
                 self.assertEqual(done.stdout, f"claim {name}: 120MiB for each of its vGPUs\n")
                 wait_for(lambda: self.ask(program, "create", 40 * mib) == "ok", "memory that it has got")
                 self.assertEqual(self.ask(program, "set", 3), "ok")
+                later = self.program(api, "--claim", name)
+                self.assertEqual(self.ask(later, "create", 41 * mib), no_memory)
+                self.assert_ok(self.mesh.tulle("resize", name, "--memory", "400MiB"))
+                large = self.program(api, "--claim", name)
+                wait_for(lambda: self.ask(large, "create", 270 * mib) == "ok", "memory for a program that began later")
+                self.end(large)
+                self.end(later)
                 wait_for(lambda: f'"memoryUsedBytes": "{80 << 20}"' in self.mesh.tulle("get", "vgpu", f"{name}-0", "-o", "json").stdout,
                          "what the node tells of it")
                 refused = self.mesh.tulle("resize", name, "--memory", "64MiB")

@@ -250,6 +250,9 @@ void Worker::On(const wire::node::ResizeMemory& message) {
        {"before", FormatSize(quota_->limit_bytes())},
        {"used", FormatSize(quota_->used_bytes())}});
   quota_->SetLimit(message.memory_bytes);
+  for (exec::ExecutorFactory* executors : {device_.executors.get(), device_.cuda_executors.get()}) {
+    if (executors != nullptr) executors->SetMemory(message.memory_bytes);
+  }
 }
 
 // --- sessions ---

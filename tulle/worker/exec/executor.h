@@ -118,6 +118,8 @@ class ExecutorFactory {
   virtual ~ExecutorFactory() = default;
   // May return before the device is open: commands may be submitted at once.
   virtual Result<std::unique_ptr<Executor>> Start() = 0;
+  // What the vGPU has, for those that are started from now on.
+  virtual void SetMemory(std::uint64_t /*bytes*/) {}
 };
 
 }  // namespace tulle::worker::exec
