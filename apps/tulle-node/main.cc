@@ -93,6 +93,7 @@ Status CheckCredentials(const Flags& flags) {
 }
 
 Status Run(const Flags& flags, const SystemClock& clock) {
+  UseAllDescriptors();
   TULLE_RETURN_IF_ERROR(security::MakePrivateDirectory(flags.state_dir));
   TULLE_ASSIGN_OR_RETURN(const std::uint64_t network, NetworkBandwidth(flags));
   node::NodeOptions options{.name = flags.name,

@@ -173,6 +173,7 @@ int main(int argc, char** argv) {
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
   InstallLogSink(settings);
+  if (settings.role == "worker" && !settings.probe) tulle::UseAllDescriptors();
 
   if (settings.probe) return Probe(settings);
   if (settings.role == "executor")

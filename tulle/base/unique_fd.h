@@ -1,6 +1,7 @@
 // A file descriptor with one owner.
 #pragma once
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <utility>
@@ -29,5 +30,14 @@ class UniqueFd {
  private:
   int fd_ = -1;
 };
+
+// This process may have as many descriptors as the system lets it, not only as many as programs with select
+// can use, which is what it begins with.
+inline void UseAllDescriptors() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
 
 }  // namespace tulle

@@ -12,7 +12,8 @@ wire::ExportStatus ExportBoard::Offer(const std::string& vgpu, const std::string
   if (!memory.valid() || token.empty() || exports_.contains(token)) return wire::ExportStatus::kUnavailable;
   const auto has = std::count_if(exports_.begin(), exports_.end(),
                                  [&](const auto& one) { return one.second.owner == vgpu; });
-  if (static_cast<std::size_t>(has) >= wire::kMaxExports) return wire::ExportStatus::kTooMany;
+  if (static_cast<std::size_t>(has) >= wire::kMaxExports || exports_.size() >= kMaxExportsOfNode)
+    return wire::ExportStatus::kTooMany;
   Export& its = exports_[token];
   its.owner = vgpu;
   its.tenant = tenant;
@@ -45,6 +46,7 @@ void ExportBoard::Release(const std::string& vgpu, const std::string& token) {
 void ExportBoard::Withdraw(const std::string& vgpu, const std::string& token, Done done) {
   Export* const its = FindOf(vgpu, token);
   if (its == nullptr) return done(wire::ExportStatus::kNoSuchExport);
+  if (its->waiting.size() >= kMaxWithdrawals) return done(wire::ExportStatus::kUnavailable);
   its->waiting.push_back(std::move(done));
   Withdraw(token, *its);
   (void)Settle(exports_.find(token));

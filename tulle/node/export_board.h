@@ -2,7 +2,8 @@
 // the descriptors, so that a worker gets those of others' memory only from here, and only what its tenant may
 // have.
 //
-// Lives on the loop's thread. Bound: wire::kMaxExports of each vGPU.
+// Lives on the loop's thread. Bounds: wire::kMaxExports of each vGPU, kMaxExportsOfNode of all, for each of
+// which the node has a descriptor, and kMaxWithdrawals that wait for one.
 #pragma once
 
 #include <functional>
@@ -16,6 +17,9 @@
 #include "tulle/wire/schema/exports.h"
 
 namespace tulle::node {
+
+inline constexpr std::size_t kMaxExportsOfNode = 2048;
+inline constexpr std::size_t kMaxWithdrawals = 8;
 
 class ExportBoard {
  public:

@@ -105,5 +105,24 @@ TEST_F(ExportBoardTest, RefusesTooManyAndOneTokenTwice) {
   EXPECT_EQ(board_.Offer("third", "x", "ann", 1, true, UniqueFd()), ExportStatus::kUnavailable);
 }
 
+TEST_F(ExportBoardTest, ANodeHasSoManyAndNoMore) {
+  for (std::size_t i = 0; i < kMaxExportsOfNode; ++i)
+    ASSERT_EQ(Offer("t" + std::to_string(i), "ann", "vgpu" + std::to_string(i / 100)), ExportStatus::kOk);
+  EXPECT_EQ(Offer("more", "ann", "another"), ExportStatus::kTooMany);
+  board_.OnWorkerEnded("vgpu3");
+  EXPECT_EQ(Offer("more", "ann", "another"), ExportStatus::kOk);
+}
+
+TEST_F(ExportBoardTest, OnlySoManyWaitForOne) {
+  ASSERT_EQ(Offer("t"), ExportStatus::kOk);
+  ASSERT_NE(board_.Take("guest", "ann", "t", 1), nullptr);
+  std::vector<ExportStatus> done;
+  for (std::size_t i = 0; i <= kMaxWithdrawals; ++i)
+    board_.Withdraw("owner", "t", [&](ExportStatus status) { done.push_back(status); });
+  EXPECT_EQ(done, std::vector{ExportStatus::kUnavailable});
+  board_.Close("guest", "t", 1);
+  EXPECT_EQ(done.size(), kMaxWithdrawals + 1);
+}
+
 }  // namespace
 }  // namespace tulle::node

@@ -19,6 +19,7 @@ constexpr int kShareFd = 4;
 constexpr auto kGrace = std::chrono::seconds(1);  // for a worker that has closed its control socket to end
 constexpr std::size_t kMaxOutbox = 4 * kMaxGrants;
 constexpr auto kExpiryCheck = std::chrono::seconds(1);
+constexpr int kPacketsPerTurn = 64;
 
 // To a worker that waits for it; one that does not any more has closed its end.
 void Answer(int socket, const wire::node::ExportAnswer& answer, int memory = -1) {
@@ -310,10 +311,21 @@ void Supervisor::OnControl(const std::string& uid) {
   VGpu* vgpu = Find(uid);
   if (vgpu == nullptr) return;
   FromWorker handler{*this, *vgpu, {}};
-  while (vgpu->control.valid()) {
+  for (int packets = 0; vgpu->control.valid(); ++packets) {
+    if (packets == kPacketsPerTurn) {
+      // Others have their turn; what is here is not told of again.
+      loop_.After(Duration(0), [this, uid] { OnControl(uid); });
+      break;
+    }
     std::byte buffer[wire::kMaxPacketBytes];
     auto packet = ReceivePacket(vgpu->control.get(), buffer);
     if (packet.ok() && packet->none) break;
+    if (!packet.ok() && packet.error().code == Code::kInvalidArgument) {
+      // This process may have no descriptor for what came with it.
+      Log(LogLevel::kError, "node", "a packet of a worker was lost",
+          {{"vgpu", uid}, {"error", ToString(packet.error())}});
+      continue;
+    }
     wire::WireResult result = wire::WireResult::kOk;
     if (packet.ok()) {
       handler.fds = std::move(packet->fds);

@@ -95,6 +95,12 @@ void Worker::ReadControl() {
   wire::Arena arena;
   for (int i = 0; i < kPacketsPerTurn && !shutdown_.load(); ++i) {
     auto received = ReceivePacket(control_.get(), room);
+    if (!received.ok() && received.error().code == Code::kInvalidArgument) {
+      // This process may have no descriptor for what came with it.
+      Log(LogLevel::kError, "worker", "a packet of the node was lost",
+          {{"vgpu", vgpu_}, {"error", ToString(received.error())}});
+      continue;
+    }
     if (!received.ok()) {
       Log(LogLevel::kInfo, "worker", "the node is gone",
           {{"vgpu", vgpu_}, {"error", ToString(received.error())}});

@@ -137,6 +137,8 @@ bool RunBatch(RingReader& commands, const SharedMemory& arena, const SharedMemor
     if (header.kind == static_cast<std::uint8_t>(RecordKind::kUnmapMemory)) {
       mapped.Unmap(header.memory_offset_bytes);
       commands.Pop();
+      any = true;
+      popped_bytes += header.size_bytes;
       continue;
     }
     Command command;

@@ -26,6 +26,16 @@ std::string CommandText(const wire::FrameHeader& header) {
          ", sequence " + std::to_string(header.sequence) + ")";
 }
 
+// Memory of its own, which comes with a descriptor.
+template <wire::Message M>
+bool IsExportable(const M& message) {
+  if constexpr (std::same_as<M, wire::opencl::CreateBuffer>)
+    return message.flags.has(wire::opencl::MemFlag::kExportable);
+  return std::same_as<M, wire::cuda::AllocateExportable>;
+}
+
+constexpr std::size_t kMaxMapsUnderWay = 8;
+
 // What OnFrame and OnPayload return to stop the client's stream; the reason stands in ending_.
 Error Over() { return Error{Code::kCancelled, "the session is over", Scope::kSession}; }
 
@@ -278,6 +288,12 @@ Room Session::RoomForPayload(std::uint64_t size_bytes) {
 }
 
 Status Session::OnFrame(const wire::FrameHeader& header, ByteView body, MutableByteView) {
+  // Many may have come at once, and each may take a while.
+  if (end_.requested()) {
+    const auto why = end_.Get();
+    End(why->reason, why->message);
+    return Over();
+  }
   ++commands_;
   counters_.by_command.Came(header.opcode, wire::kFrameHeaderBytes + body.size() + header.payload_bytes);
   Room payload = std::move((header.flags & wire::kAfterParts) != 0 ? parts_ : incoming_);
@@ -396,10 +412,14 @@ void Session::NoteOrder(const M& message, std::uint64_t sequence) {
 
 template <wire::Message M>
 Session::Wait Session::Ready(const M& message, Frame& frame) {
+  if (IsExportable(message) && maps_under_way_ >= kMaxMapsUnderWay) return Wait::kRoom;
   if constexpr (std::same_as<M, wire::opencl::CreateBuffer> || std::same_as<M, wire::opencl::CreateSvm> ||
                 std::same_as<M, wire::cuda::AllocateMemory> ||
                 std::same_as<M, wire::cuda::AllocateExportable>) {
     return ReadyToCreate(message.size_bytes, frame);
+  } else if constexpr (std::same_as<M, wire::opencl::ImportBuffer> ||
+                       std::same_as<M, wire::cuda::ImportMemory>) {
+    return maps_under_way_ < kMaxMapsUnderWay ? Wait::kNone : Wait::kRoom;
   } else if constexpr (std::same_as<M, wire::opencl::EnqueueKernel> ||
                        std::same_as<M, wire::cuda::LaunchKernel>) {
     return shared_.pacer == nullptr || shared_.pacer->MayBegin(&compute_wait_) ? Wait::kNone : Wait::kCompute;

@@ -160,7 +160,7 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   };
   // A command that the executor will answer.
   struct UnderWay {
-    enum class Then : std::uint8_t { kTellClient, kFreeBuffer, kFinishBuild, kShareMemory };
+    enum class Then : std::uint8_t { kTellClient, kFreeBuffer, kFinishBuild, kShareMemory, kMapped };
     std::uint16_t opcode = 0;
     Then then = Then::kTellClient;
     bool tell_client = true;
@@ -290,7 +290,10 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   bool asked_for_memory_ = false;
   std::unordered_map<std::uint32_t, Buffer> buffers_;  // by slot, as the next two
   std::unordered_map<std::uint32_t, Program> programs_;
-  std::map<std::string, exports::Opened, std::less<>> opened_;     // of others, by token
+  std::map<std::string, exports::Opened, std::less<>> opened_;  // of others, by token
+  // Descriptors that the executor may not have taken yet: those of all of a user's processes are limited.
+  std::size_t maps_under_way_ = 0;
+  std::size_t failed_opens_ = 0;
   std::unordered_map<std::uint32_t, std::uint64_t> module_bytes_;  // of CUDA's modules, by slot
   std::unordered_set<std::uint32_t> open_user_events_;             // the program has still to set them
   std::vector<EventSlot> events_;                                  // by slot

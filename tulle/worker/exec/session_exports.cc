@@ -11,6 +11,9 @@ namespace {
 
 using wire::ExportStatus;
 
+// Each is a question to the node.
+constexpr std::size_t kMaxFailedOpens = 1000;
+
 ExportStatus StatusOf(const Error& error) {
   switch (error.code) {
     case Code::kNotFound: return ExportStatus::kNoSuchExport;
@@ -31,7 +34,7 @@ void Session::CreateExportable(wire::Handle handle, std::uint64_t size_bytes, st
     return Breach(frame.header, "memory to be lent, of no bytes or without asking");
   if (taken_ != quota::Lease::Take::kTaken) return SendStatus(frame, no_memory);
   const std::uint64_t charged_bytes = wire::opencl::ChargedBytes(size_bytes);
-  auto memory = exports::ExportableMemory::Create(size_bytes, shared_.quota);
+  auto memory = shared_.exports->NewMemory(size_bytes, shared_.quota);
   std::optional<Range> range;
   if (memory.ok()) range = executor_->MapMemory((*memory)->fd(), (*memory)->mapped_bytes(), true);
   if (!range.has_value()) {
@@ -42,7 +45,8 @@ void Session::CreateExportable(wire::Handle handle, std::uint64_t size_bytes, st
   buffer = {
       .charged_bytes = charged_bytes, .range = *range, .lent = std::make_shared<Lent>(*std::move(memory))};
   range->size_bytes = size_bytes;
-  const UnderWay then{frame.header.opcode};
+  ++maps_under_way_;
+  const UnderWay then{frame.header.opcode, UnderWay::Then::kMapped};
   Forward(frame, true, range, &then);
 }
 
@@ -81,9 +85,13 @@ void Session::Run(const wire::Checked<wire::OpenExport>& message, Frame& frame) 
     if (opened.ok()) {
       found = opened_.emplace(token, *std::move(opened)).first;
     } else {
-      Log(LogLevel::kWarn, "worker", "memory of another was not opened",
+      Log(LogLevel::kDebug, "worker", "memory of another was not opened",
           {{"error", ToString(opened.error())}});
       reply.status = {StatusOf(opened.error())};
+      if (++failed_opens_ > kMaxFailedOpens) {
+        return End(wire::EndReason::kResource, "it has asked " + std::to_string(kMaxFailedOpens) +
+                                                   " times for exports that are not there");
+      }
     }
   }
   if (found != opened_.end()) {
@@ -122,8 +130,9 @@ void Session::Import(wire::Handle handle, std::string_view token, Frame& frame) 
     return End(wire::EndReason::kResource, "the device's process cannot map more memory of others");
   buffer = {.range = *range, .imported = true};
   range->size_bytes = opened->second.size_bytes;
-  const UnderWay then{frame.header.opcode};
-  Forward(frame, frame.wants_status(), range, frame.wants_status() ? &then : nullptr);
+  ++maps_under_way_;
+  const UnderWay then{frame.header.opcode, UnderWay::Then::kMapped, frame.wants_status()};
+  Forward(frame, true, range, &then);
 }
 
 void Session::Run(const wire::Checked<wire::opencl::ImportBuffer>& message, Frame& frame) {

@@ -162,6 +162,63 @@ TEST_F(SessionExportsTest, RefusesWhatCannotBe) {
   EXPECT_EQ(client_.Reply<wire::RevokeExportReply>(not_lent).status.value, ExportStatus::kNotOwner);
 }
 
+// Descriptors wait in a socket until the executor takes them, and there are only so many for all processes.
+TEST_F(SessionExportsTest, ImportsWaitForTheExecutorToTakeThem) {
+  const auto token = exports_.Export(*exports_.NewMemory(100, &guests_quota_), true, "");
+  ASSERT_TRUE(token.ok());
+  CreateContextAndQueue();
+  client_.Send(wire::OpenExport{{*token}});
+  std::uint64_t last = 0;
+  for (std::uint32_t slot = 10; slot < 30; ++slot)
+    last = client_.Send(opencl::ImportBuffer{{kContext}, {{slot, 1}}, {}, {*token}});
+  std::size_t answered = 0, most = 0;
+  int looks = 0;
+  const auto imports = [&] {
+    std::vector<std::uint64_t> sequences;
+    for (const auto& seen : played_.seen) {
+      if (seen.opcode == wire::kOpcodeOf<opencl::ImportBuffer>) sequences.push_back(seen.sequence);
+    }
+    return sequences;
+  };
+  client_.When([&] { return imports().size() == 20; });
+  played_.on_look = [&] {
+    const auto sequences = imports();
+    most = std::max(most, sequences.size() - answered);
+    if (++looks % 50 == 0 && answered < sequences.size())
+      played_.Answer(wire::kOpcodeOf<opencl::ImportBuffer>, sequences[answered++], wire::StatusReply{0});
+  };
+  EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
+  EXPECT_EQ(imports().back(), last);
+  EXPECT_EQ(most, 8u);
+  for (const Sent& sent : client_.sent())
+    EXPECT_NE(sent.opcode, wire::kOpcodeOf<opencl::ImportBuffer>) << "not asked for";
+}
+
+TEST_F(SessionExportsTest, AVGpuHasSoMuchThatCanBeLentAndNoMore) {
+  std::vector<std::shared_ptr<exports::ExportableMemory>> all;
+  for (std::uint32_t i = 0; i < wire::kMaxExports; ++i) all.push_back(*exports_.NewMemory(100, &quota_));
+  EXPECT_EQ(exports_.NewMemory(100, &quota_).error().code, Code::kResourceExhausted);
+  CreateContextAndQueue();
+  const auto created = CreateExportable();
+  client_.WhenAnswered(created);
+  client_.Do([&] { all.pop_back(); });
+  const auto again = client_.Send(
+      opencl::CreateBuffer{
+          {kContext}, {{9, 1}}, {static_cast<std::uint64_t>(opencl::MemFlag::kExportable)}, 4096},
+      {}, wire::kWantStatus);
+  client_.WhenAnswered(again);
+  EXPECT_EQ(RunOnNull().reason, EndReason::kGoodbye);
+  EXPECT_EQ(client_.StatusOf(created), cl_status::kMemObjectAllocationFailure);
+  EXPECT_EQ(client_.StatusOf(again), 0);
+}
+
+TEST_F(SessionExportsTest, WhoAsksAgainAndAgainForWhatIsNotThereIsEnded) {
+  for (int i = 0; i < 1001; ++i) client_.Send(wire::OpenExport{{"local.17"}});
+  const Ending ending = RunOnNull();
+  EXPECT_EQ(ending.reason, EndReason::kResource);
+  EXPECT_NE(ending.message.find("1000 times"), std::string::npos) << ending.message;
+}
+
 TEST_F(SessionExportsTest, ExportableMemoryIsWithinTheQuota) {
   CreateContextAndQueue();
   const auto too_much = CreateExportable(65 * kMiB);

@@ -45,6 +45,7 @@ void Session::OnReply(Received& received) {
   }
   switch (under_way.then) {
     case UnderWay::Then::kTellClient: break;
+    case UnderWay::Then::kMapped: --maps_under_way_; break;
     case UnderWay::Then::kFreeBuffer:
       if (!under_way.buffer.own) executor_->FreeMemory(under_way.buffer.range);
       lease_.Reclaim(under_way.buffer.charged_bytes);

@@ -2,6 +2,7 @@
 // node's to say; how much of the vGPU's memory it is, is counted here.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -19,9 +20,9 @@ class ExportableMemory {
   // CUDA maps no less.
   static constexpr std::uint64_t kGranuleBytes = 2u << 20;
 
-  // Reads as zero; whole granules. `quota` must outlive it.
-  static Result<std::shared_ptr<ExportableMemory>> Create(std::uint64_t size_bytes,
-                                                          quota::MemoryQuota* quota);
+  // Reads as zero; whole granules. `quota` must outlive it; `count` is of those that there are.
+  static Result<std::shared_ptr<ExportableMemory>> Create(std::uint64_t size_bytes, quota::MemoryQuota* quota,
+                                                          std::shared_ptr<std::atomic<std::uint32_t>> count);
   ~ExportableMemory();
   ExportableMemory(const ExportableMemory&) = delete;
   ExportableMemory& operator=(const ExportableMemory&) = delete;
@@ -36,16 +37,18 @@ class ExportableMemory {
 
  private:
   ExportableMemory(SharedMemory memory, UniqueFd read_only, std::uint64_t size_bytes,
-                   quota::MemoryQuota* quota)
+                   quota::MemoryQuota* quota, std::shared_ptr<std::atomic<std::uint32_t>> count)
       : memory_(std::move(memory)),
         read_only_(std::move(read_only)),
         size_bytes_(size_bytes),
-        quota_(*quota) {}
+        quota_(*quota),
+        count_(std::move(count)) {}
 
   SharedMemory memory_;
   const UniqueFd read_only_;
   const std::uint64_t size_bytes_;
   quota::MemoryQuota& quota_;
+  const std::shared_ptr<std::atomic<std::uint32_t>> count_;
   std::uint64_t charged_bytes_ = 0;
 };
 
@@ -70,6 +73,11 @@ class Exports {
   };
   virtual ~Exports() = default;
 
+  // Of this vGPU's, at most wire::kMaxExports at once (kResourceExhausted), as each has descriptors.
+  Result<std::shared_ptr<ExportableMemory>> NewMemory(std::uint64_t size_bytes, quota::MemoryQuota* quota) {
+    return ExportableMemory::Create(size_bytes, quota, count_);
+  }
+
   // The token by which vGPUs of `tenant` (empty: this one's) on this node can open it. kResourceExhausted: it
   // has lent too much; kUnavailable.
   virtual Result<std::string> Export(std::shared_ptr<ExportableMemory> memory, bool writable,
@@ -84,6 +92,9 @@ class Exports {
   // of it can reach the memory any more.
   virtual Result<Opened> Open(const std::string& token, Holder* holder) = 0;
   virtual void Close(const std::string& token, Holder* holder) = 0;
+
+ private:
+  const std::shared_ptr<std::atomic<std::uint32_t>> count_ = std::make_shared<std::atomic<std::uint32_t>>(0);
 };
 
 }  // namespace tulle::worker::exports

@@ -30,6 +30,13 @@ std::string NewToken(const std::string& vgpu) {
   return token;
 }
 
+// A tenant's name as a program says it, for logs: any bytes otherwise.
+std::string NameForLogs(std::string name) {
+  std::replace_if(
+      name.begin(), name.end(), [](unsigned char c) { return c <= ' ' || c == '"' || c >= 0x7f; }, '?');
+  return name;
+}
+
 Error Unavailable(const char* what) { return {.code = Code::kUnavailable, .message = what}; }
 
 }  // namespace
@@ -54,6 +61,20 @@ Result<NodeExports::Answer> NodeExports::Ask(const M& message, int fd) {
                 packet.fds.empty() ? UniqueFd() : std::move(packet.fds.front())};
 }
 
+// On the thread of a session; the node waits for none of these.
+template <typename M>
+void NodeExports::Tell(const M& message) {
+  const ByteVector packet = wire::EncodePacket(wire::node::kNodeCommands, message);
+  Status told = SendPacket(control_, packet);
+  while (!told.ok() && told.error().code == Code::kResourceExhausted) {
+    pollfd writable{control_, POLLOUT, 0};
+    if (poll(&writable, 1, kAnswerMs) <= 0) break;
+    told = SendPacket(control_, packet);
+  }
+  if (!told.ok())
+    Log(LogLevel::kError, "worker", "cannot tell the node", {{"error", ToString(told.error())}});
+}
+
 Result<std::string> NodeExports::Export(std::shared_ptr<ExportableMemory> memory, bool writable,
                                         const std::string& tenant) {
   const std::string token = NewToken(vgpu_);
@@ -67,12 +88,15 @@ Result<std::string> NodeExports::Export(std::shared_ptr<ExportableMemory> memory
         {{"vgpu", vgpu_},
          {"export", token.substr(0, vgpu_.size() + 7)},
          {"bytes", memory->size_bytes()},
-         {"tenant", whose},
+         {"tenant", NameForLogs(whose)},
          {"writable", writable}});
     return token;
   }
   state_.lock()->lent.erase(token);
-  if (!answer.ok()) return answer.error();
+  if (!answer.ok()) {
+    Tell(wire::node::WithdrawExport{{token}});  // what comes too late was taken nevertheless
+    return answer.error();
+  }
   return Error{
       .code = answer->status == wire::ExportStatus::kTooMany ? Code::kResourceExhausted : Code::kUnavailable,
       .message = "the node does not take the export"};
@@ -86,16 +110,11 @@ void NodeExports::Release(const std::string& token, std::uint64_t charged_bytes)
     if (found == state->lent.end()) return;  // it was withdrawn
     fits = found->second->CountAlone(charged_bytes);
   }
-  Status told =
-      SendPacket(control_, wire::EncodePacket(wire::node::kNodeCommands, wire::node::ReleaseExport{{token}}));
-  if (!fits) {
-    Log(LogLevel::kWarn, "worker", "memory that is lent is taken back: the vGPU has no room for it any more",
-        {{"vgpu", vgpu_}, {"bytes", charged_bytes}});
-    told = SendPacket(control_,
-                      wire::EncodePacket(wire::node::kNodeCommands, wire::node::WithdrawExport{{token}}));
-  }
-  if (!told.ok())
-    Log(LogLevel::kError, "worker", "cannot tell the node", {{"error", ToString(told.error())}});
+  Tell(wire::node::ReleaseExport{{token}});
+  if (fits) return;
+  Log(LogLevel::kWarn, "worker", "memory that is lent is taken back: the vGPU has no room for it any more",
+      {{"vgpu", vgpu_}, {"bytes", charged_bytes}});
+  Tell(wire::node::WithdrawExport{{token}});
 }
 
 Status NodeExports::Withdraw(const std::string& token) {
@@ -130,10 +149,7 @@ void NodeExports::Close(const std::string& token, Holder* holder) {
     number = found->second.extract(holder).mapped();
     if (found->second.empty()) state->had.erase(found);
   }
-  const Status told = SendPacket(
-      control_, wire::EncodePacket(wire::node::kNodeCommands, wire::node::CloseExport{{token}, number}));
-  if (!told.ok())
-    Log(LogLevel::kError, "worker", "cannot tell the node", {{"error", ToString(told.error())}});
+  Tell(wire::node::CloseExport{{token}, number});
 }
 
 void NodeExports::On(const wire::node::ExportWithdrawn& message) {

@@ -43,6 +43,10 @@ class NodeExports final : public Exports {
   template <typename M>
   Result<Answer> Ask(const M& message, int fd = -1);
 
+  // Waits until the node takes it.
+  template <typename M>
+  void Tell(const M& message);
+
   const int control_;
   const std::string vgpu_;
   const std::string tenant_;

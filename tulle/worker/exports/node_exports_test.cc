@@ -51,7 +51,7 @@ class NodeExportsTest : public testing::Test {
     return result;
   }
   std::shared_ptr<ExportableMemory> Memory(std::uint64_t bytes = 1000) {
-    return *ExportableMemory::Create(bytes, &quota_);
+    return *exports_.NewMemory(bytes, &quota_);
   }
   std::string Lend(std::shared_ptr<ExportableMemory> memory) {
     auto token = Meanwhile([&] { return exports_.Export(std::move(memory), true, ""); },
