@@ -75,6 +75,7 @@ Supervisor::~Supervisor() {
   loop_.Cancel(expiry_timer_);
   for (auto& [uid, vgpu] : vgpus_) {
     loop_.Cancel(vgpu.timer);
+    loop_.Cancel(vgpu.control_timer);
     if (vgpu.control.valid()) loop_.Unwatch(vgpu.control.get());
     if (!vgpu.process) continue;
     loop_.Unwatch(vgpu.process->pidfd());
@@ -314,7 +315,8 @@ void Supervisor::OnControl(const std::string& uid) {
   for (int packets = 0; vgpu->control.valid(); ++packets) {
     if (packets == kPacketsPerTurn) {
       // Others have their turn; what is here is not told of again.
-      loop_.After(Duration(0), [this, uid] { OnControl(uid); });
+      loop_.Cancel(vgpu->control_timer);
+      vgpu->control_timer = loop_.After(Duration(0), [this, uid] { OnControl(uid); });
       break;
     }
     std::byte buffer[wire::kMaxPacketBytes];
@@ -496,6 +498,7 @@ void Supervisor::OnEnded(const std::string& uid) {
 }
 
 void Supervisor::Remove(const std::string& uid) {
+  loop_.Cancel(vgpus_.at(uid).control_timer);
   gone_.Add(vgpus_.at(uid).usage());
   vgpus_.erase(uid);
   if (arbiter_ != nullptr) arbiter_->Remove(uid);

@@ -198,7 +198,8 @@ class Supervisor {
     std::string last_words;         // what the worker said about its end
     std::optional<Instant> ready_since;
     RestartBackoff backoff;
-    Loop::TimerId timer = 0;  // to be ready, to be started again, or to be gone
+    Loop::TimerId timer = 0;          // to be ready, to be started again, or to be gone
+    Loop::TimerId control_timer = 0;  // to go on with its packets
     bool deleting = false;
     VGpuUsage current;                            // of the running worker
     std::map<std::string, SessionInfo> sessions;  // by id
