@@ -10,7 +10,7 @@ TARGETS = ["tulle_bench_cuda", "tulle_softcuda", "tulle_cuda_shim"]
 
 CALLS = ["launch+synchronize", "launch", "write-4B", "read-4B", "allocate+free", "event"]
 MOVED = ["write-64MiB", "read-64MiB"]
-PROGRAMS = ["vector-add", "matrix-product", "reduction", "histogram", "n-body"]
+PROGRAMS = ["vector-add", "matrix-product", "reduction", "histogram", "n-body", "black-scholes"]
 ON_MESH = {"": ["--over-network"], "local ": []}
 
 CASES = [Case(prefix + name, unit, [["native"]], name)

@@ -133,7 +133,9 @@ void Calls() {
 
 // --- programs
 
-constexpr int kVector = 4 << 20, kMatrix = 256, kNumbers = 4 << 20, kText = 8 << 20, kBodies = 2048;
+constexpr int kVector = 4 << 20, kMatrix = 256, kNumbers = 4 << 20, kText = 8 << 20, kBodies = 2048,
+              kOptions = 1 << 20;
+constexpr float kRate = 0.02f, kVolatility = 0.3f;
 
 struct Body {
   float x, y, z, mass;
@@ -145,6 +147,7 @@ struct Inputs {
   std::vector<int> numbers = std::vector<int>(kNumbers);
   std::vector<unsigned char> text = std::vector<unsigned char>(kText);
   std::vector<Body> bodies = std::vector<Body>(kBodies);
+  std::vector<float> price = std::vector<float>(kOptions), strike = price, years = price;
   Inputs() {
     std::mt19937 random(1);
     std::uniform_real_distribution<float> real(-1, 1);
@@ -153,6 +156,9 @@ struct Inputs {
     std::generate(numbers.begin(), numbers.end(), [&] { return static_cast<int>(random() % 1000); });
     std::generate(text.begin(), text.end(), [&] { return static_cast<unsigned char>(random()); });
     for (Body& body : bodies) body = {real(random), real(random), real(random), 1 + real(random)};
+    for (std::size_t i = 0; i < kOptions; ++i)
+      price[i] = 17.5f + 12.5f * real(random), strike[i] = 50 + 49 * real(random),
+      years[i] = 5 + 4.75f * real(random);
   }
 };
 
@@ -186,6 +192,12 @@ void Programs() {
   time("histogram", "histogram", 64, 1, 256, 1, {&text, &c, &n});
   n = kBodies;
   time("n-body", "forces", kBodies / 128, 1, 128, 1, {&bodies, &out, &n});
+  CUdeviceptr price = Put(in.price), strike = Put(in.strike), years = Put(in.years),
+              call = Allocate(kOptions * 4), put = Allocate(kOptions * 4);
+  float rate = kRate, volatility = kVolatility;
+  n = kOptions;
+  time("black-scholes", "black_scholes", 480, 1, 128, 1,
+       {&price, &strike, &years, &call, &put, &n, &rate, &volatility});
 }
 
 // What it computes is used, so that it is computed.
@@ -234,6 +246,28 @@ void Loops() {
             total += fx + fy + fz;
           }
           g_sink = total;
+        }));
+  std::vector<float> call(kOptions), put(kOptions);
+  const auto normal = [](float x) {
+    const float k = 1 / (1 + 0.2316419f * std::fabs(x));
+    const float tail =
+        0.39894228f * std::exp(-0.5f * x * x) *
+        (k *
+         (0.31938153f + k * (-0.356563782f + k * (1.781477937f + k * (-1.821255978f + k * 1.330274429f)))));
+    return x > 0 ? 1 - tail : tail;
+  };
+  Print("black-scholes", BestMs([&] {
+          for (std::size_t i = 0; i < kOptions; ++i) {
+            const float root = kVolatility * std::sqrt(in.years[i]);
+            const float d1 = (std::log(in.price[i] / in.strike[i]) +
+                              (kRate + 0.5f * kVolatility * kVolatility) * in.years[i]) /
+                             root;
+            const float discounted = in.strike[i] * std::exp(-kRate * in.years[i]);
+            const float n1 = normal(d1), n2 = normal(d1 - root);
+            call[i] = in.price[i] * n1 - discounted * n2;
+            put[i] = discounted * (1 - n2) - in.price[i] * (1 - n1);
+          }
+          g_sink = call[7] + put[7];
         }));
 }
 

@@ -1,5 +1,7 @@
 // Modules, launches, programs of ordinary kinds, and what goes wrong in them.
 #include <algorithm>
+#include <cmath>
+#include <numbers>
 #include <numeric>
 
 #include "tests/conformance/cuda/battery.h"
@@ -280,6 +282,60 @@ TEST_F(Battery, OrdinaryPrograms) {
   CUDA_OK(Launch("sort", 1, 128, nullptr, sorted, 512));
   std::sort(keys.begin(), keys.end());
   EXPECT_EQ(Get<int>(sorted, 512), keys);
+}
+
+TEST_F(Battery, ProgramsOfRealNumbers) {
+  LoadKernels();
+  const std::size_t side = 48;
+  std::vector<double> square(side * side);
+  std::iota(square.begin(), square.end(), 0.25);
+  CUdeviceptr in = Put(square), out = Put(std::vector<double>(side * side));
+  int n = side;
+  void* transpose[] = {&in, &out, &n};
+  CUDA_OK(cuLaunchKernel(Function("transpose"), 3, 3, 1, 16, 16, 1, 0, nullptr, transpose, nullptr));
+  const std::vector<double> turned = Get<double>(out, side * side);
+  for (std::size_t i = 0; i < side * side; ++i) ASSERT_EQ(turned[i % side * side + i / side], square[i]) << i;
+
+  struct Body {
+    float x, y, z, mass;
+  };
+  std::vector<Body> bodies(64);
+  for (std::size_t i = 0; i < bodies.size(); ++i) {
+    const auto at = static_cast<float>(i);
+    bodies[i] = {std::cos(at), std::sin(at), at / 64, 1 + at / 8};
+  }
+  const CUdeviceptr forces = Put(std::vector<Body>(64));
+  CUDA_OK(Launch("forces", 2, 32, nullptr, Put(bodies), forces, 64));
+  const std::vector<Body> got = Get<Body>(forces, 64);
+  for (std::size_t i = 0; i < bodies.size(); ++i) {
+    double x = 0;
+    for (const Body& other : bodies) {
+      const double dx = other.x - bodies[i].x, dy = other.y - bodies[i].y, dz = other.z - bodies[i].z;
+      x += dx * other.mass / std::pow(dx * dx + dy * dy + dz * dz + 0.01, 1.5);
+    }
+    ASSERT_NEAR(got[i].x, x, 1e-3 * std::abs(x) + 1e-2) << i;
+    ASSERT_EQ(got[i].mass, bodies[i].mass);
+  }
+
+  std::vector<float> price(1000), strike(1000), years(1000);
+  for (std::size_t i = 0; i < price.size(); ++i) {
+    const auto at = static_cast<float>(i);
+    price[i] = 5 + at / 40, strike[i] = 1 + at / 10, years[i] = 0.25f + at / 100;
+  }
+  const CUdeviceptr call = Put(std::vector<float>(1000)), put = Put(std::vector<float>(1000));
+  const float rate = 0.02f, volatility = 0.3f;
+  CUDA_OK(Launch("black_scholes", 3, 128, nullptr, Put(price), Put(strike), Put(years), call, put, 1000, rate,
+                 volatility));
+  const std::vector<float> calls = Get<float>(call, 1000), puts = Get<float>(put, 1000);
+  const auto normal = [](double x) { return std::erfc(-x / std::numbers::sqrt2) / 2; };
+  for (std::size_t i = 0; i < price.size(); ++i) {
+    const double spread = volatility * std::sqrt(years[i]);
+    const double d1 =
+        (std::log(price[i] / strike[i]) + (rate + volatility * volatility / 2) * years[i]) / spread;
+    const double discounted = strike[i] * std::exp(-rate * years[i]);
+    ASSERT_NEAR(calls[i], price[i] * normal(d1) - discounted * normal(d1 - spread), 1e-3) << i;
+    ASSERT_NEAR(puts[i], discounted * normal(spread - d1) - price[i] * normal(-d1), 1e-3) << i;
+  }
 }
 
 // Pointers of the device are data: what the program wrote there is followed by a kernel.
