@@ -20,8 +20,8 @@ struct CudaSettings {
 // A library that is not there is no error; one that cannot be used is told in the log.
 void ProbeCuda(const CudaSettings& settings, bool measure, std::vector<gpu::DeviceInfo>* devices);
 
-// An executor on it; see RunExecutor. The software device runs kernels on as many threads as the share of the
-// host's processors comes to, rounded up: that is how a vGPU is held to its share.
+// An executor on it; see RunExecutor. The software device says that it has as many multiprocessors as the
+// share of the host's processors comes to, rounded up.
 int RunCudaExecutor(const CudaSettings& settings);
 
 }  // namespace tulle::app

@@ -194,7 +194,7 @@ TEST_F(DevicesBattery, ManySmallCopiesMayBeUnderWay) {
   Gate gate;
   CUDA_OK(gate.Block(stream));
   for (std::size_t i = 0; i < kCopies; ++i) {
-    if (i == 1000) gate.Open();  // a driver's queue may be full from then on
+    if (i == 450) gate.Open();  // a driver's queue may be full from then on
     CUDA_OK(cuMemcpyDtoHAsync_v2(&pinned[i], memory + i % 1000 * 4, 4, stream));
   }
   CUDA_OK(cuStreamSynchronize(stream));

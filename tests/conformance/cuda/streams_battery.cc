@@ -1,8 +1,12 @@
 // Streams, events and functions of the host.
 #include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <string_view>
 #include <thread>
 
 #include "tests/conformance/cuda/battery.h"
@@ -287,6 +291,52 @@ TEST_F(Battery, MuchMayStandBehindAFunctionOfTheProgram) {
   EXPECT_EQ(std::count(pinned, pinned + pageable.size(), kTimes),
             static_cast<std::ptrdiff_t>(pageable.size()));
   CUDA_OK(cuMemFreeHost(pinned));
+}
+
+// More than the queues of drivers have places for: behind a function, behind one by way of an event, and in
+// the legacy stream, which waits for all.
+TEST_F(Battery, AnyNumberOfLaunchesMayStandBehindAFunction) {
+  LoadKernels();
+  constexpr unsigned kLaunches = 3000;
+  struct Function {
+    std::atomic<unsigned> launched{0};
+    std::mutex mutex;
+    std::condition_variable all;
+    static void Call(void* data) {  // returns when there is much behind it, in any case
+      auto& self = *static_cast<Function*>(data);
+      std::unique_lock lock(self.mutex);
+      (void)self.all.wait_for(lock, std::chrono::milliseconds(200),
+                              [&] { return self.launched == kLaunches; });
+    }
+  };
+  const CUdeviceptr counter = Put(std::vector<int>{0});
+  for (const char* where : {"same", "by event", "legacy"}) {
+    SCOPED_TRACE(where);
+    Function function;
+    CUstream first = nullptr, other = nullptr;
+    CUevent event = nullptr;
+    CUDA_OK(cuStreamCreate(&first, CU_STREAM_DEFAULT));
+    CUDA_OK(cuStreamCreate(&other, CU_STREAM_NON_BLOCKING));
+    CUDA_OK(cuEventCreate(&event, CU_EVENT_DISABLE_TIMING));
+    CUDA_OK(cuLaunchHostFunc(first, &Function::Call, &function));
+    CUDA_OK(cuEventRecord(event, first));
+    CUDA_OK(cuStreamWaitEvent(other, event, 0));
+    CUstream const stream = where == std::string_view("same")     ? first
+                            : where == std::string_view("legacy") ? nullptr
+                                                                  : other;
+    for (unsigned i = 0; i < kLaunches; ++i) {
+      CUDA_OK(cuMemsetD32Async(counter, i, 1, stream));
+      if (++function.launched == kLaunches) {
+        const std::lock_guard lock(function.mutex);
+        function.all.notify_all();
+      }
+    }
+    CUDA_OK(cuStreamSynchronize(stream));
+    EXPECT_EQ(Get<unsigned>(counter, 1)[0], kLaunches - 1);
+    CUDA_OK(cuStreamDestroy_v2(first));
+    CUDA_OK(cuStreamDestroy_v2(other));
+    CUDA_OK(cuEventDestroy_v2(event));
+  }
 }
 
 TEST_F(Battery, CallbacksAreToldHowItWent) {

@@ -305,8 +305,9 @@ int Main(int argc, char** argv) {
 namespace tulle::shim::cuda {
 
 Result<std::vector<std::unique_ptr<Device>>> OpenDevices() {
-  TULLE_ASSIGN_OR_RETURN(
-      auto device, gpu::softcuda::MakeSoftDevice({.memory_bytes = std::uint64_t{4} << 30, .threads = 2}));
+  TULLE_ASSIGN_OR_RETURN(auto device,
+                         gpu::softcuda::MakeSoftDevice(
+                             {.memory_bytes = std::uint64_t{4} << 30, .threads = 2, .stream_places = 1024}));
   std::vector<std::unique_ptr<Device>> devices;
   devices.push_back(std::move(device));
   return devices;

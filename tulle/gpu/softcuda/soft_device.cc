@@ -127,8 +127,9 @@ struct SoftContext {
 
 class SoftDevice final : public Device {
  public:
-  SoftDevice(std::unique_ptr<DeviceMemory> memory, std::uint32_t threads, std::uint32_t multiprocessors)
-      : memory_(std::move(memory)), threads_(threads) {
+  SoftDevice(std::unique_ptr<DeviceMemory> memory, std::uint32_t threads, std::uint32_t multiprocessors,
+             std::uint32_t stream_places)
+      : memory_(std::move(memory)), threads_(threads), stream_places_(stream_places) {
     properties_.name = "tulle software CUDA device";
     std::memcpy(properties_.uuid.bytes, "tulle-softcuda-0", sizeof properties_.uuid.bytes);
     properties_.memory_bytes = memory_->total_bytes();
@@ -677,9 +678,22 @@ class SoftDevice final : public Device {
     return ends;
   }
 
+  void WaitForPlace(const Stream& stream) {
+    std::shared_ptr<Streams::Queue> queue;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto context = FindLocked(stream.context);
+      SoftStream* const found = context == nullptr ? nullptr : StreamOf(*context, stream.id);
+      if (found == nullptr) return;
+      queue = found->queue;
+    }
+    streams_.WaitForPlace(queue, stream_places_);
+  }
+
   // `always`: also when the context has failed meanwhile.
   CUresult Add(const Stream& stream, std::vector<Streams::Mark> after, bool always, Streams::Work work,
                Streams::Mark* mark = nullptr) {
+    if (stream_places_ != 0) WaitForPlace(stream);
     const std::lock_guard lock(mutex_);
     Target target;
     TULLE_CUDA_RETURN_IF_ERROR(Aim(stream, &target, &after));
@@ -761,6 +775,7 @@ class SoftDevice final : public Device {
   DeviceProperties properties_;
   const std::unique_ptr<DeviceMemory> memory_;
   HostThreads threads_;
+  const std::uint32_t stream_places_;  // 0: no end
   mutable std::mutex mutex_;
   std::atomic<std::uint64_t> last_id_{0};
   std::map<ContextId, std::shared_ptr<SoftContext>> contexts_;
@@ -775,7 +790,8 @@ Result<std::unique_ptr<tulle::cuda::Device>> MakeSoftDevice(const SoftDeviceOpti
   TULLE_ASSIGN_OR_RETURN(auto memory, DeviceMemory::Reserve(options.memory_bytes));
   const std::uint32_t threads = std::max(options.threads, 1u);
   return std::unique_ptr<tulle::cuda::Device>(std::make_unique<SoftDevice>(
-      std::move(memory), threads, options.multiprocessors == 0 ? threads : options.multiprocessors));
+      std::move(memory), threads, options.multiprocessors == 0 ? threads : options.multiprocessors,
+      options.stream_places));
 }
 
 }  // namespace tulle::gpu::softcuda

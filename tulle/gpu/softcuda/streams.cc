@@ -55,6 +55,11 @@ Streams::Mark Streams::End(const std::shared_ptr<Queue>& queue) {
   return {queue, queue->added_};
 }
 
+void Streams::WaitForPlace(const std::shared_ptr<Queue>& queue, std::uint64_t places) {
+  std::unique_lock lock(mutex_);
+  progress_.wait(lock, [&] { return queue->added_ - queue->done_ < places; });
+}
+
 bool Streams::ReachedLocked(const Mark& mark) const {
   return mark.queue == nullptr || mark.queue->done_ >= mark.position;
 }

@@ -36,6 +36,8 @@ class Streams {
   // Behind what has been added so far.
   Mark End(const std::shared_ptr<Queue>& queue);
 
+  // Until less than so many are there that are not done.
+  void WaitForPlace(const std::shared_ptr<Queue>& queue, std::uint64_t places);
   bool Reached(const Mark& mark);
   void Wait(const Mark& mark);
 

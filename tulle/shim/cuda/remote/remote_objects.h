@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "tulle/shim/cuda/remote/behind_functions.h"
 #include "tulle/shim/cuda/remote/remote_device.h"
 
 namespace tulle::shim::cuda {
@@ -31,7 +32,7 @@ struct RemoteDevice::Pending {
   // What may read or write the host's memory when a stream gets there: downloads, and functions of the
   // program's.
   std::atomic<std::uint32_t> on_host{0};
-  std::atomic<std::uint32_t> functions{0};
+  BehindFunctions functions;
   std::atomic<std::uint64_t> download_bytes{0};
 };
 

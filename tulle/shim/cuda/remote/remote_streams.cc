@@ -37,6 +37,21 @@ void Pack(const CopyShape& shape, std::byte* packed, bool unpack) {
   }
 }
 
+// What a command takes of the places that a driver has for a stream: functions that tell of its end among
+// them.
+template <wire::Message M>
+constexpr std::uint32_t kPlacesOf = 2;
+template <>
+constexpr std::uint32_t kPlacesOf<wire::cuda::LaunchKernel> = 1;
+template <>
+constexpr std::uint32_t kPlacesOf<wire::cuda::CopyOnDevice> = 1;
+template <>
+constexpr std::uint32_t kPlacesOf<wire::cuda::FillMemory> = 1;
+template <>
+constexpr std::uint32_t kPlacesOf<wire::cuda::WaitEvent> = 1;
+template <>
+constexpr std::uint32_t kPlacesOf<wire::cuda::CallHost> = 3;
+
 wire::Vec3 RegionOf(const CopyShape& shape) { return {shape.width, shape.height, shape.depth}; }
 
 }  // namespace
@@ -125,6 +140,7 @@ template <wire::Message M>
 CUresult RemoteDevice::Send(RemoteContext& context, wire::Handle stream, const M& message,
                             Attached attached) {
   attached.queue = stream;
+  context.pending->functions.Pass(ToBits(stream), ToBits(context.legacy), kPlacesOf<M>);
   const bool sent = connection_->Submit(message, attached);
   ++context.begun;  // not before: who reads it and then waits has waited for this one
   if (!sent) return Heard(context, kLost);
@@ -252,7 +268,7 @@ CUresult RemoteDevice::Copy(const Stream& stream, const CopyShape& shape, CopyMo
     // The worker has room for so much behind functions of the program, which must not come to need it
     // themselves.
     constexpr std::uint64_t kMostBytesBehindFunctions = 64u << 20;
-    const bool when_there = mode == CopyMode::kAsync && pending.functions != 0 &&
+    const bool when_there = mode == CopyMode::kAsync && pending.functions.count() != 0 &&
                             pending.download_bytes + shape.bytes() > kMostBytesBehindFunctions;
     if (when_there) {
       wire::Handle aside;
@@ -266,7 +282,7 @@ CUresult RemoteDevice::Copy(const Stream& stream, const CopyShape& shape, CopyMo
     // thousand places, the program waits until there is.
     constexpr std::uint32_t kMostCopiesBehindFunctions = wire::kCommandsUnderWay / 2;
     const auto has_room = [&] {
-      return pending.functions == 0 || pending.on_host <= kMostCopiesBehindFunctions;
+      return pending.functions.count() == 0 || pending.on_host <= kMostCopiesBehindFunctions;
     };
     if (!has_room() && !connection_->AwaitUntil(has_room)) return Heard(*context, kLost);
     std::shared_ptr<Download> download;
@@ -277,7 +293,7 @@ CUresult RemoteDevice::Copy(const Stream& stream, const CopyShape& shape, CopyMo
       // What comes before in the stream may still write there.
       TULLE_CUDA_RETURN_IF_ERROR(SynchronizeStream(stream));
     }
-    const bool when_there = mode == CopyMode::kAsync ? pending.on_host != 0 : pending.functions != 0;
+    const bool when_there = mode == CopyMode::kAsync ? pending.on_host != 0 : pending.functions.count() != 0;
     if (mode == CopyMode::kBlocking || !when_there)
       return Upload(*context, queue, shape, mode == CopyMode::kBlocking);
     // What is there when the stream gets there, or what is there now, sent by a stream of its own meanwhile.
@@ -309,6 +325,7 @@ CUresult RemoteDevice::FindAside(ContextId id, RemoteContext& context, wire::Han
     StreamId made{};
     TULLE_CUDA_RETURN_IF_ERROR(CreateStream(id, CU_STREAM_NON_BLOCKING | kStreamStandsAside, 0, &made));
     context.aside = ToHandle(static_cast<std::uint64_t>(made));
+    context.pending->functions.Exempt(ToBits(context.aside));
   }
   *aside = context.aside;
   return CUDA_SUCCESS;
@@ -355,6 +372,8 @@ CUresult RemoteDevice::StartDownload(const std::shared_ptr<RemoteContext>& conte
     Attached attached;
     attached.reply = reply.get();
     attached.queue = stream;
+    context->pending->functions.Pass(ToBits(stream), ToBits(context->legacy),
+                                     kPlacesOf<wire::cuda::CopyFromDevice>);
     const wire::cuda::CopyFromDevice message{
         {stream}, RowsOf(pieces[i].from), RegionOf(pieces[i]), {pieces[i].bytes()}};
     if (!connection_->Submit(message, attached)) {
@@ -402,12 +421,12 @@ CUresult RemoteDevice::AtStream(const std::shared_ptr<RemoteContext>& context, w
   TULLE_CUDA_RETURN_IF_ERROR(Send(
       *context, stream, wire::cuda::CallHost{{stream}, {reached->handle()}, {returned->handle()}}, attached));
   ++context->pending->on_host;
-  ++context->pending->functions;
+  context->pending->functions.Begin(ToBits(stream));
   reached->Observe(*options_.callbacks, MakeTask([this, context, reached, returned, f = std::move(f)] {
     f(Heard(*context, -reached->status()));
-    --context->pending->functions;
     --context->pending->on_host;
     if (connection_->Submit(wire::cuda::EndHostCall{{returned->handle()}})) connection_->Flush();
+    context->pending->functions.End();  // after that, as others may send more from then on
   }));
   return CUDA_SUCCESS;
 }
@@ -474,6 +493,7 @@ CUresult RemoteDevice::WaitForEvent(const Stream& stream, EventId id) {
   Ref<Event> event;
   TULLE_CUDA_RETURN_IF_ERROR(FindRecorded(id, &event));
   if (!event || event->final()) return context->error;
+  context->pending->functions.WaitsForAnother(ToBits(queue));
   return Enqueue(*context, queue, wire::cuda::WaitEvent{{queue}, event->wire()});
 }
 
