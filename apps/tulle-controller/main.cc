@@ -45,6 +45,7 @@ struct Flags {
   std::vector<std::string> users;
   double hold_grace_s = 10;
   double node_lost_after_s = 300;
+  double calm_s = 60;
   std::size_t max_claims_per_tenant = control::CoreOptions().max_claims_per_tenant;
   std::size_t build_cache_mib = 256;
   int certificate_days = 90;
@@ -71,6 +72,7 @@ ServingOptions ToOptions(const Flags& flags) {
                          .ready_fd = flags.ready_fd};
   options.core.hold_grace = Seconds(flags.hold_grace_s);
   options.core.node_lost_after = Seconds(flags.node_lost_after_s);
+  options.core.calm = Seconds(flags.calm_s);
   options.core.max_claims_per_tenant = flags.max_claims_per_tenant;
   if (options.advertise.empty()) {
     const std::string host = HostOf(flags.listen);
@@ -242,6 +244,9 @@ int Main(int argc, char** argv) {
       ->check(CLI::Range(0.1, 86400.0));
   app.add_option("--node-lost-after", flags.node_lost_after_s,
                  "Seconds out of touch after which a node's vGPUs are given up")
+      ->check(CLI::Range(1.0, 86400.0));
+  app.add_option("--calm", flags.calm_s,
+                 "Seconds for which a vGPU with a range of compute must have needed less before it has less")
       ->check(CLI::Range(1.0, 86400.0));
   app.add_option("--max-claims-per-tenant", flags.max_claims_per_tenant,
                  "Claims that a tenant may have at once; those that have ended do not count")

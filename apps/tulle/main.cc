@@ -163,6 +163,10 @@ int Main(int argc, char** argv) {
       ->add_option("--node-arg", up.node_arguments,
                    "A further argument for each node, such as --only-devices=0; may be repeated")
       ->take_all();
+  up_command
+      ->add_option("--controller-arg", up.controller_arguments,
+                   "A further argument for the controller, such as --calm=30; may be repeated")
+      ->take_all();
   up_command->add_flag("--detach", detach, "Return when the mesh runs; `tulle down` stops it");
   up_command->add_option("--ready-fd", up.ready_fd, "Descriptor that gets a line when the mesh runs")
       ->group("");

@@ -288,6 +288,7 @@ class Mesh {
                                      "--log-level",
                                      options_.log_level};
     for (const std::string& name : names_) argv.insert(argv.end(), {"--node", name});
+    argv.insert(argv.end(), options_.controller_arguments.begin(), options_.controller_arguments.end());
     return argv;
   }
 

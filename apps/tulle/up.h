@@ -17,7 +17,8 @@ struct UpOptions {
   std::string http_listen = "127.0.0.1:7401";  // of its JSON API
   std::string log_level = "info";
   std::vector<std::string> node_arguments;  // passed to each node
-  int ready_fd = -1;                        // closed after a line "ready" when everything runs
+  std::vector<std::string> controller_arguments;
+  int ready_fd = -1;  // closed after a line "ready" when everything runs
 };
 
 // Returns when it was told to stop (SIGINT, SIGTERM) and everything has ended.

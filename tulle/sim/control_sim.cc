@@ -136,7 +136,13 @@ void ControlSim::Second() {
     if (node.link && !node.partitioned && !node.running.empty() && Chance(20)) Attach(node);
     if (node.link && now_.mono >= node.beat) {
       node.beat = now_.mono + options_.heartbeat_interval;
-      if (!node.partitioned) Do(NodeHeartbeat{.link = *node.link});
+      NodeHeartbeat heartbeat{.link = *node.link};
+      for (const auto& [uid, vgpu] : node.running) {
+        if (!Chance(3)) continue;
+        heartbeat.vgpus[uid] = {.compute_used_percent = static_cast<float>(random_.Below(101)),
+                                .compute_throttled_percent = Chance(4) ? 50.0f : 0.0f};
+      }
+      if (!node.partitioned) Do(heartbeat);
     }
   }
   Move(1s);
@@ -544,13 +550,14 @@ std::vector<R> All(const Core& core) {
   }
 }
 
-// A resource without what may change unseen: heartbeats, telemetry, and shares of a mesh that grows or
+// A resource without what may change unseen: heartbeats, telemetry, loads, and shares of a mesh that grows or
 // shrinks.
 Resource Visible(Resource resource) {
   if (auto* node = std::get_if<Node>(&resource)) {
     node->status.last_heartbeat_us = 0;
     node->status.telemetry = {};
   }
+  if (auto* vgpu = std::get_if<VGpu>(&resource)) vgpu->status.usage = {};
   if (auto* tenant = std::get_if<Tenant>(&resource)) tenant->status.dominant_share = 0;
   return resource;
 }
@@ -612,6 +619,10 @@ void ControlSim::CheckState() {
            "vGPU " + vgpu.metadata.name + " has more than it wants");
     if (const auto claim = core_->Get<Claim>(vgpu.metadata.tenant, vgpu.spec.claim);
         claim && vgpu.status.phase != VGpuPhase::kDeleting) {
+      Expect(
+          !IsElastic(claim->spec) || (vgpu.spec.wanted_compute_percent >= claim->spec.min_compute_percent &&
+                                      vgpu.spec.wanted_compute_percent <= claim->spec.compute_percent),
+          "vGPU " + vgpu.metadata.name + " wants what its claim does not ask for");
       Expect(
           vgpu.spec.compute_percent >= (IsElastic(claim->spec) ? claim->spec.min_compute_percent
                                                                : std::max(claim->spec.compute_percent, 1u)),

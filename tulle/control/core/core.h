@@ -31,6 +31,7 @@
 
 #include "tulle/base/random.h"
 #include "tulle/control/core/events.h"
+#include "tulle/control/core/load_size.h"
 #include "tulle/control/core/table.h"
 #include "tulle/control/model/rules.h"
 #include "tulle/control/placement/fleet.h"
@@ -48,6 +49,7 @@ struct CoreOptions {
   Duration attach_wait = std::chrono::seconds(5);         // for nodes to confirm grants
   Duration claim_retention = std::chrono::minutes(10);    // of RELEASED and FAILED claims, to be read
   Duration instance_retention = std::chrono::hours(1);    // after its last hold
+  Duration calm = std::chrono::seconds(60);               // of a load, before its vGPU has less compute
   Duration retry_backoff = std::chrono::seconds(1);       // after a failed start; doubles with each
   std::uint32_t gpu_start_failures = 3;                   // of vGPUs in a row, then their GPU is cordoned
   std::uint32_t start_attempts = 5;                       // then the claim is FAILED
@@ -155,6 +157,7 @@ class Core {
     std::set<std::string> accepted;  // grants that the node has confirmed
     std::set<std::string> sessions;  // uids
     bool announced = false;
+    LoadSize load;  // of elastic ones
     VGpu& model() { return record.vgpu; }
     const VGpu& model() const { return record.vgpu; }
     const Metadata& metadata() const { return record.vgpu.metadata; }
@@ -328,6 +331,8 @@ class Core {
   // Elastic vGPUs: elastic.cc.
   std::vector<ElasticVGpu> ElasticOf(const GpuState& gpu) const;
   void Resize(VGpuState& vgpu, std::uint32_t compute_percent);
+  // Its node has told its load: an elastic one may want another share.
+  void FollowLoad(VGpuState& vgpu);
   // As its node is to have it.
   static ResizeVGpu SizeOf(const VGpu& vgpu);
   // Gives what is free on GPUs that have changed to vGPUs there that want more.

@@ -1,6 +1,8 @@
-// vGPUs whose share of compute changes while they run, as there is room.
+// vGPUs whose share of compute changes while they run, by their load and as there is room.
 #include <algorithm>
+#include <cmath>
 #include <map>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,6 +38,33 @@ void Core::Resize(VGpuState& vgpu, std::uint32_t compute_percent) {
   if (const NodeRecord* node = NodeOf(vgpu)) Command(*node, SizeOf(model));
 }
 
+void Core::FollowLoad(VGpuState& vgpu) {
+  const ClaimState* claim = claims_.Find(vgpu.record.claim_uid);
+  VGpu& model = vgpu.model();
+  if (claim == nullptr || !IsElastic(claim->model().spec) || model.status.phase != VGpuPhase::kReady) return;
+  const ClaimSpec& spec = claim->model().spec;
+  const VGpuUsage& usage = model.status.usage;
+  const std::uint32_t had = model.spec.wanted_compute_percent;
+  const std::uint32_t wants = vgpu.load.Follow({usage.compute_used_percent, usage.compute_throttled_percent},
+                                               {spec.min_compute_percent, spec.compute_percent}, had,
+                                               model.spec.compute_percent, options_.calm, now_.mono);
+  if (wants == had) return;
+  const LoadSize::Load& why = vgpu.load.decisive();
+  const std::string used = std::to_string(static_cast<int>(std::lround(why.used_percent))) + "% of the GPU";
+  model.status.message =
+      "wants " + std::to_string(wants) + "% of compute instead of " + std::to_string(had) +
+      "%: its programs " +
+      (wants < had
+           ? "used at most " + used + " in the last " +
+                 std::to_string(options_.calm / std::chrono::seconds(1)) + " s"
+           : "use " + used + " and wait for their share in " +
+                 std::to_string(static_cast<int>(std::lround(why.throttled_percent))) + "% of the time");
+  model.spec.wanted_compute_percent = wants;
+  Touch(Kind::kVGpu, model.metadata.uid, true);
+  Resize(vgpu, std::min(model.spec.compute_percent, wants));
+  may_grow_on_.insert(vgpu.record.gpu_uid);
+}
+
 ResizeVGpu Core::SizeOf(const VGpu& vgpu) {
   return {.uid = vgpu.metadata.uid,
           .compute_percent = vgpu.spec.compute_percent,
@@ -58,7 +87,8 @@ void Core::On(const ResizeClaim& event) {
   }
   if (event.network_bytes_per_s != 0) spec.network_bytes_per_s = event.network_bytes_per_s;
   if (event.memory_bytes != 0) spec.memory_bytes = event.memory_bytes;
-  std::vector<std::pair<VGpuState*, std::uint32_t>> sizes;  // less first, so that all fits at all times
+  std::vector<std::pair<VGpuState*, std::uint32_t>> sizes;    // less first, so that all fits at all times
+  std::vector<std::pair<VGpuState*, std::uint32_t>> shrinks;  // of neighbours, before these
   const auto check = [&]() -> Status {
     const std::string name = "claim " + claim.metadata().name;
     if (claim.model().status.phase != ClaimPhase::kBound) {
@@ -114,10 +144,30 @@ void Core::On(const ResizeClaim& event) {
       const std::int64_t left = std::int64_t{gpu.status.allocatable_compute_percent} -
                                 std::int64_t{gpu.status.allocated_compute_percent};
       if (needed_more <= left) continue;
-      return Refusal(Code::kResourceExhausted, name + " would need " + std::to_string(needed_more) +
-                                                   "% more of GPU " + gpu.metadata.name + ", which has " +
-                                                   std::to_string(std::max<std::int64_t>(left, 0)) +
-                                                   "% left; ask for less, or make another claim");
+      // Neighbours with a range give it up, as for a new claim.
+      std::vector<ElasticVGpu> neighbours = ElasticOf(*gpus_.Find(uid));
+      std::erase_if(neighbours, [&](const ElasticVGpu& vgpu) {
+        return std::ranges::find(claim.vgpu_uids, vgpu.uid) != claim.vgpu_uids.end();
+      });
+      std::vector<std::int32_t> can;
+      for (const ElasticVGpu& vgpu : neighbours)
+        can.push_back(static_cast<std::int32_t>(vgpu.compute_percent - vgpu.least_percent));
+      const auto missing = static_cast<std::int32_t>(needed_more - left);
+      const std::int32_t all = std::accumulate(can.begin(), can.end(), 0);
+      if (missing > all) {
+        return Refusal(Code::kResourceExhausted,
+                       name + " would need " + std::to_string(needed_more) + "% more of GPU " +
+                           gpu.metadata.name + ", which has " +
+                           std::to_string(std::max<std::int64_t>(left, 0)) + "% left" +
+                           (all == 0 ? "" : " and " + std::to_string(all) + "% that others could give up") +
+                           "; ask for less, or make another claim");
+      }
+      const std::vector<std::int32_t> given = GiveAlike(missing, can);
+      for (std::size_t i = 0; i < given.size(); ++i) {
+        if (given[i] == 0) continue;
+        shrinks.emplace_back(vgpus_.Find(neighbours[i].uid),
+                             neighbours[i].compute_percent - static_cast<std::uint32_t>(given[i]));
+      }
     }
     for (const auto& [uid, needed_more] : more_network) {
       const Gpu& gpu = gpus_.Find(uid)->gpu;
@@ -162,9 +212,14 @@ void Core::On(const ResizeClaim& event) {
   if (Status status = check(); !status.ok()) return Answer(event.call, std::move(status).error());
   claim.model().spec = spec;
   Touch(Kind::kClaim, claim.metadata().uid, true);
+  for (const auto& [vgpu, size] : shrinks) Resize(*vgpu, size);
   for (const auto& [vgpu, size] : sizes) {
     VGpuSpec& its = vgpu->model().spec;
-    if (compute) its.wanted_compute_percent = spec.compute_percent;
+    if (compute) {
+      its.wanted_compute_percent = spec.compute_percent;
+      vgpu->model().status.message.clear();
+      vgpu->load = LoadSize();
+    }
     Touch(Kind::kVGpu, vgpu->metadata().uid, true);
     const ResizeVGpu before = SizeOf(vgpu->model());
     Charge(vgpu->model(), -1);

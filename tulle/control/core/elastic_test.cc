@@ -67,6 +67,27 @@ TEST_F(ResizeTest, MoreThanThereIsRoomForIsRefused) {
   EXPECT_TRUE(Resize(25).ok());
 }
 
+TEST_F(ResizeTest, NeighboursWithARangeMakeRoom) {
+  Create("one", {.compute_percent = 30, .min_compute_percent = 10});
+  Create("two", {.compute_percent = 40, .min_compute_percent = 30});
+  EXPECT_EQ(Allocated(), 100u);
+  EXPECT_THAT(Refused(61),
+              ::testing::MatchesRegex(
+                  "claim c would need 31% more of GPU .*, which has 0% left and 30% that others could "
+                  "give up; ask for less, or make another claim"));
+  ASSERT_TRUE(Resize(45).ok());
+  EXPECT_EQ(Share("c-0"), 45u);
+  EXPECT_EQ(Share("one-0"), 20u) << "alike, by what they can";
+  EXPECT_EQ(Share("two-0"), 35u);
+  EXPECT_EQ(Allocated(), 100u);
+  // Less first, so that the node never has promised more than there is.
+  std::vector<std::uint32_t> told;
+  for (const ResizeVGpu& command : Commands<ResizeVGpu>()) told.push_back(command.compute_percent);
+  EXPECT_EQ(told.back(), 45u);
+  ASSERT_TRUE(Resize(30).ok());
+  EXPECT_EQ(Share("one-0") + Share("two-0"), 70u) << "they have it again";
+}
+
 TEST_F(ResizeTest, ARangeTakesWhatThereIs) {
   Create("other", {.compute_percent = 50});
   ASSERT_TRUE(Resize(90, 10).ok());
@@ -194,6 +215,77 @@ TEST_F(ResizeTest, OtherMemory) {
   EXPECT_EQ(Get("waits").status.phase, ClaimPhase::kPending);
   EXPECT_EQ(resize(2 * kGiB), "");
   EXPECT_EQ(Get("waits").status.phase, ClaimPhase::kBound);
+}
+
+// Nodes tell what vGPUs use every two seconds.
+class LoadTest : public ResizeTest {
+ protected:
+  void Tell(float used, float throttled = 0) {
+    NodeHeartbeat heartbeat{.link = kLink};
+    heartbeat.vgpus[core_->Get<VGpu>("alice", "elastic-0")->metadata.uid] = {
+        .compute_used_percent = used, .compute_throttled_percent = throttled};
+    Advance(CoreOptions().heartbeat_interval);
+    Do(heartbeat);
+    for (const ResizeVGpu& command : Commands<ResizeVGpu>()) told_[command.uid] = command.compute_percent;
+  }
+  std::map<std::string, std::uint32_t> told_;  // what the node was told last
+
+  void TellFor(Duration time, float used) {
+    for (Duration told{}; told < time; told += CoreOptions().heartbeat_interval) Tell(used);
+  }
+  VGpu Elastic() { return *core_->Get<VGpu>("alice", "elastic-0"); }
+};
+
+TEST_F(LoadTest, ARangeFollowsTheLoad) {
+  Create("elastic", {.compute_percent = 60, .min_compute_percent = 10});
+  EXPECT_EQ(Share("elastic-0"), 60u);
+  TellFor(std::chrono::seconds(64), 4);
+  EXPECT_EQ(Share("elastic-0"), 10u);
+  EXPECT_EQ(Elastic().spec.wanted_compute_percent, 10u);
+  EXPECT_EQ(Elastic().status.message,
+            "wants 10% of compute instead of 60%: its programs used at most 4% of the GPU in the last 60 s");
+  EXPECT_EQ(told_[Elastic().metadata.uid], 10u);
+  EXPECT_EQ(Allocated(), 40u);
+  Tell(10, 80);
+  EXPECT_EQ(Elastic().status.message,
+            "wants 20% of compute instead of 10%: its programs use 10% of the GPU and wait for their share "
+            "in 80% of the time");
+  Tell(20, 60);
+  Tell(40, 20);
+  EXPECT_EQ(Share("elastic-0"), 60u) << "no more than was asked for";
+  StartCore();  // kept, and the load is watched anew
+  EXPECT_EQ(Share("elastic-0"), 60u);
+}
+
+TEST_F(LoadTest, WhatIsNotNeededIsThereForOthers) {
+  Create("elastic", {.compute_percent = 70, .min_compute_percent = 10});
+  EXPECT_EQ(Share("elastic-0"), 70u);
+  ASSERT_TRUE(Resize(90, 20).ok()) << "elastic, too";
+  EXPECT_EQ(Share("c-0"), 30u);
+  TellFor(std::chrono::seconds(64), 4);
+  EXPECT_EQ(Share("elastic-0"), 10u);
+  EXPECT_EQ(Share("c-0"), 90u);
+  // Its load comes back where there is no room: it keeps its least, and has more when the other gives it up.
+  TellFor(std::chrono::seconds(10), 10);
+  EXPECT_EQ(Share("elastic-0"), 10u);
+  EXPECT_EQ(Elastic().spec.wanted_compute_percent, 20u);
+  ASSERT_TRUE(Resize(40, 20).ok());
+  EXPECT_EQ(Share("elastic-0"), 20u);
+  Tell(20);
+  EXPECT_EQ(Share("elastic-0"), 40u);
+}
+
+TEST_F(LoadTest, AnotherRangeByHandBeginsAnew) {
+  Create("elastic", {.compute_percent = 60, .min_compute_percent = 10});
+  TellFor(std::chrono::seconds(64), 4);
+  ASSERT_EQ(Share("elastic-0"), 10u);
+  ASSERT_TRUE(Resize(50, 20, "elastic").ok());
+  EXPECT_EQ(Share("elastic-0"), 50u);
+  EXPECT_EQ(Elastic().status.message, "");
+  TellFor(std::chrono::seconds(40), 4);
+  EXPECT_EQ(Share("elastic-0"), 50u);
+  TellFor(std::chrono::seconds(30), 4);
+  EXPECT_EQ(Share("elastic-0"), 20u);
 }
 
 TEST_F(ResizeTest, WhoWaitsGetsWhatIsGivenBack) {

@@ -223,8 +223,9 @@ void Core::On(const NodeHeartbeat& event) {
   node->node.status.last_heartbeat_us = now_.wall_us;
   for (const auto& [uid, usage] : event.vgpus) {
     VGpuState* vgpu = vgpus_.Find(uid);
-    if (vgpu != nullptr && gpus_.Find(vgpu->record.gpu_uid)->node_uid == node->metadata().uid)
-      vgpu->model().status.usage = usage;
+    if (vgpu == nullptr || gpus_.Find(vgpu->record.gpu_uid)->node_uid != node->metadata().uid) continue;
+    vgpu->model().status.usage = usage;
+    FollowLoad(*vgpu);
   }
 }
 

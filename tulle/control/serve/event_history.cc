@@ -39,10 +39,14 @@ Step StepOf(const Claim& claim) {
 }
 Step StepOf(const VGpu& vgpu) {
   const VGpuSpec& spec = vgpu.spec;
-  if (vgpu.status.phase == VGpuPhase::kReady && spec.compute_percent < spec.wanted_compute_percent) {
+  const std::string& message = vgpu.status.message;
+  const bool has_less = spec.compute_percent < spec.wanted_compute_percent;
+  if (vgpu.status.phase == VGpuPhase::kReady && (has_less || !message.empty())) {
     const std::string has = std::to_string(spec.compute_percent) + "%";
-    return {"READY," + has, "has " + has + " of the " + std::to_string(spec.wanted_compute_percent) +
-                                "% of compute that it wants"};
+    return {"READY," + has, (message.empty() ? "" : message + "; ") + "has " + has +
+                                (has_less ? " of the " + std::to_string(spec.wanted_compute_percent) +
+                                                "% of compute that it wants"
+                                          : " of compute")};
   }
   return {Name(vgpu.status.phase), vgpu.status.message.empty()
                                        ? "for claim " + vgpu.spec.claim + " on GPU " + vgpu.spec.gpu
