@@ -43,6 +43,8 @@ struct Flags {
   std::vector<std::uint32_t> only_devices;
   node::DeviceShare share;
   std::string network_bandwidth;
+  unsigned longest_turn_s = 10;
+  std::string compute_sharing = "auto";
   std::vector<std::string> labels;
   std::string log_level = "info";
   std::string log_format = "text";
@@ -120,10 +122,13 @@ Status Run(const Flags& flags, const SystemClock& clock) {
                                                             .state_file = flags.state_dir + "/inventory",
                                                             .only_devices = flags.only_devices,
                                                             .share = flags.share}));
+  options.longest_turn = std::chrono::seconds(flags.longest_turn_s);
   // Each node on this host has an equal part of the network, and each of its GPUs of that.
   options.network_bytes_per_s = network / flags.share.nodes_here;
-  for (node::InventoryGpu& gpu : options.gpus)
+  for (node::InventoryGpu& gpu : options.gpus) {
     gpu.allocatable_network_bytes_per_s = options.network_bytes_per_s / options.gpus.size();
+    gpu.by_turns = flags.compute_sharing == "turns" || gpu.type != "CPU";
+  }
   if (options.gpus.empty()) {
     Log(LogLevel::kWarn, "node", "no GPU found: this node will offer nothing; `tulle doctor` says more");
   }
@@ -136,7 +141,8 @@ Status Run(const Flags& flags, const SystemClock& clock) {
          {"allocatable_compute_percent", gpu.allocatable_compute_percent},
          {"bandwidth_per_s", FormatSize(gpu.bandwidth_bytes_per_s)},
          {"fp32_flops", gpu.fp32_flops},
-         {"network_per_s", FormatSize(gpu.allocatable_network_bytes_per_s)}});
+         {"network_per_s", FormatSize(gpu.allocatable_network_bytes_per_s)},
+         {"compute_sharing", gpu.by_turns ? "turns" : "measured"}});
   }
 
   // Before any thread is made, so that all of them leave these signals to the loop.
@@ -224,6 +230,18 @@ int Main(int argc, char** argv) {
       "--network-bandwidth", flags.network_bandwidth,
       "What this host's network moves in a second, both ways together, such as 1200MiB, which vGPUs' shares "
       "of it are parts of; unknown: none is promised [the speed of the default route's link]");
+  app.add_option(
+         "--compute-sharing", flags.compute_sharing,
+         "How vGPUs use a GPU together. turns: one at a time. auto: at once where what each uses can be "
+         "measured meanwhile, as on a CPU; elsewhere by turns")
+      ->check(CLI::IsMember({"auto", "turns"}))
+      ->capture_default_str();
+  app.add_option(
+         "--longest-turn", flags.longest_turn_s,
+         "Seconds that a program may go on using a GPU that others wait for their turn on, as one long "
+         "kernel does; then it is ended. 0: for as long as it takes")
+      ->check(CLI::Range(0u, 86400u))
+      ->capture_default_str();
   app.add_option("--label", flags.labels, "KEY=VALUE that claims can select nodes by; may be repeated")
       ->take_all()
       ->default_str("");

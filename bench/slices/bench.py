@@ -1,8 +1,10 @@
 """How well slices hold: tenants beside each other on the CPU device, each with a share of its time (the CPU time of their
 executors) and wanting more. How far each is from its share over the whole time, and in windows of a second; how much of its
-share the worst off gets; how long kernels take that are waited for one by one. The same of the network: programs that write and
+share the worst off gets; how long kernels take that are waited for one by one. Then the device is used by turns, as GPUs are:
+what part of its rate alone each tenant has, and what turns cost one that is alone. The same of the network: programs that write and
 read, each with a share of what the node says that its network moves, which is less than this machine does."""
 
+import contextlib
 import json
 import os
 import statistics
@@ -23,6 +25,9 @@ SCENES = [
     ("10/20/30/40 mixed", [(10, 5_000, "one"), (20, 50, "deep"), (30, 500_000, "one"), (40, 5_000, "memory")]),
     ("30 alone 5ms", [(30, 5_000, "deep")]),
 ]
+# By turns; and the pieces in which a tenant that is alone is timed with and without them, one after the other.
+TURN_SCENES = SCENES[:4]
+PIECES, PIECE_SECONDS = 8, 1
 # Of NETWORK_MIB a second, in percent; how much each tenant moves at a time, in KiB.
 NETWORK_MIB = 200
 NETWORK_SCENES = [
@@ -84,11 +89,32 @@ class Program:
         self.process.wait()
 
 
+def computing(bin, percent, turns, mode, level="guaranteed"):
+    """A program that computes: its claim and its command."""
+    return ["--compute", f"{percent}%", "--level", level], [bin / "tulle_bench_slices", "run", turns, mode]
+
+
+def rates(programs, seconds):
+    """Kernels a second of each, all at once."""
+    for program in programs:
+        program.begin(seconds)
+    return [program.result()["kernels"] / seconds for program in programs]
+
+
+@contextlib.contextmanager
+def ending(programs):
+    try:
+        yield programs
+    finally:
+        for program in programs:
+            program.end()
+
+
 class Tenant(Program):
     def __init__(self, mesh, bin, percent, turns, mode, level="guaranteed"):
         known = set(executors_of(mesh.process.pid))
         self.percent, self.mode = percent, mode
-        super().__init__(mesh, ["--compute", f"{percent}%", "--level", level], [bin / "tulle_bench_slices", "run", turns, mode])
+        super().__init__(mesh, *computing(bin, percent, turns, mode, level))
         (self.worker,) = set(executors_of(mesh.process.pid)) - known
 
     def device_time(self):
@@ -158,6 +184,24 @@ def lines(bin, runs):
             for percent, p50, p99 in latency[:len([1 for _, _, m in scene if m == "one"])]:
                 yield report(f"{name}: kernel on {percent} %, p50", p50, "us")
                 yield report(f"{name}: kernel on {percent} %, p99", p99, "us")
+
+    with Mesh(bin) as measured, Mesh(bin, "--node-arg=--compute-sharing=turns") as by_turns:
+        alone = {}
+        for us, mode in sorted({(us, mode) for _, scene in TURN_SCENES for _, us, mode in scene}):
+            pieces = []
+            with ending([Program(mesh, *computing(bin, 100, turns[us], mode)) for mesh in (measured, by_turns)]) as programs:
+                for _ in range(PIECES * runs):
+                    pieces.append([rates([program], PIECE_SECONDS)[0] for program in programs])
+            without, alone[us, mode] = (statistics.median(of) for of in zip(*pieces))
+            yield report(f"turns: {us} us {mode}, alone", alone[us, mode], "kernels/s", "alone without turns", without)
+        for name, scene in TURN_SCENES:
+            parts = []
+            for _ in range(runs):
+                with ending([Program(by_turns, *computing(bin, percent, turns[us], mode)) for percent, us, mode in scene]) as programs:
+                    parts.append([100 * rate / alone[us, mode]
+                                  for rate, (_, us, mode) in zip(rates(programs, SECONDS), scene)])
+            for (percent, us, mode), part in zip(scene, zip(*parts)):
+                yield report(f"turns: {name}: {percent} % has", statistics.median(part), "% of its rate alone")
 
     with Mesh(bin, f"--node-arg=--network-bandwidth={NETWORK_MIB}MiB") as mesh:
         for name, scene in NETWORK_SCENES:

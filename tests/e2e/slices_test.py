@@ -2,14 +2,16 @@
 """Slices hold, for OpenCL and CUDA: nobody takes more than its share, and another share holds while a program runs."""
 
 import contextlib
+import json
 import os
+import platform
 import random
 import re
 import time
 import unittest
 import urllib.request
 
-from mesh import PATIENCE_S, MeshTest, wait_for
+from mesh import BIN, PATIENCE_S, MeshTest, wait_for
 
 PROGRAMS = {"opencl": "burns", "cuda": "cuda_burns"}
 
@@ -25,6 +27,8 @@ class SharesTest(MeshTest):
 
 
 class Slices(SharesTest):
+    lanes = os.cpu_count()
+
     @contextlib.contextmanager
     def burning(self, api, name, *flags):
         with self.mesh.start_run(PROGRAMS[api], stdin=-1, flags=["--api", api, "--name", name, *flags]) as program:
@@ -37,11 +41,11 @@ class Slices(SharesTest):
 
     def used(self, name, seconds=0.3):
         """Which part of the device a vGPU uses, until it has used as much as all of it gives in so many seconds."""
-        seconds *= os.cpu_count()
+        seconds *= self.lanes
         then, before = time.monotonic(), self.metrics("tulle_vgpu_device_seconds_total")[name]
         after = wait_for(lambda: (now := self.metrics("tulle_vgpu_device_seconds_total")[name]) >= before + seconds and now,
                          f"{seconds} s of device time of {name}")
-        return (after - before) / (time.monotonic() - then) / os.cpu_count()
+        return (after - before) / (time.monotonic() - then) / self.lanes
 
     def share_is(self, name, least, most):
         wait_for(lambda: least <= self.metrics("tulle_vgpu_share_ratio").get(name, -1) <= most,
@@ -87,6 +91,55 @@ class Slices(SharesTest):
             refused = self.mesh.tulle("resize", "by-hand", "--compute", "0%")
             self.assertNotEqual(refused.returncode, 0)
             self.assertIn("--compute", refused.stderr)
+
+
+@unittest.skipUnless(platform.machine() == "x86_64", "the kernel without end is of x86-64")
+class Turns(Slices):
+    """The same on a device that vGPUs use one after the other, as GPUs are used."""
+
+    up = ("--node-arg=--compute-sharing=turns", "--node-arg=--longest-turn=1")
+    lanes = 1
+
+    def test_a_kernel_without_end_is_ended_when_others_wait(self):
+        spins = self.mesh.start_run("hostile", "spin", flags=["--memory", "64MiB", "--compute", "10%"])
+        self.assertEqual(spins.stdout.readline(), "attacks\n")
+        self.assert_ok(self.mesh.run("vector_add", flags=["--memory", "64MiB", "--compute", "10%"]))
+        out, err = spins.communicate(timeout=PATIENCE_S)
+        self.assertNotEqual(spins.returncode, 0, out + err)
+        log = "".join(file.read_text() for file in (self.mesh.state / "logs").glob("node*.log"))
+        self.assertIn("a kernel ran for more than 1 s while other vGPUs waited for the GPU", log)
+
+    def test_programs_with_all_kinds_of_commands_are_right_beside_one_that_always_has_work(self):
+        batteries = {"opencl": ("opencl_battery", "--gtest_filter=Events.*:Order.*:Kernels.*"), "cuda": ("cuda_conformance",)}
+        with self.burning("opencl", "beside", "--compute", "50%"):
+            for api, (battery, *arguments) in batteries.items():
+                with self.subTest(api):
+                    self.assert_ok(self.mesh.run(BIN / battery, "--gtest_brief=1", *arguments,
+                                                 flags=["--api", api, "--memory", "512MiB", "--compute", "20%"]))
+
+
+class Ranges(SharesTest):
+    """vGPUs whose share follows what their programs use."""
+
+    up = ("--controller-arg=--calm=4",)
+
+    def has(self, percent):
+        wait_for(lambda: [percent] == [vgpu["spec"]["computePercent"] for vgpu in json.loads(
+            self.assert_ok(self.mesh.tulle("get", "vgpus", "-o", "json")).stdout)], f"the vGPU to have {percent}%")
+
+    def test_the_share_follows_the_load(self):
+        flags = ["--compute", "10%..80%", "--level", "guaranteed", "--name", "follows"]
+        with self.mesh.start_run("cat", stdin=-1, flags=flags) as holder:
+            self.has(80)
+            self.has(10)  # nobody uses it
+            with self.mesh.start_run("burns", stdin=-1, flags=["--claim", "follows"]) as program:
+                self.has(80)
+                program.stdin.close()
+            self.has(10)
+            events = self.assert_ok(self.mesh.tulle("events", "vgpu", "follows-0")).stdout
+            holder.stdin.close()
+        self.assertIn("wants 10% of compute instead of 80%: its programs used at most 0% of the GPU in the last 4 s", events)
+        self.assertRegex(events, "wants 20% of compute instead of 10%: its programs use [0-9]+% of the GPU and wait for their share in [0-9]+%")
 
 
 class Resizes(SharesTest):

@@ -272,8 +272,9 @@ class ControlLink::Impl {
         return has < had ? 0.0 : static_cast<double>(has - had) / static_cast<double>(time.count());
       };
       const Told& was = before->second;
+      const bool by_turns = vgpu.spec.sharing == arbiter::Sharing::kTurns;
       usage.set_compute_used_percent(static_cast<float>(100 * part(is.device_time_ns, was.device_time_ns) /
-                                                        std::max(snapshot.load.cpus, 1u)));
+                                                        (by_turns ? 1 : std::max(snapshot.load.cpus, 1u))));
       usage.set_compute_throttled_percent(static_cast<float>(100 * part(is.throttled_ns, was.throttled_ns)));
       usage.set_network_used_bytes_per_s(
           static_cast<std::uint64_t>(1e9 * part(is.network_bytes, was.network_bytes)));
@@ -365,6 +366,7 @@ class ControlLink::Impl {
       spec.has_opencl = gpu.api == "OPENCL";
       spec.cuda_device = gpu.cuda_device;
       spec.pci_address = gpu.pci_address;
+      spec.sharing = gpu.by_turns ? arbiter::Sharing::kTurns : arbiter::Sharing::kMeasured;
       return supervisor_.Create(spec, grants);
     }
     supervisor_.Refuse(spec, "this node has no GPU with index " + std::to_string(spec.gpu_index));

@@ -35,6 +35,7 @@ struct InventoryGpu {
   std::uint32_t clock_mhz = 0;
   std::uint64_t bandwidth_bytes_per_s = 0;  // measured; 0: not known
   std::uint64_t fp32_flops = 0;             // likewise
+  bool by_turns = false;                    // its vGPUs use it one after the other
 };
 
 // How much of a device vGPUs may have.

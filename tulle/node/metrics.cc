@@ -147,7 +147,8 @@ std::string FormatMetrics(const Snapshot& s) {
            [](const auto& v) { return v.usage.received_bytes; });
   per_vgpu("tulle_vgpu_sent_bytes_total", "counter", "Bytes to programs.",
            [](const auto& v) { return v.usage.sent_bytes; });
-  per_vgpu("tulle_vgpu_device_seconds_total", "counter", "Time on the device (on the CPU device: CPU time).",
+  per_vgpu("tulle_vgpu_device_seconds_total", "counter",
+           "Time on the device: of its processors where vGPUs use it at once, else while others could not.",
            [](const auto& v) { return static_cast<double>(v.usage.device_time_ns) * kNanosecond; });
   per_vgpu("tulle_vgpu_share_ratio", "gauge", "Part of the GPU's compute that it may use now.",
            [](const auto& v) { return v.delivered.share; });

@@ -55,7 +55,8 @@ Node::Node(const Clock& clock, NodeOptions options)
       load_(sampler_.Sample()),
       builds_(options_.credentials_path, clock),
       // Of the CPU device, the only one whose workers measure its time.
-      arbiter_(std::max(std::thread::hardware_concurrency(), 1u), options_.network_bytes_per_s, &clock),
+      arbiter_(std::max(std::thread::hardware_concurrency(), 1u), options_.network_bytes_per_s,
+               options_.longest_turn, &clock),
       supervisor_(
           loop_, options_.supervisor,
           [this](const VGpuStatus& status) {

@@ -31,6 +31,7 @@ struct NodeOptions {
   std::string advertise;    // host, or host:port, that programs connect to; empty: found out
   HostPort http_listen;
   std::vector<InventoryGpu> gpus;
+  Duration longest_turn = std::chrono::seconds(10);  // arbiter::Arbiter
   std::uint64_t network_bytes_per_s = 0;  // that the network moves, both ways together; 0: not known
   Supervisor::Options supervisor;
 };

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int kControlFd = 3;
 constexpr int kShareFd = 4;
+constexpr int kTurnFd = 5;
 constexpr auto kGrace = std::chrono::seconds(1);  // for a worker that has closed its control socket to end
 constexpr std::size_t kMaxOutbox = 4 * kMaxGrants;
 constexpr auto kExpiryCheck = std::chrono::seconds(1);
@@ -227,10 +228,11 @@ void Supervisor::StartWorker(VGpu& vgpu) {
   vgpu.outbox.clear();
   auto pair = MakeSeqPacketPair();
   std::vector<std::string> argv = {options_.worker_binary, "--control-fd", std::to_string(kControlFd)};
-  Result<int> share(-1);
+  Result<arbiter::WorkerEnds> share(arbiter::WorkerEnds{});
   if (arbiter_ != nullptr) {
-    share = arbiter_->Start(uid, vgpu.spec.gpu_index, vgpu.spec.promise());
+    share = arbiter_->Start(uid, vgpu.spec.gpu_index, vgpu.spec.sharing, vgpu.spec.promise());
     argv.insert(argv.end(), {"--share-fd", std::to_string(kShareFd)});
+    if (share.ok() && share->turn_fd >= 0) argv.insert(argv.end(), {"--turn-fd", std::to_string(kTurnFd)});
   }
   argv.insert(argv.end(), options_.worker_arguments.begin(), options_.worker_arguments.end());
   const auto start = [&]() -> Result<Subprocess> {
@@ -240,7 +242,8 @@ void Supervisor::StartWorker(VGpu& vgpu) {
                            .fds = {{-1, 0}, {STDERR_FILENO, 1}, {pair->child.get(), kControlFd}},
                            .death_signal = SIGKILL,
                            .own_group = true};
-    if (arbiter_ != nullptr) process.fds.push_back({*share, kShareFd});
+    if (share->share_fd >= 0) process.fds.push_back({share->share_fd, kShareFd});
+    if (share->turn_fd >= 0) process.fds.push_back({share->turn_fd, kTurnFd});
     return Subprocess::Start(process);
   };
   auto process = start();

@@ -56,6 +56,7 @@ struct VGpuSpec {
   bool has_opencl = false;
   std::string cuda_device;
   std::string pci_address;
+  arbiter::Sharing sharing = arbiter::Sharing::kMeasured;
   std::string compiler;  // one that is too long for a worker is not told
   friend bool operator==(const VGpuSpec&, const VGpuSpec&) = default;
   arbiter::Promise promise() const { return {level, compute_percent, network_bytes_per_s}; }
@@ -121,7 +122,7 @@ class BuildKeeper {
 class Supervisor {
  public:
   struct Options {
-    // Started with "--control-fd 3", maybe "--share-fd 4", and these arguments.
+    // Started with "--control-fd 3", maybe "--share-fd 4" and "--turn-fd 5", and these arguments.
     std::string worker_binary;
     std::vector<std::string> worker_arguments;
     Duration ready_timeout = std::chrono::seconds(30);    // loading a driver takes up to seconds

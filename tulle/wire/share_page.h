@@ -18,6 +18,17 @@ struct SharePage {
   std::atomic<std::uint64_t> waited_ns;     // of the device's time, that others used while work was there
   std::atomic<std::uint64_t> throttled_ns;  // wall time in which work was held up for want of a share
 
+  // Of devices that vGPUs use one after the other. By the node: whether this is one, and how long a turn may
+  // be, from the start; how many turns the vGPU was given so far; whether others wait for theirs. By the
+  // worker: how many of its turns have ended; whether it wants one. Who writes any of these says so at the
+  // socket that they share for it.
+  std::atomic<std::uint32_t> by_turns;
+  std::atomic<std::uint32_t> longest_turn_ms;  // while others wait; 0: as long as what began in it
+  std::atomic<std::uint32_t> others_wait;
+  std::atomic<std::uint64_t> turns_given;
+  std::atomic<std::uint64_t> turns_ended;
+  std::atomic<std::uint32_t> wants_turn;
+
   // The same of the network: by the node, what its programs may move, both ways together; 0: as much as they
   // like. By the worker, totals since it started.
   std::atomic<std::uint64_t> network_bytes_per_s;

@@ -35,18 +35,21 @@ LogLevel LevelOf(wire::EndReason reason) {
 }  // namespace
 
 Worker::Worker(UniqueFd control, const Options& options, OpenDevice open_device, const Clock* clock,
-               UniqueFd share)
+               UniqueFd share, UniqueFd turns)
     : control_(std::move(control)),
       options_(options),
       open_device_(std::move(open_device)),
       clock_(*clock),
       share_(std::move(share)),
+      turns_(std::move(turns)),
       wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
       build_slots_(options.concurrent_builds) {
   TULLE_CHECK(wake_.valid());
 }
 
-Worker::~Worker() = default;
+Worker::~Worker() {
+  if (turn_.has_value()) pacer_->Remove(&*turn_);
+}
 
 void Worker::Wake() { (void)eventfd_write(wake_.get(), 1); }
 
@@ -171,7 +174,14 @@ Status Worker::HoldToShare() {
   share_memory_.emplace(std::move(memory));
   auto* const page = reinterpret_cast<wire::SharePage*>(share_memory_->bytes().data());
   network_.emplace(page, &clock_);
-  if (device_.lanes != 0) pacer_.emplace(page, device_.lanes, &clock_);
+  if (page->by_turns != 0) {
+    if (!turns_.valid()) return Error{Code::kInvalidArgument, "the socket for turns is missing"};
+    turn_.emplace(page, std::move(turns_), &clock_);
+    pacer_.emplace(page, 1, &clock_);
+    pacer_->Add(&*turn_);
+  } else if (device_.lanes != 0) {
+    pacer_.emplace(page, device_.lanes, &clock_);
+  }
   return OkStatus();
 }
 
@@ -343,6 +353,7 @@ void Worker::Serve(Connection& connection, UniqueFd socket) {
   } else {
     const exec::Shared shared{
         &*quota_, device_.builder.get(), &build_slots_, &clock_, pacer_.has_value() ? &*pacer_ : nullptr,
+        turn_.has_value() ? &*turn_ : nullptr,
         // What stays on this host is no load for the network.
         network_.has_value() && client.peer().channel != session::Channel::kLocal ? &*network_ : nullptr,
         &*exports_, [&](std::uint64_t missing_bytes) { return EndAbsent(connection, missing_bytes); }};
@@ -457,6 +468,7 @@ void Worker::ReportStats() {
     auto state = state_.lock();
     for (Connection& connection : state->connections) totals += CountersOf(connection);
   }
+  if (turn_.has_value()) totals.device_time_ns = turn_->DeviceTimeNs();
   const wire::node::WorkerStats stats{static_cast<std::uint32_t>(sessions_.load()),
                                       quota_->used_bytes(),
                                       totals.commands,

@@ -29,6 +29,7 @@
 #include "tulle/worker/build/slots.h"
 #include "tulle/worker/exec/session.h"
 #include "tulle/worker/exports/node_exports.h"
+#include "tulle/worker/pace/turn.h"
 #include "tulle/worker/quota/memory.h"
 #include "tulle/worker/spares.h"
 
@@ -74,9 +75,10 @@ class Worker {
   using OpenDevice = std::function<Result<Device>(const wire::node::AssignVGpu& assignment)>;
 
   // `control` is the packet socket to the node, `share` a wire::SharePage or none: then the vGPU may use all
-  // of the device. `clock` must outlive the worker.
+  // of the device. `turns`: that page's socket, where the device is used by turns. `clock` must outlive the
+  // worker.
   Worker(UniqueFd control, const Options& options, OpenDevice open_device, const Clock* clock,
-         UniqueFd share = UniqueFd());
+         UniqueFd share = UniqueFd(), UniqueFd turns = UniqueFd());
   ~Worker();
 
   enum class End {
@@ -148,7 +150,7 @@ class Worker {
   const Options options_;
   const OpenDevice open_device_;
   const Clock& clock_;
-  UniqueFd share_;
+  UniqueFd share_, turns_;
   UniqueFd wake_;  // an eventfd: a session ended, or a shutdown was asked for
   std::atomic<bool> shutdown_{false};
 
@@ -158,6 +160,7 @@ class Worker {
   std::optional<quota::MemoryQuota> quota_;
   std::optional<exports::NodeExports> exports_;  // after what its memory counts against
   std::optional<SharedMemory> share_memory_;     // a wire::SharePage
+  std::optional<pace::Turn> turn_;               // none: all use the device at once
   std::optional<pace::Pacer> pacer_;             // none: nothing holds the vGPU to a share
   std::optional<pace::Network> network_;
   build::Slots build_slots_;

@@ -1,11 +1,17 @@
 #include "tulle/node/arbiter/arbiter.h"
 
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <optional>
 #include <utility>
 #include <vector>
+
+#include "tulle/base/check.h"
 
 namespace tulle::node::arbiter {
 namespace {
@@ -21,23 +27,42 @@ std::uint32_t InMillionths(double share) {
   return static_cast<std::uint32_t>(std::lround(std::clamp(share, 0.0, 1.0) * wire::kWholeShare));
 }
 
+// Lost only where the other end has not heard the ones before yet.
+void Ring(const UniqueFd& socket) {
+  const char byte = 0;
+  (void)send(socket.get(), &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 }  // namespace
 
-Arbiter::Arbiter(double lanes, std::uint64_t network_bytes_per_s, const Clock* clock)
-    : lanes_(lanes), network_bytes_per_s_(network_bytes_per_s), clock_(*clock) {
+Arbiter::Arbiter(double lanes, std::uint64_t network_bytes_per_s, Duration longest_turn, const Clock* clock)
+    : lanes_(lanes),
+      network_bytes_per_s_(network_bytes_per_s),
+      longest_turn_(longest_turn),
+      clock_(*clock),
+      wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+  TULLE_CHECK(wake_.valid());
   state_.lock()->measured_at = clock_.Now();
   thread_ = std::thread([this] { Run(); });
 }
 
 Arbiter::~Arbiter() {
   state_.lock()->stopping = true;
-  changed_.notify_all();
+  Wake();
   thread_.join();
 }
 
-Result<int> Arbiter::Start(const std::string& uid, std::uint32_t gpu, const Promise& promise) {
+void Arbiter::Wake() { (void)eventfd_write(wake_.get(), 1); }
+
+Result<WorkerEnds> Arbiter::Start(const std::string& uid, std::uint32_t gpu, Sharing sharing,
+                                  const Promise& promise) {
   TULLE_ASSIGN_OR_RETURN(auto memory, SharedMemory::Create("tulle share", wire::kSharePageBytes));
-  const int fd = memory.fd();
+  int sockets[2] = {-1, -1};
+  if (sharing == Sharing::kTurns &&
+      socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, sockets) != 0) {
+    return ErrnoError("socketpair", errno);
+  }
+  const WorkerEnds ends{memory.fd(), sockets[1]};
   auto state = state_.lock();
   VGpu& vgpu = state->vgpus[uid];
   std::uint64_t past_ns = vgpu.compute.past_throttled_ns, past_network_ns = vgpu.network.past_throttled_ns;
@@ -50,11 +75,17 @@ Result<int> Arbiter::Start(const std::string& uid, std::uint32_t gpu, const Prom
   vgpu.network = {.past_throttled_ns = past_network_ns};
   vgpu.gpu = gpu;
   vgpu.memory.emplace(std::move(memory));
+  vgpu.turns.reset(sockets[0]);
+  vgpu.workers_turns.reset(sockets[1]);
+  vgpu.asked = 0;
+  vgpu.lanes = sharing == Sharing::kTurns ? 1 : lanes_;
+  vgpu.page().by_turns = sharing == Sharing::kTurns ? 1 : 0;
+  vgpu.page().longest_turn_ms = static_cast<std::uint32_t>(longest_turn_ / std::chrono::milliseconds(1));
   SetTerms(vgpu, promise);
   vgpu.page().share = InMillionths(vgpu.compute.slice.terms.guaranteed);
   Share(*state);
-  changed_.notify_all();
-  return fd;
+  Wake();
+  return ends;
 }
 
 void Arbiter::SetTerms(VGpu& vgpu, const Promise& promise) {
@@ -78,6 +109,7 @@ void Arbiter::Remove(const std::string& uid) {
   auto state = state_.lock();
   state->vgpus.erase(uid);
   Share(*state);
+  Wake();  // it may have had its turn
 }
 
 Delivered Arbiter::Get(const std::string& uid) const {
@@ -123,11 +155,12 @@ bool Arbiter::Measure(State& state, Instant now) {
   bool any = false;
   for (auto& [uid, vgpu] : state.vgpus) {
     Part& compute = vgpu.compute;
-    const double used = rate(vgpu.page().used_ns, &compute.used) / lanes_;
+    const double used = rate(vgpu.page().used_ns, &compute.used) / vgpu.lanes;
     const double throttled = rate(vgpu.page().throttled_ns, &compute.throttled_ns);
     follow(&compute.slice.used, used, kept);
     follow(&compute.slice.throttled, throttled, kept);
-    follow(&compute.slice.waited, rate(vgpu.page().waited_ns, &compute.waited_ns) / lanes_, kept_of_waits);
+    follow(&compute.slice.waited, rate(vgpu.page().waited_ns, &compute.waited_ns) / vgpu.lanes,
+           kept_of_waits);
     any |= used > 0.001 || throttled > 0;
     if (network_bytes_per_s_ == 0) continue;
     Part& network = vgpu.network;
@@ -169,16 +202,57 @@ void Arbiter::Share(State& state) {
   }
 }
 
-void Arbiter::Run() {
-  auto state = state_.lock();
-  while (!state->stopping) {
-    if (state->vgpus.empty()) {
-      changed_.wait(state.native());
-      continue;
+void Arbiter::GiveTurns(State& state) {
+  for (auto& [uid, vgpu] : state.vgpus) {
+    char bytes[64];
+    while (vgpu.turns.valid() && recv(vgpu.turns.get(), bytes, sizeof bytes, MSG_DONTWAIT) > 0) {
     }
-    const bool any = Measure(*state, clock_.Now());
-    Share(*state);
-    changed_.wait_for(state.native(), any ? kTick : kIdleTick);
+  }
+  ForEachGpu(state, [&state](const std::vector<VGpu*>& vgpus) {
+    VGpu *has = nullptr, *first = nullptr;
+    for (VGpu* const vgpu : vgpus) {
+      if (!vgpu->turns.valid()) continue;
+      const bool has_turn = vgpu->page().turns_given != vgpu->page().turns_ended;
+      if (has_turn) has = vgpu;
+      if (has_turn || vgpu->page().wants_turn == 0) {
+        vgpu->asked = 0;
+        continue;
+      }
+      if (vgpu->asked == 0) vgpu->asked = ++state.asked;
+      if (first == nullptr || vgpu->asked < first->asked) first = vgpu;
+    }
+    const bool gives = has == nullptr && first != nullptr;
+    if (gives) {
+      has = first;
+      has->asked = 0;
+      ++has->page().turns_given;
+    }
+    if (has == nullptr) return;
+    const bool others_wait = std::ranges::any_of(vgpus, [](const VGpu* vgpu) { return vgpu->asked != 0; });
+    if (has->page().others_wait.exchange(others_wait ? 1 : 0) != (others_wait ? 1u : 0u) || gives)
+      Ring(has->turns);
+  });
+}
+
+void Arbiter::Run() {
+  std::vector<pollfd> fds;
+  for (Duration wait{};;) {
+    {
+      auto state = state_.lock();
+      if (state->stopping) return;
+      const bool any = Measure(*state, clock_.Now());
+      Share(*state);
+      GiveTurns(*state);
+      wait = state->vgpus.empty() ? Duration::max() : any ? kTick : kIdleTick;
+      fds.assign(1, {wake_.get(), POLLIN, 0});
+      for (const auto& [uid, vgpu] : state->vgpus) {
+        if (vgpu.turns.valid()) fds.push_back({vgpu.turns.get(), POLLIN, 0});
+      }
+    }
+    const timespec limit{0, wait.count()};
+    (void)ppoll(fds.data(), fds.size(), wait == Duration::max() ? nullptr : &limit, nullptr);
+    eventfd_t value = 0;
+    (void)eventfd_read(wake_.get(), &value);
   }
 }
 

@@ -1,8 +1,8 @@
 // Shares the node's GPUs among its vGPUs: many times a second it looks at what each has used and divides what
-// there is. The workers hold their programs to it (worker/pace). Thread-safe; it has a thread of its own.
+// there is; and where a GPU is used by turns, it gives them, to who has asked first. The workers hold their
+// programs to it (worker/pace). Thread-safe; it has a thread of its own.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -13,6 +13,7 @@
 #include "tulle/base/guarded.h"
 #include "tulle/base/result.h"
 #include "tulle/base/shared_memory.h"
+#include "tulle/base/unique_fd.h"
 #include "tulle/node/arbiter/shares.h"
 #include "tulle/wire/share_page.h"
 
@@ -34,19 +35,32 @@ struct Delivered {
   std::uint64_t network_throttled_ns = 0;
 };
 
+// How it is known what a vGPU uses of its GPU.
+enum class Sharing {
+  kMeasured,  // by what its workers measure, while all use it at once
+  kTurns,     // one uses it at a time
+};
+
+// For a worker that starts; the arbiter's, until the next Start or Remove of the vGPU.
+struct WorkerEnds {
+  int share_fd = -1;  // a wire::SharePage
+  int turn_fd = -1;   // the socket of Sharing::kTurns; else -1
+};
+
 class Arbiter {
  public:
-  // `lanes`: how much of its time a GPU of this node gives in a time (as the workers measure it).
+  // `lanes`: how much of its time a GPU of this node gives in a time, as workers measure it.
   // `network_bytes_per_s`: what its network moves, both ways together; 0: not known, so that only those are
-  // held up that may have no more than they were promised. `clock` must outlive it.
-  Arbiter(double lanes, std::uint64_t network_bytes_per_s, const Clock* clock);
+  // held up that may have no more than they were promised. `longest_turn`: while others wait, in whole
+  // milliseconds; zero: as long as it takes. `clock` must outlive it.
+  Arbiter(double lanes, std::uint64_t network_bytes_per_s, Duration longest_turn, const Clock* clock);
   ~Arbiter();
   Arbiter(const Arbiter&) = delete;
   Arbiter& operator=(const Arbiter&) = delete;
 
-  // For a worker that is about to start: the descriptor of its wire::SharePage, the arbiter's until the next
-  // Start or Remove of this vGPU.
-  Result<int> Start(const std::string& uid, std::uint32_t gpu, const Promise& promise);
+  // Its worker is about to start.
+  Result<WorkerEnds> Start(const std::string& uid, std::uint32_t gpu, Sharing sharing,
+                           const Promise& promise);
   // From now on.
   void Change(const std::string& uid, const Promise& promise);
   void Remove(const std::string& uid);
@@ -65,15 +79,21 @@ class Arbiter {
     std::optional<SharedMemory> memory;
     Part compute, network;
     std::uint64_t past_network_bytes = 0;  // of earlier workers
+    double lanes = 1;
+    UniqueFd turns, workers_turns;  // two ends of a socket; none: it is not used by turns
+    std::uint64_t asked = 0;        // the how manieth that asked for a turn; 0: it has not
     wire::SharePage& page() const { return *reinterpret_cast<wire::SharePage*>(memory->bytes().data()); }
   };
   struct State {
     std::map<std::string, VGpu> vgpus;
     Instant measured_at{};
+    std::uint64_t asked = 0;  // how many times turns were asked for
     bool stopping = false;
   };
   bool Measure(State& state, Instant now);
   void Share(State& state);
+  static void GiveTurns(State& state);
+  void Wake();
   void SetTerms(VGpu& vgpu, const Promise& promise);
   // Calls f(its vGPUs) for each GPU.
   template <typename F>
@@ -83,9 +103,10 @@ class Arbiter {
 
   const double lanes_;
   const std::uint64_t network_bytes_per_s_;
+  const Duration longest_turn_;
   const Clock& clock_;
   mutable Guarded<State> state_;
-  std::condition_variable changed_;
+  const UniqueFd wake_;  // of the thread
   std::thread thread_;
 };
 

@@ -1,6 +1,7 @@
 #include "tulle/node/arbiter/arbiter.h"
 
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include <thread>
 
@@ -47,10 +48,12 @@ class FakeWorker {
 class ArbiterTest : public ::testing::Test {
  protected:
   int Start(const std::string& uid, Level level, std::uint32_t percent, std::uint32_t gpu = 0) {
-    return arbiter_.Start(uid, gpu, {.level = level, .compute_percent = percent}).value();
+    return arbiter_.Start(uid, gpu, Sharing::kMeasured, {.level = level, .compute_percent = percent})
+        .value()
+        .share_fd;
   }
   SystemClock clock_;
-  Arbiter arbiter_{1, 0, &clock_};
+  Arbiter arbiter_{1, 0, std::chrono::seconds(10), &clock_};
 };
 
 TEST_F(ArbiterTest, WhoBurstsHasWhatOthersLeave) {
@@ -91,6 +94,72 @@ TEST_F(ArbiterTest, AWorkerThatIsStartedAgainGoesOnCounting) {
   EXPECT_GE(arbiter_.Get("a").throttled_ns, before);
   arbiter_.Remove("a");
   EXPECT_EQ(arbiter_.Get("a").throttled_ns, 0u);
+}
+
+// A worker of a GPU that is used by turns.
+class TurnWorker {
+ public:
+  explicit TurnWorker(const WorkerEnds& ends)
+      : memory_(SharedMemory::Adopt(UniqueFd(dup(ends.share_fd))).value()), socket_(dup(ends.turn_fd)) {}
+  void Want() {
+    page().wants_turn = 1;
+    Tell();
+  }
+  bool HasTurn() { return page().turns_given != page().turns_ended; }
+  void AwaitTurn() {
+    while (!HasTurn()) std::this_thread::yield();
+  }
+  void AwaitOthers(bool wait) {
+    while ((page().others_wait != 0) != wait) std::this_thread::yield();
+  }
+  void EndTurn() {
+    page().wants_turn = 0;
+    page().turns_ended = page().turns_given.load();
+    Tell();
+  }
+  wire::SharePage& page() { return *reinterpret_cast<wire::SharePage*>(memory_.bytes().data()); }
+
+ private:
+  void Tell() { ASSERT_EQ(send(socket_.get(), "", 1, 0), 1); }
+  SharedMemory memory_;
+  UniqueFd socket_;
+};
+
+TEST_F(ArbiterTest, TurnsAreGivenOneAtATimeInTheOrderInWhichTheyWereAskedFor) {
+  const auto start = [&](const std::string& uid, std::uint32_t gpu) {
+    return arbiter_.Start(uid, gpu, Sharing::kTurns, {.level = Level::kBurst}).value();
+  };
+  EXPECT_EQ(arbiter_.Start("measured", 0, Sharing::kMeasured, {}).value().turn_fd, -1);
+  TurnWorker a(start("a", 0)), b(start("b", 0)), c(start("c", 0)), elsewhere(start("d", 1));
+  EXPECT_EQ(a.page().by_turns, 1u);
+  EXPECT_EQ(a.page().longest_turn_ms, 10'000u);
+  b.Want();
+  b.AwaitTurn();
+  b.AwaitOthers(false);
+  c.Want();
+  b.AwaitOthers(true);
+  a.Want();
+  elsewhere.Want();
+  elsewhere.AwaitTurn();
+  EXPECT_FALSE(a.HasTurn());
+  EXPECT_FALSE(c.HasTurn());
+  b.EndTurn();
+  c.AwaitTurn();
+  b.Want();
+  c.AwaitOthers(true);
+  EXPECT_FALSE(a.HasTurn());
+  c.EndTurn();
+  a.AwaitTurn();
+  EXPECT_FALSE(b.HasTurn());
+  arbiter_.Remove("a");  // with its turn
+  b.AwaitTurn();
+  b.AwaitOthers(false);
+  // A worker that has crashed, started again.
+  c.Want();
+  b.AwaitOthers(true);
+  TurnWorker again(start("b", 0));
+  c.AwaitTurn();
+  EXPECT_FALSE(again.HasTurn());
 }
 
 // A worker whose programs move, or would like to move, so many bytes a second.
@@ -134,12 +203,18 @@ class FakeMover {
 
 TEST(ArbiterNetwork, WhoBurstsHasWhatOthersLeave) {
   const SystemClock clock;
-  Arbiter arbiter(1, 1'000'000, &clock);
-  FakeMover capped(
-      arbiter.Start("capped", 0, {.level = Level::kGuaranteed, .network_bytes_per_s = 300'000}).value());
+  Arbiter arbiter(1, 1'000'000, {}, &clock);
+  FakeMover capped(arbiter
+                       .Start("capped", 0, Sharing::kMeasured,
+                              {.level = Level::kGuaranteed, .network_bytes_per_s = 300'000})
+                       .value()
+                       .share_fd);
   FakeMover bursts(
-      arbiter.Start("bursts", 1, {.level = Level::kBurst, .network_bytes_per_s = 200'000}).value());
-  FakeMover nothing(arbiter.Start("nothing", 2, {.level = Level::kBurst}).value());
+      arbiter.Start("bursts", 1, Sharing::kMeasured, {.level = Level::kBurst, .network_bytes_per_s = 200'000})
+          .value()
+          .share_fd);
+  FakeMover nothing(
+      arbiter.Start("nothing", 2, Sharing::kMeasured, {.level = Level::kBurst}).value().share_fd);
   EXPECT_EQ(capped.rate(), 300'000u);
   bursts.Await([](std::uint64_t rate) { return rate > 900'000; });
   nothing.Await([](std::uint64_t rate) { return rate > 900'000; });
@@ -160,11 +235,16 @@ TEST(ArbiterNetwork, WhoBurstsHasWhatOthersLeave) {
 
 TEST(ArbiterNetwork, WhereItIsNotKnownOnlyThoseAreHeldThatMayHaveNoMore) {
   const SystemClock clock;
-  Arbiter arbiter(1, 0, &clock);
-  FakeMover capped(
-      arbiter.Start("capped", 0, {.level = Level::kGuaranteed, .network_bytes_per_s = 300'000}).value());
+  Arbiter arbiter(1, 0, {}, &clock);
+  FakeMover capped(arbiter
+                       .Start("capped", 0, Sharing::kMeasured,
+                              {.level = Level::kGuaranteed, .network_bytes_per_s = 300'000})
+                       .value()
+                       .share_fd);
   FakeMover bursts(
-      arbiter.Start("bursts", 0, {.level = Level::kBurst, .network_bytes_per_s = 200'000}).value());
+      arbiter.Start("bursts", 0, Sharing::kMeasured, {.level = Level::kBurst, .network_bytes_per_s = 200'000})
+          .value()
+          .share_fd);
   EXPECT_EQ(capped.rate(), 300'000u);
   EXPECT_EQ(bursts.rate(), 0u);
 }

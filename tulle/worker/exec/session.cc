@@ -49,14 +49,23 @@ Session::Session(session::ServerSession* client, std::unique_ptr<Executor> execu
       limits_(limits),
       end_(*end),
       counters_(*counters),
-      lease_(shared.quota) {
+      lease_(shared.quota),
+      turn_user_([this](Duration longest) {
+        end_.Set(wire::EndReason::kResource,
+                 "a kernel ran for more than " + std::to_string(longest / std::chrono::seconds(1)) +
+                     " s while other vGPUs waited for the GPU; divide it into shorter ones");
+      }) {
   counters_.SetExecutor(executor_.get());
-  if (shared_.pacer != nullptr) shared_.pacer->Add(executor_.get());
+  if (shared_.turn != nullptr) {
+    shared_.turn->Enter(&turn_user_);
+  } else if (shared_.pacer != nullptr) {
+    shared_.pacer->Add(executor_.get());
+  }
 }
 
 Session::~Session() {
   Publish();
-  if (shared_.pacer != nullptr) shared_.pacer->Remove(executor_.get());
+  if (shared_.pacer != nullptr && shared_.turn == nullptr) shared_.pacer->Remove(executor_.get());
   counters_.SetExecutor(nullptr);
   // Rooms go back to the executor, which goes before the lease: memory is free when the quota says so.
   // And before others are told that nothing here has theirs any more.
@@ -67,6 +76,7 @@ Session::~Session() {
   held_.reset();
   unsent_.reset();
   executor_.reset();
+  if (shared_.turn != nullptr) shared_.turn->Leave(&turn_user_);
   lease_.Close();  // what stays lent counts as the vGPU's itself
   for (const auto& [slot, buffer] : buffers_) LetGo(buffer);
   for (const auto& [sequence, under_way] : under_way_) LetGo(under_way.buffer);
@@ -88,6 +98,7 @@ Ending Session::Run() {
     if (!over()) progress |= Retry();
     if (!over()) progress |= TakeCommands();
     if (over()) break;
+    AskAll(false);
     if (std::exchange(flush_executor_, false)) executor_->Flush();
     FlushClient();
     Publish();
@@ -172,6 +183,8 @@ void Session::OnClientError(const Error& error) {
 void Session::Sleep() {
   // What held the stream may have gone since, with the output that was flushed, say.
   if (paused_ ? CanTakeCommands() : client_.has_buffered_input()) return;
+  AskAll(true);
+  if (std::exchange(flush_executor_, false)) executor_->Flush();
   const bool clogged = Clogged();
   if (!clogged && !executor_->PrepareToSleep()) return;
 
@@ -185,6 +198,7 @@ void Session::Sleep() {
     fds_.push_back({executor_->wake_fd(), POLLIN, 0});
     if (executor_->death_fd() >= 0) fds_.push_back({executor_->death_fd(), POLLIN, 0});
   }
+  if (held_for_ == Wait::kCompute && waits_for_turn_) fds_.push_back({shared_.turn->fd(), POLLIN, 0});
   if (wants_slot_) fds_.push_back({shared_.build_slots->fd(), POLLIN, 0});
   for (const BuildJob& job : builds_) {
     if (job.build != nullptr) fds_.push_back({job.build->fd(), POLLIN, 0});
@@ -349,6 +363,17 @@ void Session::ProcessRow(const Row& row, Frame& frame) {
   result = wire::Checked<M>::Make(message, objects_, &checked);
   if (result != wire::WireResult::kOk) return Breach(frame.header, std::string(wire::WireResultName(result)));
   NoteOrder(message, frame.header.sequence);
+  if (shared_.turn != nullptr) {
+    if constexpr (std::same_as<M, wire::opencl::EnqueueKernel>) {
+      launches_.Began(message.queue.handle, shared_.clock->Now());
+    } else if constexpr (std::same_as<M, wire::cuda::LaunchKernel>) {
+      launches_.Began(message.stream.handle, shared_.clock->Now());
+    } else if constexpr (std::same_as<M, wire::opencl::Finish>) {  // as good as a question of ours
+      launches_.Asked(message.queue.handle, frame.header.sequence);
+    } else if constexpr (std::same_as<M, wire::cuda::SynchronizeStream>) {
+      launches_.Asked(message.stream.handle, frame.header.sequence);
+    }
+  }
   if constexpr (requires { Run(checked, frame); }) {
     Run(checked, frame);
   } else {
@@ -422,7 +447,10 @@ Session::Wait Session::Ready(const M& message, Frame& frame) {
     return maps_under_way_ < kMaxMapsUnderWay ? Wait::kNone : Wait::kRoom;
   } else if constexpr (std::same_as<M, wire::opencl::EnqueueKernel> ||
                        std::same_as<M, wire::cuda::LaunchKernel>) {
-    return shared_.pacer == nullptr || shared_.pacer->MayBegin(&compute_wait_) ? Wait::kNone : Wait::kCompute;
+    return ReadyToBegin();
+  } else if constexpr (std::same_as<M, wire::opencl::SetUserEventStatus> ||
+                       std::same_as<M, wire::cuda::EndHostCall>) {
+    return ReadyToGoOn();
   } else if constexpr (std::same_as<M, wire::opencl::CreateImage>) {
     return message.buffer.handle.null() ? ReadyToCreate(wire::opencl::OwnBytes(message), frame) : Wait::kNone;
   } else if constexpr (std::same_as<M, wire::opencl::BuildProgram>) {
@@ -434,6 +462,14 @@ Session::Wait Session::Ready(const M& message, Frame& frame) {
     return IsBuilding(message.program.handle) ? Wait::kBuild : Wait::kNone;
   } else if constexpr (std::same_as<M, wire::DestroyObject>) {
     const bool program = message.object.kind == wire::ObjectKind::kProgram;
+    if (message.object.kind == wire::ObjectKind::kContext) {
+      while (const auto queue = launches_.WantsQuestion(true)) {
+        if (!Ask(*queue)) return Wait::kRoom;
+      }
+    } else if (message.object.kind == wire::ObjectKind::kQueue &&
+               launches_.IsUnasked(message.object.handle) && !Ask(message.object.handle)) {
+      return Wait::kRoom;
+    }
     return program && IsBuilding(message.object.handle) ? Wait::kBuild : Wait::kNone;
   } else {
     const std::uint64_t wanted = wire::WantedPayload(message);

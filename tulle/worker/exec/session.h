@@ -31,9 +31,11 @@
 #include "tulle/worker/exec/command_counters.h"
 #include "tulle/worker/exec/end_request.h"
 #include "tulle/worker/exec/executor.h"
+#include "tulle/worker/exec/launches.h"
 #include "tulle/worker/exec/limits.h"
 #include "tulle/worker/exports/exports.h"
 #include "tulle/worker/pace/network.h"
+#include "tulle/worker/pace/turn.h"
 #include "tulle/worker/quota/memory.h"
 
 namespace tulle::worker::exec {
@@ -75,6 +77,7 @@ struct Shared {
   build::Slots* build_slots = nullptr;
   const Clock* clock = nullptr;
   pace::Pacer* pacer = nullptr;         // null: it may use all of the device
+  pace::Turn* turn = nullptr;           // null: others may use the device at the same time
   pace::Network* network = nullptr;     // null: its client may move as much as it likes
   exports::Exports* exports = nullptr;  // null: sessions without Capability::kExports
   // A session lacks so much memory. Ends one whose client has been away for a while, if that can help, and
@@ -160,7 +163,14 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   };
   // A command that the executor will answer.
   struct UnderWay {
-    enum class Then : std::uint8_t { kTellClient, kFreeBuffer, kFinishBuild, kShareMemory, kMapped };
+    enum class Then : std::uint8_t {
+      kTellClient,
+      kFreeBuffer,
+      kFinishBuild,
+      kShareMemory,
+      kMapped,
+      kQuestion
+    };
     std::uint16_t opcode = 0;
     Then then = Then::kTellClient;
     bool tell_client = true;
@@ -189,6 +199,9 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   template <wire::Message M>
   Wait Ready(const M& message, Frame& frame);
   Wait ReadyToCreate(std::uint64_t size_bytes, Frame& frame);
+  // A launch, on a device that its vGPU must hold its share of.
+  Wait ReadyToBegin();
+  Wait ReadyToGoOn();
   bool IsBuilding(wire::Handle program) const;
 
   // What is done here rather than by the executor alone; session.cc has the list.
@@ -244,6 +257,12 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   void SendStatus(const Frame& frame, std::int32_t status);
   // Counts program memory; false: over the limit, the session is ending.
   bool TakeProgramBytes(std::uint64_t size_bytes);
+
+  // --- turns on the device, where it is used so ---
+  bool Ask(wire::Handle queue);  // false: no room
+  void AskAll(bool idle);
+  // What has begun and has not ended has changed.
+  void LookAtTurn();
 
   // --- the executor's side ---
   bool TakeReplies();
@@ -307,6 +326,13 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   std::uint64_t program_bytes_ = 0;
   std::unordered_map<std::uint64_t, UnderWay> under_way_;  // by sequence; bounded by the executor's own limit
   std::vector<BuildJob> builds_;
+
+  Launches launches_;  // only where turns are given, as the next
+  pace::Turn::User turn_user_;
+  bool uses_turn_ = false;  // something has begun in it
+  bool waits_for_turn_ = false;
+  bool is_stuck_ = false;        // what has begun may wait for the program
+  std::uint64_t questions_ = 0;  // asked so far
 
   wire::Arena arena_;  // of the command at hand
   wire::Arena reply_arena_;

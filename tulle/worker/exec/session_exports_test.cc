@@ -50,7 +50,7 @@ class SessionExportsTest : public SessionTest {
   EndRequest guests_request_;
   Ending RunGuest() {
     SessionCounters counters;
-    const Shared shared{&guests_quota_, nullptr, &slots_, &clock_, nullptr, nullptr, &exports_};
+    const Shared shared{&guests_quota_, nullptr, &slots_, &clock_, nullptr, nullptr, nullptr, &exports_};
     auto executor = local::MakeExecutors(null_.get(), {})->Start();
     EXPECT_TRUE(executor.ok());
     Session session(&guest_, std::move(*executor), shared, limits_, &guests_request_, &counters);

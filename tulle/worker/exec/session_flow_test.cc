@@ -1,5 +1,6 @@
 // Back-pressure: full rings, full staging memory, and clients that do not read.
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include <chrono>
 #include <thread>
@@ -44,6 +45,61 @@ TEST_F(SessionTest, LaunchesWaitForTheirShare) {
   EXPECT_EQ(RunOnNull().reason, EndReason::kGoodbye);
   more.join();
   EXPECT_GT(page.throttled_ns, 0u);
+}
+
+// A launch waits for the vGPU's turn, which ends when the device says that the launch has.
+TEST_F(SessionTest, LaunchesWaitForTheirTurn) {
+  wire::SharePage page{};
+  page.others_wait = 1;
+  int ends[2] = {-1, -1};
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  const UniqueFd node(ends[0]);
+  pace::Turn turn(&page, UniqueFd(ends[1]), &clock_);
+  turn_ = &turn;
+  CreateContextAndQueue();
+  const auto built = CreateAndBuild("kernel void null_add(global uint* data, uint value) {}");
+  client_.WhenAnswered(built);
+  client_.Send(opencl::CreateKernel{{kProgram}, {kKernel}, {"null_add"}});
+  for (int i = 0; i < 5; ++i)
+    client_.Send(opencl::EnqueueKernel{{kQueue}, {kKernel}, 1, {}, {8, 1, 1}, {}, {}, {}});
+  const auto last = client_.Send(opencl::Finish{{kQueue}});
+  client_.WhenAnswered(last);
+  std::thread more([&] {
+    while (page.wants_turn == 0) std::this_thread::yield();
+    ++page.turns_given;
+    ASSERT_EQ(send(node.get(), "", 1, 0), 1);
+    while (page.turns_ended == 0) std::this_thread::yield();
+  });
+  EXPECT_EQ(RunOnNull().reason, EndReason::kGoodbye);
+  more.join();
+  EXPECT_EQ(client_.StatusOf(last), 0);
+  EXPECT_EQ(page.turns_ended, page.turns_given);
+  EXPECT_GT(turn.DeviceTimeNs(), 0u);
+}
+
+// Behind each few launches it is asked whether they have ended; the client hears nothing of that.
+TEST_F(SessionTest, AQuestionFollowsLaunchesAndGoesBeforeTheEndOfTheirQueue) {
+  wire::SharePage page{};
+  int ends[2] = {-1, -1};
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  const UniqueFd node(ends[0]);
+  pace::Turn turn(&page, UniqueFd(ends[1]), &clock_);
+  turn_ = &turn;
+  page.turns_given = 1;
+  CreateContextAndQueue();
+  client_.Send(opencl::CreateProgram{{kContext}, {kProgram}, {opencl::ProgramKind::kSource}});
+  client_.Send(opencl::CreateKernel{{kProgram}, {kKernel}, {"null_add"}});
+  client_.Send(opencl::EnqueueKernel{{kQueue}, {kKernel}, 1, {}, {8, 1, 1}, {}, {}, {}});
+  Destroy(ObjectKind::kQueue, kQueue);
+  EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
+  std::vector<std::uint16_t> opcodes;
+  for (const auto& seen : played_.seen) opcodes.push_back(seen.opcode);
+  const std::vector<std::uint16_t> expected = {
+      wire::kOpcodeOf<opencl::CreateContext>, wire::kOpcodeOf<opencl::CreateQueue>,
+      wire::kOpcodeOf<opencl::CreateKernel>,  wire::kOpcodeOf<opencl::EnqueueKernel>,
+      wire::kOpcodeOf<opencl::Finish>,        wire::kOpcodeOf<wire::DestroyObject>};
+  EXPECT_EQ(opcodes, expected);
+  EXPECT_GT(played_.seen[4].sequence, std::uint64_t{1} << 62);
 }
 
 // A client that has moved more than it may is neither heard nor answered until that has been made up for.

@@ -40,12 +40,17 @@ void Session::OnReply(Received& received) {
   }
   const UnderWay under_way = found->second;
   under_way_.erase(found);
+  if (shared_.turn != nullptr) {
+    launches_.Answered(received.sequence, shared_.clock->Now());
+    LookAtTurn();
+  }
   if (under_way.tell_client && under_way.then != UnderWay::Then::kFinishBuild) {
     counters_.by_command.Took(received.opcode, shared_.clock->Now() - under_way.since);
   }
   switch (under_way.then) {
     case UnderWay::Then::kTellClient: break;
     case UnderWay::Then::kMapped: --maps_under_way_; break;
+    case UnderWay::Then::kQuestion: break;
     case UnderWay::Then::kFreeBuffer:
       if (!under_way.buffer.own) executor_->FreeMemory(under_way.buffer.range);
       lease_.Reclaim(under_way.buffer.charged_bytes);

@@ -318,7 +318,7 @@ inline constexpr Handle kContext{1, 1}, kQueue{2, 1}, kBuffer{3, 1}, kProgram{4,
 class SessionTest : public ::testing::Test {
  protected:
   Ending RunWith(std::unique_ptr<Executor> executor) {
-    const Shared shared{&quota_, builder_, &slots_, &clock_, pacer_, network_, &exports_};
+    const Shared shared{&quota_, builder_, &slots_, &clock_, pacer_, turn_, network_, &exports_};
     Session session(&client_, std::move(executor), shared, limits_, &end_, &counters_);
     return session.Run();
   }
@@ -349,6 +349,7 @@ class SessionTest : public ::testing::Test {
   quota::MemoryQuota quota_{64 * kMiB};
   exports::LocalExports exports_;
   pace::Pacer* pacer_ = nullptr;
+  pace::Turn* turn_ = nullptr;
   pace::Network* network_ = nullptr;
   build::Slots slots_{2};
   std::unique_ptr<gpu::Driver> null_ = gpu::null::OpenDriver();

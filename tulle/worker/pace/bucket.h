@@ -12,8 +12,7 @@ namespace tulle::worker::pace {
 
 class Bucket {
  public:
-  // What a slice that has been idle, or that others did not let in, may use at once when it goes on: so much
-  // of its share.
+  // What a slice that has been idle may use at once when it goes on: so much of its share.
   static constexpr Duration kSaving = std::chrono::milliseconds(50);
 
   // `lanes`: how much of its time the device can give in a time: the number of processors of a CPU, 1 of a
@@ -27,10 +26,17 @@ class Bucket {
     share_ = share;
     saved_ns_ = std::min(saved_ns_, MostSavedNs());
   }
-  void Update(Instant now, std::uint64_t used_ns) {
+  // `waits`: others did not let it in since the last time; then it may save all that it earned, and keeps
+  // that until it has been idle for kSaving.
+  void Update(Instant now, std::uint64_t used_ns, bool waits = false) {
     const auto earned_ns = static_cast<double>((now - now_).count()) * lanes_ * share_;
+    if (waits || used_ns != used_ns_) active_at_ = now;
+    const bool is_idle = now - active_at_ > kSaving;
+    const double most_ns = waits     ? kMostWaitedNs
+                           : is_idle ? MostSavedNs()
+                                     : std::max(saved_ns_, MostSavedNs());
     saved_ns_ += earned_ns - static_cast<double>(used_ns - used_ns_);
-    saved_ns_ = std::min(saved_ns_, MostSavedNs());
+    saved_ns_ = std::min(saved_ns_, most_ns);
     now_ = now;
     used_ns_ = used_ns;
   }
@@ -48,12 +54,14 @@ class Bucket {
   }
 
  private:
+  static constexpr double kMostWaitedNs = 60e9;
   double MostSavedNs() const { return static_cast<double>(kSaving.count()) * lanes_ * share_; }
 
   double lanes_;
   double share_;
   Instant now_;
   std::uint64_t used_ns_;
+  Instant active_at_{};  // it used something, or waited
   double saved_ns_ = 0;
 };
 

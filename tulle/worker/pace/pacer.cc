@@ -61,19 +61,21 @@ bool Pacer::MayBeginLimited(Duration* wait) {
 
 void Pacer::Look(State& state, Instant now) {
   std::uint64_t more_ns = 0;
+  bool waits = false;
   for (Entry& entry : state.entries) {
+    waits |= entry.paced->Waits();
     const std::uint64_t used_ns = entry.paced->DeviceTimeNs();
     if (used_ns <= entry.used_ns) continue;
     more_ns += used_ns - entry.used_ns;
     entry.used_ns = used_ns;
   }
   if (more_ns != 0) state.used_at = now;
-  if (state.frozen || state.was_held)
+  if (state.frozen || state.was_held || waits)
     state.throttled_ns += static_cast<std::uint64_t>((now - state.looked_at).count());
   state.was_held = false;
   state.looked_at = now;
   state.used_ns += more_ns;
-  state.bucket.Update(now, state.used_ns);
+  state.bucket.Update(now, state.used_ns, waits);
   const double share = page_.share.load(std::memory_order_relaxed) / double{wire::kWholeShare};
   if (share != state.bucket.share()) state.bucket.SetShare(share);
   page_.used_ns.store(state.used_ns, std::memory_order_relaxed);

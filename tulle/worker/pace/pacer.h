@@ -28,6 +28,9 @@ class Paced {
   // Time in which it would have used more, had others not been using the device, so far; 0: not known. What
   // it tells may go back.
   virtual std::uint64_t WaitedNs() const { return 0; }
+  // It would use more, but that others are using the device, which it has for itself or not at all. What it
+  // earns meanwhile stays its own, however much.
+  virtual bool Waits() const { return false; }
   // It does nothing until it is let go on. Any thread. Where that cannot be done: nothing.
   virtual void Freeze(bool /*frozen*/) {}
 };

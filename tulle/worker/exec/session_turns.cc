@@ -1,0 +1,75 @@
+// On devices that vGPUs use by turns: what waits for a turn, and how its end is known.
+#include "tulle/worker/exec/session.h"
+
+namespace tulle::worker::exec {
+namespace {
+
+// Of the sequences of the session's own commands to the executor; a client's are far from it.
+constexpr std::uint64_t kOwnSequence = std::uint64_t{1} << 63;
+
+constexpr Duration kLookAgain = std::chrono::milliseconds(20);
+
+}  // namespace
+
+Session::Wait Session::ReadyToBegin() {
+  waits_for_turn_ = false;
+  if (shared_.pacer != nullptr && !shared_.pacer->MayBegin(&compute_wait_)) {
+    if (shared_.turn != nullptr) shared_.turn->Rest(&turn_user_);
+    return Wait::kCompute;
+  }
+  if (shared_.turn == nullptr) return Wait::kNone;
+  // What has begun may wait for the program, and that for what it launches now.
+  if (open_user_events_.empty() && !launches_.has_room(shared_.clock->Now())) {
+    compute_wait_ = kLookAgain;
+    return Wait::kCompute;
+  }
+  return ReadyToGoOn();
+}
+
+Session::Wait Session::ReadyToGoOn() {
+  if (shared_.turn == nullptr) return Wait::kNone;
+  waits_for_turn_ = !shared_.turn->MayBegin(&turn_user_);
+  uses_turn_ |= !waits_for_turn_;
+  if (!waits_for_turn_) return Wait::kNone;
+  compute_wait_ = kLookAgain;
+  return Wait::kCompute;
+}
+
+bool Session::Ask(wire::Handle queue) {
+  const auto ask = [&](const auto& question) {
+    using M = std::remove_cvref_t<decltype(question)>;
+    ByteVector body(wire::EncodedSize(question));
+    wire::Encode(question, body);
+    Submission submission{wire::kOpcodeOf<M>, false, kOwnSequence + questions_, body, {}, std::nullopt};
+    if (unsent_.has_value() || !executor_->Submit(submission)) return false;
+    under_way_.emplace(
+        submission.sequence,
+        UnderWay{.opcode = submission.opcode, .then = UnderWay::Then::kQuestion, .tell_client = false});
+    launches_.Asked(queue, submission.sequence);
+    ++questions_;
+    flush_executor_ = true;
+    return true;
+  };
+  return wire::Has(client_.capabilities(), wire::Capability::kCuda)
+             ? ask(wire::cuda::SynchronizeStream{{queue}})
+             : ask(wire::opencl::Finish{{queue}});
+}
+
+void Session::AskAll(bool idle) {
+  if (shared_.turn == nullptr) return;
+  while (const auto queue = launches_.WantsQuestion(idle)) {
+    if (!Ask(*queue)) break;
+  }
+  LookAtTurn();
+}
+
+void Session::LookAtTurn() {
+  const bool stuck = !open_user_events_.empty();
+  if (stuck != is_stuck_) shared_.turn->SetStuck(&turn_user_, is_stuck_ = stuck);
+  if (uses_turn_ && !launches_.any()) {
+    uses_turn_ = false;
+    shared_.turn->SetIdle(&turn_user_);
+  }
+}
+
+}  // namespace tulle::worker::exec
