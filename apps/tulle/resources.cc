@@ -161,6 +161,12 @@ const std::vector<Column<sdk::Gpu>>& Columns() {
        [](const T& g, std::int64_t) -> std::string {
          return g.spec.cordoned ? "cordoned" : g.status.schedulable ? "yes" : "no";
        }},
+      {"SHARED",
+       [](const T& g, std::int64_t) -> std::string {
+         const control::ComputeSharing sharing = g.spec.description.compute_sharing;
+         return sharing == control::ComputeSharing::kUnspecified ? "" : Word(control::Name(sharing));
+       },
+       true},
       {"TYPE", [](const T& g, std::int64_t) { return g.spec.description.type; }},
   };
   return columns;

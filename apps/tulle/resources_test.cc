@@ -77,7 +77,8 @@ TEST(Resources, AGpuShowsWhatIsFree) {
   gpu.spec.description = {.type = "cpu",
                           .compute_units = 2,
                           .bandwidth_bytes_per_s = 10ull << 30,
-                          .fp32_flops = 1'510'000'000'000};
+                          .fp32_flops = 1'510'000'000'000,
+                          .compute_sharing = control::ComputeSharing::kByTurns};
   gpu.status = {.allocatable_memory_bytes = 4ull << 30,
                 .allocatable_compute_percent = 50,
                 .allocated_memory_bytes = 1ull << 30,
@@ -91,6 +92,8 @@ TEST(Resources, AGpuShowsWhatIsFree) {
             "UNITS   BANDWIDTH   FP32          SCHEDULABLE   TYPE\n"
             "a-0    a      4GiB     3GiB          50%       25%            100MiB/s   10MiB/s        1       "
             "2       10GiB/s     1.51 TFLOPS   yes           cpu\n");
+  EXPECT_NE(TableOf<sdk::Gpu>({gpu}, 0, true).find("SCHEDULABLE   SHARED     TYPE"), std::string::npos);
+  EXPECT_NE(TableOf<sdk::Gpu>({gpu}, 0, true).find("yes           by-turns   cpu"), std::string::npos);
 }
 
 TEST(Resources, AVGpuShowsWhatItUsesWhereThatIsAskedFor) {

@@ -100,6 +100,9 @@ class Turns(Slices):
     up = ("--node-arg=--compute-sharing=turns", "--node-arg=--longest-turn=1")
     lanes = 1
 
+    def test_the_mesh_says_so(self):
+        self.assertRegex(self.assert_ok(self.mesh.tulle("get", "gpus", "-o", "wide")).stdout, "SHARED(.|\n)*by-turns")
+
     def test_a_kernel_without_end_is_ended_when_others_wait(self):
         spins = self.mesh.start_run("hostile", "spin", flags=["--memory", "64MiB", "--compute", "10%"])
         self.assertEqual(spins.stdout.readline(), "attacks\n")

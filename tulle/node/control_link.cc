@@ -87,6 +87,7 @@ void FillGpu(const InventoryGpu& gpu, v1::InventoryGpu* out) {
   description.set_bandwidth_bytes_per_s(gpu.bandwidth_bytes_per_s);
   description.set_fp32_flops(gpu.fp32_flops);
   description.set_driver(gpu.driver);
+  description.set_compute_sharing(gpu.by_turns ? v1::BY_TURNS : v1::AT_ONCE);
 }
 
 Grant FromProto(const v1::GrantKey& grant) {

@@ -247,6 +247,7 @@ v1::GpuDescription ToProto(const GpuDescription& from) {
   to.set_clock_mhz(from.clock_mhz);
   to.set_bandwidth_bytes_per_s(from.bandwidth_bytes_per_s);
   to.set_fp32_flops(from.fp32_flops);
+  to.set_compute_sharing(static_cast<v1::ComputeSharing>(from.compute_sharing));
   to.set_driver(from.driver);
   return to;
 }
@@ -258,7 +259,8 @@ GpuDescription FromProto(const v1::GpuDescription& from) {
                     .clock_mhz = from.clock_mhz(),
                     .bandwidth_bytes_per_s = from.bandwidth_bytes_per_s(),
                     .fp32_flops = from.fp32_flops(),
-                    .driver = from.driver()};
+                    .driver = from.driver(),
+                    .compute_sharing = static_cast<ComputeSharing>(from.compute_sharing())};
   for (const int api : from.apis()) to.apis.push_back(static_cast<DeviceApi>(api));
   return to;
 }

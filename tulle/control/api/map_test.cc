@@ -108,6 +108,8 @@ TEST(Map, EnumeratorsHaveTheSameNumbers) {
   for (const auto topology : {Topology::kSameGpu, Topology::kSameNode, Topology::kDistinctNodes}) {
     EXPECT_EQ(v1::Topology_Name(static_cast<int>(topology)), Name(topology));
   }
+  for (const auto sharing : {ComputeSharing::kAtOnce, ComputeSharing::kByTurns})
+    EXPECT_EQ(v1::ComputeSharing_Name(static_cast<int>(sharing)), Name(sharing));
   for (const auto api : {DeviceApi::kOpenCl, DeviceApi::kCuda})
     EXPECT_EQ(v1::DeviceApi_Name(static_cast<int>(api)), Name(api));
 }

@@ -13,6 +13,15 @@ const char* Name(DeviceApi api) {
   return "UNSPECIFIED";
 }
 
+const char* Name(ComputeSharing sharing) {
+  switch (sharing) {
+    case ComputeSharing::kAtOnce: return "AT_ONCE";
+    case ComputeSharing::kByTurns: return "BY_TURNS";
+    case ComputeSharing::kUnspecified: break;
+  }
+  return "UNSPECIFIED";
+}
+
 const char* Name(PerformanceLevel level) {
   switch (level) {
     case PerformanceLevel::kBestEffort: return "BEST_EFFORT";

@@ -135,7 +135,7 @@ struct VGpuSpec {
   std::uint64_t memory_bytes = 0;
   std::uint32_t compute_percent = 0;
   PerformanceLevel performance_level = PerformanceLevel::kUnspecified;
-  std::uint32_t wanted_compute_percent = 0;  // that its claim asks for
+  std::uint32_t wanted_compute_percent = 0;  // that its claim asks for; of a range, what its load asks for
   std::uint64_t network_bytes_per_s = 0;
   friend bool operator==(const VGpuSpec&, const VGpuSpec&) = default;
 };
@@ -169,6 +169,8 @@ struct VGpu {
   friend bool operator==(const VGpu&, const VGpu&) = default;
 };
 
+enum class ComputeSharing { kUnspecified = 0, kAtOnce = 1, kByTurns = 2 };
+
 struct GpuDescription {
   std::string type;
   std::string vendor;
@@ -179,6 +181,7 @@ struct GpuDescription {
   std::uint64_t bandwidth_bytes_per_s = 0;
   std::uint64_t fp32_flops = 0;
   std::string driver;
+  ComputeSharing compute_sharing = ComputeSharing::kUnspecified;
   friend bool operator==(const GpuDescription&, const GpuDescription&) = default;
 };
 
@@ -416,6 +419,7 @@ struct AttachedVGpu {
 
 // The words of the API: "PENDING", "BURST", "OPENCL", ...
 const char* Name(DeviceApi api);
+const char* Name(ComputeSharing sharing);
 const char* Name(PerformanceLevel level);
 const char* Name(ClaimPhase phase);
 const char* Name(AllocationBranch branch);
