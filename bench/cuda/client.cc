@@ -1,7 +1,6 @@
 // tulle_bench_cuda calls: what calls cost; programs: some kernels, the time of the best run each; loops: the
 // same in plain C++, without a device. Prints {case: {"value": ..., "p99": ...}}.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -13,23 +12,10 @@
 #include <string>
 #include <vector>
 
-#include "tulle/cuda/driver_api.h"
+#include "bench/cuda/client.h"
+#include "bench/now.h"
 
 namespace {
-
-void Must(CUresult result, const char* call) {
-  if (result == CUDA_SUCCESS) return;
-  const char* name = "?";
-  (void)cuGetErrorName(result, &name);
-  std::fprintf(stderr, "%s: %s\n", call, name);
-  std::exit(1);
-}
-#define MUST(call) Must(call, #call)
-
-double NowUs() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 bool g_first = true;
 void Print(const char* name, double value, double p99 = 0) {

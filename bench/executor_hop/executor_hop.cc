@@ -25,13 +25,13 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <functional>
 #include <new>
 #include <vector>
 
+#include "bench/now.h"
 #include "tulle/gpu/isolated/executor_main.h"
 #include "tulle/gpu/isolated/executor_process.h"
 #include "tulle/gpu/null/driver.h"
@@ -40,11 +40,6 @@ namespace {
 
 using namespace tulle;
 using namespace tulle::gpu::isolated;
-
-double NowUs() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 class Session {
  public:

@@ -10,11 +10,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
+
+#include "bench/now.h"
 
 namespace {
 
@@ -28,11 +29,6 @@ constexpr int kCopies = 3;
 [[noreturn]] void Die(const char* what) {
   std::perror(what);
   std::exit(1);
-}
-
-double NowUs() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
 }
 
 // A connected socket, with TLS on it or not.

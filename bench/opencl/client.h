@@ -6,21 +6,17 @@
 #include <CL/cl.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <vector>
 
+#include "bench/now.h"
+
 inline void Must(cl_int status, const char* call) {
   if (status == CL_SUCCESS) return;
   std::fprintf(stderr, "%s: OpenCL status %d\n", call, status);
   std::exit(1);
-}
-
-inline double NowUs() {
-  return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
 }
 
 inline cl_platform_id FirstPlatform() {

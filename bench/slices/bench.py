@@ -1,4 +1,4 @@
-"""How well slices hold: tenants beside each other on the CPU device, each with a share of its time (the CPU time of their
+"""How well slices hold: tenants beside each other on the CPU device, with OpenCL, then with CUDA on the software device, each with a share of its time (the CPU time of their
 executors) and wanting more. How far each is from its share over the whole time, and in windows of a second; how much of its
 share the worst off gets; how long kernels take that are waited for one by one. Then the device is used by turns, as GPUs are:
 what part of its rate alone each tenant has, and what turns cost one that is alone. The same of the network: programs that write and
@@ -7,6 +7,7 @@ read, each with a share of what the node says that its network moves, which is l
 import contextlib
 import json
 import os
+import random
 import statistics
 import subprocess
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from harness import Mesh, plain_line
 
-TARGETS = ["tulle_bench_slices"]
+TARGETS = ["tulle_bench_slices", "tulle_bench_cuda_slices", "tulle_softcuda", "tulle_cuda_shim"]
 
 SECONDS = 10
 # Shares in percent; the kernel of each tenant in us; how it launches.
@@ -25,8 +26,29 @@ SCENES = [
     ("10/20/30/40 mixed", [(10, 5_000, "one"), (20, 50, "deep"), (30, 500_000, "one"), (40, 5_000, "memory")]),
     ("30 alone 5ms", [(30, 5_000, "deep")]),
 ]
+# Besides, scenes that these seeds give.
+SEEDS = [1, 2, 3]
+
+
+def drawn(seed):
+    """Two to four tenants with shares that make up all of the device, and kernels from 20 us to 500 ms."""
+    rng = random.Random(seed)
+    parts = [rng.randint(1, 4) for _ in range(rng.randint(2, 4))]
+    shares = [100 * part // sum(parts) for part in parts]
+    shares[0] += 100 - sum(shares)
+    tenants = [(share, 10 * round(10 ** rng.uniform(0.3, 4.7)), rng.choice(["one", "deep", "memory"])) for share in shares]
+    return f"seed {seed}: " + " ".join(f"{share}%:{us / 1000:g}ms:{mode}" for share, us, mode in tenants), tenants
+
+
+SCENES += [drawn(seed) for seed in SEEDS]
 # By turns; and the pieces in which a tenant that is alone is timed with and without them, one after the other.
-TURN_SCENES = SCENES[:4]
+# What is as long as a batch of deep ones goes on when others have ended, so long ones are waited for here.
+TURN_SCENES = [
+    *SCENES[:2],
+    ("50/50 500ms", [(50, 500_000, "one"), (50, 500_000, "one")]),
+    ("10/20/30/40 5ms", [(10, 5_000, "one"), (20, 5_000, "deep"), (30, 5_000, "deep"), (40, 5_000, "memory")]),
+]
+APIS = {"opencl": "tulle_bench_slices", "cuda": "tulle_bench_cuda_slices"}
 PIECES, PIECE_SECONDS = 8, 1
 # Of NETWORK_MIB a second, in percent; how much each tenant moves at a time, in KiB.
 NETWORK_MIB = 200
@@ -76,7 +98,6 @@ class Program:
                                         stdout=subprocess.PIPE)
         if self.process.stdout.readline() != "ready\n":
             raise SystemExit("a tenant did not start")
-        self.mesh = mesh
 
     def begin(self, seconds):
         print(seconds, file=self.process.stdin, flush=True)
@@ -89,16 +110,23 @@ class Program:
         self.process.wait()
 
 
-def computing(bin, percent, turns, mode, level="guaranteed"):
+def computing(bin, api, percent, turns, mode, level="guaranteed"):
     """A program that computes: its claim and its command."""
-    return ["--compute", f"{percent}%", "--level", level], [bin / "tulle_bench_slices", "run", turns, mode]
+    return ["--api", api, "--compute", f"{percent}%", "--level", level], [bin / APIS[api], "run", turns, mode]
+
+
+def calibrated(bin, api):
+    """{length in us: turns of a kernel that takes so long alone, without a mesh}"""
+    env = {**os.environ, "LD_LIBRARY_PATH": str(bin.parent / "lib" / "softcuda")}
+    return {us: subprocess.run([bin / APIS[api], "calibrate", str(us)], capture_output=True, text=True, check=True, env=env).stdout.strip()
+            for us in {kernel for _, tenants in SCENES for _, kernel, _ in tenants}}
 
 
 def rates(programs, seconds):
     """Kernels a second of each, all at once."""
     for program in programs:
         program.begin(seconds)
-    return [program.result()["kernels"] / seconds for program in programs]
+    return [result["kernels"] / result["seconds"] for result in [program.result() for program in programs]]
 
 
 @contextlib.contextmanager
@@ -111,26 +139,21 @@ def ending(programs):
 
 
 class Tenant(Program):
-    def __init__(self, mesh, bin, percent, turns, mode, level="guaranteed"):
+    def __init__(self, mesh, bin, api, percent, turns, mode, level="guaranteed"):
         known = set(executors_of(mesh.process.pid))
         self.percent, self.mode = percent, mode
-        super().__init__(mesh, *computing(bin, percent, turns, mode, level))
-        (self.worker,) = set(executors_of(mesh.process.pid)) - known
+        super().__init__(mesh, *computing(bin, api, percent, turns, mode, level))
+        (worker,) = set(executors_of(mesh.process.pid)) - known
+        self.executors = executors_of(mesh.process.pid)[worker]
 
     def device_time(self):
-        total = 0
-        for pid in executors_of(self.mesh.process.pid).get(self.worker, []):
-            try:
-                total += cpu_time(pid)
-            except OSError:
-                pass
-        return total
+        return sum(cpu_time(pid) for pid in self.executors)
 
 
 def watch(tenants, seconds, lanes):
     """Each tenant's parts of the device in windows of a second, in percent."""
     for tenant in tenants:
-        tenant.begin(seconds + 1)
+        tenant.begin(seconds + 1.5)
     time.sleep(0.5)
     windows = [[] for _ in tenants]
     before, then = [t.device_time() for t in tenants], time.monotonic()
@@ -147,61 +170,65 @@ def p95(values):
     return sorted(values)[min(len(values) - 1, len(values) * 95 // 100)]
 
 
-def lines(bin, runs):
+def measured_scenes(mesh, bin, runs, api):
     lanes = len(os.sched_getaffinity(0))
-    program = str(bin / "tulle_bench_slices")
-    turns = {us: subprocess.run([program, "calibrate", str(us)], capture_output=True, text=True, check=True).stdout.strip()
-             for us in {kernel for _, tenants in SCENES for _, kernel, _ in tenants}}
-
-    def report(case, value, unit, yardstick=None, yardstick_value=None):
-        return plain_line("slices", runs, case, value, unit, yardstick, yardstick_value)
-
-    with Mesh(bin) as mesh:
-        for name, scene in SCENES:
-            errors, window_errors, delivered, latency, parts = [], [], [], [], []
-            for _ in range(runs):
-                tenants = [Tenant(mesh, bin, percent, turns[us], mode) for percent, us, mode in scene]
+    turns = calibrated(bin, api)
+    for name, scene in SCENES:
+        errors, window_errors, delivered, latency, parts = [], [], [], [], []
+        for _ in range(runs):
+            with ending([Tenant(mesh, bin, api, percent, turns[us], mode) for percent, us, mode in scene]) as tenants:
                 windows, results = watch(tenants, SECONDS, lanes)
-                for tenant in tenants:
-                    tenant.end()
-                # Programs and workers take their part of the machine: shares are of what there is for kernels.
-                whole = sum(tenant.percent for tenant in tenants) == 100
-                totals = [sum(second) / 100 if whole else 1 for second in zip(*windows)]
-                parts.append(100 * statistics.mean(totals))
-                for tenant, window, result in zip(tenants, windows, results):
-                    seconds = [one / total for one, total in zip(window, totals)]
-                    share = statistics.mean(seconds)
-                    errors.append(abs(share - tenant.percent))
-                    window_errors += [abs(one - tenant.percent) for one in seconds]
-                    delivered.append(100 * share / tenant.percent)
-                    if "p99_us" in result:
-                        latency.append((tenant.percent, result["p50_us"], result["p99_us"]))
-            yield report(f"{name}: error", max(errors), "points")
-            yield report(f"{name}: error of 1 s, p95", p95(window_errors), "points")
-            yield report(f"{name}: delivered of the share", min(delivered), "%")
-            if parts[0] != 100:
-                yield report(f"{name}: of the processors, for kernels", statistics.mean(parts), "%")
-            for percent, p50, p99 in latency[:len([1 for _, _, m in scene if m == "one"])]:
-                yield report(f"{name}: kernel on {percent} %, p50", p50, "us")
-                yield report(f"{name}: kernel on {percent} %, p99", p99, "us")
+            # Programs and workers take their part of the machine: shares are of what there is for kernels.
+            whole = sum(tenant.percent for tenant in tenants) == 100
+            totals = [sum(second) / 100 if whole else 1 for second in zip(*windows)]
+            parts.append(100 * statistics.mean(totals))
+            for tenant, window, result in zip(tenants, windows, results):
+                seconds = [one / total for one, total in zip(window, totals)]
+                share = statistics.mean(seconds)
+                errors.append(abs(share - tenant.percent))
+                window_errors += [abs(one - tenant.percent) for one in seconds]
+                delivered.append(100 * share / tenant.percent)
+                if "p99_us" in result:
+                    latency.append((tenant.percent, result["p50_us"], result["p99_us"]))
+        yield f"{name}: error", max(errors), "points"
+        yield f"{name}: error of 1 s, p95", p95(window_errors), "points"
+        yield f"{name}: delivered of the share", min(delivered), "%"
+        if parts[0] != 100:
+            yield f"{name}: of the processors, for kernels", statistics.mean(parts), "%"
+        for percent, p50, p99 in latency[:len([1 for _, _, m in scene if m == "one"])]:
+            yield f"{name}: kernel on {percent} %, p50", p50, "us"
+            yield f"{name}: kernel on {percent} %, p99", p99, "us"
+
+
+def turn_scenes(measured, by_turns, bin, runs, api):
+    turns = calibrated(bin, api)
+    alone = {}
+    for us, mode in sorted({(us, mode) for _, scene in TURN_SCENES for _, us, mode in scene}):
+        pieces = []
+        with ending([Program(mesh, *computing(bin, api, 100, turns[us], mode)) for mesh in (measured, by_turns)]) as programs:
+            for _ in range(PIECES * runs):
+                pieces.append([rates([program], PIECE_SECONDS)[0] for program in programs])
+        without, alone[us, mode] = (statistics.median(of) for of in zip(*pieces))
+        yield f"turns: {us} us {mode}, alone", alone[us, mode], "kernels/s", "alone without turns", without
+    for name, scene in TURN_SCENES:
+        parts = []
+        for _ in range(runs):
+            with ending([Program(by_turns, *computing(bin, api, percent, turns[us], mode)) for percent, us, mode in scene]) as programs:
+                parts.append([100 * rate / alone[us, mode] for rate, (_, us, mode) in zip(rates(programs, SECONDS), scene)])
+        for (percent, us, mode), part in zip(scene, zip(*parts)):
+            yield f"turns: {name}: {percent} % has", statistics.median(part), "% of its rate alone"
+
+
+def lines(bin, runs):
+    def report(case, *rest):
+        return plain_line("slices", runs, case, *rest)
 
     with Mesh(bin) as measured, Mesh(bin, "--node-arg=--compute-sharing=turns") as by_turns:
-        alone = {}
-        for us, mode in sorted({(us, mode) for _, scene in TURN_SCENES for _, us, mode in scene}):
-            pieces = []
-            with ending([Program(mesh, *computing(bin, 100, turns[us], mode)) for mesh in (measured, by_turns)]) as programs:
-                for _ in range(PIECES * runs):
-                    pieces.append([rates([program], PIECE_SECONDS)[0] for program in programs])
-            without, alone[us, mode] = (statistics.median(of) for of in zip(*pieces))
-            yield report(f"turns: {us} us {mode}, alone", alone[us, mode], "kernels/s", "alone without turns", without)
-        for name, scene in TURN_SCENES:
-            parts = []
-            for _ in range(runs):
-                with ending([Program(by_turns, *computing(bin, percent, turns[us], mode)) for percent, us, mode in scene]) as programs:
-                    parts.append([100 * rate / alone[us, mode]
-                                  for rate, (_, us, mode) in zip(rates(programs, SECONDS), scene)])
-            for (percent, us, mode), part in zip(scene, zip(*parts)):
-                yield report(f"turns: {name}: {percent} % has", statistics.median(part), "% of its rate alone")
+        for api in APIS:
+            for line in measured_scenes(measured, bin, runs, api):
+                yield report(f"{api} {line[0]}", *line[1:])
+            for line in turn_scenes(measured, by_turns, bin, runs, api):
+                yield report(f"{api} {line[0]}", *line[1:])
 
     with Mesh(bin, f"--node-arg=--network-bandwidth={NETWORK_MIB}MiB") as mesh:
         for name, scene in NETWORK_SCENES:
