@@ -262,8 +262,8 @@ int Main(int argc, char** argv) {
   run_command->add_option("--memory", run.memory, "Memory of each vGPU, such as 512MiB or 4GiB [1GiB]");
   run_command->add_option("--compute", run.compute,
                           "Share of a GPU that is reserved for each vGPU, such as 50% [25%], or a range, "
-                          "such as 25%..100%: as much as "
-                          "there is room for, which changes while it runs");
+                          "such as 25%..100%: by what its programs use and as "
+                          "there is room, which changes while it runs");
   run_command->add_option("--compute-units", run.compute_units,
                           "As much of a GPU as makes so many of its compute units, in place of --compute");
   run_command
@@ -491,8 +491,8 @@ int Main(int argc, char** argv) {
   resize_command->add_option("CLAIM", name, "Which, see `tulle get claims`")->required();
   resize_command->add_option(
       "--compute", compute,
-      "Share of a GPU for each of its vGPUs, such as 60%, or a range, such as 25%..100%: as much as "
-      "there is room for [as it is]");
+      "Share of a GPU for each of its vGPUs, such as 60%, or a range, such as 25%..100%: by "
+      "what its programs use and as there is room [as it is]");
   resize_command->add_option(
       "--memory", memory, "Memory of each of its vGPUs, such as 4GiB; not less than programs use [as it is]");
   resize_command->add_option(

@@ -250,6 +250,7 @@ void Supervisor::StartWorker(VGpu& vgpu) {
   if (!process.ok()) {
     vgpu.state = VGpuState::kFailed;
     vgpu.message = "cannot start its worker: " + process.error().message;
+    if (arbiter_ != nullptr) arbiter_->Stopped(uid);
     Log(LogLevel::kError, "node", vgpu.message, {{"vgpu", uid}});
     return;
   }
@@ -465,6 +466,7 @@ void Supervisor::OnEnded(const std::string& uid) {
   vgpu->control.reset();
   loop_.Cancel(vgpu->timer);
   exports_.OnWorkerEnded(uid);
+  if (arbiter_ != nullptr) arbiter_->Stopped(uid);
   const std::uint32_t lost_sessions = std::exchange(vgpu->current.sessions, 0);
   vgpu->current.memory_used_bytes = 0;
   vgpu->past = vgpu->usage();

@@ -2,11 +2,15 @@
 
 #include <google/protobuf/util/json_util.h>
 #include <google/protobuf/util/time_util.h>
+#include <algorithm>
 
 #include "tulle/base/check.h"
 
 namespace tulle::control {
 namespace {
+
+// A node may tell anything.
+float Percent(float told) { return told > 0 ? std::min(told, 100.0f) : 0; }
 
 constexpr double kSecondsPerHour = 3600;
 
@@ -192,12 +196,12 @@ v1::VGpuUsage ToProto(const VGpuUsage& from) {
 }
 VGpuUsage FromProto(const v1::VGpuUsage& from) {
   return {.memory_used_bytes = from.memory_used_bytes(),
-          .compute_used_percent = from.compute_used_percent(),
-          .compute_share_percent = from.compute_share_percent(),
-          .compute_throttled_percent = from.compute_throttled_percent(),
+          .compute_used_percent = Percent(from.compute_used_percent()),
+          .compute_share_percent = Percent(from.compute_share_percent()),
+          .compute_throttled_percent = Percent(from.compute_throttled_percent()),
           .network_used_bytes_per_s = from.network_used_bytes_per_s(),
           .network_share_bytes_per_s = from.network_share_bytes_per_s(),
-          .network_throttled_percent = from.network_throttled_percent()};
+          .network_throttled_percent = Percent(from.network_throttled_percent())};
 }
 
 v1::VGpu ToProto(const VGpu& from) {

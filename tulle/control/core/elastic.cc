@@ -143,7 +143,7 @@ void Core::On(const ResizeClaim& event) {
       const Gpu& gpu = gpus_.Find(uid)->gpu;
       const std::int64_t left = std::int64_t{gpu.status.allocatable_compute_percent} -
                                 std::int64_t{gpu.status.allocated_compute_percent};
-      if (needed_more <= left) continue;
+      if (needed_more <= 0 || needed_more <= left) continue;
       // Neighbours with a range give it up, as for a new claim.
       std::vector<ElasticVGpu> neighbours = ElasticOf(*gpus_.Find(uid));
       std::erase_if(neighbours, [&](const ElasticVGpu& vgpu) {

@@ -65,6 +65,37 @@ TEST(LoadSizeTest, WhatComesAgainAndAgainKeepsIt) {
   EXPECT_EQ(vgpu.changes, 0);
 }
 
+// Held up all the time however much it has: by others' turns, say.
+TEST(LoadSizeTest, WhoIsHeldUpKeepsIt) {
+  LoadSize size;
+  std::uint32_t has = 20;
+  for (Instant now{1}; now < Instant{} + 2h; now = now + kInterval) {
+    const std::uint32_t next = size.Follow({5, 40}, {20, 80}, has, has, kCalm, now);
+    EXPECT_GE(next, has);
+    has = next;
+  }
+  EXPECT_EQ(has, 80u);
+}
+
+// Short peaks that are not seen in what is used, but hold the program up where it has little.
+TEST(LoadSizeTest, WhatWasTakenTooEarlyIsTakenLessOften) {
+  LoadSize size;
+  std::uint32_t has = 80;
+  int shrunk = 0;
+  for (Instant now{1}; now < Instant{} + 4h; now = now + kInterval) {
+    const std::uint32_t next = size.Follow({5, has < 60 ? 20.0f : 1.0f}, {20, 80}, has, has, kCalm, now);
+    shrunk += next < has;
+    has = next;
+  }
+  EXPECT_LE(shrunk, 20) << "of 240 minutes";
+}
+
+TEST(LoadSizeTest, WhoHasNoRoomGoesOnWantingIt) {
+  LoadSize size;
+  for (Instant now{1}; now < Instant{} + 1h; now = now + kInterval)
+    EXPECT_EQ(size.Follow({20, 70}, {10, 100}, 80, 20, kCalm, now), 80u);
+}
+
 TEST(LoadSizeTest, ASteadyLoadSettles) {
   const std::uint64_t seed = 20261130;
   SeededRandom random(seed);

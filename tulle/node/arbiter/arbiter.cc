@@ -105,6 +105,16 @@ void Arbiter::Change(const std::string& uid, const Promise& promise) {
   Share(*state);
 }
 
+void Arbiter::Stopped(const std::string& uid) {
+  auto state = state_.lock();
+  const auto found = state->vgpus.find(uid);
+  if (found == state->vgpus.end()) return;
+  wire::SharePage& page = found->second.page();
+  page.turns_ended = page.turns_given.load();
+  page.wants_turn = 0;
+  Wake();
+}
+
 void Arbiter::Remove(const std::string& uid) {
   auto state = state_.lock();
   state->vgpus.erase(uid);

@@ -63,6 +63,8 @@ class Arbiter {
                            const Promise& promise);
   // From now on.
   void Change(const std::string& uid, const Promise& promise);
+  // Its worker has ended, with its turn or without.
+  void Stopped(const std::string& uid);
   void Remove(const std::string& uid);
   Delivered Get(const std::string& uid) const;
 

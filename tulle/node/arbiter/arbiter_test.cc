@@ -160,6 +160,12 @@ TEST_F(ArbiterTest, TurnsAreGivenOneAtATimeInTheOrderInWhichTheyWereAskedFor) {
   TurnWorker again(start("b", 0));
   c.AwaitTurn();
   EXPECT_FALSE(again.HasTurn());
+  // One that has crashed in its turn, and is not started again soon.
+  again.Want();
+  c.AwaitOthers(true);
+  arbiter_.Stopped("c");
+  again.AwaitTurn();
+  again.AwaitOthers(false);
 }
 
 // A worker whose programs move, or would like to move, so many bytes a second.

@@ -37,9 +37,11 @@ class Launches {
     ++its.unasked;
   }
   // A queue that a question is to be asked of now. `idle`: nothing more will begin for the moment.
-  std::optional<wire::Handle> WantsQuestion(bool idle) const {
+  // `one_each`: what has begun may wait for the program, so that questions pile up behind it, and a driver's
+  // queue has an end; no second one is asked of a queue.
+  std::optional<wire::Handle> WantsQuestion(bool idle, bool one_each) const {
     for (const auto& [slot, queue] : queues_) {
-      if (queue.unasked == 0) continue;
+      if (queue.unasked == 0 || (one_each && IsAsked(slot))) continue;
       if (idle || queue.unasked >= per_question_ || under_way_ >= most_under_way_) return queue.handle;
     }
     return std::nullopt;
@@ -52,14 +54,14 @@ class Launches {
   void Asked(wire::Handle queue, std::uint64_t sequence) {
     const auto found = queues_.find(queue.slot);
     if (found == queues_.end()) return;
-    questions_[sequence] = found->second.unasked;
+    questions_[sequence] = {queue.slot, found->second.unasked};
     queues_.erase(found);
   }
   // Maybe to a question.
   void Answered(std::uint64_t sequence, Instant now) {
     const auto found = questions_.find(sequence);
     if (found == questions_.end()) return;
-    const std::uint32_t launches = found->second;
+    const std::uint32_t launches = found->second.launches;
     questions_.erase(found);
     under_way_ -= launches;
     const Duration each = (now - working_since_) / launches;
@@ -76,8 +78,16 @@ class Launches {
     wire::Handle handle;
     std::uint32_t unasked = 0;
   };
-  std::unordered_map<std::uint32_t, Queue> queues_;             // by slot, that have some unasked
-  std::unordered_map<std::uint64_t, std::uint32_t> questions_;  // how many launches each is for
+  struct Question {
+    std::uint32_t slot = 0;      // of its queue
+    std::uint32_t launches = 0;  // that it is for
+  };
+  bool IsAsked(std::uint32_t slot) const {
+    return std::ranges::any_of(questions_, [slot](const auto& entry) { return entry.second.slot == slot; });
+  }
+
+  std::unordered_map<std::uint32_t, Queue> queues_;  // by slot, that have some unasked
+  std::unordered_map<std::uint64_t, Question> questions_;
   std::uint32_t under_way_ = 0;
   std::uint32_t per_question_ = 1, most_under_way_ = 2;
   Instant working_since_{};  // on those not answered for

@@ -18,7 +18,7 @@ class LaunchesTest : public ::testing::Test {
     while (launches_.has_room(now_)) {
       launches_.Began(kOne, now_);
       ++launched, ++asked;
-      while (const auto queue = launches_.WantsQuestion(false)) {
+      while (const auto queue = launches_.WantsQuestion(false, false)) {
         EXPECT_EQ(*queue, kOne);
         launches_.Asked(*queue, ++sequence_);
         questions.emplace_back(sequence_, std::exchange(asked, 0));
@@ -58,16 +58,29 @@ TEST_F(LaunchesTest, OfLongOnesOneRunsAtATime) {
   EXPECT_EQ(Fill(microseconds(10)), 4);
 }
 
+TEST_F(LaunchesTest, QuestionsDoNotPileUpBehindWhatWaitsForTheProgram) {
+  launches_.Began(kOne, now_);
+  EXPECT_EQ(launches_.WantsQuestion(true, true), kOne);
+  launches_.Asked(kOne, 7);
+  for (int i = 0; i < 900; ++i) launches_.Began(kOne, now_);
+  EXPECT_EQ(launches_.WantsQuestion(true, true), std::nullopt);
+  launches_.Began(kTwo, now_);
+  EXPECT_EQ(launches_.WantsQuestion(true, true), kTwo) << "of another queue";
+  launches_.Answered(7, now_);
+  launches_.Asked(kTwo, 8);
+  EXPECT_EQ(launches_.WantsQuestion(true, true), kOne);
+}
+
 TEST_F(LaunchesTest, EachQueueHasItsQuestions) {
   launches_.Began(kOne, now_);
-  EXPECT_EQ(launches_.WantsQuestion(false), kOne);
+  EXPECT_EQ(launches_.WantsQuestion(false, false), kOne);
   launches_.Asked(kOne, 7);
   EXPECT_FALSE(launches_.IsUnasked(kOne));
   launches_.Began(kTwo, now_);
   EXPECT_TRUE(launches_.IsUnasked(kTwo));
-  EXPECT_EQ(launches_.WantsQuestion(true), kTwo);
+  EXPECT_EQ(launches_.WantsQuestion(true, false), kTwo);
   launches_.Asked(kTwo, 8);
-  EXPECT_EQ(launches_.WantsQuestion(true), std::nullopt);
+  EXPECT_EQ(launches_.WantsQuestion(true, false), std::nullopt);
   launches_.Answered(8, now_);
   launches_.Answered(8, now_);   // another command's answer
   launches_.Answered(99, now_);  // likewise

@@ -153,7 +153,7 @@ void Session::FlushClient() {
 // owes an answer, else at the client.
 bool Session::Spin() {
   // Answers may be there, but would not be taken, or what could be written would wait.
-  if (Clogged() || client_.has_output()) return false;
+  if (TakesNoAnswers() || client_.has_output()) return false;
   if (!under_way_.empty() || awaited_events_ != 0) return executor_->Spin();
   if (paused_ || !builds_.empty()) return false;
   Instant now = shared_.clock->Now();
@@ -185,7 +185,7 @@ void Session::Sleep() {
   if (paused_ ? CanTakeCommands() : client_.has_buffered_input()) return;
   AskAll(true);
   if (std::exchange(flush_executor_, false)) executor_->Flush();
-  const bool clogged = Clogged();
+  const bool clogged = TakesNoAnswers();
   if (!clogged && !executor_->PrepareToSleep()) return;
 
   fds_.clear();
@@ -462,8 +462,13 @@ Session::Wait Session::Ready(const M& message, Frame& frame) {
     return IsBuilding(message.program.handle) ? Wait::kBuild : Wait::kNone;
   } else if constexpr (std::same_as<M, wire::DestroyObject>) {
     const bool program = message.object.kind == wire::ObjectKind::kProgram;
+    // What waits for it goes on.
+    if (message.object.kind == wire::ObjectKind::kEvent &&
+        open_user_events_.contains(message.object.handle.slot)) {
+      return ReadyToGoOn();
+    }
     if (message.object.kind == wire::ObjectKind::kContext) {
-      while (const auto queue = launches_.WantsQuestion(true)) {
+      while (const auto queue = launches_.WantsQuestion(true, false)) {
         if (!Ask(*queue)) return Wait::kRoom;
       }
     } else if (message.object.kind == wire::ObjectKind::kQueue &&

@@ -201,7 +201,8 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   Wait ReadyToCreate(std::uint64_t size_bytes, Frame& frame);
   // A launch, on a device that its vGPU must hold its share of.
   Wait ReadyToBegin();
-  Wait ReadyToGoOn();
+  Wait ReadyToGoOn();  // what the program lets go on by it may be such
+  Wait AwaitTurn();
   bool IsBuilding(wire::Handle program) const;
 
   // What is done here rather than by the executor alone; session.cc has the list.
@@ -284,7 +285,11 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   bool TakeCommands();
   bool CanTakeCommands();
   // The client takes nothing for now, or has moved more than it may: neither commands nor answers are taken.
-  bool Clogged() const { return has_moved_enough_ || client_.pending_bytes() > limits_.pending_output_bytes; }
+  // But who has the device for its own takes its answers, as others wait for it to end; it makes up for them.
+  bool Clogged() const { return has_moved_enough_ || TakesNoAnswers(); }
+  bool TakesNoAnswers() const {
+    return (has_moved_enough_ && !uses_turn_) || client_.pending_bytes() > limits_.pending_output_bytes;
+  }
   void LookAtNetwork();
   void Pause(bool paused);
   void FlushClient();

@@ -85,13 +85,18 @@ TEST_F(SessionTest, AQuestionFollowsLaunchesAndGoesBeforeTheEndOfTheirQueue) {
   const UniqueFd node(ends[0]);
   pace::Turn turn(&page, UniqueFd(ends[1]), &clock_);
   turn_ = &turn;
-  page.turns_given = 1;
   CreateContextAndQueue();
   client_.Send(opencl::CreateProgram{{kContext}, {kProgram}, {opencl::ProgramKind::kSource}});
   client_.Send(opencl::CreateKernel{{kProgram}, {kKernel}, {"null_add"}});
   client_.Send(opencl::EnqueueKernel{{kQueue}, {kKernel}, 1, {}, {8, 1, 1}, {}, {}, {}});
   Destroy(ObjectKind::kQueue, kQueue);
+  std::thread gives([&] {
+    while (page.wants_turn == 0) std::this_thread::yield();
+    ++page.turns_given;
+    ASSERT_EQ(send(node.get(), "", 1, 0), 1);
+  });
   EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
+  gives.join();
   std::vector<std::uint16_t> opcodes;
   for (const auto& seen : played_.seen) opcodes.push_back(seen.opcode);
   const std::vector<std::uint16_t> expected = {

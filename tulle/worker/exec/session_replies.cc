@@ -16,7 +16,7 @@ constexpr std::size_t kKeptPayloadBytes = 64u << 10;
 bool Session::TakeReplies() {
   unsigned taken = 0;
   Received received;
-  while (!over() && taken < limits_.replies_per_turn && !Clogged()) {
+  while (!over() && taken < limits_.replies_per_turn && !TakesNoAnswers()) {
     switch (executor_->TryReceive(&received)) {
       case Receive::kNothing: return taken != 0;
       case Receive::kDead:

@@ -23,11 +23,16 @@ Session::Wait Session::ReadyToBegin() {
     compute_wait_ = kLookAgain;
     return Wait::kCompute;
   }
-  return ReadyToGoOn();
+  return AwaitTurn();
 }
 
 Session::Wait Session::ReadyToGoOn() {
-  if (shared_.turn == nullptr) return Wait::kNone;
+  // What goes on has begun in a turn that may be ending, and cannot end without.
+  if (shared_.turn == nullptr || shared_.turn->MayGoOn(&turn_user_)) return Wait::kNone;
+  return AwaitTurn();
+}
+
+Session::Wait Session::AwaitTurn() {
   waits_for_turn_ = !shared_.turn->MayBegin(&turn_user_);
   uses_turn_ |= !waits_for_turn_;
   if (!waits_for_turn_) return Wait::kNone;
@@ -57,7 +62,7 @@ bool Session::Ask(wire::Handle queue) {
 
 void Session::AskAll(bool idle) {
   if (shared_.turn == nullptr) return;
-  while (const auto queue = launches_.WantsQuestion(idle)) {
+  while (const auto queue = launches_.WantsQuestion(idle, !open_user_events_.empty())) {
     if (!Ask(*queue)) break;
   }
   LookAtTurn();

@@ -20,11 +20,10 @@ class Bucket {
   Bucket(double lanes, double share, Instant now, std::uint64_t used_ns)
       : lanes_(lanes), share_(share), now_(now), used_ns_(used_ns) {}
 
-  // From the last Update on. What is saved, and what is owed, stays; but for what would be more than it may
-  // save.
+  // From the last Update on. What is owed stays, and what is saved, but that it is less of a smaller share.
   void SetShare(double share) {
+    if (share < share_ && saved_ns_ > 0) saved_ns_ *= share / share_;
     share_ = share;
-    saved_ns_ = std::min(saved_ns_, MostSavedNs());
   }
   // `waits`: others did not let it in since the last time; then it may save all that it earned, and keeps
   // that until it has been idle for kSaving.

@@ -36,6 +36,7 @@ void Turn::Leave(User* user) {
   auto state = state_.lock();
   Count(*state, clock_.Now());
   std::erase(state->users, user);
+  TakeWishBack(*state);
   LookAndWake(*state, clock_.Now());
 }
 
@@ -55,6 +56,11 @@ bool Turn::MayBegin(User* user) {
   return false;
 }
 
+bool Turn::MayGoOn(User* user) {
+  auto state = state_.lock();
+  return state->has_turn && user->busy;
+}
+
 void Turn::SetIdle(User* user) {
   auto state = state_.lock();
   if (!user->busy) return;
@@ -69,6 +75,7 @@ void Turn::Rest(User* user) {
   auto state = state_.lock();
   if (!user->thinks) return;
   user->thinks = user->waits = false;
+  TakeWishBack(*state);
   Count(*state, clock_.Now());
   LookAndWake(*state, clock_.Now());
 }
@@ -122,6 +129,7 @@ Duration Turn::Look(State& state, Instant now) {
     (void)eventfd_write(open_.get(), 1);
   }
   const bool contended = others_wait();
+  if (!contended) state.ending_since = now;
   if (!state.ending && contended && now - state.since >= kLength) Close(state, now);
   if (IsBusy(state)) {
     if (!state.ending) return contended ? kLength - (now - state.since) : Duration::max();
@@ -147,9 +155,15 @@ Duration Turn::EndOverdue(State& state, Instant now) {
   const Duration left = longest - (now - state.ending_since);
   if (left > Duration::zero()) return left;
   for (User* user : state.users) {
-    if (const auto end = user->busy ? std::exchange(user->end_, nullptr) : nullptr) end(longest);
+    if (const auto end = user->busy && !user->stuck ? std::exchange(user->end_, nullptr) : nullptr)
+      end(longest);
   }
   return kPatience;
+}
+
+void Turn::TakeWishBack(State& state) {
+  if (std::ranges::any_of(state.users, &User::waits)) return;
+  if (page_.wants_turn.exchange(0) != 0) TellNode();
 }
 
 void Turn::LookAndWake(State& state, Instant now) {

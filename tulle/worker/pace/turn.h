@@ -59,6 +59,8 @@ class Turn final : public Paced {
 
   // Whether `user` may begin something now; then it is busy. False: ask again when fd() is readable.
   bool MayBegin(User* user);
+  // Whether what `user` has begun may go on: it has the turn still, be that ending.
+  bool MayGoOn(User* user);
   // All that it began has ended.
   void SetIdle(User* user);
   // What it wants to begin is held up for another reason: nobody shall wait for it.
@@ -92,6 +94,7 @@ class Turn final : public Paced {
   // Those that have kept others waiting for too long; how long until that will be so.
   Duration EndOverdue(State& state, Instant now);
   void LookAndWake(State& state, Instant now);
+  void TakeWishBack(State& state);
   void Close(State& state, Instant now);
   void End(State& state);
   void TellNode();

@@ -158,6 +158,50 @@ TEST_F(TurnTest, WhoKeepsOthersWaitingForTooLongIsToldToEnd) {
   EXPECT_TRUE(HasTurn()) << "until it has ended";
 }
 
+TEST_F(TurnTest, WhoGoesWithoutATurnIsWaitedForByNobody) {
+  Turn::User other([](Duration) {});
+  turn_->Enter(&other);
+  EXPECT_FALSE(turn_->MayBegin(&other));
+  EXPECT_EQ(page_.wants_turn, 1u);
+  turn_->Leave(&other);
+  EXPECT_EQ(page_.wants_turn, 0u);
+  EXPECT_FALSE(turn_->MayBegin(&user_));
+  turn_->Rest(&user_);
+  EXPECT_EQ(page_.wants_turn, 0u);
+}
+
+TEST_F(TurnTest, HowLongOthersWaitCountsFromWhenTheyDo) {
+  page_.longest_turn_ms = 1000;
+  Give();
+  SetOthersWait(true);
+  Await([&] { return IsReadable(turn_->fd()); });
+  ASSERT_TRUE(turn_->MayBegin(&user_));
+  clock_.Advance(Turn::kLength);
+  Await([&] { return !IsReadable(turn_->fd()); });
+  EXPECT_TRUE(turn_->MayGoOn(&user_)) << "what has begun";
+  EXPECT_FALSE(turn_->MayBegin(&user_));
+  const auto look = [&] {
+    Turn::User passing([](Duration) {});
+    turn_->Enter(&passing);
+    turn_->Leave(&passing);
+  };
+  SetOthersWait(false);  // they have gone
+  for (int i = 0; i < 50; ++i) {
+    clock_.Advance(milliseconds(100));
+    look();
+  }
+  SetOthersWait(true);
+  for (int i = 0; i < 9; ++i) {
+    clock_.Advance(milliseconds(100));
+    look();
+  }
+  EXPECT_EQ(overdue_, Duration{});
+  clock_.Advance(milliseconds(200));
+  Await([&] { return overdue_ != Duration{}; });
+  turn_->SetIdle(&user_);
+  EXPECT_FALSE(turn_->MayGoOn(&user_));
+}
+
 TEST_F(TurnTest, WhatMayWaitForItsProgramIsNotWaitedForLong) {
   Give();
   SetOthersWait(true);

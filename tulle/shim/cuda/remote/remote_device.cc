@@ -287,6 +287,7 @@ CUresult RemoteDevice::FreeAsync(const Stream& stream, CUdeviceptr address) {
   const auto context = Find(stream, &queue);
   if (context == nullptr) return CUDA_ERROR_INVALID_CONTEXT;
   TULLE_CUDA_RETURN_IF_ERROR(Forget(stream.context, address));
+  context->pending->functions.Pass(ToBits(queue), ToBits(context->legacy), 2);
   vgpu_memory_->FreeAfter(queue, address);
   return context->error;
 }

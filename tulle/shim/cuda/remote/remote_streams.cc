@@ -421,13 +421,14 @@ CUresult RemoteDevice::AtStream(const std::shared_ptr<RemoteContext>& context, w
   TULLE_CUDA_RETURN_IF_ERROR(Send(
       *context, stream, wire::cuda::CallHost{{stream}, {reached->handle()}, {returned->handle()}}, attached));
   ++context->pending->on_host;
-  context->pending->functions.Begin(ToBits(stream));
-  reached->Observe(*options_.callbacks, MakeTask([this, context, reached, returned, f = std::move(f)] {
-    f(Heard(*context, -reached->status()));
-    --context->pending->on_host;
-    if (connection_->Submit(wire::cuda::EndHostCall{{returned->handle()}})) connection_->Flush();
-    context->pending->functions.End();  // after that, as others may send more from then on
-  }));
+  const std::uint64_t function = context->pending->functions.Begin(ToBits(stream));
+  reached->Observe(
+      *options_.callbacks, MakeTask([this, context, reached, returned, function, f = std::move(f)] {
+        f(Heard(*context, -reached->status()));
+        --context->pending->on_host;
+        if (connection_->Submit(wire::cuda::EndHostCall{{returned->handle()}})) connection_->Flush();
+        context->pending->functions.End(function);  // after that, as others may send more from then on
+      }));
   return CUDA_SUCCESS;
 }
 
