@@ -126,10 +126,10 @@ class TwoNodes(MeshTest):
                 env={**self.mesh.environment, "TULLE_ENDPOINT": relay.endpoint}) as run:
             self.assertEqual(run.stdout.readline(), "ready\n")
             relay.answers.clear()
+            sent = relay.sent
             self.assert_ok(self.mesh.tulle("drain", name, "--grace", "0s"))
             wait_for(lambda: not any(its.split(" ")[0].endswith("steady") for _, its in descendants(run.pid).values()),
                      "the program to end")
-            sent = relay.sent
             wait_for(lambda: relay.sent > sent, "the holder to give the claim back")
             relay.answers.set()
             _, said = run.communicate("", timeout=PATIENCE_S)
