@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <thread>
+#include <utility>
 
 #include "tulle/worker/exec/test_session.h"
 
@@ -47,14 +48,19 @@ TEST_F(SessionTest, LaunchesWaitForTheirShare) {
   EXPECT_GT(page.throttled_ns, 0u);
 }
 
+// Between a node and its worker.
+std::pair<UniqueFd, UniqueFd> Sockets() {
+  int ends[2] = {-1, -1};
+  EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+  return {UniqueFd(ends[0]), UniqueFd(ends[1])};
+}
+
 // A launch waits for the vGPU's turn, which ends when the device says that the launch has.
 TEST_F(SessionTest, LaunchesWaitForTheirTurn) {
   wire::SharePage page{};
   page.others_wait = 1;
-  int ends[2] = {-1, -1};
-  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-  const UniqueFd node(ends[0]);
-  pace::Turn turn(&page, UniqueFd(ends[1]), &clock_);
+  auto [node, workers] = Sockets();
+  pace::Turn turn(&page, std::move(workers), &clock_);
   turn_ = &turn;
   CreateContextAndQueue();
   const auto built = CreateAndBuild("kernel void null_add(global uint* data, uint value) {}");
@@ -64,10 +70,10 @@ TEST_F(SessionTest, LaunchesWaitForTheirTurn) {
     client_.Send(opencl::EnqueueKernel{{kQueue}, {kKernel}, 1, {}, {8, 1, 1}, {}, {}, {}});
   const auto last = client_.Send(opencl::Finish{{kQueue}});
   client_.WhenAnswered(last);
-  std::thread more([&] {
+  std::thread more([&page, socket = node.get()] {
     while (page.wants_turn == 0) std::this_thread::yield();
     ++page.turns_given;
-    ASSERT_EQ(send(node.get(), "", 1, 0), 1);
+    ASSERT_EQ(send(socket, "", 1, 0), 1);
     while (page.turns_ended == 0) std::this_thread::yield();
   });
   EXPECT_EQ(RunOnNull().reason, EndReason::kGoodbye);
@@ -80,20 +86,18 @@ TEST_F(SessionTest, LaunchesWaitForTheirTurn) {
 // Behind each few launches it is asked whether they have ended; the client hears nothing of that.
 TEST_F(SessionTest, AQuestionFollowsLaunchesAndGoesBeforeTheEndOfTheirQueue) {
   wire::SharePage page{};
-  int ends[2] = {-1, -1};
-  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-  const UniqueFd node(ends[0]);
-  pace::Turn turn(&page, UniqueFd(ends[1]), &clock_);
+  auto [node, workers] = Sockets();
+  pace::Turn turn(&page, std::move(workers), &clock_);
   turn_ = &turn;
   CreateContextAndQueue();
   client_.Send(opencl::CreateProgram{{kContext}, {kProgram}, {opencl::ProgramKind::kSource}});
   client_.Send(opencl::CreateKernel{{kProgram}, {kKernel}, {"null_add"}});
   client_.Send(opencl::EnqueueKernel{{kQueue}, {kKernel}, 1, {}, {8, 1, 1}, {}, {}, {}});
   Destroy(ObjectKind::kQueue, kQueue);
-  std::thread gives([&] {
+  std::thread gives([&page, socket = node.get()] {
     while (page.wants_turn == 0) std::this_thread::yield();
     ++page.turns_given;
-    ASSERT_EQ(send(node.get(), "", 1, 0), 1);
+    ASSERT_EQ(send(socket, "", 1, 0), 1);
   });
   EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
   gives.join();

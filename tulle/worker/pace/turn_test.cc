@@ -42,6 +42,15 @@ class TurnTest : public ::testing::Test {
       std::this_thread::yield();
     }
   }
+  // Something begins in a turn that others wait for the end of, and has not ended when that has come.
+  void BeginAndRunOver() {
+    Give();
+    SetOthersWait(true);
+    Await([&] { return IsReadable(turn_->fd()); });
+    ASSERT_TRUE(turn_->MayBegin(&user_));
+    clock_.Advance(Turn::kLength);
+    Await([&] { return !IsReadable(turn_->fd()); });
+  }
   bool HasTurn() const { return page_.turns_given != page_.turns_ended; }
 
   wire::SharePage page_{};
@@ -141,12 +150,7 @@ TEST_F(TurnTest, AllOfAVGpuUseItsTurn) {
 
 TEST_F(TurnTest, WhoKeepsOthersWaitingForTooLongIsToldToEnd) {
   page_.longest_turn_ms = 3000;
-  Give();
-  SetOthersWait(true);
-  Await([&] { return IsReadable(turn_->fd()); });
-  ASSERT_TRUE(turn_->MayBegin(&user_));
-  clock_.Advance(Turn::kLength);
-  Await([&] { return !IsReadable(turn_->fd()); });
+  BeginAndRunOver();
   Turn::User idle(nullptr);
   turn_->Enter(&idle);
   clock_.Advance(milliseconds(2999));
@@ -172,12 +176,7 @@ TEST_F(TurnTest, WhoGoesWithoutATurnIsWaitedForByNobody) {
 
 TEST_F(TurnTest, HowLongOthersWaitCountsFromWhenTheyDo) {
   page_.longest_turn_ms = 1000;
-  Give();
-  SetOthersWait(true);
-  Await([&] { return IsReadable(turn_->fd()); });
-  ASSERT_TRUE(turn_->MayBegin(&user_));
-  clock_.Advance(Turn::kLength);
-  Await([&] { return !IsReadable(turn_->fd()); });
+  BeginAndRunOver();
   EXPECT_TRUE(turn_->MayGoOn(&user_)) << "what has begun";
   EXPECT_FALSE(turn_->MayBegin(&user_));
   const auto look = [&] {

@@ -3,8 +3,8 @@
 // function has returned. So the program waits before that, as it would for the driver itself.
 //
 // A stream is behind a function once it has one, once it waits for a stream's event while there are any, or
-// by way of the legacy stream; until there are none. That may be more streams than do wait, which costs time
-// only.
+// by way of the legacy stream; until there are none. That may be more streams than do wait: a
+// program then waits for a function where it need not.
 //
 // Thread-safe. Streams are named by the bits of their handles.
 #pragma once
