@@ -14,6 +14,9 @@
 
 namespace tulle::cli {
 
+// Where the dynamic loader looks for libcuda.so.1.
+inline constexpr const char* kLibraryPath = "LD_LIBRARY_PATH";
+
 class AttachDir {
  public:
   struct Options {

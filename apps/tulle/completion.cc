@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "apps/tulle/text.h"
+
 namespace tulle::cli {
 namespace {
 
@@ -30,12 +32,6 @@ void Collect(const CLI::App& app, const std::string& command, std::vector<Words>
   }
   all->push_back(std::move(words));
   for (const CLI::App* sub : commands) Collect(*sub, command + " " + sub->get_name(), all);
-}
-
-std::string Quoted(const std::string& text) {
-  std::string quoted = "'";
-  for (const char c : text) quoted += c == '\'' ? "'\\''" : std::string(1, c);
-  return quoted + "'";
 }
 
 // Of the longest command that the line begins with, what may follow; kinds of resources after those that take

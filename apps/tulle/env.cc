@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "apps/tulle/attach_dir.h"
+#include "apps/tulle/text.h"
 #include "tulle/net/local/local.h"
 #include "tulle/session/attach.h"
 
@@ -14,7 +15,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kVendors = "OCL_ICD_VENDORS";
-constexpr const char* kLibraryPath = "LD_LIBRARY_PATH";
 
 std::string Variable(const char* name) {
   const char* value = std::getenv(name);
@@ -23,12 +23,6 @@ std::string Variable(const char* name) {
 
 bool IsLoopback(const std::string& endpoint) {
   return endpoint.starts_with("127.") || endpoint.starts_with("[::1]:") || endpoint.starts_with("localhost:");
-}
-
-std::string Quoted(const std::string& value) {
-  std::string quoted = "'";
-  for (const char c : value) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return quoted + "'";
 }
 
 Status CheckWord(const std::string& word) {

@@ -240,8 +240,7 @@ class Holder {
   bool told_end_ = false;  // by the watcher while there is one, then by who joined it
 };
 
-// Where the dynamic loader looks for libcuda.so.1: first in ours.
-constexpr const char* kLibraryPath = "LD_LIBRARY_PATH";
+// The folder of our libcuda.so.1 comes first.
 std::string WithFolder(const std::string& folder, const char* others) {
   return others == nullptr || *others == '\0' ? folder : folder + ":" + others;
 }

@@ -68,6 +68,12 @@ std::string Word(const char* api_name) {
   return word;
 }
 
+std::string Quoted(const std::string& text) {
+  std::string quoted = "'";
+  for (const char c : text) quoted += c == '\'' ? "'\\''" : std::string(1, c);
+  return quoted + "'";
+}
+
 std::string FormatAge(std::int64_t microseconds) {
   const std::int64_t seconds = std::max<std::int64_t>(microseconds / 1'000'000, 0);
   if (seconds < 2 * 60) return std::to_string(seconds) + "s";

@@ -33,6 +33,9 @@ Result<std::pair<std::string, std::string>> ParseLabel(const std::string& flag, 
 // "BURST" as "burst", "BEST_EFFORT" as "best-effort".
 std::string Word(const char* api_name);
 
+// As one word of a shell's line.
+std::string Quoted(const std::string& text);
+
 // "12s", "5m", "3h", "2d": the largest unit that gives at least 2 of it, as kubectl has it.
 std::string FormatAge(std::int64_t microseconds);
 

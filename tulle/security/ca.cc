@@ -37,12 +37,6 @@ std::string TextOf(BIO* bio) {
   return {data, static_cast<std::size_t>(size)};
 }
 
-Result<std::string> ToPem(X509* certificate) {
-  const BioPtr bio(BIO_new(BIO_s_mem()), BIO_free);
-  if (PEM_write_bio_X509(bio.get(), certificate) != 1) return CryptoError("cannot write a certificate");
-  return TextOf(bio.get());
-}
-
 Result<std::string> ToPem(EVP_PKEY* key) {
   const BioPtr bio(BIO_new(BIO_s_secmem()), BIO_free);
   if (PEM_write_bio_PrivateKey(bio.get(), key, nullptr, nullptr, 0, nullptr, nullptr) != 1) {
@@ -121,6 +115,12 @@ Status RequirePrivate(const std::string& path) {
 }
 
 }  // namespace
+
+Result<std::string> ToPem(X509* certificate) {
+  const BioPtr bio(BIO_new(BIO_s_mem()), BIO_free);
+  if (PEM_write_bio_X509(bio.get(), certificate) != 1) return CryptoError("cannot write a certificate");
+  return TextOf(bio.get());
+}
 
 Result<KeyPair> MakeKeyPair() {
   const KeyPtr key(EVP_EC_gen("P-256"), EVP_PKEY_free);

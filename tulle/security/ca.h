@@ -26,6 +26,8 @@ struct IssueOptions {
   std::chrono::hours validity = std::chrono::hours(24 * 365);
 };
 
+Result<std::string> ToPem(X509* certificate);
+
 // A new ECDSA P-256 key, both halves in PEM.
 struct KeyPair {
   std::string private_pem;

@@ -16,13 +16,14 @@
 #include <vector>
 
 #include "tulle/base/unique_fd.h"
+#include "tulle/security/ca.h"
 
 namespace tulle::security {
 namespace {
 
-constexpr char kPrefix[] = "tulle1.";
-constexpr std::size_t kIdBytes = 8;
-constexpr std::size_t kSecretBytes = 16;
+constexpr char kTokenPrefix[] = "tulle1.";
+constexpr std::size_t kTokenIdBytes = 8;
+constexpr std::size_t kTokenSecretBytes = 16;
 constexpr std::size_t kDigestBytes = 32;
 constexpr time_t kPatienceSeconds = 10;
 
@@ -42,16 +43,6 @@ std::string FingerprintOf(X509* certificate) {
   std::string fingerprint = Sha256(std::as_bytes(std::span(der, static_cast<std::size_t>(size))));
   OPENSSL_free(der);
   return fingerprint;
-}
-
-Result<std::string> ToPem(X509* certificate) {
-  const std::unique_ptr<BIO, int (*)(BIO*)> bio(BIO_new(BIO_s_mem()), BIO_free);
-  char* data = nullptr;
-  if (bio == nullptr || PEM_write_bio_X509(bio.get(), certificate) != 1) {
-    return Error{.code = Code::kInternal, .message = "cannot write a certificate"};
-  }
-  const long size = BIO_get_mem_data(bio.get(), &data);
-  return std::string(data, static_cast<std::size_t>(size));
 }
 
 Error Unreachable(const std::string& endpoint, const std::string& why) {
@@ -87,10 +78,10 @@ Result<UniqueFd> Dial(const std::string& endpoint) {
 }  // namespace
 
 JoinToken JoinToken::Make(const std::string& ca_pem, Random& random) {
-  std::array<std::byte, kIdBytes> id;
+  std::array<std::byte, kTokenIdBytes> id;
   random.Fill(id);
   JoinToken token{
-      .id = ToHex(id), .secret = Secret::OfSize(kSecretBytes), .fingerprint = FingerprintOf(ca_pem)};
+      .id = ToHex(id), .secret = Secret::OfSize(kTokenSecretBytes), .fingerprint = FingerprintOf(ca_pem)};
   random.Fill(token.secret.Mutable());
   return token;
 }
@@ -98,10 +89,10 @@ JoinToken JoinToken::Make(const std::string& ca_pem, Random& random) {
 Result<JoinToken> JoinToken::Parse(std::string_view text) {
   const Error wrong{
       .code = Code::kInvalidArgument,
-      .message = "this is not a token of a mesh: it must be " + std::string(kPrefix) +
+      .message = "this is not a token of a mesh: it must be " + std::string(kTokenPrefix) +
                  " and three hexadecimal numbers with dots between them, as `tulle token create` prints it"};
-  if (!text.starts_with(kPrefix)) return wrong;
-  text.remove_prefix(sizeof kPrefix - 1);
+  if (!text.starts_with(kTokenPrefix)) return wrong;
+  text.remove_prefix(sizeof kTokenPrefix - 1);
   std::array<std::string, 3> parts;
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const std::size_t dot = i + 1 < parts.size() ? text.find('.') : text.size();
@@ -109,7 +100,7 @@ Result<JoinToken> JoinToken::Parse(std::string_view text) {
     parts[i] = text.substr(0, dot);
     text.remove_prefix(std::min(dot + 1, text.size()));
   }
-  constexpr std::array<std::size_t, 3> kBytes = {kIdBytes, kSecretBytes, kDigestBytes};
+  constexpr std::array<std::size_t, 3> kBytes = {kTokenIdBytes, kTokenSecretBytes, kDigestBytes};
   std::array<Secret, 3> bytes;
   for (std::size_t i = 0; i < parts.size(); ++i) {
     bytes[i] = Secret::OfSize(kBytes[i]);
@@ -120,7 +111,7 @@ Result<JoinToken> JoinToken::Parse(std::string_view text) {
 }
 
 std::string JoinToken::Text() const {
-  return kPrefix + id + "." + ToHex(secret.Expose()) + "." + fingerprint;
+  return kTokenPrefix + id + "." + ToHex(secret.Expose()) + "." + fingerprint;
 }
 
 std::string DigestOf(const Secret& secret) { return Sha256(secret.Expose()); }

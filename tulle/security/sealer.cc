@@ -16,7 +16,7 @@ namespace {
 constexpr std::size_t kKeyBytes = 32;
 constexpr std::size_t kNonceBytes = 12;
 constexpr std::size_t kTagBytes = 16;
-constexpr std::size_t kMaxFileBytes = 4'096;
+constexpr std::size_t kMaxKeyFileBytes = 4'096;
 
 struct Free {
   void operator()(EVP_CIPHER_CTX* context) const { EVP_CIPHER_CTX_free(context); }
@@ -35,7 +35,7 @@ Result<Sealer> Sealer::OpenOrCreate(const std::string& path, Random& random) {
     TULLE_RETURN_IF_ERROR(WritePrivateFile(path, ToHex(key.Expose()) + "\n"));
     return Sealer(std::move(key), random);
   }
-  TULLE_ASSIGN_OR_RETURN(std::string text, ReadFile(path, kMaxFileBytes));
+  TULLE_ASSIGN_OR_RETURN(std::string text, ReadFile(path, kMaxKeyFileBytes));
   while (!text.empty() && text.back() == '\n') text.pop_back();
   Secret key = Secret::OfSize(kKeyBytes);
   if (!FromHex(text, key.Mutable())) {

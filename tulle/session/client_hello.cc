@@ -10,10 +10,6 @@
 namespace tulle::session {
 namespace {
 
-Error SessionError(Code code, std::string message, Retry retry = Retry::kNo) {
-  return {code, std::move(message), Scope::kSession, retry};
-}
-
 // Takes the answer to Hello.
 class HelloSink final : public FrameSink {
  public:

@@ -55,10 +55,6 @@ constexpr Duration kLongestPause = std::chrono::seconds(1);
 constexpr Duration kFirstPatience = std::chrono::seconds(2);
 constexpr Duration kLongestPatience = std::chrono::seconds(10);
 
-Error SessionError(Code code, std::string message, Retry retry = Retry::kNo) {
-  return {code, std::move(message), Scope::kSession, retry};
-}
-
 class Session final : public ClientSession, private FrameSink {
  public:
   // `dialer`: null when a lost connection cannot be replaced.

@@ -5,6 +5,8 @@
 
 #include <memory>
 #include <span>
+#include <string>
+#include <utility>
 
 #include "tulle/base/clock.h"
 #include "tulle/net/transport.h"
@@ -103,6 +105,10 @@ void AppendMessage(ByteQueue& out, std::uint16_t opcode, std::uint64_t sequence,
 // An error that says that the peer broke the protocol.
 Error Breach(wire::WireResult what);
 Status CheckedOrBreach(wire::WireResult result);
+// One that ends the session and nothing else.
+inline Error SessionError(Code code, std::string message, Retry retry = Retry::kNo) {
+  return {code, std::move(message), Scope::kSession, retry};
+}
 
 // Writes everything, or fails by the deadline.
 Status WriteAll(net::Transport& transport, ByteView bytes, Instant deadline);

@@ -39,8 +39,6 @@ constexpr Duration kProcessInterval = std::chrono::milliseconds(50);
 constexpr std::uint64_t kMaxFrameBytes =
     wire::kFrameHeaderBytes + wire::kMaxBodyBytes + wire::kMaxPayloadBytes;
 
-Error SessionError(Code code, std::string message) { return {code, std::move(message), Scope::kSession}; }
-
 // A client's words, fit for a line of a log.
 std::string Printable(std::string_view text) {
   std::string out(text.substr(0, kLoggedTextBytes));

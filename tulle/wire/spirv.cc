@@ -8,7 +8,7 @@
 namespace tulle::wire::opencl {
 namespace {
 
-constexpr std::uint32_t kMagic = 0x07230203;
+constexpr std::uint32_t kSpirvMagic = 0x07230203;
 constexpr std::size_t kHeaderBytes = 20;  // magic, version, generator, bound of ids, 0
 constexpr std::uint32_t kSpecId = 1;      // the decoration
 
@@ -56,7 +56,9 @@ bool SpirvReader::Next(SpirvInstruction* instruction) {
   return true;
 }
 
-bool IsSpirv(std::string_view bytes) { return bytes.size() >= sizeof kMagic && WordAt(bytes, 0) == kMagic; }
+bool IsSpirv(std::string_view bytes) {
+  return bytes.size() >= sizeof kSpirvMagic && WordAt(bytes, 0) == kSpirvMagic;
+}
 
 std::optional<SpirvConstants> ReadSpirvConstants(std::string_view module) {
   SpirvConstants constants;

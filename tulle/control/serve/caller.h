@@ -7,6 +7,9 @@
 
 namespace tulle::control {
 
+// In a request, in place of a tenant's name.
+inline constexpr char kAllTenants[] = "-";
+
 struct Caller {
   security::Identity identity;
   std::string address;

@@ -9,7 +9,7 @@
 namespace tulle::control {
 namespace {
 
-constexpr char kComponent[] = "enrollment";
+constexpr char kEnrollment[] = "enrollment";
 constexpr std::size_t kShownBytes = 16;  // of what somebody says is a token's id
 
 }  // namespace
@@ -25,7 +25,7 @@ void Enrollment::CreateToken(const std::string& caller, JoinRole role, const std
       [caller, text = token.Text(), done = std::move(done)](Result<ReplyBody> reply) {
         if (!reply.ok()) return done(std::move(reply).error());
         const auto& made = std::get<Invitation>(*reply);
-        Log(LogLevel::kInfo, kComponent, "token made",
+        Log(LogLevel::kInfo, kEnrollment, "token made",
             {{"caller", caller},
              {"token", made.id},
              {"role", made.role == JoinRole::kNode ? "node" : "user"},
@@ -78,7 +78,7 @@ void Enrollment::Enroll(Request request, std::function<void(Result<Enrolled>)> d
           return Enrolled{.identity = identity.Uri(), .certificate_pem = std::move(certificate)};
         }();
         // Anybody can have himself refused, so that fills no log; the metrics count it.
-        Log(answer.ok() ? LogLevel::kInfo : LogLevel::kDebug, kComponent,
+        Log(answer.ok() ? LogLevel::kInfo : LogLevel::kDebug, kEnrollment,
             answer.ok() ? "enrolled" : "refused",
             {{"token", request.token_id.substr(0, kShownBytes)},
              {"address", request.address},
@@ -93,7 +93,7 @@ Result<Enrollment::Enrolled> Enrollment::Renew(const security::Identity& identit
                                                const std::string& public_key_pem) {
   TULLE_ASSIGN_OR_RETURN(std::string certificate,
                          authority_.Certify(identity, public_key_pem, {.validity = validity_}));
-  Log(LogLevel::kInfo, kComponent, "renewed", {{"identity", identity.Uri()}});
+  Log(LogLevel::kInfo, kEnrollment, "renewed", {{"identity", identity.Uri()}});
   controller_.Audit({.caller = identity.Uri(), .address = address, .method = "Renew", .code = "ok"});
   return Enrolled{.identity = identity.Uri(), .certificate_pem = std::move(certificate)};
 }

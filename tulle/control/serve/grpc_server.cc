@@ -30,7 +30,7 @@ constexpr char kKeepBuildPath[] = "/tulle.v1.Builds/KeepBuild";
 constexpr int kMaxMessageBytes = 4 << 20;
 constexpr std::size_t kBuildKeyBytes = 32;
 // Streams of all clients together; each costs about 50 KiB.
-constexpr int kMaxStreams = 20'000;
+constexpr int kMaxGrpcStreams = 20'000;
 // Commands that a node has not taken. More means that it hangs: it is cut off and registers anew.
 constexpr std::size_t kMaxQueuedCommands = 10'000;
 
@@ -600,7 +600,7 @@ class GrpcServerImpl final : public GrpcServer {
     builder.RegisterCallbackGenericService(&services_);
     builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreams);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxGrpcStreams);
     // A holder or node whose host is gone is noticed within 25 s.
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 5'000);
     // Of a host that is gone, that is: a process that ends closes its connection at once. A busy machine may

@@ -46,7 +46,6 @@ constexpr Duration kDefaultApiTokenLifetime = std::chrono::hours(24 * 30);
 constexpr char kHoldPath[] = "/tulle.v1.Mesh/Hold";
 constexpr char kWatchPath[] = "/tulle.v1.Mesh/Watch";
 constexpr std::size_t kMaxAuditedBytes = 1024;  // of a request
-constexpr char kAllTenants[] = "-";
 constexpr std::uint32_t kDefaultEntries = 100;
 constexpr std::uint32_t kMaxEntries = 1000;
 

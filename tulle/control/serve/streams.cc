@@ -15,12 +15,6 @@
 namespace tulle::control {
 namespace {
 
-constexpr char kAllTenants[] = "-";
-
-Status Invalid(std::string message) {
-  return Error{.code = Code::kInvalidArgument, .message = std::move(message)};
-}
-
 // What both have: who is told, and how it ended.
 class StreamBase : public Stream {
  public:
@@ -128,7 +122,8 @@ class WatchStream final : public StreamBase,
   void Begin(const v1::WatchRequest& request) {
     for (const int kind : request.kinds()) {
       if (kind < v1::CLAIM || kind > v1::SESSION)
-        return End(Invalid("kinds: " + std::to_string(kind) + " is not a kind"));
+        return End(Error{.code = Code::kInvalidArgument,
+                         .message = "kinds: " + std::to_string(kind) + " is not a kind"});
       kinds_.insert(static_cast<Kind>(kind));
     }
     live_only_ = request.live_only();

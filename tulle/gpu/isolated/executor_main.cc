@@ -23,8 +23,6 @@ namespace {
 // A worker that takes no replies is alive and busy, or dead and we soon with it: looking again now and then
 // guards against nothing but a worker that forgot to wake us.
 constexpr int kLookAgainMs = 1000;
-// How often a batch of commands without end lets the worker know of room.
-constexpr std::uint64_t kWakeWriterEveryBytes = kRingBytes / 4;
 
 void RingDoorbell() {
   const char byte = 1;

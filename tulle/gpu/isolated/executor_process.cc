@@ -22,8 +22,6 @@ namespace tulle::gpu::isolated {
 namespace {
 
 constexpr std::uint64_t kPageBytes = 4096;
-// A reader tells a waiting writer of room after this much, or when nothing is left.
-constexpr std::uint64_t kWakeWriterEveryBytes = kRingBytes / 4;
 constexpr std::size_t kReasonOutputBytes = 1024;
 
 // What an executor may say about a command, from the tables.

@@ -22,6 +22,8 @@ namespace tulle::gpu::isolated {
 
 inline constexpr std::uint64_t kRingBytes = 1u << 20;  // a power of two, of whole pages
 inline constexpr std::uint64_t kCacheLineBytes = 64;
+// A reader tells a waiting writer of room after this much, or when nothing is left.
+inline constexpr std::uint64_t kWakeWriterEveryBytes = kRingBytes / 4;
 
 // What one record is. `size_bytes` counts this header and the body, not the padding to the next multiple
 // of 8.

@@ -14,15 +14,10 @@
 
 #include "tulle/gpu/softcuda/machine.h"
 #include "tulle/gpu/softcuda/module.h"
+#include "tulle/gpu/softcuda/problem.h"
 #include "tulle/gpu/softcuda/ptx.h"
 
 namespace tulle::gpu::softcuda {
-
-// Why there is no such program. Never leaves the module's loading.
-struct Problem {
-  int line;
-  std::string what;
-};
 
 using Variables = std::map<std::string, Module::Variable>;
 

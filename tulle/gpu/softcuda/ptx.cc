@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "tulle/base/bytes.h"
+#include "tulle/gpu/softcuda/problem.h"
 
 namespace tulle::gpu::softcuda {
 namespace {
@@ -31,12 +32,6 @@ struct Token {
   int line = 0;
   std::uint64_t bits = 0;
   std::uint32_t float_bytes = 0;  // 0: a whole number
-};
-
-// What is thrown never leaves this file.
-struct Problem {
-  int line;
-  std::string what;
 };
 
 class Lexer {

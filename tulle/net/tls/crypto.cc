@@ -9,17 +9,12 @@
 #include <openssl/provider.h>
 #include <openssl/ssl.h>
 
+#include "tulle/net/tls/owned.h"
+
 namespace tulle::net {
 namespace {
 
 char kSha256[] = "SHA256";
-
-template <typename T, void (*Free)(T*)>
-struct Freer {
-  void operator()(T* object) const { Free(object); }
-};
-template <typename T, void (*Free)(T*)>
-using Owned = std::unique_ptr<T, Freer<T, Free>>;
 
 Error Failed(const char* what) { return {Code::kInternal, std::string(what) + ": " + TakeOpenSslErrors()}; }
 

@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "tulle/net/tcp/stream_transport.h"
+#include "tulle/net/tls/owned.h"
 #include "tulle/net/wait.h"
 
 namespace tulle::net {
@@ -24,13 +25,6 @@ constexpr std::size_t kInputBytes = 64u << 10;                  // ciphertext of
 constexpr std::size_t kControlBytes = 4u << 10;                 // room for alerts and key updates
 constexpr std::size_t kOutputBytes = 4 * kSealedRecordBytes + kControlBytes;  // ciphertext of one send
 constexpr unsigned char kCipher[2] = {0x13, 0x01};                            // TLS_AES_128_GCM_SHA256
-
-template <typename T, void (*Free)(T*)>
-struct Freer {
-  void operator()(T* object) const { Free(object); }
-};
-template <typename T, void (*Free)(T*)>
-using Owned = std::unique_ptr<T, Freer<T, Free>>;
 
 // Bytes between a read and a write position of a buffer that never grows.
 class Fifo {

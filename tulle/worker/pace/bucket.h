@@ -10,6 +10,9 @@
 
 namespace tulle::worker::pace {
 
+// Whoever is held up looks again, and learns of another share, after at most so long.
+inline constexpr Duration kLongestWait = std::chrono::milliseconds(20);
+
 class Bucket {
  public:
   // What a slice that has been idle may use at once when it goes on: so much of its share.

@@ -5,9 +5,8 @@
 namespace tulle::worker::pace {
 namespace {
 
-// Sessions that are held up look again, and learn of another rate, after at most so long; and after so long
-// at least, in which the network takes some of its packets.
-constexpr Duration kLongestWait = std::chrono::milliseconds(20);
+// Sessions that are held up look again after so long at least, in which the network takes some of its
+// packets.
 constexpr Duration kShortestWait = std::chrono::microseconds(200);
 
 constexpr double kNanosecond = 1e-9;  // in seconds

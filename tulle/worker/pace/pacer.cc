@@ -15,8 +15,6 @@ constexpr Duration kQuiet = std::chrono::milliseconds(20);
 constexpr Duration kWorthGoingOn = std::chrono::milliseconds(4);
 // How often it is asked how long the processor was waited for, which takes a file for each thread.
 constexpr Duration kWaitsTick = std::chrono::milliseconds(40);
-// Launches that are held up look again, and learn of another share, after at most so long.
-constexpr Duration kLongestWait = std::chrono::milliseconds(20);
 
 }  // namespace
 

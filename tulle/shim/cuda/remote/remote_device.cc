@@ -23,8 +23,6 @@ constexpr int kPlaces = 8;
 // aligned, which is what devices have memory in multiples of.
 constexpr std::uint64_t kAddressFactor = 2, kAlignment = 2u << 20;
 
-std::byte* At(std::uint64_t address) { return reinterpret_cast<std::byte*>(address); }
-
 // Addresses of this process that nothing is at; 0: there are not so many. At random where processes have
 // nothing of their own, if the kernel grants that: so that they are likely to be free in the process of the
 // device, too, and others each time.

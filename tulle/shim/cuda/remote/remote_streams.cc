@@ -12,8 +12,6 @@ using namespace tulle::cuda;  // NOLINT: nearly every name here is CUDA's
 
 namespace {
 
-std::byte* At(std::uint64_t address) { return reinterpret_cast<std::byte*>(address); }
-
 wire::cuda::Rows RowsOf(const CopyShape::Place& place) { return {place.address, place.pitch, place.slice}; }
 
 bool IsPacked(const CopyShape::Place& place, const CopyShape& shape) {

@@ -14,8 +14,6 @@ namespace {
 
 constexpr std::uint64_t kPage = 4096;
 
-void* At(std::uint64_t address) { return reinterpret_cast<void*>(address); }
-
 }  // namespace
 
 // Deletes itself.

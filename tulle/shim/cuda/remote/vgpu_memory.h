@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -15,6 +16,8 @@
 #include "tulle/shim/cuda/remote/address_map.h"
 
 namespace tulle::shim::cuda {
+
+inline std::byte* At(std::uint64_t address) { return reinterpret_cast<std::byte*>(address); }
 
 // Thread-safe.
 class VgpuMemory {
