@@ -10,13 +10,15 @@
 
 #include "fuzz/target.h"
 #include "tulle/base/random.h"
-#include "tulle/gpu/softcuda/fatbin.h"
+#include "tulle/gpu/cuda_image/fatbin.h"
+#include "tulle/gpu/cuda_image/variables.h"
 #include "tulle/gpu/softcuda/module.h"
 
 namespace {
 
 using namespace tulle;
 using namespace tulle::gpu::softcuda;
+namespace cuda_image = tulle::gpu::cuda_image;
 
 constexpr std::uint64_t kDeviceBytes = 16 << 20;
 constexpr std::size_t kLargest = 4 << 20;  // of what a kernel may take of the host for one block
@@ -150,8 +152,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   static const std::uint64_t buffer = *memory->Allocate(64 << 10);
   static const std::uint64_t free_bytes = memory->free_bytes();
   std::string text(reinterpret_cast<const char*>(data), size);
-  if (const ByteView image = AsBytes(text); IsFatbin(image)) {
-    auto ptx = PtxIn(image, 70);
+  const auto variable_bytes = cuda_image::VariableBytes(AsBytes(text));
+  if (const ByteView image = AsBytes(text); cuda_image::IsFatbin(image)) {
+    auto ptx = cuda_image::PtxIn(image, 70);
     fuzz::Require(ptx.ok() || !ptx.error().message.empty(), "a fatbin is refused without a reason");
     if (!ptx.ok()) return 0;
     text = *std::move(ptx);
@@ -163,6 +166,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
           module.error().code == Code::kInvalidArgument || module.error().code == Code::kResourceExhausted;
       fuzz::Require(is_told && !module.error().message.empty(), "a text is refused without a reason");
     } else {
+      std::uint64_t used_bytes = 0;
+      for (const auto& [name, variable] : (*module)->variables()) used_bytes += variable.bytes;
+      fuzz::Require(variable_bytes.ok() && *variable_bytes >= used_bytes,
+                    "a module's variables are not counted");
       for (const auto& [name, program] : (*module)->kernels()) {
         if (std::size_t{program.register_bytes} * 2 + std::size_t{program.local_bytes} * 64 > kLargest)
           continue;

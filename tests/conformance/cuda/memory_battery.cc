@@ -32,6 +32,40 @@ TEST_F(Battery, MemoryComesAndGoes) {
   CUDA_OK(cuMemAlloc_v2(&address, 64));  // nothing is wrong afterwards
 }
 
+TEST_F(Battery, VariablesOfModulesAreOfTheDevicesMemory) {
+  std::size_t free = 0, total = 0, later = 0;
+  CUDA_OK(cuMemGetInfo_v2(&free, &total));
+  constexpr std::size_t kEach = 16 << 20;
+  const auto with_variables = [](std::size_t count) {
+    std::string ptx = ".version 6.4\n.target sm_70\n.address_size 64\n";
+    for (std::size_t i = 0; i < count; ++i)
+      ptx += ".global .b8 v" + std::to_string(i) + "[" + std::to_string(kEach) + "];\n";
+    return ptx;
+  };
+  CUmodule module = nullptr;
+  CUDA_OK(cuModuleLoadData(&module, with_variables(2).c_str()));
+  CUdeviceptr address = 0;
+  std::size_t bytes = 0;
+  CUDA_OK(cuModuleGetGlobal_v2(&address, &bytes, module, "v1"));
+  EXPECT_EQ(bytes, kEach);
+  CUDA_OK(cuMemsetD8_v2(address, 1, bytes));
+  CUDA_OK(cuMemGetInfo_v2(&later, &total));
+  EXPECT_LE(later + 2 * kEach, free);
+  CUmodule too_large = nullptr;
+  EXPECT_EQ(cuModuleLoadData(&too_large, with_variables(total / kEach + 1).c_str()),
+            CUDA_ERROR_OUT_OF_MEMORY);
+  // There is room for all but the first: what this process has leased and does not use is no obstacle.
+  CUDA_OK(cuMemAlloc_v2(&address, kEach));
+  CUDA_OK(cuMemFree_v2(address));
+  CUmodule most = nullptr;
+  const std::size_t fit = std::min<std::size_t>(later / kEach, 64);
+  CUDA_OK(cuModuleLoadData(&most, with_variables(fit).c_str()));
+  CUDA_OK(cuModuleUnload(most));
+  CUDA_OK(cuModuleUnload(module));
+  CUDA_OK(cuMemGetInfo_v2(&later, &total));
+  EXPECT_EQ(later, free);
+}
+
 TEST_F(Battery, AContextTakesItsMemoryAlong) {
   std::size_t free = 0, total = 0, later = 0;
   CUDA_OK(cuMemGetInfo_v2(&free, &total));

@@ -14,6 +14,7 @@
 #include "tulle/gpu/api/object_table.h"
 #include "tulle/gpu/api/outcome.h"
 #include "tulle/gpu/cuda/driver.h"
+#include "tulle/gpu/cuda_image/variables.h"
 
 namespace tulle::gpu::cuda {
 namespace {
@@ -73,6 +74,7 @@ struct ModuleObject final : Object {
   Handle context;
   ByteVector image;
   bool too_large = false;
+  std::string unmeasured;  // why it could not be
   CUmodule module = nullptr;
 };
 struct FunctionObject final : Object {
@@ -290,6 +292,16 @@ class CudaBackend final : public Backend {
     if (!command.payload.empty()) completions_.PayloadDone(command.sequence);
     ReportDone(completions_, command);
   }
+  void Run(const wire::exec::MeasureModule& message, const Command& command) {
+    ModuleObject* const module = table_.Find<ModuleObject>(message.module);
+    wire::exec::MeasureModuleReply reply;
+    if (module != nullptr && !module->too_large) {
+      const auto bytes = cuda_image::VariableBytes(module->image);
+      if (bytes.ok()) reply.variable_bytes = *bytes;
+      if (!bytes.ok()) module->unmeasured = bytes.error().message;
+    }
+    SendReply(completions_, command.opcode, command.sequence, reply);
+  }
   void Run(const wire::cuda::LoadModule& message, const Command& command) {
     ModuleObject* const module = table_.Find<ModuleObject>(message.module.handle);
     if (module == nullptr || module->module != nullptr || Enter(module->context) == nullptr)
@@ -300,10 +312,17 @@ class CudaBackend final : public Backend {
     char log[kMaxLogBytes] = "";
     CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
     void* values[] = {log, reinterpret_cast<void*>(sizeof log)};
-    const CUresult result = cu_.cuModuleLoadDataEx(&module->module, module->image.data(), 2, options, values);
+    CUresult result = cu_.cuModuleLoadDataEx(&module->module, module->image.data(), 2, options, values);
     module->image = {};
     log[sizeof log - 1] = '\0';
-    SendReply(completions_, command.opcode, command.sequence, wire::cuda::LoadModuleReply{result, {log}});
+    std::string_view told = log;
+    if (result == CUDA_SUCCESS && !module->unmeasured.empty()) {
+      result = CUDA_ERROR_INVALID_IMAGE;
+      told = std::string_view(module->unmeasured).substr(0, wire::kMaxReasonBytes);
+      leaving_.push_back({module->context, std::exchange(module->module, nullptr)});
+      UnloadLeaving();
+    }
+    SendReply(completions_, command.opcode, command.sequence, wire::cuda::LoadModuleReply{result, {told}});
   }
   void Run(const wire::cuda::GetFunction& message, const Command& command) {
     ModuleObject* const module = table_.Find<ModuleObject>(message.module.handle);

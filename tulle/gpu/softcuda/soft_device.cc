@@ -13,7 +13,7 @@
 #include <unordered_map>
 
 #include "tulle/base/log.h"
-#include "tulle/gpu/softcuda/fatbin.h"
+#include "tulle/gpu/cuda_image/fatbin.h"
 #include "tulle/gpu/softcuda/module.h"
 #include "tulle/gpu/softcuda/streams.h"
 
@@ -330,8 +330,8 @@ class SoftDevice final : public Device {
       *log = "this device runs PTX; the image is a cubin, machine code of a GPU";
       return CUDA_ERROR_NO_BINARY_FOR_GPU;
     }
-    if (IsFatbin(image)) {
-      auto ptx = PtxIn(image, kCapabilityMajor * 10 + kCapabilityMinor);
+    if (cuda_image::IsFatbin(image)) {
+      auto ptx = cuda_image::PtxIn(image, kCapabilityMajor * 10 + kCapabilityMinor);
       if (!ptx.ok()) {
         *log = ptx.error().message;
         return ptx.error().code == Code::kNotFound ? CUDA_ERROR_NO_BINARY_FOR_GPU : CUDA_ERROR_INVALID_IMAGE;

@@ -157,6 +157,16 @@ void Connection::GiveMemory(std::uint64_t size) {
   if (unused != 0) Submit(wire::ReleaseMemory{unused});
 }
 
+bool Connection::ReturnUnusedMemory() {
+  SendRetired();
+  std::uint64_t unused = 0;
+  {
+    const std::lock_guard lock(lease_mutex_);
+    unused = lease_->TakeUnused();
+  }
+  return unused != 0 && Submit(wire::ReleaseMemory{unused});
+}
+
 void Connection::Retire(wire::ObjectKind kind, wire::Handle handle, std::uint64_t memory_bytes,
                         Reply* unused) {
   const Retired object{kind, handle, memory_bytes};

@@ -126,6 +126,8 @@ class Connection final : private session::ClientHandler {
   Memory TakeMemory(std::uint64_t size);
   // What was taken for an object that was not created after all; others give it back by Retire.
   void GiveMemory(std::uint64_t size);
+  // Gives the worker back what of the lease no object uses; false: there is nothing.
+  bool ReturnUnusedMemory();
 
   // Where a buffer lies in the memory in which the vGPU keeps this session's buffers. Asks the worker, for
   // both, and does not wait; null: this process cannot map that memory.

@@ -1,6 +1,7 @@
 #include "tulle/shim/core/lease.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace tulle::shim {
 
@@ -28,5 +29,7 @@ std::uint64_t MemoryLease::Trim() {
   granted_ -= unused - chunk_;
   return unused - chunk_;
 }
+
+std::uint64_t MemoryLease::TakeUnused() { return std::exchange(granted_, used_) - used_; }
 
 }  // namespace tulle::shim

@@ -27,6 +27,8 @@ class MemoryLease {
 
   // Unused bytes to give back now, 0 while there are few; they are gone from the lease.
   std::uint64_t Trim();
+  // All of them.
+  std::uint64_t TakeUnused();
 
   std::uint64_t granted() const { return granted_; }
   std::uint64_t used() const { return used_; }

@@ -49,5 +49,15 @@ TEST(MemoryLease, AbsurdSizesStayAbsurd) {
   EXPECT_GE(lease.WantedFor(UINT64_MAX, false), UINT64_MAX - 5 * kMiB);
 }
 
+TEST(MemoryLease, GivesAllThatIsUnusedBackWhenItMust) {
+  MemoryLease lease(640 * kMiB);
+  lease.Grant(10 * kMiB);
+  EXPECT_TRUE(lease.Take(3 * kMiB));
+  EXPECT_EQ(lease.TakeUnused(), 7 * kMiB);
+  EXPECT_EQ(lease.TakeUnused(), 0u);
+  EXPECT_EQ(lease.granted(), 3 * kMiB);
+  EXPECT_FALSE(lease.Take(1));
+}
+
 }  // namespace
 }  // namespace tulle::shim

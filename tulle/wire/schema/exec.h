@@ -22,6 +22,17 @@ struct LoadProgramReply {
   TULLE_MESSAGE(LoadProgramReply, status, log, kernels)
 };
 
+// How much of the device's memory the module's variables will take, whose image has come as a whole; 0 where
+// that cannot be told: then LoadModule fails, and says why.
+struct MeasureModule {
+  Handle module;
+  TULLE_MESSAGE(MeasureModule, module)
+};
+struct MeasureModuleReply {
+  U64 variable_bytes = 0;
+  TULLE_MESSAGE(MeasureModuleReply, variable_bytes)
+};
+
 // To a builder: source (or a foreign binary) in, binary out.
 struct Compile {
   U32 device_index = 0;
@@ -40,6 +51,7 @@ struct CompileReply {
 inline constexpr auto kExecCommands = std::tuple{
     Row<0x9001, LoadProgram, LoadProgramReply>{Mode::kReply, Place::kDevice, Capability::kOpenCl},
     Row<0x9002, Compile, CompileReply>{Mode::kReply, Place::kWorker, Capability::kOpenCl},
+    Row<0x9003, MeasureModule, MeasureModuleReply>{Mode::kReply, Place::kDevice, Capability::kCuda},
 };
 static_assert(WellFormed(kExecCommands));
 

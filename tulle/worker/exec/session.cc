@@ -36,6 +36,9 @@ bool IsExportable(const M& message) {
 
 constexpr std::size_t kMaxMapsUnderWay = 8;
 
+// Of the sequences of the session's own commands to the executor; a client's are far from it.
+constexpr std::uint64_t kOwnSequence = std::uint64_t{1} << 63;
+
 // What OnFrame and OnPayload return to stop the client's stream; the reason stands in ending_.
 Error Over() { return Error{Code::kCancelled, "the session is over", Scope::kSession}; }
 
@@ -445,6 +448,8 @@ Session::Wait Session::Ready(const M& message, Frame& frame) {
   } else if constexpr (std::same_as<M, wire::opencl::ImportBuffer> ||
                        std::same_as<M, wire::cuda::ImportMemory>) {
     return maps_under_way_ < kMaxMapsUnderWay ? Wait::kNone : Wait::kRoom;
+  } else if constexpr (std::same_as<M, wire::cuda::LoadModule>) {
+    return ReadyToLoad(message);
   } else if constexpr (std::same_as<M, wire::opencl::EnqueueKernel> ||
                        std::same_as<M, wire::cuda::LaunchKernel>) {
     return ReadyToBegin();
@@ -528,6 +533,17 @@ void Session::Submit(Submission submission) {
   unsent_body_.assign(submission.body.begin(), submission.body.end());
   submission.body = unsent_body_;
   unsent_ = std::move(submission);
+}
+
+std::optional<std::uint64_t> Session::SubmitOwn(std::uint16_t opcode, ByteView body, UnderWay under_way) {
+  Submission submission{opcode, false, kOwnSequence + own_commands_, body, {}, std::nullopt};
+  if (unsent_.has_value() || !executor_->Submit(submission)) return std::nullopt;
+  under_way.opcode = opcode;
+  under_way.tell_client = false;
+  under_way_.emplace(submission.sequence, std::move(under_way));
+  ++own_commands_;
+  flush_executor_ = true;
+  return submission.sequence;
 }
 
 }  // namespace tulle::worker::exec

@@ -150,6 +150,15 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
     bool building = false;
     bool on_device = false;  // the executor has heard of it
   };
+  // One of CUDA's.
+  struct Module {
+    enum class Measured : std::uint8_t { kNo, kAsked, kYes };
+    wire::Handle handle;  // known from its loading on
+    std::uint64_t image_bytes = 0;
+    Measured measured = Measured::kNo;
+    std::uint64_t variable_bytes = 0;
+    std::uint64_t charged_bytes = 0;  // while it is loaded, or is being
+  };
   struct BuildJob {
     enum class Stage { kWaiting, kCompiling, kCompiled, kLoading, kDone };
     Stage stage = Stage::kWaiting;
@@ -169,12 +178,15 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
       kFinishBuild,
       kShareMemory,
       kMapped,
-      kQuestion
+      kQuestion,
+      kModuleMeasured,
+      kModuleLoaded
     };
     std::uint16_t opcode = 0;
     Then then = Then::kTellClient;
     bool tell_client = true;
     Buffer buffer;            // kFreeBuffer
+    wire::Handle module;      // kModuleMeasured, kModuleLoaded
     Instant since;            // the command came
     std::uint64_t after = 0;  // the last command with a large answer that it may depend on
   };
@@ -199,6 +211,8 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   template <wire::Message M>
   Wait Ready(const M& message, Frame& frame);
   Wait ReadyToCreate(std::uint64_t size_bytes, Frame& frame);
+  // Memory for its variables, once the executor has said how much.
+  Wait ReadyToLoad(const wire::cuda::LoadModule& message);
   // A launch, on a device that its vGPU must hold its share of.
   Wait ReadyToBegin();
   Wait ReadyToGoOn();  // what the program lets go on by it may be such
@@ -230,12 +244,14 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   void Run(const wire::Checked<wire::cuda::GetMemoryInfo>& message, Frame& frame);
   void Run(const wire::Checked<wire::cuda::AllocateMemory>& message, Frame& frame);
   void Run(const wire::Checked<wire::cuda::ModuleImage>& message, Frame& frame);
+  void Run(const wire::Checked<wire::cuda::LoadModule>& message, Frame& frame);
   void Run(const wire::Checked<wire::cuda::CallHost>& message, Frame& frame);
   void Run(const wire::Checked<wire::cuda::EndHostCall>& message, Frame& frame);
 
   // A buffer or image of so many bytes, for which ReadyToCreate has been; 0: of an impossible size, which is
   // what `invalid_size` says.
   void DestroyMemory(wire::Handle handle, Frame& frame);
+  void DestroyModule(wire::Handle handle, Frame& frame);
   void CreateMemory(wire::Handle handle, std::uint64_t size_bytes, std::int32_t invalid_size, Frame& frame);
 
   // The same of memory that can be lent.
@@ -252,10 +268,14 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   // The same; `then`: what to do with the answer, null when there will be none.
   void Forward(Frame& frame, bool wants_status, std::optional<Range> memory, const UnderWay* then);
   void Submit(Submission submission);
+  // A command of our own: its sequence, or nothing where the executor has no room for it.
+  std::optional<std::uint64_t> SubmitOwn(std::uint16_t opcode, ByteView body, UnderWay under_way);
   // What became of an attempt to tell the client something.
   void Told(const Status& status);
   // Answers, if the client wants a status.
   void SendStatus(const Frame& frame, std::int32_t status);
+  // Of the vGPU's memory; sessions whose clients are away are given up for it.
+  bool AcquireForGood(std::uint64_t size_bytes);
   // Counts program memory; false: over the limit, the session is ending.
   bool TakeProgramBytes(std::uint64_t size_bytes);
 
@@ -271,6 +291,8 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   void OnNotice(const Received& received);
   void OnLoaded(const Received& received);
   void OnMemoryShared(const Received& received);
+  void OnModuleMeasured(wire::Handle handle, const Received& received);
+  void OnModuleLoaded(wire::Handle handle, const Received& received);
   void OnEventsCompleted(ByteView body);
   bool EventsAreOurs(std::span<const wire::opencl::EventCompletion> completions);
 
@@ -318,9 +340,9 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   // Descriptors that the executor may not have taken yet: those of all of a user's processes are limited.
   std::size_t maps_under_way_ = 0;
   std::size_t failed_opens_ = 0;
-  std::unordered_map<std::uint32_t, std::uint64_t> module_bytes_;  // of CUDA's modules, by slot
-  std::unordered_set<std::uint32_t> open_user_events_;             // the program has still to set them
-  std::vector<EventSlot> events_;                                  // by slot
+  std::unordered_map<std::uint32_t, Module> modules_;   // by slot
+  std::unordered_set<std::uint32_t> open_user_events_;  // the program has still to set them
+  std::vector<EventSlot> events_;                       // by slot
   // By slot of the queue: of its commands so far. No object has the slot kNoQueue; kTogether is for all of
   // together_.
   static constexpr std::uint32_t kNoQueue = 0, kTogether = ~0u;
@@ -336,8 +358,8 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   pace::Turn::User turn_user_;
   bool uses_turn_ = false;  // something has begun in it
   bool waits_for_turn_ = false;
-  bool is_stuck_ = false;        // what has begun may wait for the program
-  std::uint64_t questions_ = 0;  // asked so far
+  bool is_stuck_ = false;           // what has begun may wait for the program
+  std::uint64_t own_commands_ = 0;  // to the executor, so far
 
   wire::Arena arena_;  // of the command at hand
   wire::Arena reply_arena_;

@@ -19,19 +19,24 @@ void Session::SendStatus(const Frame& frame, std::int32_t status) {
 
 void Session::Run(const wire::Checked<wire::AcquireMemory>& message, Frame& frame) {
   const std::uint64_t size_bytes = message->size_bytes;
-  bool granted = lease_.Acquire(size_bytes);
-  // A client asks once before it needs any: for that nobody is given up. And only what the others can give
-  // back at all is waited for.
+  // A client asks once before it needs any: for that nobody is given up.
   const bool needs_it = std::exchange(asked_for_memory_, true);
-  while (!granted && needs_it && shared_.end_absent &&
-         size_bytes <=
-             shared_.quota->limit_bytes() - std::min(shared_.quota->limit_bytes(), lease_.held_bytes()) &&
-         shared_.end_absent(size_bytes)) {
-    granted = lease_.Acquire(size_bytes);
-  }
+  const bool granted = needs_it ? AcquireForGood(size_bytes) : lease_.Acquire(size_bytes);
   Told(client_.SendReply(frame.header.opcode, frame.header.sequence,
                          wire::AcquireMemoryReply{granted ? size_bytes : 0, shared_.quota->available_bytes()},
                          {}, after_));
+}
+
+// Only what the others can give back at all is waited for.
+bool Session::AcquireForGood(std::uint64_t size_bytes) {
+  const std::uint64_t limit_bytes = shared_.quota->limit_bytes();
+  bool granted = lease_.Acquire(size_bytes);
+  while (!granted && shared_.end_absent &&
+         size_bytes <= limit_bytes - std::min(limit_bytes, lease_.held_bytes()) &&
+         shared_.end_absent(size_bytes)) {
+    granted = lease_.Acquire(size_bytes);
+  }
+  return granted;
 }
 
 void Session::Run(const wire::Checked<wire::ReleaseMemory>& message, Frame& frame) {
@@ -122,11 +127,7 @@ void Session::Run(const wire::Checked<wire::DestroyObject>& message, Frame& fram
     case wire::ObjectKind::kMemory: return DestroyMemory(handle, frame);
     case wire::ObjectKind::kProgram: {
       const auto found = programs_.find(handle.slot);
-      if (found == programs_.end()) {  // a module
-        program_bytes_ -= module_bytes_[handle.slot];
-        module_bytes_.erase(handle.slot);
-        return Forward(frame, false);
-      }
+      if (found == programs_.end()) return DestroyModule(handle, frame);
       const bool on_device = found->second.on_device;
       program_bytes_ -= found->second.text.size() + found->second.binary.size();
       programs_.erase(found);

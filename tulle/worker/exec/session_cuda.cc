@@ -1,4 +1,7 @@
 // Commands of CUDA that need more than being passed on.
+#include <utility>
+
+#include "tulle/base/check.h"
 #include "tulle/cuda/types.h"
 #include "tulle/worker/exec/session.h"
 
@@ -25,8 +28,93 @@ void Session::Run(const wire::Checked<wire::cuda::AllocateMemory>& message, Fram
 
 void Session::Run(const wire::Checked<wire::cuda::ModuleImage>& message, Frame& frame) {
   if (!TakeProgramBytes(message->data.size_bytes)) return;
-  module_bytes_[message->module.handle.slot] += message->data.size_bytes;
+  modules_[message->module.handle.slot].image_bytes += message->data.size_bytes;
   Forward(frame, false);
+}
+
+Session::Wait Session::ReadyToLoad(const wire::cuda::LoadModule& message) {
+  taken_ = quota::Lease::Take::kTaken;
+  if (wire::CheckHandles(message, objects_) != wire::WireResult::kOk) return Wait::kNone;  // it ends there
+  Module& module = modules_[message.module.handle.slot];
+  module.handle = message.module.handle;
+  if (module.measured == Module::Measured::kNo) {
+    const wire::exec::MeasureModule question{module.handle};
+    ByteVector body(wire::EncodedSize(question));
+    wire::Encode(question, body);
+    constexpr std::uint16_t kOpcode = wire::OpcodeIn<wire::exec::MeasureModule>(wire::exec::kExecCommands);
+    UnderWay then{.then = UnderWay::Then::kModuleMeasured};
+    then.module = module.handle;
+    if (!SubmitOwn(kOpcode, body, std::move(then)).has_value()) return Wait::kRoom;
+    module.measured = Module::Measured::kAsked;
+  }
+  if (module.measured == Module::Measured::kAsked) return Wait::kBuild;
+  if (module.variable_bytes == 0 || module.charged_bytes != 0) return Wait::kNone;
+  // Beside what the client has leased, which it does not know of.
+  const std::uint64_t charged_bytes = wire::opencl::ChargedBytes(module.variable_bytes);
+  if (AcquireForGood(charged_bytes)) {
+    taken_ = lease_.TakeForObject(charged_bytes, false);
+    if (taken_ == quota::Lease::Take::kTaken) {
+      module.charged_bytes = charged_bytes;
+    } else {
+      TULLE_CHECK(lease_.Release(charged_bytes));
+    }
+  } else {
+    taken_ = lease_.dying_bytes() != 0 ? quota::Lease::Take::kNotYet : quota::Lease::Take::kNoMemory;
+  }
+  return taken_ == quota::Lease::Take::kNotYet ? Wait::kMemory : Wait::kNone;
+}
+
+void Session::Run(const wire::Checked<wire::cuda::LoadModule>& message, Frame& frame) {
+  if (taken_ != quota::Lease::Take::kTaken) {
+    const std::string log = "the module's variables take " +
+                            FormatSize(modules_.at(message->module.handle.slot).variable_bytes) +
+                            ", and the vGPU has " + FormatSize(shared_.quota->available_bytes()) +
+                            " left of " + FormatSize(shared_.quota->limit_bytes());
+    return Told(client_.SendReply(frame.header.opcode, frame.header.sequence,
+                                  wire::cuda::LoadModuleReply{cuda::CUDA_ERROR_OUT_OF_MEMORY, {log}}, {},
+                                  after_));
+  }
+  UnderWay then{frame.header.opcode, UnderWay::Then::kModuleLoaded};
+  then.module = message->module.handle;
+  Forward(frame, frame.wants_status(), std::nullopt, &then);
+}
+
+void Session::OnModuleMeasured(wire::Handle handle, const Received& received) {
+  wire::exec::MeasureModuleReply reply;
+  reply_arena_.Reset();
+  if (wire::Decode(received.body, 0, reply_arena_, &reply) != wire::WireResult::kOk)
+    return Distrust("an answer to MeasureModule that is not one");
+  Module& module = modules_.at(handle.slot);  // whose loading is held
+  module.measured = Module::Measured::kYes;
+  module.variable_bytes = reply.variable_bytes;
+}
+
+void Session::OnModuleLoaded(wire::Handle handle, const Received& received) {
+  wire::cuda::LoadModuleReply reply;
+  reply_arena_.Reset();
+  if (wire::Decode(received.body, 0, reply_arena_, &reply) != wire::WireResult::kOk)
+    return Distrust("an answer to LoadModule that is not one");
+  const auto module = modules_.find(handle.slot);
+  if (reply.status == cuda::CUDA_SUCCESS || module == modules_.end() || module->second.handle != handle)
+    return;
+  const std::uint64_t charged_bytes = std::exchange(module->second.charged_bytes, 0);
+  lease_.Destroyed(charged_bytes);
+  TULLE_CHECK(lease_.Release(charged_bytes));
+  lease_.Reclaim(charged_bytes);
+}
+
+void Session::DestroyModule(wire::Handle handle, Frame& frame) {
+  const Module module = std::exchange(modules_[handle.slot], {});
+  modules_.erase(handle.slot);
+  program_bytes_ -= module.image_bytes;
+  if (module.charged_bytes == 0) return Forward(frame, false);
+  lease_.Destroyed(module.charged_bytes);
+  TULLE_CHECK(lease_.Release(module.charged_bytes));
+  const UnderWay then{frame.header.opcode,
+                      UnderWay::Then::kFreeBuffer,
+                      frame.wants_status(),
+                      {.charged_bytes = module.charged_bytes, .own = true}};
+  Forward(frame, true, std::nullopt, &then);
 }
 
 void Session::Run(const wire::Checked<wire::cuda::CallHost>& message, Frame& frame) {

@@ -114,6 +114,117 @@ TEST_F(CudaSessionTest, MemoryOfNoBytesIsNone) {
   EXPECT_EQ(RunPlayed().reason, EndReason::kProtocol);
 }
 
+// A device whose modules have variables.
+class ModuleTest : public CudaSessionTest {
+ protected:
+  static constexpr std::uint16_t kMeasure =
+      wire::OpcodeIn<wire::exec::MeasureModule>(wire::exec::kExecCommands);
+  static constexpr std::uint16_t kLoad = wire::kOpcodeOf<wire::cuda::LoadModule>;
+
+  ModuleTest() {
+    played_.on_look = [this] {
+      for (; answered_ < played_.seen.size(); ++answered_) {
+        const PlayedExecutor::Seen seen = played_.seen[answered_];
+        if (seen.opcode == kMeasure) {
+          played_.Answer(kMeasure, seen.sequence, wire::exec::MeasureModuleReply{variable_bytes_});
+        } else if (seen.opcode == kLoad) {
+          played_.Answer(kLoad, seen.sequence, wire::cuda::LoadModuleReply{load_status_, {}});
+        } else if (seen.wants_status) {
+          played_.Answer(seen.opcode, seen.sequence, wire::StatusReply{0});
+        }
+      }
+    };
+  }
+  std::uint64_t Load(Handle handle) {
+    const ByteVector image(100);
+    client_.Send(wire::cuda::CreateModule{{kContext}, {handle}});
+    client_.Send(wire::cuda::ModuleImage{{handle}, {image.size()}}, image);
+    const std::uint64_t sequence = client_.Send(wire::cuda::LoadModule{{handle}});
+    client_.WhenAnswered(sequence);
+    return sequence;
+  }
+  std::int32_t LoadStatus(std::uint64_t sequence) {
+    return client_.Reply<wire::cuda::LoadModuleReply>(sequence).status;
+  }
+
+  std::uint64_t variable_bytes_ = 0;
+  std::int32_t load_status_ = 0;
+};
+
+TEST_F(ModuleTest, TheirVariablesAreOfTheVgpusMemory) {
+  variable_bytes_ = 40 * kMiB - 1;
+  client_.Send(wire::AcquireMemory{4 * kMiB});
+  const auto first = Load({4, 1});
+  client_.Do([&] { EXPECT_EQ(quota_.used_bytes(), 44 * kMiB); });
+  const auto refused = Load({5, 1});
+  client_.Do([&] {
+    EXPECT_EQ(quota_.used_bytes(), 44 * kMiB);
+    EXPECT_EQ(std::count_if(played_.seen.begin(), played_.seen.end(),
+                            [](const auto& seen) { return seen.opcode == kLoad; }),
+              1)
+        << "the device never hears of it";
+  });
+  // What the client has leased is its own still, and not more.
+  Allocate(kBuffer, 4 * kMiB, 0);
+  const auto info = client_.Send(wire::cuda::GetMemoryInfo{});
+  client_.WhenAnswered(info);
+  Destroy(ObjectKind::kProgram, {4, 1});
+  const auto again = Load({6, 1});
+  client_.Do([&] { EXPECT_EQ(quota_.used_bytes(), 44 * kMiB); });
+  Destroy(ObjectKind::kProgram, {6, 1});
+  Destroy(ObjectKind::kMemory, kBuffer);
+  const auto all = client_.Send(wire::ReleaseMemory{4 * kMiB}, {}, wire::kWantStatus);
+  client_.WhenAnswered(all);
+  EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
+  EXPECT_EQ(LoadStatus(first), 0);
+  EXPECT_EQ(LoadStatus(refused), cuda::CUDA_ERROR_OUT_OF_MEMORY);
+  EXPECT_NE(client_.Reply<wire::cuda::LoadModuleReply>(refused).log.text.find("take 39.9MiB"),
+            std::string::npos)
+      << client_.Reply<wire::cuda::LoadModuleReply>(refused).log.text;
+  EXPECT_EQ(client_.Reply<wire::cuda::GetMemoryInfoReply>(info).free_bytes, 20 * kMiB);
+  EXPECT_EQ(LoadStatus(again), 0);
+  EXPECT_EQ(quota_.used_bytes(), 0u);
+}
+
+TEST_F(ModuleTest, OneThatCannotBeLoadedGivesItsMemoryBack) {
+  variable_bytes_ = 40 * kMiB;
+  load_status_ = cuda::CUDA_ERROR_INVALID_PTX;
+  const auto bad = Load({4, 1});
+  client_.Do([&] {
+    EXPECT_EQ(quota_.used_bytes(), 0u);
+    load_status_ = 0;
+  });
+  const auto good = client_.Send(wire::cuda::LoadModule{{{4, 1}}});
+  client_.WhenAnswered(good);
+  client_.Do([&] { EXPECT_EQ(quota_.used_bytes(), 40 * kMiB); });
+  EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
+  EXPECT_EQ(LoadStatus(bad), cuda::CUDA_ERROR_INVALID_PTX);
+  EXPECT_EQ(LoadStatus(good), 0);
+}
+
+TEST_F(ModuleTest, WaitsForMemoryOfWhatIsBeingFreed) {
+  variable_bytes_ = 40 * kMiB;
+  Allocate(kBuffer, 60 * kMiB);
+  Destroy(ObjectKind::kMemory, kBuffer);
+  client_.Send(wire::ReleaseMemory{60 * kMiB});
+  const auto load = Load({4, 1});
+  EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
+  EXPECT_EQ(LoadStatus(load), 0);
+}
+
+TEST_F(ModuleTest, OneThatIsDestroyedBeforeItsAnswerCountsOnce) {
+  variable_bytes_ = 40 * kMiB;
+  load_status_ = cuda::CUDA_ERROR_INVALID_PTX;
+  const ByteVector image(100);
+  client_.Send(wire::cuda::CreateModule{{kContext}, {{4, 1}}});
+  client_.Send(wire::cuda::ModuleImage{{{4, 1}}, {image.size()}}, image);
+  client_.Send(wire::cuda::LoadModule{{{4, 1}}});
+  Destroy(ObjectKind::kProgram, {4, 1});
+  client_.WhenAnswered(client_.Send(wire::cuda::GetMemoryInfo{}));
+  EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
+  EXPECT_EQ(quota_.used_bytes(), 0u);
+}
+
 TEST_F(CudaSessionTest, ImagesOfModulesAreLimited) {
   limits_.program_bytes = 10'000;
   const ByteVector image(6000);

@@ -51,6 +51,11 @@ void Session::OnReply(Received& received) {
     case UnderWay::Then::kTellClient: break;
     case UnderWay::Then::kMapped: --maps_under_way_; break;
     case UnderWay::Then::kQuestion: break;
+    case UnderWay::Then::kModuleMeasured: return OnModuleMeasured(under_way.module, received);
+    case UnderWay::Then::kModuleLoaded:
+      OnModuleLoaded(under_way.module, received);
+      if (over()) return;
+      break;
     case UnderWay::Then::kFreeBuffer:
       if (!under_way.buffer.own) executor_->FreeMemory(under_way.buffer.range);
       lease_.Reclaim(under_way.buffer.charged_bytes);

@@ -4,9 +4,6 @@
 namespace tulle::worker::exec {
 namespace {
 
-// Of the sequences of the session's own commands to the executor; a client's are far from it.
-constexpr std::uint64_t kOwnSequence = std::uint64_t{1} << 63;
-
 constexpr Duration kLookAgain = std::chrono::milliseconds(20);
 
 }  // namespace
@@ -45,15 +42,9 @@ bool Session::Ask(wire::Handle queue) {
     using M = std::remove_cvref_t<decltype(question)>;
     ByteVector body(wire::EncodedSize(question));
     wire::Encode(question, body);
-    Submission submission{wire::kOpcodeOf<M>, false, kOwnSequence + questions_, body, {}, std::nullopt};
-    if (unsent_.has_value() || !executor_->Submit(submission)) return false;
-    under_way_.emplace(
-        submission.sequence,
-        UnderWay{.opcode = submission.opcode, .then = UnderWay::Then::kQuestion, .tell_client = false});
-    launches_.Asked(queue, submission.sequence);
-    ++questions_;
-    flush_executor_ = true;
-    return true;
+    const auto sequence = SubmitOwn(wire::kOpcodeOf<M>, body, {.then = UnderWay::Then::kQuestion});
+    if (sequence.has_value()) launches_.Asked(queue, *sequence);
+    return sequence.has_value();
   };
   return wire::Has(client_.capabilities(), wire::Capability::kCuda)
              ? ask(wire::cuda::SynchronizeStream{{queue}})

@@ -326,9 +326,12 @@ CUresult RemoteDevice::LoadModule(ContextId id, ByteView image, ModuleId* module
     status = reply.status;
     *log = reply.log.text;
   };
-  WaitFor<wire::cuda::LoadModuleReply, decltype(take)> wait(take);
-  if (!sent || !connection_->Call(wire::cuda::LoadModule{{module->handle}}, wait))
-    return Heard(*context, kLost);
+  // The vGPU's memory has room for its variables, or this process has leased it and does not use it.
+  do {
+    WaitFor<wire::cuda::LoadModuleReply, decltype(take)> wait(take);
+    if (!sent || !connection_->Call(wire::cuda::LoadModule{{module->handle}}, wait))
+      return Heard(*context, kLost);
+  } while (status == CUDA_ERROR_OUT_OF_MEMORY && connection_->ReturnUnusedMemory());
   if (status != 0) {
     connection_->Retire(wire::ObjectKind::kProgram, module->handle);
     return Heard(*context, status);

@@ -3,17 +3,22 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "tulle/base/bytes.h"
 #include "tulle/base/result.h"
 
-namespace tulle::gpu::softcuda {
+namespace tulle::gpu::cuda_image {
 
 bool IsFatbin(ByteView image);
+
+// Calls f with each PTX and each cubin in it, decompressed, until one returns an error, which is returned.
+// Else kInvalidArgument: it is damaged; kResourceExhausted: one is too large.
+Status ForEachImage(ByteView fatbin, const std::function<Status(ByteView image)>& f);
 
 // The newest PTX in it that a device of this capability (7.0: 70) can compile. kInvalidArgument: it is
 // damaged; kNotFound: it has none, and says what it has instead; kResourceExhausted: it is too large.
 Result<std::string> PtxIn(ByteView fatbin, std::uint32_t capability);
 
-}  // namespace tulle::gpu::softcuda
+}  // namespace tulle::gpu::cuda_image
