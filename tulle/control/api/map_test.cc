@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <utility>
+
 namespace tulle::control {
 namespace {
 
@@ -112,6 +115,24 @@ TEST(Map, EnumeratorsHaveTheSameNumbers) {
     EXPECT_EQ(v1::ComputeSharing_Name(static_cast<int>(sharing)), Name(sharing));
   for (const auto api : {DeviceApi::kOpenCl, DeviceApi::kCuda})
     EXPECT_EQ(v1::DeviceApi_Name(static_cast<int>(api)), Name(api));
+}
+
+// A node's numbers are a peer's.
+TEST(Map, ShareIsBetweenNothingAndAll) {
+  const std::pair<float, float> kTold[] = {{std::nanf(""), 0.0f}, {-std::nanf(""), 0.0f}, {-1.0f, 0.0f},
+                                           {INFINITY, 100.0f},    {101.0f, 100.0f},       {42.5f, 42.5f}};
+  for (const auto& [told, taken] : kTold) {
+    v1::VGpuUsage usage;
+    usage.set_compute_used_percent(told);
+    usage.set_compute_share_percent(told);
+    usage.set_compute_throttled_percent(told);
+    usage.set_network_throttled_percent(told);
+    const VGpuUsage is = FromProto(usage);
+    for (const float percent : {is.compute_used_percent, is.compute_share_percent,
+                                is.compute_throttled_percent, is.network_throttled_percent}) {
+      EXPECT_EQ(percent, taken) << told;
+    }
+  }
 }
 
 }  // namespace
