@@ -41,7 +41,7 @@ v1::VGpuReport ToProto(const VGpuStatus& status) {
   report.set_sessions(status.usage.sessions);
   report.set_compute_percent(status.spec.compute_percent);
   report.set_network_bytes_per_s(status.spec.network_bytes_per_s);
-  report.set_memory_bytes(status.spec.memory_bytes);
+  report.set_memory_bytes(std::max(status.spec.memory_bytes, status.usage.memory_used_bytes));
   for (const SessionInfo& session : status.sessions) {
     v1::SessionReport& attached = *report.add_attached();
     attached.set_id(session.id);

@@ -46,6 +46,8 @@ struct ControlSim::SimNode {
     std::set<std::string> grants;
     std::vector<SessionReport> attached;
     bool failed = false;
+    std::uint64_t used_bytes = 0;  // by its programs: more than it may, where it had more before
+    std::uint64_t memory_bytes() const { return std::max(what.memory_bytes, used_bytes); }
   };
   std::string name;
   std::vector<std::uint64_t> gpu_memory;
@@ -133,13 +135,19 @@ void ControlSim::Second() {
       continue;
     }
     for (int i = 0; i < 5 && !node.inbox.empty() && node.link && !(Chance(3) && !calm_); ++i) Obey(node);
+    for (auto& [uid, vgpu] : node.running) {
+      if (Chance(5))
+        vgpu.used_bytes =
+            random_.Below(std::max(vgpu.what.memory_bytes, Chance(2) ? vgpu.used_bytes : 0) + 1);
+    }
     if (node.link && !node.partitioned && !node.running.empty() && Chance(20)) Attach(node);
     if (node.link && now_.mono >= node.beat) {
       node.beat = now_.mono + options_.heartbeat_interval;
       NodeHeartbeat heartbeat{.link = *node.link};
       for (const auto& [uid, vgpu] : node.running) {
         if (!Chance(3)) continue;
-        heartbeat.vgpus[uid] = {.compute_used_percent = static_cast<float>(random_.Below(101)),
+        heartbeat.vgpus[uid] = {.memory_used_bytes = vgpu.used_bytes,
+                                .compute_used_percent = static_cast<float>(random_.Below(101)),
                                 .compute_throttled_percent = Chance(4) ? 50.0f : 0.0f};
       }
       if (!node.partitioned) Do(heartbeat);
@@ -372,7 +380,7 @@ VGpuReport ControlSim::ReportOf(const SimNode& node, const std::string& uid) con
   report.grant_ids.assign(it->second.grants.begin(), it->second.grants.end());
   report.compute_percent = it->second.what.compute_percent;
   report.network_bytes_per_s = it->second.what.network_bytes_per_s;
-  report.memory_bytes = it->second.what.memory_bytes;
+  report.memory_bytes = it->second.memory_bytes();
   report.attached = it->second.attached;
   report.sessions = static_cast<std::uint32_t>(report.attached.size());
   return report;
@@ -418,6 +426,8 @@ void ControlSim::Obey(SimNode& node) {
   } else if (const auto* resize = std::get_if<ResizeVGpu>(&command)) {
     uid = resize->uid;
     if (const auto it = node.running.find(uid); it != node.running.end()) {
+      if (Chance(2))
+        it->second.used_bytes = it->second.memory_bytes();  // all that it may have, at the last moment
       it->second.what.compute_percent = resize->compute_percent;
       it->second.what.network_bytes_per_s = resize->network_bytes_per_s;
       it->second.what.memory_bytes = resize->memory_bytes;
@@ -444,7 +454,22 @@ void ControlSim::Obey(SimNode& node) {
 void ControlSim::Act() {
   const std::string tenant = Pick(tenants_);
   const std::string name = "c" + std::to_string(random_.Below(20 + nodes_.size()));
-  switch (random_.Below(16)) {
+  switch (random_.Below(18)) {
+    case 16:
+    case 17: {
+      // Other memory, rather less, for what runs.
+      SimNode& node = Pick(nodes_);
+      if (node.running.empty()) break;
+      const CreateVGpu& what = Pick(node.running).second.what;
+      const auto vgpu = core_->Get<VGpu>(what.tenant, what.name);
+      if (!vgpu) break;
+      Do(ResizeClaim{.call = NextCall(),
+                     .caller = what.tenant,
+                     .tenant = what.tenant,
+                     .name = vgpu->spec.claim,
+                     .memory_bytes = Between(1, 1 + 3 * (vgpu->spec.memory_bytes >> 28)) * 128 * kMiB});
+      break;
+    }
     case 0:
     case 1:
     case 2:
@@ -645,10 +670,12 @@ void ControlSim::CheckState() {
       compute += ReservedComputePercent(vgpu.spec.performance_level, vgpu.spec.compute_percent);
       dedicated |= vgpu.spec.performance_level == PerformanceLevel::kDedicated;
     }
-    Expect(memory == gpu.status.allocated_memory_bytes && compute == gpu.status.allocated_compute_percent &&
+    // What has less than before may hold on to more for a while.
+    Expect(memory <= gpu.status.allocated_memory_bytes && compute == gpu.status.allocated_compute_percent &&
                by_gpu[name].size() == gpu.status.vgpus,
            "GPU " + name + " is counted wrongly");
-    Expect(memory <= gpu.status.allocatable_memory_bytes, "the memory of GPU " + name + " is promised twice");
+    Expect(gpu.status.allocated_memory_bytes <= gpu.status.allocatable_memory_bytes,
+           "the memory of GPU " + name + " is promised twice");
     Expect(compute <= 100, "the compute of GPU " + name + " is promised twice");
     Expect(!dedicated || by_gpu[name].size() == 1, "GPU " + name + " is not dedicated");
     by_gpu.erase(name);
@@ -659,7 +686,7 @@ void ControlSim::CheckState() {
     std::map<std::uint32_t, std::pair<std::uint64_t, std::uint32_t>> used;
     for (const auto& [uid, vgpu] : node.running) {
       auto& [memory, compute] = used[vgpu.what.gpu_index];
-      memory += vgpu.what.memory_bytes;
+      memory += vgpu.memory_bytes();
       compute += ReservedComputePercent(vgpu.what.performance_level, vgpu.what.compute_percent);
       Expect(memory <= node.gpu_memory[vgpu.what.gpu_index] && compute <= 100,
              "node " + node.name + " runs too much");

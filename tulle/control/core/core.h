@@ -18,6 +18,7 @@
 // whose tenant would still not have more than others if it had it: there, what becomes free is kept for it.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <deque>
@@ -158,6 +159,11 @@ class Core {
     std::set<std::string> sessions;  // uids
     bool announced = false;
     LoadSize load;  // of elastic ones
+    // Of its GPU's memory, beyond what its spec says: what it had before it shrank, until by `held_until` its
+    // node has surely done that; from then on what programs still use, as the node tells.
+    std::uint64_t held_memory_bytes = 0;
+    Instant held_until{};
+    std::uint64_t memory_bytes() const { return std::max(record.vgpu.spec.memory_bytes, held_memory_bytes); }
     VGpu& model() { return record.vgpu; }
     const VGpu& model() const { return record.vgpu; }
     const Metadata& metadata() const { return record.vgpu.metadata; }
@@ -333,6 +339,10 @@ class Core {
   void Resize(VGpuState& vgpu, std::uint32_t compute_percent);
   // Its node has told its load: an elastic one may want another share.
   void FollowLoad(VGpuState& vgpu);
+  // It is to have less memory than the `had_bytes` that its programs may still take until its node knows.
+  void HoldMemory(VGpuState& vgpu, std::uint64_t had_bytes);
+  // Its node has told what its programs use.
+  void LetMemoryGo(VGpuState& vgpu);
   // As its node is to have it.
   static ResizeVGpu SizeOf(const VGpu& vgpu);
   // Gives what is free on GPUs that have changed to vGPUs there that want more.

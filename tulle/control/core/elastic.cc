@@ -65,6 +65,21 @@ void Core::FollowLoad(VGpuState& vgpu) {
   may_grow_on_.insert(vgpu.record.gpu_uid);
 }
 
+void Core::HoldMemory(VGpuState& vgpu, std::uint64_t had_bytes) {
+  vgpu.held_memory_bytes = std::max(vgpu.held_memory_bytes, had_bytes);
+  // What a node tells after so long, it has sent after it was told: else it would be out of touch.
+  vgpu.held_until = now_.mono + options_.heartbeat_timeout;
+  Recount(*gpus_.Find(vgpu.record.gpu_uid));
+}
+
+void Core::LetMemoryGo(VGpuState& vgpu) {
+  const std::uint64_t used_bytes = vgpu.model().status.usage.memory_used_bytes;
+  if (vgpu.held_memory_bytes <= used_bytes || now_.mono < vgpu.held_until) return;
+  vgpu.held_memory_bytes = used_bytes > vgpu.model().spec.memory_bytes ? used_bytes : 0;
+  Recount(*gpus_.Find(vgpu.record.gpu_uid));
+  room_changed_ = true;
+}
+
 ResizeVGpu Core::SizeOf(const VGpu& vgpu) {
   return {.uid = vgpu.metadata.uid,
           .compute_percent = vgpu.spec.compute_percent,
@@ -127,12 +142,13 @@ void Core::On(const ResizeClaim& event) {
                            FormatSize(model.status.usage.memory_used_bytes) + " of vGPU " +
                            model.metadata.name + "; end some of them, or ask for more");
       }
-      const std::int64_t memory = event.memory_bytes == 0
-                                      ? 0
-                                      : static_cast<std::int64_t>(event.memory_bytes) -
-                                            static_cast<std::int64_t>(model.spec.memory_bytes);
-      more_memory[vgpu.record.gpu_uid] += memory;
-      all_more_memory += memory;
+      if (event.memory_bytes != 0) {
+        const auto more_than = [&](std::uint64_t bytes) {
+          return static_cast<std::int64_t>(event.memory_bytes) - static_cast<std::int64_t>(bytes);
+        };
+        more_memory[vgpu.record.gpu_uid] += std::max<std::int64_t>(more_than(vgpu.memory_bytes()), 0);
+        all_more_memory += more_than(model.spec.memory_bytes);
+      }
       more_network[vgpu.record.gpu_uid] += static_cast<std::int64_t>(spec.network_bytes_per_s) -
                                            static_cast<std::int64_t>(vgpu.model().spec.network_bytes_per_s);
       sizes.insert(size < has ? sizes.begin() : sizes.end(), {&vgpu, size});
@@ -226,6 +242,7 @@ void Core::On(const ResizeClaim& event) {
     its.network_bytes_per_s = spec.network_bytes_per_s;
     if (event.memory_bytes != 0) its.memory_bytes = event.memory_bytes;
     Charge(vgpu->model(), +1);
+    if (before.memory_bytes > its.memory_bytes) HoldMemory(*vgpu, before.memory_bytes);
     if (its.compute_percent == size && SizeOf(vgpu->model()) != before) {
       Recount(*gpus_.Find(vgpu->record.gpu_uid));
       if (const NodeRecord* node = NodeOf(*vgpu)) Command(*node, SizeOf(vgpu->model()));

@@ -182,6 +182,12 @@ TEST_F(ResizeTest, OtherMemory) {
     return reply.ok() ? std::string() : reply.error().message;
   };
   const auto allocated = [&] { return core_->Get<Gpu>("", "a-0")->status.allocated_memory_bytes / kGiB; };
+  const auto tell = [&](std::uint64_t used_bytes) {
+    AdvanceBeating(CoreOptions().heartbeat_timeout, {kLink});
+    NodeHeartbeat told{.link = kLink};
+    told.vgpus[core_->Get<VGpu>("alice", "c-0")->metadata.uid].memory_used_bytes = used_bytes;
+    Do(told);
+  };
   EXPECT_EQ(allocated(), 1u);
   EXPECT_EQ(resize(5 * kGiB), "");
   ASSERT_EQ(Commands<ResizeVGpu>().size(), 1u);
@@ -202,7 +208,7 @@ TEST_F(ResizeTest, OtherMemory) {
             "claim c cannot have 1GiB each: programs use 2GiB of vGPU c-0; end some of them, or "
             "ask for more");
   EXPECT_EQ(resize(2 * kGiB), "");
-  EXPECT_EQ(allocated(), 2u);
+  EXPECT_EQ(Get("c").spec.memory_bytes, 2 * kGiB);
   EXPECT_EQ(resize(1), "spec.memory_bytes: 1B is less than the least, 1MiB");
   ASSERT_TRUE(
       Call(UpdateTenant{.caller = "root", .name = "alice", .spec = {.quota = {.memory_bytes = 3 * kGiB}}})
@@ -214,7 +220,64 @@ TEST_F(ResizeTest, OtherMemory) {
   Create("waits", {.memory_bytes = 6 * kGiB, .compute_percent = 10});
   EXPECT_EQ(Get("waits").status.phase, ClaimPhase::kPending);
   EXPECT_EQ(resize(2 * kGiB), "");
+  tell(2 * kGiB);
   EXPECT_EQ(Get("waits").status.phase, ClaimPhase::kBound);
+}
+
+// Until the node has told that programs have not taken it meanwhile, it is nobody else's.
+TEST_F(ResizeTest, MemoryThatProgramsMayHaveTakenIsNotGivenAway) {
+  const auto resize = [&](std::uint64_t bytes) {
+    ASSERT_TRUE(
+        Call(ResizeClaim{.caller = "alice", .tenant = "alice", .name = "c", .memory_bytes = bytes}).ok());
+  };
+  const auto tell = [&](std::uint64_t used_bytes) {
+    NodeHeartbeat heartbeat{.link = kLink};
+    heartbeat.vgpus[core_->Get<VGpu>("alice", "c-0")->metadata.uid].memory_used_bytes = used_bytes;
+    Do(heartbeat);
+  };
+  const auto allocated = [&] { return core_->Get<Gpu>("", "a-0")->status.allocated_memory_bytes / kGiB; };
+  resize(6 * kGiB);
+  tell(1 * kGiB);
+  resize(2 * kGiB);
+  EXPECT_EQ(core_->Get<VGpu>("alice", "c-0")->spec.memory_bytes, 2 * kGiB);
+  EXPECT_EQ(allocated(), 6u);
+  Create("waits", {.memory_bytes = 5 * kGiB, .compute_percent = 10});
+  tell(1 * kGiB);  // as it was before the node heard of it, perhaps
+  EXPECT_EQ(allocated(), 6u);
+  AdvanceBeating(CoreOptions().heartbeat_timeout - std::chrono::seconds(1), {kLink});
+  tell(5 * kGiB);
+  EXPECT_EQ(allocated(), 6u);
+  AdvanceBeating(std::chrono::seconds(1), {kLink});
+  tell(5 * kGiB);  // programs were faster
+  EXPECT_EQ(allocated(), 5u);
+  EXPECT_EQ(Get("waits").status.phase, ClaimPhase::kPending);
+  // It may have again what it holds.
+  resize(5 * kGiB);
+  tell(1 * kGiB);
+  resize(2 * kGiB);
+  AdvanceBeating(CoreOptions().heartbeat_timeout, {kLink});
+  tell(4 * kGiB);
+  EXPECT_EQ(allocated(), 4u);
+  tell(2 * kGiB);
+  EXPECT_EQ(Get("waits").status.phase, ClaimPhase::kBound);
+  EXPECT_EQ(allocated(), 7u);
+}
+
+TEST_F(ResizeTest, ANodeThatComesBackTellsWhatIsStillUsed) {
+  NodeHeartbeat heartbeat{.link = kLink};
+  RegisterNode node = Registration(LinkId{77});
+  const VGpu vgpu = *core_->Get<VGpu>("alice", "c-0");
+  node.vgpus.push_back({.uid = vgpu.metadata.uid,
+                        .state = ReportedState::kReady,
+                        .compute_percent = vgpu.spec.compute_percent,
+                        .memory_bytes = 3 * kGiB});
+  Do(node);
+  EXPECT_EQ(core_->Get<Gpu>("", "a-0")->status.allocated_memory_bytes, 3 * kGiB);
+  AdvanceBeating(CoreOptions().heartbeat_timeout, {LinkId{77}});
+  heartbeat.link = LinkId{77};
+  heartbeat.vgpus[vgpu.metadata.uid] = {};
+  Do(heartbeat);
+  EXPECT_EQ(core_->Get<Gpu>("", "a-0")->status.allocated_memory_bytes, 1 * kGiB);
 }
 
 // Nodes tell what vGPUs use every two seconds.

@@ -175,10 +175,11 @@ void Core::ReconcileVGpus(NodeRecord& node, const std::vector<VGpuReport>& repor
   }
   std::vector<ResizeVGpu> more;
   for (const std::string& uid : known) {
-    const VGpuState* vgpu = vgpus_.Find(uid);
+    VGpuState* vgpu = vgpus_.Find(uid);
     const auto it = reported.find(uid);
     if (vgpu == nullptr || it == reported.end() || it->second->compute_percent == 0) continue;
     const ResizeVGpu resize = SizeOf(vgpu->model());
+    if (resize.memory_bytes < it->second->memory_bytes) HoldMemory(*vgpu, it->second->memory_bytes);
     if (resize.compute_percent < it->second->compute_percent) {
       Command(node, resize);
     } else if (resize.compute_percent > it->second->compute_percent ||
@@ -225,6 +226,7 @@ void Core::On(const NodeHeartbeat& event) {
     VGpuState* vgpu = vgpus_.Find(uid);
     if (vgpu == nullptr || gpus_.Find(vgpu->record.gpu_uid)->node_uid != node->metadata().uid) continue;
     vgpu->model().status.usage = usage;
+    LetMemoryGo(*vgpu);
     FollowLoad(*vgpu);
   }
 }

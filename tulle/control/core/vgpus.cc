@@ -119,8 +119,9 @@ void Core::Recount(GpuState& gpu) {
   status.allocated_network_bytes_per_s = 0;
   status.vgpus = static_cast<std::uint32_t>(gpu.vgpus.size());
   for (const std::string& uid : gpu.vgpus) {
-    const VGpuSpec& spec = vgpus_.Find(uid)->model().spec;
-    status.allocated_memory_bytes += spec.memory_bytes;
+    const VGpuState& vgpu = *vgpus_.Find(uid);
+    const VGpuSpec& spec = vgpu.model().spec;
+    status.allocated_memory_bytes += vgpu.memory_bytes();
     status.allocated_compute_percent += ReservedComputePercent(spec.performance_level, spec.compute_percent);
     status.allocated_network_bytes_per_s += spec.network_bytes_per_s;
   }
