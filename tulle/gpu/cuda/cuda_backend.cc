@@ -159,8 +159,11 @@ class CudaBackend final : public Backend {
       case ObjectKind::kContext:
         if (const auto context = table_.Take<ContextObject>(handle); context != nullptr) {
           if (last_blocking_copy_ == context->blocking_copy) last_blocking_copy_ = nullptr;
-          std::erase_if(leaving_, [&](const Leaving& module) { return module.context == handle; });
           result = cu_.cuCtxDestroy_v2(context->context);
+          std::erase_if(leaving_, [&](const Leaving& module) {
+            if (module.context == handle) ReportLeft(module);
+            return module.context == handle;
+          });
         }
         break;
       case ObjectKind::kQueue:
@@ -177,8 +180,8 @@ class CudaBackend final : public Backend {
       case ObjectKind::kProgram:
         if (const auto module = table_.Take<ModuleObject>(handle);
             module != nullptr && module->module != nullptr) {
-          leaving_.push_back({module->context, module->module});
-          UnloadLeaving();
+          leaving_.push_back({module->context, module->module, command.wants_status, command.sequence});
+          return UnloadLeaving();
         }
         break;
       case ObjectKind::kKernel: table_.Take<FunctionObject>(handle); break;
@@ -308,21 +311,25 @@ class CudaBackend final : public Backend {
       return ReportFailed(completions_, command, CUDA_ERROR_INVALID_HANDLE);
     if (module->too_large || module->image.empty())
       return ReportFailed(completions_, command, CUDA_ERROR_INVALID_IMAGE);
+    const auto not_measured = [&] {
+      const auto why = std::string_view(module->unmeasured).substr(0, wire::kMaxReasonBytes);
+      SendReply(completions_, command.opcode, command.sequence,
+                wire::cuda::LoadModuleReply{CUDA_ERROR_INVALID_IMAGE, {why}});
+    };
+    // It could not go again now.
+    if (!module->unmeasured.empty() && closed_gates_ != 0) return not_measured();
     module->image.push_back(std::byte{0});  // PTX ends so
     char log[kMaxLogBytes] = "";
     CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
     void* values[] = {log, reinterpret_cast<void*>(sizeof log)};
-    CUresult result = cu_.cuModuleLoadDataEx(&module->module, module->image.data(), 2, options, values);
+    const CUresult result = cu_.cuModuleLoadDataEx(&module->module, module->image.data(), 2, options, values);
     module->image = {};
     log[sizeof log - 1] = '\0';
-    std::string_view told = log;
     if (result == CUDA_SUCCESS && !module->unmeasured.empty()) {
-      result = CUDA_ERROR_INVALID_IMAGE;
-      told = std::string_view(module->unmeasured).substr(0, wire::kMaxReasonBytes);
-      leaving_.push_back({module->context, std::exchange(module->module, nullptr)});
-      UnloadLeaving();
+      (void)cu_.cuModuleUnload(std::exchange(module->module, nullptr));
+      return not_measured();
     }
-    SendReply(completions_, command.opcode, command.sequence, wire::cuda::LoadModuleReply{result, {told}});
+    SendReply(completions_, command.opcode, command.sequence, wire::cuda::LoadModuleReply{result, {log}});
   }
   void Run(const wire::cuda::GetFunction& message, const Command& command) {
     ModuleObject* const module = table_.Find<ModuleObject>(message.module.handle);
@@ -709,6 +716,7 @@ class CudaBackend final : public Backend {
     if (closed_gates_ != 0) return;
     for (const Leaving& module : std::exchange(leaving_, {})) {
       if (Enter(module.context) != nullptr) (void)cu_.cuModuleUnload(module.module);
+      ReportLeft(module);
     }
   }
 
@@ -835,10 +843,17 @@ class CudaBackend final : public Backend {
     return cu_.cuMemcpy3DAsync_v2(&copy, stream);
   }
 
+  // A module whose DestroyObject is answered when its memory is free.
   struct Leaving {
     Handle context;
     CUmodule module = nullptr;
+    bool wants_status = false;
+    std::uint64_t sequence = 0;
   };
+  void ReportLeft(const Leaving& module) {
+    if (module.wants_status)
+      gpu::SendStatus(completions_, wire::kOpcodeOf<wire::DestroyObject>, module.sequence, CUDA_SUCCESS);
+  }
 
   const Library cu_;
   Completions& completions_;

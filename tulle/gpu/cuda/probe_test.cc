@@ -2,9 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include "tulle/gpu/cuda/driver.h"
+#include "tulle/gpu/cuda/test_library.h"
 
 namespace tulle::gpu::cuda {
 namespace {
@@ -20,16 +20,8 @@ class NoCompletions final : public Completions {
   void PayloadDone(std::uint64_t) override {}
 };
 
-// The software devices' library, as NVIDIA's would be loaded. It reads its settings once in a process.
-Library Loaded() {
-  setenv("TULLE_SOFTCUDA_DEVICES", "2", 1);
-  setenv("TULLE_SOFTCUDA_MEMORY", "64MiB", 1);
-  setenv("TULLE_SOFTCUDA_THREADS", "2", 1);
-  return *OpenLibrary(TULLE_SOFTCUDA_LIBRARY);
-}
-
 TEST(CudaProbeTest, FindsTheLibrarysDevices) {
-  const auto found = Probe(Loaded(), true);
+  const auto found = Probe(LoadedLibrary(TULLE_SOFTCUDA_LIBRARY), true);
   ASSERT_TRUE(found.ok()) << found.error().message;
   ASSERT_EQ(found->size(), 2u);
   EXPECT_EQ((*found)[0].cuda_device, "0000:00:00.0");
@@ -48,7 +40,7 @@ TEST(CudaProbeTest, FindsTheLibrarysDevices) {
 }
 
 TEST(CudaProbeTest, BackendsOpenTheDeviceTheyAreAskedFor) {
-  const Library library = Loaded();
+  const Library library = LoadedLibrary(TULLE_SOFTCUDA_LIBRARY);
   const auto found = Probe(library, false);
   ASSERT_TRUE(found.ok()) << found.error().message;
   EXPECT_EQ((*found)[1].fp32_flops, 0u) << "not measured";

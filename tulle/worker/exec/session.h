@@ -157,7 +157,8 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
     std::uint64_t image_bytes = 0;
     Measured measured = Measured::kNo;
     std::uint64_t variable_bytes = 0;
-    std::uint64_t charged_bytes = 0;  // while it is loaded, or is being
+    std::uint64_t charged_bytes = 0;        // while it is loaded, or is being
+    std::uint64_t newly_charged_bytes = 0;  // of these, by the command at hand
   };
   struct BuildJob {
     enum class Stage { kWaiting, kCompiling, kCompiled, kLoading, kDone };
@@ -185,7 +186,7 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
     std::uint16_t opcode = 0;
     Then then = Then::kTellClient;
     bool tell_client = true;
-    Buffer buffer;            // kFreeBuffer
+    Buffer buffer;            // kFreeBuffer; kModuleLoaded: what was charged for it
     wire::Handle module;      // kModuleMeasured, kModuleLoaded
     Instant since;            // the command came
     std::uint64_t after = 0;  // the last command with a large answer that it may depend on
@@ -292,7 +293,7 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   void OnLoaded(const Received& received);
   void OnMemoryShared(const Received& received);
   void OnModuleMeasured(wire::Handle handle, const Received& received);
-  void OnModuleLoaded(wire::Handle handle, const Received& received);
+  void OnModuleLoaded(const UnderWay& load, const Received& received);
   void OnEventsCompleted(ByteView body);
   bool EventsAreOurs(std::span<const wire::opencl::EventCompletion> completions);
 

@@ -28,7 +28,9 @@ void Session::Run(const wire::Checked<wire::cuda::AllocateMemory>& message, Fram
 
 void Session::Run(const wire::Checked<wire::cuda::ModuleImage>& message, Frame& frame) {
   if (!TakeProgramBytes(message->data.size_bytes)) return;
-  modules_[message->module.handle.slot].image_bytes += message->data.size_bytes;
+  Module& module = modules_[message->module.handle.slot];
+  module.image_bytes += message->data.size_bytes;
+  module.measured = Module::Measured::kNo;  // what it is from now on
   Forward(frame, false);
 }
 
@@ -48,13 +50,14 @@ Session::Wait Session::ReadyToLoad(const wire::cuda::LoadModule& message) {
     module.measured = Module::Measured::kAsked;
   }
   if (module.measured == Module::Measured::kAsked) return Wait::kBuild;
+  // What is loaded, or is being, cannot be once more.
   if (module.variable_bytes == 0 || module.charged_bytes != 0) return Wait::kNone;
   // Beside what the client has leased, which it does not know of.
   const std::uint64_t charged_bytes = wire::opencl::ChargedBytes(module.variable_bytes);
   if (AcquireForGood(charged_bytes)) {
     taken_ = lease_.TakeForObject(charged_bytes, false);
     if (taken_ == quota::Lease::Take::kTaken) {
-      module.charged_bytes = charged_bytes;
+      module.charged_bytes = module.newly_charged_bytes = charged_bytes;
     } else {
       TULLE_CHECK(lease_.Release(charged_bytes));
     }
@@ -76,6 +79,7 @@ void Session::Run(const wire::Checked<wire::cuda::LoadModule>& message, Frame& f
   }
   UnderWay then{frame.header.opcode, UnderWay::Then::kModuleLoaded};
   then.module = message->module.handle;
+  then.buffer.charged_bytes = std::exchange(modules_.at(then.module.slot).newly_charged_bytes, 0);
   Forward(frame, frame.wants_status(), std::nullopt, &then);
 }
 
@@ -89,15 +93,16 @@ void Session::OnModuleMeasured(wire::Handle handle, const Received& received) {
   module.variable_bytes = reply.variable_bytes;
 }
 
-void Session::OnModuleLoaded(wire::Handle handle, const Received& received) {
+void Session::OnModuleLoaded(const UnderWay& load, const Received& received) {
   wire::cuda::LoadModuleReply reply;
   reply_arena_.Reset();
   if (wire::Decode(received.body, 0, reply_arena_, &reply) != wire::WireResult::kOk)
     return Distrust("an answer to LoadModule that is not one");
-  const auto module = modules_.find(handle.slot);
-  if (reply.status == cuda::CUDA_SUCCESS || module == modules_.end() || module->second.handle != handle)
-    return;
-  const std::uint64_t charged_bytes = std::exchange(module->second.charged_bytes, 0);
+  const auto module = modules_.find(load.module.slot);
+  const bool was_destroyed = module == modules_.end() || module->second.handle != load.module;
+  const std::uint64_t charged_bytes = load.buffer.charged_bytes;
+  if (reply.status == cuda::CUDA_SUCCESS || was_destroyed || charged_bytes == 0) return;
+  module->second.charged_bytes = 0;
   lease_.Destroyed(charged_bytes);
   TULLE_CHECK(lease_.Release(charged_bytes));
   lease_.Reclaim(charged_bytes);

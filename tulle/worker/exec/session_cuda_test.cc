@@ -202,6 +202,36 @@ TEST_F(ModuleTest, OneThatCannotBeLoadedGivesItsMemoryBack) {
   EXPECT_EQ(LoadStatus(good), 0);
 }
 
+// It is loaded already: what it takes stays charged.
+TEST_F(ModuleTest, OneThatIsLoadedTwiceIsNotGivenBack) {
+  variable_bytes_ = 40 * kMiB;
+  const auto first = Load({4, 1});
+  client_.Do([&] { load_status_ = cuda::CUDA_ERROR_INVALID_HANDLE; });
+  const auto second = client_.Send(wire::cuda::LoadModule{{{4, 1}}});
+  client_.WhenAnswered(second);
+  client_.Do([&] { EXPECT_EQ(quota_.used_bytes(), 40 * kMiB); });
+  EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
+  EXPECT_EQ(LoadStatus(first), 0);
+  EXPECT_EQ(LoadStatus(second), cuda::CUDA_ERROR_INVALID_HANDLE);
+}
+
+// An image that comes after it was measured is measured, too.
+TEST_F(ModuleTest, AnotherImageIsMeasuredAnew) {
+  variable_bytes_ = 1 * kMiB;
+  load_status_ = cuda::CUDA_ERROR_INVALID_PTX;
+  Load({4, 1});
+  client_.Do([&] {
+    variable_bytes_ = 65 * kMiB;
+    load_status_ = 0;
+  });
+  const ByteVector image(100);
+  client_.Send(wire::cuda::ModuleImage{{{4, 1}}, {image.size()}}, image);
+  const auto larger = client_.Send(wire::cuda::LoadModule{{{4, 1}}});
+  client_.WhenAnswered(larger);
+  EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
+  EXPECT_EQ(LoadStatus(larger), cuda::CUDA_ERROR_OUT_OF_MEMORY);
+}
+
 TEST_F(ModuleTest, WaitsForMemoryOfWhatIsBeingFreed) {
   variable_bytes_ = 40 * kMiB;
   Allocate(kBuffer, 60 * kMiB);

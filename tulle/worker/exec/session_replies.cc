@@ -53,7 +53,7 @@ void Session::OnReply(Received& received) {
     case UnderWay::Then::kQuestion: break;
     case UnderWay::Then::kModuleMeasured: return OnModuleMeasured(under_way.module, received);
     case UnderWay::Then::kModuleLoaded:
-      OnModuleLoaded(under_way.module, received);
+      OnModuleLoaded(under_way, received);
       if (over()) return;
       break;
     case UnderWay::Then::kFreeBuffer:
