@@ -29,8 +29,9 @@ struct MeasureModule {
   TULLE_MESSAGE(MeasureModule, module)
 };
 struct MeasureModuleReply {
+  I32 status = 0;  // 0, unless the question makes no sense
   U64 variable_bytes = 0;
-  TULLE_MESSAGE(MeasureModuleReply, variable_bytes)
+  TULLE_MESSAGE(MeasureModuleReply, status, variable_bytes)
 };
 
 // To a builder: source (or a foreign binary) in, binary out.

@@ -86,7 +86,7 @@ void Session::Run(const wire::Checked<wire::cuda::LoadModule>& message, Frame& f
 void Session::OnModuleMeasured(wire::Handle handle, const Received& received) {
   wire::exec::MeasureModuleReply reply;
   reply_arena_.Reset();
-  if (wire::Decode(received.body, 0, reply_arena_, &reply) != wire::WireResult::kOk)
+  if (wire::Decode(received.body, 0, reply_arena_, &reply) != wire::WireResult::kOk || reply.status != 0)
     return Distrust("an answer to MeasureModule that is not one");
   Module& module = modules_.at(handle.slot);  // whose loading is held
   module.measured = Module::Measured::kYes;

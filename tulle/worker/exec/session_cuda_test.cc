@@ -126,7 +126,7 @@ class ModuleTest : public CudaSessionTest {
       for (; answered_ < played_.seen.size(); ++answered_) {
         const PlayedExecutor::Seen seen = played_.seen[answered_];
         if (seen.opcode == kMeasure) {
-          played_.Answer(kMeasure, seen.sequence, wire::exec::MeasureModuleReply{variable_bytes_});
+          played_.Answer(kMeasure, seen.sequence, wire::exec::MeasureModuleReply{0, variable_bytes_});
         } else if (seen.opcode == kLoad) {
           played_.Answer(kLoad, seen.sequence, wire::cuda::LoadModuleReply{load_status_, {}});
         } else if (seen.wants_status) {
