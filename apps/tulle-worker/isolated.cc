@@ -19,6 +19,10 @@ namespace isolated = gpu::isolated;
 // Address space for buffers, as a multiple of the vGPU's memory: memory of destroyed buffers that commands
 // still use overlaps with that of new ones, and holes between them must not fail a creation. Costs no memory.
 constexpr std::uint64_t kArenaFactor = 2;
+// A session whose vGPU gets more may come to use so many times what it had when the session began, or so
+// much.
+constexpr std::uint64_t kGrowthFactor = 16;
+constexpr std::uint64_t kLeastGrownBytes = std::uint64_t{1} << 30;
 
 // Of programs that were built before: some hundreds to thousands of them.
 constexpr std::size_t kBuildCacheBytes = 64u << 20;
@@ -139,23 +143,35 @@ class IsolatedExecutor final : public worker::exec::Executor {
 
 class IsolatedExecutors final : public worker::exec::ExecutorFactory {
  public:
-  // `memory_bytes`: the vGPU's, which executors are told; 0: they need not know.
+  // `memory_bytes`: the vGPU's. `device_bytes`: the device's, whose buffers are to lie in memory of the
+  // host; 0: it has its own, and executors are told how much of it is the vGPU's.
   IsolatedExecutors(sandbox::Launcher* launcher, isolated::ExecutorOptions options,
-                    std::uint64_t memory_bytes = 0)
-      : launcher_(*launcher), options_(std::move(options)), memory_bytes_(memory_bytes) {}
+                    std::uint64_t memory_bytes, std::uint64_t device_bytes)
+      : launcher_(*launcher),
+        options_(std::move(options)),
+        device_bytes_(device_bytes),
+        memory_bytes_(memory_bytes) {}
   Result<std::unique_ptr<worker::exec::Executor>> Start() override {
     isolated::ExecutorOptions options = options_;
-    if (memory_bytes_ != 0) options.argv.push_back("--memory-bytes=" + std::to_string(memory_bytes_));
+    const std::uint64_t memory_bytes = memory_bytes_;
+    if (device_bytes_ == 0) {
+      options.argv.push_back("--memory-bytes=" + std::to_string(memory_bytes));
+      options.arena_bytes = 1;
+    } else {
+      // Sessions keep theirs when the vGPU gets more. But kernels can write all of it, so it has an end.
+      const std::uint64_t grown_bytes =
+          std::min(device_bytes_, std::max(memory_bytes * kGrowthFactor, kLeastGrownBytes));
+      options.arena_bytes = std::max(memory_bytes, grown_bytes) * kArenaFactor;
+    }
     TULLE_ASSIGN_OR_RETURN(auto process, isolated::ExecutorProcess::Start(launcher_, options));
     return std::unique_ptr<worker::exec::Executor>(std::make_unique<IsolatedExecutor>(std::move(process)));
   }
-  void SetMemory(std::uint64_t bytes) override {
-    if (memory_bytes_ != 0) memory_bytes_ = bytes;
-  }
+  void SetMemory(std::uint64_t bytes) override { memory_bytes_ = bytes; }
 
  private:
   sandbox::Launcher& launcher_;
   const isolated::ExecutorOptions options_;
+  const std::uint64_t device_bytes_;
   std::atomic<std::uint64_t> memory_bytes_;
 };
 
@@ -198,10 +214,6 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
   executor.argv.insert(executor.argv.end(), which.begin(), which.end());
   executor.device_nodes = device_nodes;
   executor.device_index = assignment.device_index;
-  // Sessions keep theirs when the vGPU gets more.
-  const std::uint64_t most_bytes =
-      std::max<std::uint64_t>(assignment.memory_bytes, assignment.device_memory_bytes);
-  executor.arena_bytes = most_bytes * kArenaFactor;
   isolated::ExecutorOptions cuda = executor;
   cuda.argv = Arguments("cuda-executor", children);
   cuda.argv.push_back("--compute-percent=" + std::to_string(assignment.compute_percent));
@@ -211,7 +223,6 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
     cuda.argv.push_back("--cuda-library=" + children.cuda_library);
     if (children.cuda_library.starts_with('/')) cuda.read_only_paths = {children.cuda_library};
   }
-  cuda.arena_bytes = 1;  // its memory is its own
   isolated::BuildOptions builder;
   builder.argv = Arguments("build-server", children);
   builder.argv.insert(builder.argv.end(), which.begin(), which.end());
@@ -220,13 +231,15 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
   builder.best_effort = launcher->best_effort();
   return {
       assignment.has_opencl == 0 ? nullptr
-                                 : std::make_unique<IsolatedExecutors>(launcher, std::move(executor)),
+                                 : std::make_unique<IsolatedExecutors>(
+                                       launcher, std::move(executor), assignment.memory_bytes,
+                                       std::max(assignment.memory_bytes, assignment.device_memory_bytes)),
       std::make_unique<worker::build::CachingBuilder>(
           std::make_unique<IsolatedBuilder>(std::move(builder)), kBuildCacheBytes,
           compiler.empty() ? nullptr : std::make_unique<const worker::build::MeshBuilds>(control, compiler)),
       cuda_device.empty()
           ? nullptr
-          : std::make_unique<IsolatedExecutors>(launcher, std::move(cuda), assignment.memory_bytes),
+          : std::make_unique<IsolatedExecutors>(launcher, std::move(cuda), assignment.memory_bytes, 0),
       // Of a GPU they would measure what its driver does.
       device_nodes.empty() ? static_cast<double>(std::max(std::thread::hardware_concurrency(), 1u)) : 0};
 }
