@@ -132,6 +132,7 @@ class CudaBackend final : public Backend {
     table_.ForEach<ContextObject>([this](Handle, ContextObject& context) {
       if (context.context != nullptr) (void)cu_.cuCtxDestroy_v2(context.context);
     });
+    for (const Leaving& module : leaving_) ReportLeft(module);
     table_.ForEach<MemoryObject>(
         [this](Handle, MemoryObject& memory) { (void)cu_.cuMemUnmap(memory.address, memory.bytes); });
     if (range_bytes_ != 0) (void)cu_.cuMemAddressFree(range_address_, range_bytes_);
