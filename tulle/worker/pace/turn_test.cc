@@ -75,12 +75,7 @@ TEST_F(TurnTest, WorkBeginsWhenATurnIsGiven) {
 }
 
 TEST_F(TurnTest, ATurnEndsWithItsWorkWhenOthersWait) {
-  Give();
-  SetOthersWait(true);
-  Await([&] { return IsReadable(turn_->fd()); });
-  ASSERT_TRUE(turn_->MayBegin(&user_));
-  clock_.Advance(Turn::kLength);
-  Await([&] { return !IsReadable(turn_->fd()); });
+  BeginAndRunOver();
   EXPECT_FALSE(turn_->MayBegin(&user_)) << "nothing more begins in it";
   clock_.Advance(Turn::kPatience * 2);
   TellWorker();
