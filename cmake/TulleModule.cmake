@@ -38,6 +38,14 @@ function(tulle_module)
   endif()
 endfunction()
 
+# tulle_patience(VARIABLE seconds): how long a test may take that ends in so many seconds where nothing is sanitized.
+function(tulle_patience variable seconds)
+  if(TULLE_SANITIZE)
+    math(EXPR seconds "4 * ${seconds}")
+  endif()
+  set(${variable} ${seconds} PARENT_SCOPE)
+endfunction()
+
 # tulle_test(NAME LABEL label SOURCES file... DEPS target... [TIMEOUT seconds] [LOCK name] [WHOLE])
 # A GoogleTest program whose cases ctest sees one by one; of those with the same lock it runs one at a time. WHOLE: ctest
 # sees the program only, which is for those that take long to start.
@@ -52,6 +60,7 @@ function(tulle_test name)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 60)
   endif()
+  tulle_patience(ARG_TIMEOUT ${ARG_TIMEOUT})
   if(TULLE_TEST_ENVIRONMENT)
     set(environment ENVIRONMENT ${TULLE_TEST_ENVIRONMENT})
   endif()

@@ -1,5 +1,6 @@
 // Modules, and what they take of the device's memory, by the backend's own commands.
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <condition_variable>
@@ -52,11 +53,19 @@ class Answers final : public Completions {
 class CudaModules : public ::testing::Test {
  protected:
   static constexpr Handle kContext{1, 1}, kStream{2, 1}, kModule{3, 1}, kReached{4, 1}, kReturned{5, 1};
-  static constexpr std::uint64_t kArena = 0x3100'0000'0000;
+  static constexpr std::uint64_t kArenaBytes = 128u << 20, kAlignmentBytes = 2u << 20;
 
   CudaModules() {
     backend_ = *OpenBackend(LoadedLibrary(TULLE_SOFTCUDA_LIBRARY), "", &answers_);
-    Send(wire::cuda::DescribeDevice{kArena, 128u << 20});
+    // Where this process may have memory: sanitizers keep much for themselves.
+    const std::size_t with_margin = kArenaBytes + kAlignmentBytes;
+    void* const free_range =
+        mmap(nullptr, with_margin, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    EXPECT_NE(free_range, MAP_FAILED);
+    munmap(free_range, with_margin);
+    const auto begin = reinterpret_cast<std::uint64_t>(free_range);
+    Send(wire::cuda::DescribeDevice{(begin + kAlignmentBytes - 1) / kAlignmentBytes * kAlignmentBytes,
+                                    kArenaBytes});
     Send(wire::cuda::CreateContext{{kContext}, {kStream}});
   }
   ~CudaModules() override {

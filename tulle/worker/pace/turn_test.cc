@@ -4,6 +4,8 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <atomic>
+#include <cerrno>
 #include <functional>
 
 namespace tulle::worker::pace {
@@ -26,7 +28,8 @@ class TurnTest : public ::testing::Test {
     pollfd entry{fd, POLLIN, 0};
     return poll(&entry, 1, 0) == 1;
   }
-  void TellWorker() { ASSERT_EQ(send(node_.get(), "", 1, 0), 1); }
+  // Where it has not read what it was told before, it will look anyway.
+  void TellWorker() { ASSERT_TRUE(send(node_.get(), "", 1, 0) == 1 || errno == EAGAIN); }
   void Give() {
     ++page_.turns_given;
     TellWorker();
@@ -57,7 +60,7 @@ class TurnTest : public ::testing::Test {
   FakeClock clock_;
   UniqueFd node_;
   std::optional<Turn> turn_;
-  Duration overdue_{};
+  std::atomic<Duration> overdue_{Duration{}};
   Turn::User user_{[this](Duration longest) { overdue_ = longest; }};
 };
 
@@ -150,10 +153,10 @@ TEST_F(TurnTest, WhoKeepsOthersWaitingForTooLongIsToldToEnd) {
   turn_->Enter(&idle);
   clock_.Advance(milliseconds(2999));
   turn_->Rest(&idle);  // looks
-  EXPECT_EQ(overdue_, Duration::zero());
+  EXPECT_EQ(overdue_.load(), Duration::zero());
   clock_.Advance(milliseconds(1));
   turn_->Leave(&idle);  // looks
-  EXPECT_EQ(overdue_, milliseconds(3000));
+  EXPECT_EQ(overdue_.load(), milliseconds(3000));
   EXPECT_TRUE(HasTurn()) << "until it has ended";
 }
 
@@ -189,9 +192,9 @@ TEST_F(TurnTest, HowLongOthersWaitCountsFromWhenTheyDo) {
     clock_.Advance(milliseconds(100));
     look();
   }
-  EXPECT_EQ(overdue_, Duration{});
+  EXPECT_EQ(overdue_.load(), Duration{});
   clock_.Advance(milliseconds(200));
-  Await([&] { return overdue_ != Duration{}; });
+  Await([&] { return overdue_.load() != Duration{}; });
   turn_->SetIdle(&user_);
   EXPECT_FALSE(turn_->MayGoOn(&user_));
 }
