@@ -46,6 +46,8 @@ class IsolatedExecutor final : public worker::exec::Executor {
     return process_->MapMemory(fd, size_bytes, writable);
   }
   int memory_fd() const override { return process_->memory_fd(); }
+  MutableByteView PageBytes(const Range& range) override { return process_->memory(range); }
+  void DropPages(const Range& range) override { process_->DropMemory(range); }
   std::optional<worker::exec::Room> AllocateRoom(std::uint64_t size_bytes) override {
     auto block = process_->AllocateStaging(size_bytes);
     if (!block.has_value()) return std::nullopt;
@@ -64,7 +66,8 @@ class IsolatedExecutor final : public worker::exec::Executor {
         .sequence = submission.sequence,
         .body = submission.body,
         .payload = {},
-        .memory = submission.memory};
+        .memory = submission.memory,
+        .lacks_memory = submission.lacks_memory};
     const std::uint32_t id = submission.payload.id();
     if (with_payload) out.payload = std::move(blocks_[id]);
     const bool submitted = process_->Submit(out);
@@ -230,10 +233,11 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
   builder.device_index = assignment.device_index;
   builder.best_effort = launcher->best_effort();
   return {
-      assignment.has_opencl == 0 ? nullptr
-                                 : std::make_unique<IsolatedExecutors>(
-                                       launcher, std::move(executor), assignment.memory_bytes,
-                                       std::max(assignment.memory_bytes, assignment.device_memory_bytes)),
+      assignment.has_opencl == 0
+          ? nullptr
+          : std::make_unique<IsolatedExecutors>(
+                launcher, std::move(executor), assignment.memory_bytes + assignment.spill_bytes,
+                std::max(assignment.memory_bytes, assignment.device_memory_bytes) + assignment.spill_bytes),
       std::make_unique<worker::build::CachingBuilder>(
           std::make_unique<IsolatedBuilder>(std::move(builder)), kBuildCacheBytes,
           compiler.empty() ? nullptr : std::make_unique<const worker::build::MeshBuilds>(control, compiler)),

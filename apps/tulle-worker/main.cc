@@ -31,7 +31,7 @@ struct Settings {
   bool probe = false;
   bool measure = false;
   int control_fd = -1;
-  int share_fd = -1, turn_fd = -1;
+  int share_fd = -1, turn_fd = -1, spill_fd = -1;
   std::string log_level = "info";
   std::string log_format = "text";
   std::string sandbox = "required";
@@ -86,7 +86,8 @@ int RunWorker(const Settings& settings) {
 
   const tulle::SystemClock clock;
   tulle::worker::Worker worker(tulle::UniqueFd(settings.control_fd), settings.worker, open_device, &clock,
-                               tulle::UniqueFd(settings.share_fd), tulle::UniqueFd(settings.turn_fd));
+                               tulle::UniqueFd(settings.share_fd), tulle::UniqueFd(settings.turn_fd),
+                               tulle::UniqueFd(settings.spill_fd));
   g_worker = &worker;
   struct sigaction terminate {};
   terminate.sa_handler = [](int) { g_worker->RequestShutdown(); };
@@ -121,6 +122,9 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0, 1 << 20));
   app.add_option("--turn-fd", settings.turn_fd,
                  "Descriptor of the socket by which turns on the device are given, where vGPUs use it so")
+      ->check(CLI::Range(0, 1 << 20));
+  app.add_option("--spill-fd", settings.spill_fd,
+                 "Descriptor of the file for memory that is not on the device, where the vGPU spills")
       ->check(CLI::Range(0, 1 << 20));
   app.add_option("--cuda-library", settings.cuda.library,
                  "The library of CUDA's driver API that GPUs are found and driven by; none: look for none")

@@ -28,6 +28,10 @@ class FuzzClient final : public session::ServerSession {
  public:
   FuzzClient(ByteView input, fuzz::LyingExecutor& executor) : input_(input), executor_(executor) {}
 
+  template <typename... Capability>
+  void Without(Capability... capability) {
+    capabilities_ &= ~(static_cast<std::uint64_t>(capability) | ...);
+  }
   std::uint64_t capabilities() const override { return capabilities_; }
   const session::Peer& peer() const override { return peer_; }
   int fd() const override { return always_readable_.get(); }
@@ -155,8 +159,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   build::Slots slots(1);
   const SystemClock clock;
   exports::LocalExports exports;
-  const exec::Shared shared{
-      .quota = &quota, .builder = builder.get(), .build_slots = &slots, .clock = &clock, .exports = &exports};
+  // Every other program has more memory than fits on the device.
+  SecureRandom random;
+  spill::Pool spill(kQuotaBytes / 4, 2 * kQuotaBytes, UniqueFd(), 0, random);
+  const bool spills = size % 2 == 1;
+  const exec::Shared shared{.quota = &quota,
+                            .builder = builder.get(),
+                            .build_slots = &slots,
+                            .clock = &clock,
+                            .exports = &exports,
+                            .spill = spills ? &spill : nullptr};
   exec::SessionLimits limits;
   limits.wait_on_user_event = std::chrono::milliseconds(1);  // nothing here sets an event from another thread
   exec::EndRequest end;
@@ -166,10 +178,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     fuzz::Require(honest.ok(), "the null device did not open");
     auto executor = std::make_unique<fuzz::LyingExecutor>(*std::move(honest));
     FuzzClient client(std::as_bytes(std::span(data, size)), *executor);
+    if (spills) client.Without(wire::Capability::kSharedMemory, wire::Capability::kExports);
     exec::Session session(&client, std::move(executor), shared, limits, &end, &counters);
     session.Run();
   }
   fuzz::Require(quota.used_bytes() == 0, "memory was not given back");
+  fuzz::Require(spill.room.held_bytes() == 0 && spill.store.memory_bytes() == 0, "nor what was elsewhere");
   return 0;
 }
 

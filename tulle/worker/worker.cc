@@ -10,6 +10,7 @@
 #include <system_error>
 
 #include "tulle/base/log.h"
+#include "tulle/base/random.h"
 #include "tulle/base/seqpacket.h"
 
 namespace tulle::worker {
@@ -35,13 +36,14 @@ LogLevel LevelOf(wire::EndReason reason) {
 }  // namespace
 
 Worker::Worker(UniqueFd control, const Options& options, OpenDevice open_device, const Clock* clock,
-               UniqueFd share, UniqueFd turns)
+               UniqueFd share, UniqueFd turns, UniqueFd spill_file)
     : control_(std::move(control)),
       options_(options),
       open_device_(std::move(open_device)),
       clock_(*clock),
       share_(std::move(share)),
       turns_(std::move(turns)),
+      spill_file_(std::move(spill_file)),
       wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)),
       build_slots_(options.concurrent_builds) {
   TULLE_CHECK(wake_.valid());
@@ -148,7 +150,14 @@ void Worker::On(const wire::node::AssignVGpu& message) {
   }
   vgpu_ = message.vgpu.text;
   device_ = std::move(*device);
-  quota_.emplace(message.memory_bytes);
+  spill_bytes_ = message.spill_bytes;
+  quota_.emplace(message.memory_bytes + spill_bytes_);
+  if (spill_bytes_ != 0) {
+    SecureRandom random;
+    spill_.emplace(message.memory_bytes, message.spill_memory_bytes, std::move(spill_file_),
+                   message.spill_file_bytes, random);
+    device_.cuda_executors.reset();  // their memory cannot be anywhere but on the device
+  }
   exports_.emplace(control_.get(), vgpu_, std::string(message.tenant.text));
   if (Status paced = HoldToShare(); !paced.ok()) {
     Log(LogLevel::kError, "worker", "the vGPU is not held to its share of compute",
@@ -160,7 +169,8 @@ void Worker::On(const wire::node::AssignVGpu& message) {
       {{"vgpu", vgpu_},
        {"tenant", message.tenant.text},
        {"device", message.device_index},
-       {"memory", FormatSize(message.memory_bytes)}});
+       {"memory", FormatSize(message.memory_bytes)},
+       {"spill", FormatSize(spill_bytes_)}});
   if (auto told = Tell(wire::node::WorkerReady{0, {""}}); !told.ok()) {
     Log(LogLevel::kError, "worker", "cannot tell the node", {{"error", ToString(told.error())}});
   }
@@ -263,11 +273,12 @@ void Worker::On(const wire::node::ResizeMemory& message) {
   Log(LogLevel::kInfo, "worker", "another quota of memory",
       {{"vgpu", vgpu_},
        {"memory", FormatSize(message.memory_bytes)},
-       {"before", FormatSize(quota_->limit_bytes())},
+       {"before", FormatSize(quota_->limit_bytes() - spill_bytes_)},
        {"used", FormatSize(quota_->used_bytes())}});
-  quota_->SetLimit(message.memory_bytes);
+  quota_->SetLimit(message.memory_bytes + spill_bytes_);
+  if (spill_.has_value()) spill_->room.SetLimit(message.memory_bytes);
   for (exec::ExecutorFactory* executors : {device_.executors.get(), device_.cuda_executors.get()}) {
-    if (executors != nullptr) executors->SetMemory(message.memory_bytes);
+    if (executors != nullptr) executors->SetMemory(message.memory_bytes + spill_bytes_);
   }
 }
 
@@ -299,6 +310,10 @@ void Worker::Serve(Connection& connection, UniqueFd socket) {
   }
   if (device_.cuda_executors == nullptr)
     limits.capabilities &= ~static_cast<std::uint64_t>(wire::Capability::kCuda);
+  if (spill_.has_value()) {  // others would have memory that is not there
+    limits.capabilities &= ~static_cast<std::uint64_t>(wire::Capability::kSharedMemory) &
+                           ~static_cast<std::uint64_t>(wire::Capability::kExports);
+  }
   limits.handshake_timeout = options_.handshake_timeout;
   limits.resume_window = options_.resume_window;
   limits.resume_table = &resume_table_;
@@ -356,7 +371,8 @@ void Worker::Serve(Connection& connection, UniqueFd socket) {
         turn_.has_value() ? &*turn_ : nullptr,
         // What stays on this host is no load for the network.
         network_.has_value() && client.peer().channel != session::Channel::kLocal ? &*network_ : nullptr,
-        &*exports_, [&](std::uint64_t missing_bytes) { return EndAbsent(connection, missing_bytes); }};
+        &*exports_, spill_.has_value() ? &*spill_ : nullptr,
+        [&](std::uint64_t missing_bytes) { return EndAbsent(connection, missing_bytes); }};
     exec::Session session(&client, std::move(*executor), shared, options_.session_limits, &connection.end,
                           &connection.counters);
     ending = session.Run();
@@ -469,14 +485,22 @@ void Worker::ReportStats() {
     for (Connection& connection : state->connections) totals += CountersOf(connection);
   }
   if (turn_.has_value()) totals.device_time_ns = turn_->DeviceTimeNs();
-  const wire::node::WorkerStats stats{static_cast<std::uint32_t>(sessions_.load()),
-                                      quota_->used_bytes(),
-                                      totals.commands,
-                                      totals.received_bytes,
-                                      totals.sent_bytes,
-                                      totals.device_time_ns,
-                                      crashes_.load(),
-                                      refused_.load()};
+  wire::node::WorkerStats stats{static_cast<std::uint32_t>(sessions_.load()),
+                                quota_->used_bytes(),
+                                totals.commands,
+                                totals.received_bytes,
+                                totals.sent_bytes,
+                                totals.device_time_ns,
+                                crashes_.load(),
+                                refused_.load()};
+  if (spill_.has_value()) {
+    stats.memory_used_bytes = spill_->room.held_bytes();
+    stats.spilled_memory_bytes = spill_->store.memory_bytes();
+    stats.spilled_file_bytes = spill_->store.file_bytes();
+    stats.spill_out_bytes_total = spill_->saved_bytes;
+    stats.spill_in_bytes_total = spill_->restored_bytes;
+    stats.spill_wait_ns_total = spill_->waited_ns;
+  }
   // A node that does not read for a while misses some; the next ones hold the totals again.
   ByteVector packet = wire::EncodePacket(wire::node::kNodeCommands, stats);
   if (told_stats_ != packet) {

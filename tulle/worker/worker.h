@@ -32,6 +32,7 @@
 #include "tulle/worker/pace/turn.h"
 #include "tulle/worker/quota/memory.h"
 #include "tulle/worker/spares.h"
+#include "tulle/worker/spill/residency.h"
 
 namespace tulle::worker {
 
@@ -75,10 +76,10 @@ class Worker {
   using OpenDevice = std::function<Result<Device>(const wire::node::AssignVGpu& assignment)>;
 
   // `control` is the packet socket to the node, `share` a wire::SharePage or none: then the vGPU may use all
-  // of the device. `turns`: that page's socket, where the device is used by turns. `clock` must outlive the
-  // worker.
+  // of the device. `turns`: that page's socket, where the device is used by turns. `spill_file`: for memory
+  // that is not on the device, where the assignment has any such. `clock` must outlive the worker.
   Worker(UniqueFd control, const Options& options, OpenDevice open_device, const Clock* clock,
-         UniqueFd share = UniqueFd(), UniqueFd turns = UniqueFd());
+         UniqueFd share = UniqueFd(), UniqueFd turns = UniqueFd(), UniqueFd spill_file = UniqueFd());
   ~Worker();
 
   enum class End {
@@ -150,14 +151,16 @@ class Worker {
   const Options options_;
   const OpenDevice open_device_;
   const Clock& clock_;
-  UniqueFd share_, turns_;
+  UniqueFd share_, turns_, spill_file_;
   UniqueFd wake_;  // an eventfd: a session ended, or a shutdown was asked for
   std::atomic<bool> shutdown_{false};
 
   bool no_device_ = false;
   std::string vgpu_;  // set by AssignVGpu, before any connection
   Device device_;
+  std::uint64_t spill_bytes_ = 0;  // AssignVGpu
   std::optional<quota::MemoryQuota> quota_;
+  std::optional<spill::Pool> spill_;  // none: programs may allocate what the vGPU has of the device
   std::optional<exports::NodeExports> exports_;  // after what its memory counts against
   std::optional<SharedMemory> share_memory_;     // a wire::SharePage
   std::optional<pace::Turn> turn_;               // none: all use the device at once

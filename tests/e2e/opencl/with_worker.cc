@@ -8,6 +8,9 @@
 //   --cuda FOLDER           where the libcuda.so.1 is that is the shim; the device is the software one
 //   --backend opencl|null   of OpenCL: the native device (default) or the device that is only memory
 //   --memory BYTES          of the vGPU (default 1GiB)
+//   --spill BYTES           that programs may have beyond it; another takes all of the vGPU's memory again
+//   and
+//                           again, so that what is not in use is soon elsewhere
 //   --devices N             that many vGPUs, of the same device
 //   --plain                 plain TCP instead of TLS
 //   --local                 the socket and the memory of this host instead of TCP
@@ -17,7 +20,9 @@
 //   --cut-within BYTES      cuts each connection after its handshake and up to so many bytes
 //   --cuts N                fails unless connections were cut N times in all
 //   --seed N                of the cuts (default: drawn, and told)
+#include <poll.h>
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,6 +33,7 @@
 #include <filesystem>
 #include <fstream>
 #include <list>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -56,6 +62,7 @@ struct Arguments {
   std::string cuda;
   std::string backend = "opencl";
   std::uint64_t memory_bytes = 1u << 30;
+  std::uint64_t spill_bytes = 0;
   std::uint64_t devices = 1;
   std::uint64_t kill_after = 0;
   std::uint64_t cut_within_bytes = 0;
@@ -74,7 +81,7 @@ constexpr std::uint64_t kHandshakeBytes = 4096;
 [[noreturn]] void Usage(const char* why) {
   std::fprintf(stderr,
                "with_worker: %s\nusage: with_worker --icd LIBRARY|--cuda FOLDER [--backend opencl|null] "
-               "[--memory BYTES] "
+               "[--memory BYTES] [--spill BYTES] "
                "[--devices N] [--plain|--local] [--delay US] [--rate MBIT] [--kill-after N] [--cut-within "
                "BYTES [--cuts N] "
                "[--seed N]] "
@@ -109,6 +116,8 @@ Arguments Parse(int argc, char** argv) {
       arguments.backend = value;
     else if (name == "--memory") {
       if (!ParseSize(value, &arguments.memory_bytes)) Usage("not a size");
+    } else if (name == "--spill") {
+      if (!ParseSize(value, &arguments.spill_bytes)) Usage("not a size");
     } else if (name == "--devices")
       arguments.devices = std::stoull(value);
     else if (name == "--kill-after")
@@ -158,9 +167,19 @@ class CudaDriver final : public gpu::Driver {
 class VGpu {
  public:
   VGpu(gpu::Driver* driver, const Arguments& arguments, session::Target target, const std::string& folder)
-      : arguments_(arguments), target_(std::move(target)), quota_(arguments.memory_bytes), slots_(2) {
+      : arguments_(arguments),
+        target_(std::move(target)),
+        quota_(arguments.memory_bytes + arguments.spill_bytes),
+        slots_(2) {
     worker::local::Options options;
-    options.memory_bytes = 2 * arguments.memory_bytes;  // holes between buffers cost nothing
+    options.memory_bytes =
+        2 * (arguments.memory_bytes + arguments.spill_bytes);  // holes between buffers cost nothing
+    if (arguments.spill_bytes != 0) {
+      SecureRandom random;
+      spill_.emplace(arguments.memory_bytes, arguments.spill_bytes / 4,
+                     UniqueFd(memfd_create("spill", MFD_CLOEXEC)), arguments.spill_bytes, random);
+      std::thread([this] { Squeeze(); }).detach();
+    }
     executors_ = worker::local::MakeExecutors(driver, options);
     builder_ = worker::local::MakeBuilder(driver, 0);
     if (arguments.local) {
@@ -184,6 +203,7 @@ class VGpu {
     target_.endpoints = {"127.0.0.1:" + std::to_string(port)};
     std::thread([this] { Listen(); }).detach();
   }
+  std::uint64_t brought_back_bytes() const { return spill_.has_value() ? spill_->restored_bytes.load() : 0; }
   std::uint64_t cuts() const { return relay_ == nullptr ? 0 : relay_->cuts(); }
   const session::Target& target() const { return target_; }
 
@@ -198,9 +218,31 @@ class VGpu {
     }
   }
 
+  // As a program that uses all of the memory now and then.
+  void Squeeze() {
+    worker::spill::Room& room = spill_->room;
+    worker::spill::Room::User user;
+    room.Enter(&user);
+    for (;;) {
+      while (!room.Join(&user, false) || !room.Take(&user, room.limit_bytes(), room.limit_bytes())) {
+        pollfd woken{user.fd(), POLLIN, 0};
+        poll(&woken, 1, -1);
+        user.Awake();
+      }
+      room.LeaveLine(&user);
+      room.Return(&user, room.limit_bytes());
+      pollfd none{-1, 0, 0};
+      poll(&none, 1, 1);
+    }
+  }
+
   void Serve(UniqueFd socket) {
     session::ServerLimits limits;
-    limits.memory_limit_bytes = arguments_.memory_bytes;
+    limits.memory_limit_bytes = arguments_.memory_bytes + arguments_.spill_bytes;
+    if (spill_.has_value()) {
+      limits.capabilities &= ~static_cast<std::uint64_t>(wire::Capability::kSharedMemory) &
+                             ~static_cast<std::uint64_t>(wire::Capability::kExports);
+    }
     limits.allow_plain_tcp = arguments_.plain;
     limits.resume_window = std::chrono::seconds(60);
     limits.resume_table = &resume_table_;
@@ -218,7 +260,8 @@ class VGpu {
                                       .builder = builder_.get(),
                                       .build_slots = &slots_,
                                       .clock = &clock,
-                                      .exports = &exports_};
+                                      .exports = &exports_,
+                                      .spill = spill_.has_value() ? &*spill_ : nullptr};
     worker::exec::Session session(client->get(), Must(executors_->Start()), shared, {}, &end, &counters);
     std::atomic<bool> over{false};
     std::thread killer;
@@ -240,6 +283,7 @@ class VGpu {
   const Arguments& arguments_;
   session::Target target_;
   worker::quota::MemoryQuota quota_;
+  std::optional<worker::spill::Pool> spill_;
   worker::exports::LocalExports exports_;
   worker::build::Slots slots_;
   session::ResumeTable resume_table_;
@@ -293,6 +337,12 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "with_worker: %llu cuts, seed %llu\n", static_cast<unsigned long long>(cuts),
                  static_cast<unsigned long long>(arguments.seed));
     if (cuts < arguments.least_cuts && status == 0) Usage("that is too few");
+  }
+  if (arguments.spill_bytes != 0) {
+    std::uint64_t bytes = 0;
+    for (const VGpu& vgpu : vgpus) bytes += vgpu.brought_back_bytes();
+    std::fprintf(stderr, "with_worker: %s brought back\n", FormatSize(bytes).c_str());
+    if (bytes == 0 && status == 0) Usage("nothing was elsewhere");
   }
   // Threads serve until the end; the process ends under them.
   std::fflush(nullptr);

@@ -35,6 +35,9 @@ struct Command {
   // can touch that memory any more: it is used again from then on
   int memory_fd = -1;  // of `memory` where others have it, too, as a file of at least that size (in whole
                        // granules of CUDA's); to be mapped, and not kept. Read-only where the memory is
+  // There is no memory for what it uses: it fails with CL_MEM_OBJECT_ALLOCATION_FAILURE, and nothing of it
+  // happens. Commands of OpenCL that are enqueued, and those that bring a buffer's or image's first bytes.
+  bool lacks_memory = false;
 };
 
 // Where a backend reports. Thread-safe: drivers call from their own threads. Never blocks for long; the

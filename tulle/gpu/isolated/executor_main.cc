@@ -142,6 +142,7 @@ bool RunBatch(RingReader& commands, const SharedMemory& arena, const SharedMemor
     Command command;
     command.opcode = header.opcode;
     command.wants_status = (header.flags & kWantsStatus) != 0;
+    command.lacks_memory = (header.flags & kLacksMemory) != 0;
     command.sequence = header.sequence;
     command.body = body;  // in place: the worker leaves it alone until Pop
     command.payload = Piece(staging, header.payload_offset_bytes, header.payload_bytes);

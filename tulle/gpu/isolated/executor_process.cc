@@ -147,7 +147,8 @@ class ExecutorProcess::Impl {
     RecordHeader header;
     header.opcode = submission.opcode;
     header.kind = static_cast<std::uint8_t>(RecordKind::kCommand);
-    header.flags = wants_status ? kWantsStatus : 0;
+    header.flags = static_cast<std::uint8_t>((wants_status ? kWantsStatus : 0) |
+                                             (submission.lacks_memory ? kLacksMemory : 0));
     header.sequence = submission.sequence;
     if (!submission.payload.empty()) {
       header.payload_offset_bytes = submission.payload.offset_bytes();
@@ -430,6 +431,9 @@ void ExecutorProcess::FreeMemory(const Range& range) {
 }
 MutableByteView ExecutorProcess::memory(const Range& range) {
   return impl_->arena_.bytes().subspan(range.offset_bytes, range.size_bytes);
+}
+void ExecutorProcess::DropMemory(const Range& range) {
+  impl_->arena_.Scrub(range.offset_bytes, range.size_bytes);
 }
 int ExecutorProcess::memory_fd() const { return impl_->arena_.fd(); }
 std::optional<StagingBlock> ExecutorProcess::AllocateStaging(std::uint64_t size_bytes) {

@@ -55,6 +55,7 @@ struct Submission {
   ByteView body;               // copied
   StagingBlock payload;  // the bytes that it brings, or room for those that it wants; moved from on success
   std::optional<Range> memory;  // CreateBuffer: where in the arena
+  bool lacks_memory = false;    // as Command has it
 };
 
 struct Received {
@@ -101,6 +102,8 @@ class ExecutorProcess {
   std::optional<Range> MapMemory(int fd, std::uint64_t size_bytes, bool writable);
   // The bytes of the device's memory as kernels see them; a stranger writes to them at any time.
   MutableByteView memory(const Range& range);
+  // Whole pages of it take no memory any more, until they are used again; they read as zero.
+  void DropMemory(const Range& range);
   // All of it, for another process to map.
   int memory_fd() const;
   // Room for a payload; nullopt: staging is full until a reply or kPayloadDone gives some back.

@@ -67,6 +67,7 @@ enum class RecordKind : std::uint8_t {
 inline constexpr std::uint8_t kWantsStatus = 1u << 0;  // commands
 inline constexpr std::uint8_t kMoreFollows =
     1u << 1;  // the body goes on in the next record (from executors only)
+inline constexpr std::uint8_t kLacksMemory = 1u << 2;  // commands; as Command has it
 
 // The first page of kRingsFd. The settings are written by the worker before the executor starts.
 struct RingsHead {

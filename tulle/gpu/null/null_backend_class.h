@@ -36,6 +36,7 @@ class NullBackend final : public SteppedBackend {
                                             status::kOutOfHostMemory};
       injected_ = kFailures[random_.Below(std::size(kFailures))];
     }
+    if (command.lacks_memory) injected_ = status::kMemObjectAllocationFailure;
     if (Dispatch(command, arena_, *this) != wire::WireResult::kOk) {
       ReportFailed(completions_, command, status::kInvalidValue);
     }

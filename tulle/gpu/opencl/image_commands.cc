@@ -64,7 +64,8 @@ void OpenClBackend::Run(const wire::opencl::CreateImage& message, const Command&
 
 void OpenClBackend::Run(const wire::opencl::InitImage& message, const Command& command) {
   const Buffer* const image = FindImage(message.image.handle);
-  std::int32_t status = CheckInitImage(ShapeOf(image), message);
+  std::int32_t status =
+      command.lacks_memory ? CL_MEM_OBJECT_ALLOCATION_FAILURE : CheckInitImage(ShapeOf(image), message);
   if (status != CL_SUCCESS) return Report(command, status);
   if (image->bytes.empty()) {
     status = EnqueueService(*image->context, &command, [&](cl_command_queue queue, cl_event* event) {

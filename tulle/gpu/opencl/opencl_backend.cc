@@ -129,7 +129,7 @@ std::int32_t OpenClBackend::MakeBuffer(const Command& command, Handle context_ha
 
 void OpenClBackend::Run(const wire::opencl::InitBuffer& message, const Command& command) {
   const Buffer* const buffer = FindBuffer(message.buffer.handle);
-  std::int32_t status = CheckInit(buffer, message);
+  std::int32_t status = command.lacks_memory ? CL_MEM_OBJECT_ALLOCATION_FAILURE : CheckInit(buffer, message);
   if (status == CL_SUCCESS && !command.payload.empty()) {
     if (buffer->bytes.empty()) {
       status = EnqueueService(*buffer->context, &command, [&](cl_command_queue queue, cl_event* event) {

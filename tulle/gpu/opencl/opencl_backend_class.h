@@ -118,7 +118,7 @@ class OpenClBackend final : public Backend {
         pieces = FindPieces(*queue, message.transfer, !last_piece, &status);
       }
     }
-    if (status == CL_SUCCESS) status = check();
+    if (status == CL_SUCCESS) status = command.lacks_memory ? CL_MEM_OBJECT_ALLOCATION_FAILURE : check();
     if (status == CL_SUCCESS) status = GatherWaits(message.waits, pieces, *queue);
     if (status == CL_SUCCESS && reporter_->full()) status = CL_OUT_OF_RESOURCES;
     const Handle event = message.event.handle;

@@ -29,8 +29,12 @@ struct AssignVGpu {
       cuda_device;  // gpu::DeviceInfo, as the next; empty: programs of CUDA do not run on it
   Str<kMaxPciAddressBytes> pci_address;
   U64 device_memory_bytes = 0;  // that the vGPU may come to have
+  U64 spill_bytes = 0;          // that its programs may allocate beyond memory_bytes
+  U64 spill_memory_bytes = 0;   // of what is not on the device, kept in the worker's memory, and in its file
+  U64 spill_file_bytes = 0;
   TULLE_MESSAGE(AssignVGpu, vgpu, tenant, device_index, memory_bytes, compute_percent, compiler, has_opencl,
-                cuda_device, pci_address, device_memory_bytes)
+                cuda_device, pci_address, device_memory_bytes, spill_bytes, spill_memory_bytes,
+                spill_file_bytes)
 };
 
 // Node to worker: another quota, from now on.
@@ -72,15 +76,22 @@ struct WorkerReady {
 // Worker to node: at most ten a second, when something changed. Totals since the worker started.
 struct WorkerStats {
   U32 sessions = 0;
-  U64 memory_used_bytes = 0;
+  U64 memory_used_bytes = 0;  // of the device
   U64 commands_total = 0;
   U64 received_bytes_total = 0;
   U64 sent_bytes_total = 0;
   U64 device_time_ns_total = 0;  // CPU time of the executors on the CPU device
   U32 executor_crashes_total = 0;
   U32 refused_sessions_total = 0;
+  // Memory that is not on the device now: in the worker's memory, and in a file.
+  U64 spilled_memory_bytes = 0, spilled_file_bytes = 0;
+  U64 spill_out_bytes_total = 0;  // from the device
+  U64 spill_in_bytes_total = 0;   // back to it
+  U64 spill_wait_ns_total = 0;    // of commands for what they use, of all sessions together
   TULLE_MESSAGE(WorkerStats, sessions, memory_used_bytes, commands_total, received_bytes_total,
-                sent_bytes_total, device_time_ns_total, executor_crashes_total, refused_sessions_total)
+                sent_bytes_total, device_time_ns_total, executor_crashes_total, refused_sessions_total,
+                spilled_memory_bytes, spilled_file_bytes, spill_out_bytes_total, spill_in_bytes_total,
+                spill_wait_ns_total)
 };
 
 // A command's latency is counted at the first of these that it does not exceed, or behind the last.

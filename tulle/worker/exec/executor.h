@@ -1,7 +1,8 @@
 // What a session needs of the place where its driver runs. In production a sandboxed process (gpu/isolated,
 // composed by the program); in tests a backend of this process.
 //
-// One thread (the session's) owns an Executor and calls everything on it; what is of Paced any may call.
+// One thread (the session's) owns an Executor and calls everything on it; what is of Paced any may call. Of
+// ranges that AllocateMemory has given it has the Pages.
 // Nothing blocks. Replies are well-formed messages of their rows and answer a command under way; what they
 // say is still not to be trusted. Rooms and ranges must be given back before the executor goes.
 #pragma once
@@ -16,6 +17,7 @@
 #include "tulle/base/range_allocator.h"
 #include "tulle/base/result.h"
 #include "tulle/worker/pace/pacer.h"
+#include "tulle/worker/spill/residency.h"
 
 namespace tulle::worker::exec {
 
@@ -58,6 +60,7 @@ struct Submission {
   ByteView body;                // copied
   Room payload;                 // what the command brings, or room for what it wants; moved from on success
   std::optional<Range> memory;  // CreateBuffer: where in the session's device memory the buffer lies
+  bool lacks_memory = false;    // gpu::Command
 };
 
 struct Received {
@@ -71,7 +74,7 @@ struct Received {
 
 enum class Receive { kGot, kNothing, kDead };
 
-class Executor : public pace::Paced {
+class Executor : public pace::Paced, public spill::Pages {
  public:
   ~Executor() override = default;  // ends it; its memory is the host's again when this returns
 

@@ -34,6 +34,10 @@ bool IsExportable(const M& message) {
   return std::same_as<M, wire::cuda::AllocateExportable>;
 }
 
+// Brings the first bytes of a buffer or image.
+template <wire::Message M>
+constexpr bool IsInit = std::same_as<M, wire::opencl::InitBuffer> || std::same_as<M, wire::opencl::InitImage>;
+
 constexpr std::size_t kMaxMapsUnderWay = 8;
 
 // Of the sequences of the session's own commands to the executor; a client's are far from it.
@@ -59,6 +63,7 @@ Session::Session(session::ServerSession* client, std::unique_ptr<Executor> execu
                      " s while other vGPUs waited for the GPU; divide it into shorter ones");
       }) {
   counters_.SetExecutor(executor_.get());
+  if (shared_.spill != nullptr) residency_.emplace(shared_.spill, executor_.get(), shared_.clock);
   if (shared_.turn != nullptr) {
     shared_.turn->Enter(&turn_user_);
   } else if (shared_.pacer != nullptr) {
@@ -79,6 +84,7 @@ Session::~Session() {
   held_.reset();
   unsent_.reset();
   executor_.reset();
+  residency_.reset();
   if (shared_.turn != nullptr) shared_.turn->Leave(&turn_user_);
   lease_.Close();  // what stays lent counts as the vGPU's itself
   for (const auto& [slot, buffer] : buffers_) LetGo(buffer);
@@ -102,6 +108,8 @@ Ending Session::Run() {
     if (!over()) progress |= TakeCommands();
     if (over()) break;
     AskAll(false);
+    progress |= GiveMemory();
+    if (over()) break;
     if (std::exchange(flush_executor_, false)) executor_->Flush();
     FlushClient();
     Publish();
@@ -202,6 +210,7 @@ void Session::Sleep() {
     if (executor_->death_fd() >= 0) fds_.push_back({executor_->death_fd(), POLLIN, 0});
   }
   if (held_for_ == Wait::kCompute && waits_for_turn_) fds_.push_back({shared_.turn->fd(), POLLIN, 0});
+  if (residency_.has_value()) fds_.push_back({residency_->room_fd(), POLLIN, 0});
   if (wants_slot_) fds_.push_back({shared_.build_slots->fd(), POLLIN, 0});
   for (const BuildJob& job : builds_) {
     if (job.build != nullptr) fds_.push_back({job.build->fd(), POLLIN, 0});
@@ -210,7 +219,8 @@ void Session::Sleep() {
   Duration timeout = Duration::max();
   if (held_for_ == Wait::kCompute) timeout = compute_wait_;
   if (has_moved_enough_) timeout = std::min(timeout, network_wait_);
-  const bool lacks_memory = landing_.empty() || held_for_ == Wait::kRoom || held_for_ == Wait::kMemory;
+  const bool lacks_memory = landing_.empty() || held_for_ == Wait::kRoom || held_for_ == Wait::kMemory ||
+                            held_for_ == Wait::kResidency;
   if (!lacks_memory || open_user_events_.empty()) {
     stuck_since_.reset();
   } else {
@@ -223,6 +233,7 @@ void Session::Sleep() {
   const timespec limit{timeout_ns / 1'000'000'000, timeout_ns % 1'000'000'000};
   const int ready = ppoll(fds_.data(), fds_.size(), timeout == Duration::max() ? nullptr : &limit, nullptr);
   if (!clogged) executor_->Awake();
+  if (residency_.has_value()) residency_->Awake();
   if (ready > 0 && fds_[0].revents != 0) spin_.End(shared_.clock->Now());
 
   const bool gone = ready > 0 && paused_ && (fds_[0].revents & kGone) != 0;
@@ -359,13 +370,15 @@ void Session::ProcessRow(const Row& row, Frame& frame) {
   wire::WireResult result = wire::Decode(frame.body, frame.header.payload_bytes, arena_, &message);
   if (result != wire::WireResult::kOk) return Breach(frame.header, std::string(wire::WireResultName(result)));
 
-  held_for_ = Ready(message, frame);
-  if (held_for_ != Wait::kNone) return;
+  held_for_ = ReadyOnDevice(message, frame);
+  if (held_for_ == Wait::kNone) held_for_ = Ready(message, frame);
+  if (held_for_ != Wait::kNone || over()) return;
 
   wire::Checked<M> checked;
   result = wire::Checked<M>::Make(message, objects_, &checked);
   if (result != wire::WireResult::kOk) return Breach(frame.header, std::string(wire::WireResultName(result)));
   NoteOrder(message, frame.header.sequence);
+  if (residency_.has_value()) NoteMemory(message, frame.header);
   if (shared_.turn != nullptr) {
     if constexpr (std::same_as<M, wire::opencl::EnqueueKernel>) {
       launches_.Began(message.queue.handle, shared_.clock->Now());
@@ -477,7 +490,9 @@ Session::Wait Session::Ready(const M& message, Frame& frame) {
         if (!Ask(*queue)) return Wait::kRoom;
       }
     } else if (message.object.kind == wire::ObjectKind::kQueue &&
-               launches_.IsUnasked(message.object.handle) && !Ask(message.object.handle)) {
+               (launches_.IsUnasked(message.object.handle) ||
+                (residency_.has_value() && residency_->IsUnasked(message.object.handle))) &&
+               !Ask(message.object.handle)) {
       return Wait::kRoom;
     }
     return program && IsBuilding(message.object.handle) ? Wait::kBuild : Wait::kNone;
@@ -488,6 +503,56 @@ Session::Wait Session::Ready(const M& message, Frame& frame) {
     if (!room.has_value()) return Wait::kRoom;
     frame.payload = std::move(*room);
     return Wait::kNone;
+  }
+}
+
+// A queue's commands use the memory that they name, kernels what their arguments are. What brings the first
+// bytes of a buffer or image is in no queue: it has ended when its payload is not needed any more.
+template <wire::Message M>
+Session::Wait Session::ReadyOnDevice(const M& message, Frame& frame) {
+  if (!residency_.has_value()) return Wait::kNone;
+  wire::Handle queue;
+  bool is_command = IsInit<M> && frame.header.payload_bytes != 0;
+  used_.clear();
+  M::ForEachField(message, [&](std::string_view, const auto& field) {
+    using T = std::remove_cvref_t<decltype(field)>;
+    if constexpr (wire::internal::IsHandle<T>::value) {
+      if constexpr (T::kUse == wire::Use::kRef && T::kKind == wire::ObjectKind::kQueue) {
+        queue = field.handle;
+        is_command = true;
+      } else if constexpr (T::kUse == wire::Use::kRef && T::kKind == wire::ObjectKind::kMemory) {
+        used_.push_back(PieceOf(field.handle));
+      }
+    }
+  });
+  if constexpr (std::same_as<M, wire::opencl::EnqueueKernel>) {
+    const auto arguments = kernel_memory_.find(message.kernel.handle.slot);
+    if (arguments != kernel_memory_.end()) {
+      for (const auto& [index, piece] : arguments->second) used_.push_back(piece);
+    }
+    used_.insert(used_.end(), svm_.begin(), svm_.end());
+  }
+  return is_command && !used_.empty() ? Bring(used_, queue, frame) : Wait::kNone;
+}
+
+template <wire::Message M>
+void Session::NoteMemory(const M& message, const wire::FrameHeader& header) {
+  if constexpr (std::same_as<M, wire::opencl::SetKernelArg>) {
+    if (message.index >= wire::kMaxKernelArgs) return;  // there is none
+    auto& arguments = kernel_memory_[message.kernel.handle.slot];
+    arguments.erase(message.index);
+    if (!message.memory.handle.null()) arguments[message.index] = PieceOf(message.memory.handle);
+  } else if constexpr (std::same_as<M, wire::opencl::SetSvmArg>) {
+    const auto arguments = kernel_memory_.find(message.kernel.handle.slot);
+    if (arguments != kernel_memory_.end()) arguments->second.erase(message.index);
+  } else if constexpr (std::same_as<M, wire::opencl::CreateKernel>) {
+    kernel_memory_.erase(message.kernel.handle.slot);
+  } else if constexpr (std::same_as<M, wire::DestroyObject>) {
+    if (message.object.kind == wire::ObjectKind::kKernel) kernel_memory_.erase(message.object.handle.slot);
+  } else if constexpr (std::same_as<M, wire::opencl::Finish>) {  // as good as a question of ours
+    residency_->Asked(message.queue.handle, header.sequence);
+  } else if constexpr (IsInit<M>) {
+    residency_->Asked(wire::Handle{}, header.sequence);
   }
 }
 
@@ -503,7 +568,7 @@ bool Session::Retry() {
   HeldFrame frame = std::move(*held_);
   held_.reset();
   Process(frame.header, frame.body, frame.payload, frame.since);
-  return !held_.has_value();
+  return !held_.has_value() || std::exchange(moves_memory_, false);
 }
 
 void Session::Forward(Frame& frame, bool has_reply) {
@@ -522,7 +587,7 @@ void Session::Forward(Frame& frame, bool wants_status, std::optional<Range> memo
     under_way.after = after_;
   }
   Submit(Submission{frame.header.opcode, wants_status, frame.header.sequence, frame.body,
-                    std::move(frame.payload), memory});
+                    std::move(frame.payload), memory, frame.lacks_memory});
 }
 
 void Session::Submit(Submission submission) {

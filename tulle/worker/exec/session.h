@@ -15,6 +15,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -37,6 +38,7 @@
 #include "tulle/worker/pace/network.h"
 #include "tulle/worker/pace/turn.h"
 #include "tulle/worker/quota/memory.h"
+#include "tulle/worker/spill/residency.h"
 
 namespace tulle::worker::exec {
 
@@ -80,6 +82,9 @@ struct Shared {
   pace::Turn* turn = nullptr;           // null: others may use the device at the same time
   pace::Network* network = nullptr;     // null: its client may move as much as it likes
   exports::Exports* exports = nullptr;  // null: sessions without Capability::kExports
+  // Null: programs may allocate no more than the device's memory that the vGPU has. Else sessions of OpenCL
+  // without Capability::kSharedMemory and kExports, on a device whose memory executors have Pages of.
+  spill::Pool* spill = nullptr;
   // A session lacks so much memory. Ends one whose client has been away for a while, if that can help, and
   // returns when it has; false: none will. Null: nobody is away.
   std::function<bool(std::uint64_t missing_bytes)> end_absent;
@@ -111,13 +116,14 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
 
  private:
   // Why a command is held.
-  enum class Wait { kNone, kRoom, kMemory, kBuild, kCompute };
+  enum class Wait { kNone, kRoom, kMemory, kBuild, kCompute, kResidency };
   // A command on its way through the handlers. Everything is valid during the call only.
   struct Frame {
     const wire::FrameHeader& header;
     ByteView body;
-    Room& payload;  // what it brought, or the room that Ready took for what it wants
-    Instant since;  // it came
+    Room& payload;              // what it brought, or the room that Ready took for what it wants
+    Instant since;              // it came
+    bool lacks_memory = false;  // gpu::Command
     bool wants_status() const { return (header.flags & wire::kWantStatus) != 0; }
   };
   // One that is held before anything of it has happened.
@@ -137,7 +143,8 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
     bool part = false;  // of another: it has no memory of its own, but is on the device
     bool own = false;   // the device's: it is not in the executor's shared memory
     bool imported = false;
-    std::shared_ptr<Lent> lent = nullptr;  // of memory that can be
+    spill::Residency::Id piece = spill::Residency::kNone;  // of a part: what it is a part of
+    std::shared_ptr<Lent> lent = nullptr;                  // of memory that can be
     // It has memory, though maybe of others.
     bool exists() const { return charged_bytes != 0 || imported; }
   };
@@ -218,6 +225,14 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   Wait ReadyToBegin();
   Wait ReadyToGoOn();  // what the program lets go on by it may be such
   Wait AwaitTurn();
+  // Brings what the command uses onto the device, where programs may have more than fits there.
+  template <wire::Message M>
+  Wait ReadyOnDevice(const M& message, Frame& frame);
+  // What later commands will use by it.
+  template <wire::Message M>
+  void NoteMemory(const M& message, const wire::FrameHeader& header);
+  Wait Bring(std::span<const spill::Residency::Id> pieces, wire::Handle queue, Frame& frame);
+  spill::Residency::Id PieceOf(wire::Handle memory) const;
   bool IsBuilding(wire::Handle program) const;
 
   // What is done here rather than by the executor alone; session.cc has the list.
@@ -281,10 +296,13 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   bool TakeProgramBytes(std::uint64_t size_bytes);
 
   // --- turns on the device, where it is used so ---
-  bool Ask(wire::Handle queue);  // false: no room
+  // A command that is answered when what the queue was given so far has ended; false: no room for it.
+  bool Ask(wire::Handle queue);
   void AskAll(bool idle);
   // What has begun and has not ended has changed.
   void LookAtTurn();
+  // Gives up some of what is on the device, where others need it; whether there may be more to give.
+  bool GiveMemory();
 
   // --- the executor's side ---
   bool TakeReplies();
@@ -292,6 +310,7 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   void OnNotice(const Received& received);
   void OnLoaded(const Received& received);
   void OnMemoryShared(const Received& received);
+  void OnDescribed(const UnderWay& question, const Received& received);
   void OnModuleMeasured(wire::Handle handle, const Received& received);
   void OnModuleLoaded(const UnderWay& load, const Received& received);
   void OnEventsCompleted(ByteView body);
@@ -354,6 +373,13 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   std::uint64_t program_bytes_ = 0;
   std::unordered_map<std::uint64_t, UnderWay> under_way_;  // by sequence; bounded by the executor's own limit
   std::vector<BuildJob> builds_;
+
+  std::optional<spill::Residency> residency_;
+  // Memory that a kernel's arguments are, by its slot and their index; what kernels can reach without.
+  std::unordered_map<std::uint32_t, std::map<std::uint32_t, spill::Residency::Id>> kernel_memory_;
+  std::unordered_set<spill::Residency::Id> svm_;
+  std::vector<spill::Residency::Id> used_;  // by the command at hand
+  bool moves_memory_ = false;               // for the command that is held
 
   Launches launches_;  // only where turns are given, as the next
   pace::Turn::User turn_user_;

@@ -64,7 +64,7 @@ void Session::Run(const wire::Checked<wire::opencl::CreateImage>& message, Frame
     return CreateMemory(message->image.handle, wire::opencl::OwnBytes(*message), cl_status::kInvalidImageSize,
                         frame);
   }
-  buffers_[message->image.handle.slot] = {.part = true};
+  buffers_[message->image.handle.slot] = {.part = true, .piece = PieceOf(message->buffer.handle)};
   Forward(frame, false);
 }
 
@@ -72,6 +72,8 @@ void Session::Run(const wire::Checked<wire::opencl::CreateSvm>& message, Frame& 
   if (!wire::opencl::IsSvmRange(message->address, message->size_bytes))
     return Breach(frame.header, "an address that is not for shared virtual memory");
   CreateMemory(message->memory.handle, message->size_bytes, cl_status::kInvalidBufferSize, frame);
+  // Kernels can reach it by any pointer.
+  if (const auto piece = PieceOf(message->memory.handle)) svm_.insert(piece);
 }
 
 void Session::CreateMemory(wire::Handle handle, std::uint64_t size_bytes, std::int32_t invalid_size,
@@ -97,13 +99,14 @@ void Session::CreateMemory(wire::Handle handle, std::uint64_t size_bytes, std::i
                                                FormatSize(size_bytes) + "; use fewer, larger buffers");
   }
   buffer = {charged_bytes, *range};
+  if (residency_.has_value()) buffer.piece = residency_->Add(*range);
   range->size_bytes = size_bytes;
   const UnderWay then{frame.header.opcode};
   Forward(frame, frame.wants_status(), range, frame.wants_status() ? &then : nullptr);
 }
 
 void Session::Run(const wire::Checked<wire::opencl::CreateSubBuffer>& message, Frame& frame) {
-  buffers_[message->buffer.handle.slot] = {.part = true};
+  buffers_[message->buffer.handle.slot] = {.part = true, .piece = PieceOf(message->parent.handle)};
   Forward(frame, false);
 }
 

@@ -89,7 +89,7 @@ TEST_F(CudaSessionTest, AnswersStayBehindLargeOnesThatTheyMayDependOn) {
   client_.WhenAnswered(all);
   played_.on_look = [this] {
     for (; answered_ < played_.seen.size(); ++answered_) {
-      const auto& [opcode, wants_status, sequence, memory] = played_.seen[answered_];
+      const auto& [opcode, wants_status, sequence, memory, lacks_memory] = played_.seen[answered_];
       if (opcode == wire::kOpcodeOf<wire::cuda::CopyFromDevice>) {
         played_.Answer(opcode, sequence, wire::cuda::CopyFromDeviceReply{cuda::CUDA_ERROR_UNKNOWN, {0}});
       } else if (opcode != wire::kOpcodeOf<wire::cuda::CreateContext> &&

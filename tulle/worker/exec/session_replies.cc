@@ -27,7 +27,10 @@ bool Session::TakeReplies() {
         ++taken;
         if (received.kind == Received::Kind::kReply) OnReply(received);
         if (received.kind == Received::Kind::kNotice) OnNotice(received);
-        break;  // kPayloadDone: the executor has given the room back
+        // The executor has given the room back.
+        if (received.kind == Received::Kind::kPayloadDone && residency_.has_value())
+          residency_->Answered(received.sequence);
+        break;
     }
   }
   return taken != 0;
@@ -40,6 +43,7 @@ void Session::OnReply(Received& received) {
   }
   const UnderWay under_way = found->second;
   under_way_.erase(found);
+  if (residency_.has_value()) residency_->Answered(received.sequence);
   if (shared_.turn != nullptr) {
     launches_.Answered(received.sequence, shared_.clock->Now());
     LookAtTurn();
@@ -57,6 +61,10 @@ void Session::OnReply(Received& received) {
       if (over()) return;
       break;
     case UnderWay::Then::kFreeBuffer:
+      if (residency_.has_value()) {
+        residency_->Remove(under_way.buffer.piece);
+        svm_.erase(under_way.buffer.piece);
+      }
       if (!under_way.buffer.own) executor_->FreeMemory(under_way.buffer.range);
       lease_.Reclaim(under_way.buffer.charged_bytes);
       LetGo(under_way.buffer);
@@ -65,6 +73,10 @@ void Session::OnReply(Received& received) {
     case UnderWay::Then::kShareMemory:
       if (under_way.tell_client) OnMemoryShared(received);
       return;
+  }
+  if (residency_.has_value() && (received.opcode == wire::kOpcodeOf<wire::opencl::DescribeDevice> ||
+                                 received.opcode == wire::kOpcodeOf<wire::opencl::DescribeSubDevice>)) {
+    return OnDescribed(under_way, received);
   }
   if (under_way.tell_client) {
     const MutableByteView payload = received.payload.bytes();

@@ -43,8 +43,10 @@ bool Session::Ask(wire::Handle queue) {
     ByteVector body(wire::EncodedSize(question));
     wire::Encode(question, body);
     const auto sequence = SubmitOwn(wire::kOpcodeOf<M>, body, {.then = UnderWay::Then::kQuestion});
-    if (sequence.has_value()) launches_.Asked(queue, *sequence);
-    return sequence.has_value();
+    if (!sequence.has_value()) return false;
+    launches_.Asked(queue, *sequence);
+    if (residency_.has_value()) residency_->Asked(queue, *sequence);
+    return true;
   };
   return wire::Has(client_.capabilities(), wire::Capability::kCuda)
              ? ask(wire::cuda::SynchronizeStream{{queue}})
@@ -52,6 +54,10 @@ bool Session::Ask(wire::Handle queue) {
 }
 
 void Session::AskAll(bool idle) {
+  while (residency_.has_value()) {
+    const auto queue = residency_->WantsQuestion();
+    if (!queue.has_value() || !Ask(*queue)) break;
+  }
   if (shared_.turn == nullptr) return;
   while (const auto queue = launches_.WantsQuestion(idle, !open_user_events_.empty())) {
     if (!Ask(*queue)) break;

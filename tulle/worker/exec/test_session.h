@@ -188,6 +188,7 @@ class PlayedExecutor final : public Executor {
     bool wants_status = false;
     std::uint64_t sequence = 0;
     std::optional<Range> memory;
+    bool lacks_memory = false;
   };
   struct State {
     std::vector<Seen> seen;
@@ -198,6 +199,7 @@ class PlayedExecutor final : public Executor {
     std::uint64_t next_offset = 0;
     bool fragmented = false;
     int memory_fd = -1;
+    ByteVector pages;
     std::optional<bool> mapped_writable;  // of the last
     std::atomic<std::uint64_t> device_time_ns{0};
     bool dead = false;
@@ -235,6 +237,12 @@ class PlayedExecutor final : public Executor {
     return AllocateMemory(size_bytes);
   }
   int memory_fd() const override { return state_.memory_fd; }
+  MutableByteView PageBytes(const Range& range) override {
+    if (state_.pages.size() < range.offset_bytes + range.size_bytes)
+      state_.pages.resize(range.offset_bytes + range.size_bytes);
+    return MutableByteView(state_.pages).subspan(range.offset_bytes, range.size_bytes);
+  }
+  void DropPages(const Range& range) override { std::ranges::fill(PageBytes(range), std::byte{0}); }
   std::optional<Room> AllocateRoom(std::uint64_t size_bytes) override {
     if (size_bytes > state_.staging_bytes) return std::nullopt;
     state_.staging_bytes -= size_bytes;
@@ -248,8 +256,8 @@ class PlayedExecutor final : public Executor {
   bool Submit(Submission& submission) override {
     if (state_.room_for == 0) return false;
     --state_.room_for;
-    state_.seen.push_back(
-        {submission.opcode, submission.wants_status, submission.sequence, submission.memory});
+    state_.seen.push_back({submission.opcode, submission.wants_status, submission.sequence, submission.memory,
+                           submission.lacks_memory});
     held_.push_back(std::move(submission.payload));  // until the session ends
     return true;
   }
@@ -318,7 +326,7 @@ inline constexpr Handle kContext{1, 1}, kQueue{2, 1}, kBuffer{3, 1}, kProgram{4,
 class SessionTest : public ::testing::Test {
  protected:
   Ending RunWith(std::unique_ptr<Executor> executor) {
-    const Shared shared{&quota_, builder_, &slots_, &clock_, pacer_, turn_, network_, &exports_};
+    const Shared shared{&quota_, builder_, &slots_, &clock_, pacer_, turn_, network_, &exports_, spill_};
     Session session(&client_, std::move(executor), shared, limits_, &end_, &counters_);
     return session.Run();
   }
@@ -351,6 +359,7 @@ class SessionTest : public ::testing::Test {
   pace::Pacer* pacer_ = nullptr;
   pace::Turn* turn_ = nullptr;
   pace::Network* network_ = nullptr;
+  spill::Pool* spill_ = nullptr;
   build::Slots slots_{2};
   std::unique_ptr<gpu::Driver> null_ = gpu::null::OpenDriver();
   std::unique_ptr<build::Builder> null_builder_ = local::MakeBuilder(null_.get(), 0);

@@ -66,6 +66,10 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
     memory_.Scrub(range.offset_bytes, range.size_bytes);
   }
   int memory_fd() const override { return memory_.fd(); }
+  MutableByteView PageBytes(const Range& range) override {
+    return memory_.bytes().subspan(range.offset_bytes, range.size_bytes);
+  }
+  void DropPages(const Range& range) override { memory_.Scrub(range.offset_bytes, range.size_bytes); }
 
   std::optional<exec::Room> AllocateRoom(std::uint64_t size_bytes) override {
     if (size_bytes > options_.staging_bytes - staging_used_bytes_) return std::nullopt;
@@ -98,7 +102,8 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
                          .sequence = submission.sequence,
                          .body = submission.body,
                          .payload = submission.payload.bytes(),
-                         .memory = {}};
+                         .memory = {},
+                         .lacks_memory = submission.lacks_memory};
     if (submission.memory.has_value()) {
       const auto [offset_bytes, size_bytes] = *submission.memory;
       if (offset_bytes < kFirstPlace) {
