@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -43,6 +44,7 @@ struct Flags {
   std::vector<std::uint32_t> only_devices;
   node::DeviceShare share;
   std::string network_bandwidth;
+  std::string spill_memory = "0", spill_disk = "0", spill_directory;
   unsigned longest_turn_s = 10;
   std::string compute_sharing = "auto";
   std::vector<std::string> labels;
@@ -67,6 +69,13 @@ Result<std::uint64_t> NetworkBandwidth(const Flags& flags) {
   return Error{.code = Code::kInvalidArgument,
                .message = "--network-bandwidth " + flags.network_bandwidth +
                           ": write what it moves in a second, such as 1200MiB, or unknown"};
+}
+
+Result<std::uint64_t> SizeOf(const char* flag, const std::string& text) {
+  std::uint64_t bytes = 0;
+  if (text == "0" || ParseSize(text, &bytes)) return bytes;
+  return Error{.code = Code::kInvalidArgument,
+               .message = std::string(flag) + " " + text + ": write a size, such as 16GiB, or 0"};
 }
 
 // "key=value" texts as a map.
@@ -122,11 +131,21 @@ Status Run(const Flags& flags, const SystemClock& clock) {
                                                             .state_file = flags.state_dir + "/inventory",
                                                             .only_devices = flags.only_devices,
                                                             .share = flags.share}));
+  node::SpillRoom& spill = options.supervisor.spill;
+  TULLE_ASSIGN_OR_RETURN(spill.memory_bytes, SizeOf("--spill-memory", flags.spill_memory));
+  TULLE_ASSIGN_OR_RETURN(spill.disk_bytes, SizeOf("--spill-disk", flags.spill_disk));
+  spill.directory = flags.spill_directory.empty() ? flags.state_dir : flags.spill_directory;
+  if (spill.disk_bytes != 0 && access(spill.directory.c_str(), W_OK | X_OK) != 0)
+    return ErrnoError("--spill-directory " + spill.directory, errno);
+  const auto spills = std::ranges::count(options.gpus, std::string("CPU"), &node::InventoryGpu::type);
   options.longest_turn = std::chrono::seconds(flags.longest_turn_s);
   // Each node on this host has an equal part of the network, and each of its GPUs of that.
   options.network_bytes_per_s = network / flags.share.nodes_here;
   for (node::InventoryGpu& gpu : options.gpus) {
     gpu.allocatable_network_bytes_per_s = options.network_bytes_per_s / options.gpus.size();
+    // Elsewhere the device's memory cannot be reached from outside of its driver.
+    if (gpu.type == "CPU")
+      gpu.allocatable_spill_bytes = spill.all_bytes() / static_cast<std::uint64_t>(spills);
     gpu.by_turns = flags.compute_sharing == "turns" || gpu.type != "CPU";
   }
   if (options.gpus.empty()) {
@@ -142,6 +161,7 @@ Status Run(const Flags& flags, const SystemClock& clock) {
          {"bandwidth_per_s", FormatSize(gpu.bandwidth_bytes_per_s)},
          {"fp32_flops", gpu.fp32_flops},
          {"network_per_s", FormatSize(gpu.allocatable_network_bytes_per_s)},
+         {"spill", FormatSize(gpu.allocatable_spill_bytes)},
          {"compute_sharing", gpu.by_turns ? "turns" : "measured"}});
   }
 
@@ -230,6 +250,15 @@ int Main(int argc, char** argv) {
       "--network-bandwidth", flags.network_bandwidth,
       "What this host's network moves in a second, both ways together, such as 1200MiB, which vGPUs' shares "
       "of it are parts of; unknown: none is promised [the speed of the default route's link]");
+  app.add_option(
+         "--spill-memory", flags.spill_memory,
+         "How much of this host's memory may hold what programs of vGPUs with --spill have beyond their "
+         "GPU's, such as 16GiB; only for devices whose memory is the host's, as on a CPU")
+      ->capture_default_str();
+  app.add_option("--spill-disk", flags.spill_disk, "How much of it may be on disk, sealed; likewise")
+      ->capture_default_str();
+  app.add_option("--spill-directory", flags.spill_directory,
+                 "Where; on a disk that is fast and has so much left [the state directory]");
   app.add_option(
          "--compute-sharing", flags.compute_sharing,
          "How vGPUs use a GPU together. turns: one at a time. auto: at once where what each uses can be "

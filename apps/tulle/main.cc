@@ -39,7 +39,7 @@ int Report(const Status& status) {
 }
 
 struct RunFlags {
-  std::string api = "opencl", memory, compute, bandwidth, level, node, name, claim, network, topology,
+  std::string api = "opencl", memory, compute, bandwidth, level, node, name, claim, network, spill, topology,
               duration;
   std::vector<std::string> types, vendors, labels, tolerations, command;
   std::uint32_t gpus = 1, compute_units = 0;
@@ -80,6 +80,9 @@ Result<RunOptions> ToOptions(const RunFlags& flags) {
   }
   if (!flags.network.empty()) {
     TULLE_ASSIGN_OR_RETURN(spec.network_bytes_per_s, ParseMemory("--network", flags.network));
+  }
+  if (!flags.spill.empty()) {
+    TULLE_ASSIGN_OR_RETURN(spec.spill_bytes, ParseMemory("--spill", flags.spill));
   }
   if (!flags.level.empty()) {
     TULLE_ASSIGN_OR_RETURN(spec.performance_level, ParseLevel("--level", flags.level));
@@ -276,6 +279,10 @@ int Main(int argc, char** argv) {
       "--bandwidth", run.bandwidth,
       "As much of a GPU as makes so much of its memory bandwidth, such as 200GiB a second, in "
       "place of --compute");
+  run_command->add_option(
+      "--spill", run.spill,
+      "What each vGPU's programs may allocate beyond --memory, such as 8GiB: what they do not "
+      "use is kept in the node's memory or on its disk; OpenCL only [nothing]");
   run_command->add_option("--network", run.network,
                           "What each vGPU's programs may move over the network in a second, such as 100MiB: "
                           "with --level guaranteed so much "

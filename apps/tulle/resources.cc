@@ -148,6 +148,12 @@ const std::vector<Column<sdk::Gpu>>& Columns() {
          return all == 0 ? ""
                          : FormatSize(all - std::min(all, g.status.allocated_network_bytes_per_s)) + "/s";
        }},
+      {"SPILL-FREE",
+       [](const T& g, std::int64_t) -> std::string {
+         const std::uint64_t all = g.status.allocatable_spill_bytes;
+         return all == 0 ? "" : FormatSize(all - std::min(all, g.status.allocated_spill_bytes));
+       },
+       true},
       {"VGPUS", [](const T& g, std::int64_t) { return std::to_string(g.status.vgpus); }},
       {"UNITS", [](const T& g, std::int64_t) { return std::to_string(g.spec.description.compute_units); }},
       {"BANDWIDTH",
@@ -208,6 +214,16 @@ const std::vector<Column<sdk::VGpu>>& Columns() {
        true},
       {"NETWORK-WAITS",
        [](const T& v, std::int64_t) { return Rounded(v.status.usage.network_throttled_percent); }, true},
+      {"SPILL",
+       [](const T& v, std::int64_t) -> std::string {
+         return v.spec.spill_bytes == 0 ? "" : FormatSize(v.spec.spill_bytes);
+       },
+       true},
+      {"SPILLED", [](const T& v, std::int64_t) { return FormatSize(v.status.usage.spilled_bytes); }, true},
+      {"SPILL-RATE",
+       [](const T& v, std::int64_t) { return FormatSize(v.status.usage.spill_bytes_per_s) + "/s"; }, true},
+      {"SPILL-WAITS", [](const T& v, std::int64_t) { return Rounded(v.status.usage.spill_wait_percent); },
+       true},
       {"SESSIONS", [](const T& v, std::int64_t) { return std::to_string(v.status.sessions); }},
       {"AGE", [](const T& v, std::int64_t now) { return Age(v.metadata, now); }},
       {"MESSAGE", [](const T& v, std::int64_t) { return v.status.message; }},

@@ -105,12 +105,16 @@ TEST(Resources, AVGpuShowsWhatItUsesWhereThatIsAskedFor) {
                .compute_percent = 30,
                .performance_level = control::PerformanceLevel::kGuaranteed,
                .wanted_compute_percent = 30,
-               .network_bytes_per_s = 10ull << 20};
+               .network_bytes_per_s = 10ull << 20,
+               .spill_bytes = 8ull << 30};
   vgpu.status.usage = {.memory_used_bytes = 100ull << 20,
                        .compute_used_percent = 29.6f,
                        .compute_share_percent = 30,
                        .compute_throttled_percent = 70.4f,
-                       .network_used_bytes_per_s = 3ull << 20};
+                       .network_used_bytes_per_s = 3ull << 20,
+                       .spilled_bytes = 2ull << 30,
+                       .spill_bytes_per_s = 1ull << 20,
+                       .spill_wait_percent = 35};
   EXPECT_EQ(
       TableOf<sdk::VGpu>({vgpu}, 0),
       "NAME   PHASE      CLAIM   GPU   MEMORY   COMPUTE   NETWORK   LEVEL        SESSIONS   AGE   MESSAGE\n"
@@ -119,10 +123,14 @@ TEST(Resources, AVGpuShowsWhatItUsesWhereThatIsAskedFor) {
       TableOf<sdk::VGpu>({vgpu}, 0, true),
       "NAME   PHASE      CLAIM   GPU   MEMORY   COMPUTE   NETWORK   LEVEL        MEMORY-USED   COMPUTE-USED  "
       " "
-      "COMPUTE-NOW   COMPUTE-WAITS   NETWORK-USED   NETWORK-NOW   NETWORK-WAITS   SESSIONS   AGE   MESSAGE\n"
+      "COMPUTE-NOW   COMPUTE-WAITS   NETWORK-USED   NETWORK-NOW   NETWORK-WAITS   SPILL   SPILLED   "
+      "SPILL-RATE  "
+      " SPILL-WAITS   SESSIONS   AGE   MESSAGE\n"
       "c-0    creating   c       a-0   1GiB     30%       10MiB/s   guaranteed   100MiB        30%           "
       " "
-      "30%           70%             3MiB/s         any           0%              0          -     -\n");
+      "30%           70%             3MiB/s         any           0%              8GiB    2GiB      1MiB/s   "
+      "  "
+      "  35%           0          -     -\n");
 }
 
 }  // namespace

@@ -1,7 +1,8 @@
 """How well slices hold: tenants beside each other on the CPU device, with OpenCL, then with CUDA on the software device, each with a share of its time (the CPU time of their
 executors) and wanting more. How far each is from its share over the whole time, and in windows of a second; how much of its
 share the worst off gets; how long kernels take that are waited for one by one. Then the device is used by turns, as GPUs are:
-what part of its rate alone each tenant has, and what turns cost one that is alone. The same of the network: programs that write and
+what part of its rate alone each tenant has, and what turns cost one that is alone. How fast memory goes from the device and comes
+back to it, beside how fast it is copied there. The shares of the network: programs that write and
 read, each with a share of what the node says that its network moves, which is less than this machine does."""
 
 import contextlib
@@ -50,6 +51,7 @@ TURN_SCENES = [
 ]
 APIS = {"opencl": "tulle_bench_slices", "cuda": "tulle_bench_cuda_slices"}
 PIECES, PIECE_SECONDS = 8, 1
+SPILL_BUFFERS = 12, 64  # so many of so many MiB
 # Of NETWORK_MIB a second, in percent; how much each tenant moves at a time, in KiB.
 NETWORK_MIB = 200
 NETWORK_SCENES = [
@@ -92,8 +94,8 @@ def executors_of(root):
 
 
 class Program:
-    def __init__(self, mesh, claim, command):
-        command = [mesh.bin / "tulle", "run", "--quiet", "--memory", "256MiB", *claim, "--", *command]
+    def __init__(self, mesh, claim, command, memory="256MiB"):
+        command = [mesh.bin / "tulle", "run", "--quiet", "--memory", memory, *claim, "--", *command]
         self.process = subprocess.Popen([str(word) for word in command], env=mesh.env, text=True, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE)
         if self.process.stdout.readline() != "ready\n":
@@ -219,6 +221,23 @@ def turn_scenes(measured, by_turns, bin, runs, api):
             yield f"turns: {name}: {percent} % has", statistics.median(part), "% of its rate alone"
 
 
+def spill_lines(bin, runs):
+    """Each buffer in turn, of which a third fit: for each one another goes. Beside copies where all fit."""
+    def rate(mesh, claim, what, memory="256MiB"):
+        with ending([Program(mesh, claim, [bin / "tulle_bench_slices", "sweep", *SPILL_BUFFERS, what], memory)]) as (program,):
+            results = []
+            for _ in range(runs):
+                program.begin(SECONDS / 2)
+                results.append(program.result())
+        return statistics.median(result["bytes"] / result["seconds"] / (1 << 20) for result in results)
+
+    for place in "memory", "disk":
+        with Mesh(bin, f"--node-arg=--spill-{place}=1GiB") as mesh:
+            copies = rate(mesh, [], "copy", "1GiB")
+            filled = rate(mesh, ["--spill", "768MiB"], "fill")
+            yield f"spill to {place}: moved, both ways together", 2 * filled, "MiB/s", "copies on the device", copies
+
+
 def lines(bin, runs):
     def report(case, *rest):
         return plain_line("slices", runs, case, *rest)
@@ -229,6 +248,9 @@ def lines(bin, runs):
                 yield report(f"{api} {line[0]}", *line[1:])
             for line in turn_scenes(measured, by_turns, bin, runs, api):
                 yield report(f"{api} {line[0]}", *line[1:])
+
+    for line in spill_lines(bin, runs):
+        yield report(*line)
 
     with Mesh(bin, f"--node-arg=--network-bandwidth={NETWORK_MIB}MiB") as mesh:
         for name, scene in NETWORK_SCENES:

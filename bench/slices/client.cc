@@ -1,8 +1,10 @@
 // tulle_bench_slices: a tenant (see tenant.h) with OpenCL, and
 //
 //   tulle_bench_slices move KIB        writes and reads so much, over and over
+//   tulle_bench_slices sweep BUFFERS MIB fill|copy
+//                                      fills each of its buffers in turn, or copies it to the next
 //
-// which does as "run", and prints the bytes that it has moved.
+// which do as "run", and print the bytes that they have moved, filled or copied.
 #include "bench/opencl/client.h"
 #include "bench/slices/tenant.h"
 
@@ -77,12 +79,54 @@ int Move(std::size_t bytes) {
   return 0;
 }
 
+int Sweep(std::size_t buffers, std::size_t bytes, bool copies) {
+  const FirstDevice first;
+  std::vector<cl_mem> memory(buffers);
+  cl_int status = 0;
+  for (cl_mem& buffer : memory) {
+    buffer = clCreateBuffer(first.context, CL_MEM_READ_WRITE, bytes, nullptr, &status);
+    Must(status, "clCreateBuffer");
+  }
+  cl_uint pattern = 0;
+  const auto fill = [&](cl_mem buffer) {
+    ++pattern;
+    Must(clEnqueueFillBuffer(first.queue, buffer, &pattern, sizeof pattern, 0, bytes, 0, nullptr, nullptr),
+         "clEnqueueFillBuffer");
+    Must(clFinish(first.queue), "clFinish");
+  };
+  for (cl_mem buffer : memory) fill(buffer);
+  std::printf("ready\n");
+  std::fflush(stdout);
+  std::size_t next = 0;
+  for (double seconds = 0; std::cin >> seconds;) {
+    std::size_t done = 0;
+    const double begin = NowUs();
+    for (; NowUs() < begin + seconds * 1e6; done += bytes, next = (next + 1) % buffers) {
+      if (!copies) {
+        fill(memory[next]);
+        continue;
+      }
+      Must(clEnqueueCopyBuffer(first.queue, memory[next], memory[(next + 1) % buffers], 0, 0, bytes, 0,
+                               nullptr, nullptr),
+           "clEnqueueCopyBuffer");
+      Must(clFinish(first.queue), "clFinish");
+    }
+    std::printf("{\"bytes\": %zu, \"seconds\": %.6f}\n", done, (NowUs() - begin) / 1e6);
+    std::fflush(stdout);
+  }
+  return 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   if (const int code = TenantMain<Tenant>(argc, argv); code >= 0) return code;
   if (argc == 3 && std::string(argv[1]) == "move") return Move(std::stoul(argv[2]) << 10);
-  std::fprintf(stderr,
-               "usage: tulle_bench_slices calibrate US | run TURNS one|deep|memory [QUEUES] | move KIB\n");
+  if (argc == 5 && std::string(argv[1]) == "sweep")
+    return Sweep(std::stoul(argv[2]), std::stoul(argv[3]) << 20, std::string(argv[4]) == "copy");
+  std::fprintf(
+      stderr,
+      "usage: tulle_bench_slices calibrate US | run TURNS one|deep|memory [QUEUES] | move KIB | sweep "
+      "BUFFERS MIB fill|copy\n");
   return 2;
 }

@@ -76,6 +76,7 @@ void FillGpu(const InventoryGpu& gpu, v1::InventoryGpu* out) {
   out->set_allocatable_memory_bytes(gpu.allocatable_memory_bytes);
   out->set_allocatable_compute_percent(gpu.allocatable_compute_percent);
   out->set_allocatable_network_bytes_per_s(gpu.allocatable_network_bytes_per_s);
+  out->set_allocatable_spill_bytes(gpu.allocatable_spill_bytes);
   v1::GpuDescription& description = *out->mutable_description();
   description.set_type(gpu.name);
   description.set_vendor(gpu.vendor);
@@ -261,12 +262,17 @@ class ControlLink::Impl {
     std::map<std::string, Told> told;
     for (const VGpuStatus& vgpu : snapshot.vgpus) {
       Told& is = told[vgpu.spec.uid];
-      is = {vgpu.usage.device_time_ns, vgpu.delivered.throttled_ns, vgpu.delivered.network_bytes,
-            vgpu.delivered.network_throttled_ns};
+      is = {vgpu.usage.device_time_ns,
+            vgpu.delivered.throttled_ns,
+            vgpu.delivered.network_bytes,
+            vgpu.delivered.network_throttled_ns,
+            vgpu.usage.spill_out_bytes + vgpu.usage.spill_in_bytes,
+            vgpu.usage.spill_wait_ns};
       v1::VGpuUsage& usage = (*out->mutable_vgpus())[vgpu.spec.uid];
       usage.set_memory_used_bytes(vgpu.usage.memory_used_bytes);
       usage.set_compute_share_percent(static_cast<float>(100 * vgpu.delivered.share));
       usage.set_network_share_bytes_per_s(vgpu.delivered.network_bytes_per_s);
+      usage.set_spilled_bytes(vgpu.usage.spilled_memory_bytes + vgpu.usage.spilled_file_bytes);
       const auto before = told_.find(vgpu.spec.uid);
       if (before == told_.end() || time <= Duration::zero()) continue;
       const auto part = [&](std::uint64_t has, std::uint64_t had) {
@@ -281,6 +287,9 @@ class ControlLink::Impl {
           static_cast<std::uint64_t>(1e9 * part(is.network_bytes, was.network_bytes)));
       usage.set_network_throttled_percent(
           static_cast<float>(100 * part(is.network_throttled_ns, was.network_throttled_ns)));
+      usage.set_spill_bytes_per_s(
+          static_cast<std::uint64_t>(1e9 * part(is.spill_moved_bytes, was.spill_moved_bytes)));
+      usage.set_spill_wait_percent(static_cast<float>(100 * part(is.spill_wait_ns, was.spill_wait_ns)));
     }
     told_ = std::move(told);
   }
@@ -353,7 +362,8 @@ class ControlLink::Impl {
                   .memory_bytes = command.memory_bytes(),
                   .compute_percent = command.compute_percent(),
                   .level = LevelOf(command.performance_level()),
-                  .network_bytes_per_s = command.network_bytes_per_s()};
+                  .network_bytes_per_s = command.network_bytes_per_s(),
+                  .spill_bytes = command.spill_bytes()};
     std::vector<Grant> grants;
     for (const v1::GrantKey& grant : command.grants()) {
       if (!Acceptable(grant)) return Nonsense("a grant");
@@ -388,6 +398,7 @@ class ControlLink::Impl {
   // Totals of a vGPU at the last heartbeat.
   struct Told {
     std::uint64_t device_time_ns = 0, throttled_ns = 0, network_bytes = 0, network_throttled_ns = 0;
+    std::uint64_t spill_moved_bytes = 0, spill_wait_ns = 0;
   };
   std::map<std::string, Told> told_;  // by uid; the loop's, as the next
   Instant usage_told_at_{};

@@ -31,6 +31,7 @@ struct InventoryGpu {
   std::uint64_t allocatable_memory_bytes = 0;  // what vGPUs may have of it
   std::uint32_t allocatable_compute_percent = 100;
   std::uint64_t allocatable_network_bytes_per_s = 0;  // its part of the node's; 0: not known
+  std::uint64_t allocatable_spill_bytes = 0;          // likewise; 0: none
   std::uint32_t compute_units = 0;
   std::uint32_t clock_mhz = 0;
   std::uint64_t bandwidth_bytes_per_s = 0;  // measured; 0: not known

@@ -166,6 +166,21 @@ std::string FormatMetrics(const Snapshot& s) {
   per_vgpu("tulle_vgpu_network_throttled_seconds_total", "counter",
            "Time in which they waited for their share of the network.",
            [](const auto& v) { return static_cast<double>(v.delivered.network_throttled_ns) * kNanosecond; });
+  per_vgpu("tulle_vgpu_spill_promised_bytes", "gauge", "What its programs may have beyond its memory.",
+           [](const auto& v) { return v.spec.spill_bytes; });
+  per_vgpu("tulle_vgpu_spilled_memory_bytes", "gauge",
+           "What they have that is not on the GPU but in this host's memory.",
+           [](const auto& v) { return v.usage.spilled_memory_bytes; });
+  per_vgpu("tulle_vgpu_spilled_file_bytes", "gauge",
+           "What they have that is not on the GPU but on this host's disk.",
+           [](const auto& v) { return v.usage.spilled_file_bytes; });
+  per_vgpu("tulle_vgpu_spill_out_bytes_total", "counter", "Moved from the GPU.",
+           [](const auto& v) { return v.usage.spill_out_bytes; });
+  per_vgpu("tulle_vgpu_spill_in_bytes_total", "counter", "Moved back to the GPU.",
+           [](const auto& v) { return v.usage.spill_in_bytes; });
+  per_vgpu("tulle_vgpu_spill_wait_seconds_total", "counter",
+           "Time in which commands waited for what they use to be on the GPU, of all programs together.",
+           [](const auto& v) { return static_cast<double>(v.usage.spill_wait_ns) * kNanosecond; });
   per_vgpu("tulle_vgpu_executor_crashes_total", "counter",
            "Sessions that ended because their driver process died.",
            [](const auto& v) { return v.usage.executor_crashes; });

@@ -1,10 +1,14 @@
 #include "tulle/node/supervisor.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <cstdlib>
 #include <utility>
 
 #include "tulle/base/log.h"
@@ -17,10 +21,24 @@ namespace {
 constexpr int kControlFd = 3;
 constexpr int kShareFd = 4;
 constexpr int kTurnFd = 5;
+constexpr int kSpillFd = 6;
+// While memory is on its way from the device and to it there is more than in the end.
+constexpr std::uint64_t kSpillUnderWayBytes = 64u << 20;
 constexpr auto kGrace = std::chrono::seconds(1);  // for a worker that has closed its control socket to end
 constexpr std::size_t kMaxOutbox = 4 * kMaxGrants;
 constexpr auto kExpiryCheck = std::chrono::seconds(1);
 constexpr int kPacketsPerTurn = 64;
+
+// Where the file system has no files without a name, one whose name is taken away at once.
+Result<UniqueFd> MakeSpillFile(const std::string& directory) {
+  UniqueFd file(open(directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  if (file.valid()) return file;
+  std::string path = directory + "/spill-XXXXXX";
+  file = UniqueFd(mkostemp(path.data(), O_CLOEXEC));
+  if (!file.valid()) return ErrnoError("a file for memory in " + directory, errno);
+  unlink(path.c_str());
+  return file;
+}
 
 // To a worker that waits for it; one that does not any more has closed its end.
 void Answer(int socket, const wire::node::ExportAnswer& answer, int memory = -1) {
@@ -49,6 +67,11 @@ void VGpuUsage::Add(const VGpuUsage& other) {
   executor_crashes += other.executor_crashes;
   refused_sessions += other.refused_sessions;
   worker_restarts += other.worker_restarts;
+  spilled_memory_bytes += other.spilled_memory_bytes;
+  spilled_file_bytes += other.spilled_file_bytes;
+  spill_out_bytes += other.spill_out_bytes;
+  spill_in_bytes += other.spill_in_bytes;
+  spill_wait_ns += other.spill_wait_ns;
   for (const auto& [opcode, command] : other.by_command) by_command[opcode].Add(command);
 }
 
@@ -234,16 +257,35 @@ void Supervisor::StartWorker(VGpu& vgpu) {
     argv.insert(argv.end(), {"--share-fd", std::to_string(kShareFd)});
     if (share.ok() && share->turn_fd >= 0) argv.insert(argv.end(), {"--turn-fd", std::to_string(kTurnFd)});
   }
+  const std::uint64_t spill_bytes = vgpu.spec.spill_bytes;
+  std::uint64_t spill_memory_bytes = 0, spill_file_bytes = 0;
+  Result<UniqueFd> spill_file(UniqueFd{});
+  if (spill_bytes != 0) {
+    const SpillRoom& room = options_.spill;
+    const double in_memory = room.all_bytes() == 0 ? 0
+                                                   : static_cast<double>(room.memory_bytes) /
+                                                         static_cast<double>(room.all_bytes());
+    spill_memory_bytes = static_cast<std::uint64_t>(static_cast<double>(spill_bytes) * in_memory);
+    if (room.disk_bytes == 0) {
+      spill_memory_bytes = spill_bytes + kSpillUnderWayBytes;
+    } else {
+      spill_file_bytes = spill_bytes - spill_memory_bytes + kSpillUnderWayBytes;
+      spill_file = MakeSpillFile(room.directory);
+      argv.insert(argv.end(), {"--spill-fd", std::to_string(kSpillFd)});
+    }
+  }
   argv.insert(argv.end(), options_.worker_arguments.begin(), options_.worker_arguments.end());
   const auto start = [&]() -> Result<Subprocess> {
     if (!pair.ok()) return pair.error();
     if (!share.ok()) return share.error();
+    if (!spill_file.ok()) return spill_file.error();
     SubprocessSpec process{.argv = argv,
                            .fds = {{-1, 0}, {STDERR_FILENO, 1}, {pair->child.get(), kControlFd}},
                            .death_signal = SIGKILL,
                            .own_group = true};
     if (share->share_fd >= 0) process.fds.push_back({share->share_fd, kShareFd});
     if (share->turn_fd >= 0) process.fds.push_back({share->turn_fd, kTurnFd});
+    if (spill_file->valid()) process.fds.push_back({spill_file->get(), kSpillFd});
     return Subprocess::Start(process);
   };
   auto process = start();
@@ -274,7 +316,10 @@ void Supervisor::StartWorker(VGpu& vgpu) {
                                     .has_opencl = vgpu.spec.has_opencl ? wire::U8{1} : wire::U8{0},
                                     .cuda_device = {vgpu.spec.cuda_device},
                                     .pci_address = {vgpu.spec.pci_address},
-                                    .device_memory_bytes = vgpu.spec.device_memory_bytes});
+                                    .device_memory_bytes = vgpu.spec.device_memory_bytes,
+                                    .spill_bytes = spill_bytes,
+                                    .spill_memory_bytes = spill_memory_bytes,
+                                    .spill_file_bytes = spill_file_bytes});
   for (const auto& [id, grant] : vgpu.grants) Send(vgpu, wire::node::AddGrant{{id}, {grant.key.Expose()}});
   KillAfter(vgpu, options_.ready_timeout, "it was not ready in time");
 }
@@ -377,6 +422,11 @@ void Supervisor::FromWorker::On(const wire::node::WorkerStats& message) {
                   .device_time_ns = message.device_time_ns_total,
                   .executor_crashes = message.executor_crashes_total,
                   .refused_sessions = message.refused_sessions_total,
+                  .spilled_memory_bytes = message.spilled_memory_bytes,
+                  .spilled_file_bytes = message.spilled_file_bytes,
+                  .spill_out_bytes = message.spill_out_bytes_total,
+                  .spill_in_bytes = message.spill_in_bytes_total,
+                  .spill_wait_ns = message.spill_wait_ns_total,
                   .by_command = std::move(vgpu.current.by_command)};
   if (tell) supervisor.Report(vgpu);
 }
@@ -469,6 +519,7 @@ void Supervisor::OnEnded(const std::string& uid) {
   if (arbiter_ != nullptr) arbiter_->Stopped(uid);
   const std::uint32_t lost_sessions = std::exchange(vgpu->current.sessions, 0);
   vgpu->current.memory_used_bytes = 0;
+  vgpu->current.spilled_memory_bytes = vgpu->current.spilled_file_bytes = 0;
   vgpu->past = vgpu->usage();
   vgpu->current = {};
   vgpu->sessions.clear();

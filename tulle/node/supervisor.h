@@ -52,6 +52,7 @@ struct VGpuSpec {
   std::uint32_t compute_percent = 0;
   arbiter::Level level = arbiter::Level::kBurst;
   std::uint64_t network_bytes_per_s = 0;  // promised; 0: nothing
+  std::uint64_t spill_bytes = 0;          // that its programs may have beyond memory_bytes
   // Of the GPU (InventoryGpu).
   bool has_opencl = false;
   std::string cuda_device;
@@ -77,7 +78,7 @@ struct CommandUsage {
 
 struct VGpuUsage {
   std::uint32_t sessions = 0;           // now
-  std::uint64_t memory_used_bytes = 0;  // now
+  std::uint64_t memory_used_bytes = 0;  // now, on the device
   std::uint64_t commands = 0;
   std::uint64_t received_bytes = 0;
   std::uint64_t sent_bytes = 0;
@@ -85,6 +86,8 @@ struct VGpuUsage {
   std::uint64_t executor_crashes = 0;
   std::uint64_t refused_sessions = 0;
   std::uint64_t worker_restarts = 0;
+  std::uint64_t spilled_memory_bytes = 0, spilled_file_bytes = 0;  // now
+  std::uint64_t spill_out_bytes = 0, spill_in_bytes = 0, spill_wait_ns = 0;
   std::map<std::uint16_t, CommandUsage> by_command;  // by opcode; no more than the wire has
 
   // Adds what another has counted.
@@ -119,12 +122,22 @@ class BuildKeeper {
   virtual void Keep(const std::string& vgpu_uid, ByteView key, UniqueFd content) = 0;
 };
 
+// Where what vGPUs' programs have beyond the device's memory may be kept, and how much of it.
+struct SpillRoom {
+  std::uint64_t memory_bytes = 0;  // of this host's memory
+  std::uint64_t disk_bytes = 0;
+  std::string directory;  // of the files for the latter, which have no name
+  std::uint64_t all_bytes() const { return memory_bytes + disk_bytes; }
+};
+
 class Supervisor {
  public:
   struct Options {
-    // Started with "--control-fd 3", maybe "--share-fd 4" and "--turn-fd 5", and these arguments.
+    // Started with "--control-fd 3", maybe "--share-fd 4", "--turn-fd 5" and "--spill-fd 6", and these
+    // arguments.
     std::string worker_binary;
     std::vector<std::string> worker_arguments;
+    SpillRoom spill;  // of which each vGPU that spills has the same part of memory
     Duration ready_timeout = std::chrono::seconds(30);    // loading a driver takes up to seconds
     Duration shutdown_timeout = std::chrono::seconds(5);  // then it is killed
   };

@@ -404,7 +404,8 @@ void ControlSim::Connect(SimNode& node) {
                                           .apis = {DeviceApi::kOpenCl},
                                           .memory_bytes = node.gpu_memory[i],
                                           .compute_units = i % 2 == 0 ? 16u : 8u},
-                          .allocatable_memory_bytes = node.gpu_memory[i]});
+                          .allocatable_memory_bytes = node.gpu_memory[i],
+                          .allocatable_spill_bytes = i % 2 == 0 ? node.gpu_memory[i] / 2 : 0});
   }
   for (const auto& [uid, vgpu] : node.running) event.vgpus.push_back(ReportOf(node, uid));
   Do(event);
@@ -542,6 +543,7 @@ void ControlSim::Create(const std::string& tenant) {
     spec.compute_percent = 0;
     spec.compute_units = static_cast<std::uint32_t>(Between(1, 20));
   }
+  if (Chance(8)) spec.spill_bytes = std::uint64_t{Between(1, 4'096)} << 20;
   const std::string name = "c" + std::to_string(random_.Below(20 + nodes_.size()));
   const CallId call = NextCall();
   calls_[call] = {{tenant, name}, false};
@@ -662,20 +664,23 @@ void ControlSim::CheckState() {
   }
   for (const Gpu& gpu : All<Gpu>(*core_)) {
     const std::string& name = gpu.metadata.name;
-    std::uint64_t memory = 0;
+    std::uint64_t memory = 0, spill = 0;
     std::uint32_t compute = 0;
     bool dedicated = false;
     for (const VGpu& vgpu : by_gpu[name]) {
       memory += vgpu.spec.memory_bytes;
+      spill += vgpu.spec.spill_bytes;
       compute += ReservedComputePercent(vgpu.spec.performance_level, vgpu.spec.compute_percent);
       dedicated |= vgpu.spec.performance_level == PerformanceLevel::kDedicated;
     }
     // What has less than before may hold on to more for a while.
     Expect(memory <= gpu.status.allocated_memory_bytes && compute == gpu.status.allocated_compute_percent &&
-               by_gpu[name].size() == gpu.status.vgpus,
+               spill == gpu.status.allocated_spill_bytes && by_gpu[name].size() == gpu.status.vgpus,
            "GPU " + name + " is counted wrongly");
     Expect(gpu.status.allocated_memory_bytes <= gpu.status.allocatable_memory_bytes,
            "the memory of GPU " + name + " is promised twice");
+    Expect(spill <= gpu.status.allocatable_spill_bytes,
+           "more is promised for GPU " + name + " to spill than there is");
     Expect(compute <= 100, "the compute of GPU " + name + " is promised twice");
     Expect(!dedicated || by_gpu[name].size() == 1, "GPU " + name + " is not dedicated");
     by_gpu.erase(name);

@@ -84,6 +84,7 @@ v1::ClaimSpec ToProto(const ClaimSpec& from) {
   to.set_fp32_flops(from.fp32_flops);
   to.set_memory_bandwidth_bytes_per_s(from.memory_bandwidth);
   to.set_network_bytes_per_s(from.network_bytes_per_s);
+  to.set_spill_bytes(from.spill_bytes);
   return to;
 }
 ClaimSpec FromProto(const v1::ClaimSpec& from) {
@@ -105,7 +106,8 @@ ClaimSpec FromProto(const v1::ClaimSpec& from) {
           .compute_units = from.compute_units(),
           .fp32_flops = from.fp32_flops(),
           .memory_bandwidth = from.memory_bandwidth_bytes_per_s(),
-          .network_bytes_per_s = from.network_bytes_per_s()};
+          .network_bytes_per_s = from.network_bytes_per_s(),
+          .spill_bytes = from.spill_bytes()};
 }
 
 v1::Claim ToProto(const Claim& from) {
@@ -192,6 +194,9 @@ v1::VGpuUsage ToProto(const VGpuUsage& from) {
   to.set_network_used_bytes_per_s(from.network_used_bytes_per_s);
   to.set_network_share_bytes_per_s(from.network_share_bytes_per_s);
   to.set_network_throttled_percent(from.network_throttled_percent);
+  to.set_spilled_bytes(from.spilled_bytes);
+  to.set_spill_bytes_per_s(from.spill_bytes_per_s);
+  to.set_spill_wait_percent(from.spill_wait_percent);
   return to;
 }
 VGpuUsage FromProto(const v1::VGpuUsage& from) {
@@ -201,7 +206,10 @@ VGpuUsage FromProto(const v1::VGpuUsage& from) {
           .compute_throttled_percent = Percent(from.compute_throttled_percent()),
           .network_used_bytes_per_s = from.network_used_bytes_per_s(),
           .network_share_bytes_per_s = from.network_share_bytes_per_s(),
-          .network_throttled_percent = Percent(from.network_throttled_percent())};
+          .network_throttled_percent = Percent(from.network_throttled_percent()),
+          .spilled_bytes = from.spilled_bytes(),
+          .spill_bytes_per_s = from.spill_bytes_per_s(),
+          .spill_wait_percent = Percent(from.spill_wait_percent())};
 }
 
 v1::VGpu ToProto(const VGpu& from) {
@@ -214,6 +222,7 @@ v1::VGpu ToProto(const VGpu& from) {
   to.mutable_spec()->set_performance_level(static_cast<v1::PerformanceLevel>(from.spec.performance_level));
   to.mutable_spec()->set_wanted_compute_percent(from.spec.wanted_compute_percent);
   to.mutable_spec()->set_network_bytes_per_s(from.spec.network_bytes_per_s);
+  to.mutable_spec()->set_spill_bytes(from.spec.spill_bytes);
   to.mutable_status()->set_phase(static_cast<v1::VGpuStatus::Phase>(from.status.phase));
   to.mutable_status()->set_node(from.status.node);
   to.mutable_status()->set_endpoint(from.status.endpoint);
@@ -232,7 +241,8 @@ VGpu FromProto(const v1::VGpu& from) {
                    // An older store does not say it.
                    .wanted_compute_percent =
                        std::max(from.spec().wanted_compute_percent(), from.spec().compute_percent()),
-                   .network_bytes_per_s = from.spec().network_bytes_per_s()},
+                   .network_bytes_per_s = from.spec().network_bytes_per_s(),
+                   .spill_bytes = from.spec().spill_bytes()},
           .status = {.phase = static_cast<VGpuPhase>(from.status().phase()),
                      .node = from.status().node(),
                      .endpoint = from.status().endpoint(),
@@ -282,6 +292,8 @@ v1::Gpu ToProto(const Gpu& from) {
   status.set_allocated_compute_percent(from.status.allocated_compute_percent);
   status.set_allocatable_network_bytes_per_s(from.status.allocatable_network_bytes_per_s);
   status.set_allocated_network_bytes_per_s(from.status.allocated_network_bytes_per_s);
+  status.set_allocatable_spill_bytes(from.status.allocatable_spill_bytes);
+  status.set_allocated_spill_bytes(from.status.allocated_spill_bytes);
   status.set_vgpus(from.status.vgpus);
   status.set_schedulable(from.status.schedulable);
   status.set_message(from.status.message);
@@ -300,6 +312,8 @@ Gpu FromProto(const v1::Gpu& from) {
                      .allocated_compute_percent = from.status().allocated_compute_percent(),
                      .allocatable_network_bytes_per_s = from.status().allocatable_network_bytes_per_s(),
                      .allocated_network_bytes_per_s = from.status().allocated_network_bytes_per_s(),
+                     .allocatable_spill_bytes = from.status().allocatable_spill_bytes(),
+                     .allocated_spill_bytes = from.status().allocated_spill_bytes(),
                      .vgpus = from.status().vgpus(),
                      .schedulable = from.status().schedulable(),
                      .message = from.status().message()}};

@@ -163,6 +163,8 @@ class Core {
     // node has surely done that; from then on what programs still use, as the node tells.
     std::uint64_t held_memory_bytes = 0;
     Instant held_until{};
+    bool thrashes = false;     // its programs use more memory at a time than it has
+    Instant thrashes_since{};  // it is so, or it has not been otherwise
     std::uint64_t memory_bytes() const { return std::max(record.vgpu.spec.memory_bytes, held_memory_bytes); }
     VGpu& model() { return record.vgpu; }
     const VGpu& model() const { return record.vgpu; }
@@ -339,6 +341,8 @@ class Core {
   void Resize(VGpuState& vgpu, std::uint32_t compute_percent);
   // Its node has told its load: an elastic one may want another share.
   void FollowLoad(VGpuState& vgpu);
+  // Likewise: says so when commands wait for memory most of the time.
+  void FollowSpill(VGpuState& vgpu);
   // It is to have less memory than the `had_bytes` that its programs may still take until its node knows.
   void HoldMemory(VGpuState& vgpu, std::uint64_t had_bytes);
   // Its node has told what its programs use.

@@ -13,6 +13,14 @@
 #include "tulle/control/placement/repack.h"
 
 namespace tulle::control {
+namespace {
+
+// Of the time that commands wait for memory: from so much on for so long a vGPU thrashes, and below so much
+// it does not any more.
+constexpr float kThrashPercent = 50, kCalmSpillPercent = 20;
+constexpr Duration kThrashTime = std::chrono::seconds(10);
+
+}  // namespace
 
 std::vector<ElasticVGpu> Core::ElasticOf(const GpuState& gpu) const {
   std::vector<ElasticVGpu> elastic;
@@ -63,6 +71,28 @@ void Core::FollowLoad(VGpuState& vgpu) {
   Touch(Kind::kVGpu, model.metadata.uid, true);
   Resize(vgpu, std::min(model.spec.compute_percent, wants));
   may_grow_on_.insert(vgpu.record.gpu_uid);
+}
+
+void Core::FollowSpill(VGpuState& vgpu) {
+  VGpu& model = vgpu.model();
+  if (model.spec.spill_bytes == 0) return;
+  const float waits = model.status.usage.spill_wait_percent;
+  const bool thrashes = waits >= (vgpu.thrashes ? kCalmSpillPercent : kThrashPercent);
+  if (thrashes == vgpu.thrashes || vgpu.thrashes_since == Instant{}) {
+    vgpu.thrashes_since = now_.mono;
+    return;
+  }
+  if (now_.mono - vgpu.thrashes_since < kThrashTime) return;
+  vgpu.thrashes = thrashes;
+  vgpu.thrashes_since = now_.mono;
+  model.status.message = thrashes
+                             ? "thrashes: its programs use more memory at a time than the " +
+                                   FormatSize(model.spec.memory_bytes) + " that it has, and wait for it in " +
+                                   std::to_string(static_cast<int>(std::lround(waits))) +
+                                   "% of the time; give it more (tulle resize), or use less at a time"
+                             : "does not thrash any more: its programs wait for memory in " +
+                                   std::to_string(static_cast<int>(std::lround(waits))) + "% of the time";
+  Touch(Kind::kVGpu, model.metadata.uid, true);
 }
 
 void Core::HoldMemory(VGpuState& vgpu, std::uint64_t had_bytes) {
@@ -123,6 +153,12 @@ void Core::On(const ResizeClaim& event) {
     if (event.memory_bytes != 0 && spec.performance_level == PerformanceLevel::kDedicated) {
       return Refusal(Code::kFailedPrecondition,
                      name + " is DEDICATED: its vGPUs have all of their GPUs' memory");
+    }
+    // What programs have beyond it would be more than the node keeps for them.
+    const std::uint64_t has_bytes = claim.model().spec.memory_bytes;
+    if (spec.spill_bytes != 0 && event.memory_bytes != 0 && event.memory_bytes < has_bytes) {
+      return Refusal(Code::kFailedPrecondition, name + " spills, and cannot have less memory than now, " +
+                                                    FormatSize(has_bytes) + "; make another claim");
     }
     if (event.compute_percent == 0 &&
         (compute || (event.network_bytes_per_s == 0 && event.memory_bytes == 0)))

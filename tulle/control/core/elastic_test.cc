@@ -320,6 +320,28 @@ TEST_F(LoadTest, ARangeFollowsTheLoad) {
   EXPECT_EQ(Share("elastic-0"), 60u);
 }
 
+TEST_F(LoadTest, ThrashingIsNoticedAndSaid) {
+  Create("spills", {.spill_bytes = 1u << 30});
+  const auto tell_for = [&](std::chrono::seconds time, float waits) {
+    for (Duration told{}; told < time; told += CoreOptions().heartbeat_interval) {
+      NodeHeartbeat heartbeat{.link = kLink};
+      heartbeat.vgpus[core_->Get<VGpu>("alice", "spills-0")->metadata.uid] = {.spill_wait_percent = waits};
+      Advance(CoreOptions().heartbeat_interval);
+      Do(heartbeat);
+    }
+    return core_->Get<VGpu>("alice", "spills-0")->status.message;
+  };
+  EXPECT_EQ(tell_for(std::chrono::seconds(30), 40), "");
+  EXPECT_EQ(tell_for(std::chrono::seconds(4), 90), "");
+  EXPECT_EQ(tell_for(std::chrono::seconds(4), 40), "");
+  EXPECT_EQ(tell_for(std::chrono::seconds(14), 90),
+            "thrashes: its programs use more memory at a time than the 1GiB that it has, and wait for it in "
+            "90% of the time; give it more (tulle resize), or use less at a time");
+  EXPECT_EQ(tell_for(std::chrono::seconds(30), 30).substr(0, 8), "thrashes");
+  EXPECT_EQ(tell_for(std::chrono::seconds(14), 5),
+            "does not thrash any more: its programs wait for memory in 5% of the time");
+}
+
 TEST_F(LoadTest, WhatIsNotNeededIsThereForOthers) {
   Create("elastic", {.compute_percent = 70, .min_compute_percent = 10});
   EXPECT_EQ(Share("elastic-0"), 70u);

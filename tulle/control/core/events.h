@@ -181,6 +181,7 @@ struct InventoryGpu {
   std::uint64_t allocatable_memory_bytes = 0;
   std::uint32_t allocatable_compute_percent = 100;
   std::uint64_t allocatable_network_bytes_per_s = 0;
+  std::uint64_t allocatable_spill_bytes = 0;
 };
 struct RegisterNode {
   LinkId link;
@@ -291,6 +292,7 @@ struct CreateVGpu {
   PerformanceLevel performance_level = PerformanceLevel::kUnspecified;
   std::vector<Grant> grants;
   std::uint64_t network_bytes_per_s = 0;
+  std::uint64_t spill_bytes = 0;
 };
 struct ResizeVGpu {
   std::string uid;

@@ -21,6 +21,7 @@ struct Room {
   std::uint64_t memory_bytes = 0;
   std::uint32_t compute_percent = 0;
   std::uint64_t network_bytes_per_s = 0;
+  std::uint64_t spill_bytes = 0;
   std::uint32_t vgpus = 0;
 };
 
@@ -94,7 +95,7 @@ std::optional<Duration> Core::ExpectedWait(const ClaimState& claim, const Now& n
     rooms.push_back({minus(status.allocatable_memory_bytes, status.allocated_memory_bytes),
                      minus(status.allocatable_compute_percent, status.allocated_compute_percent),
                      minus(status.allocatable_network_bytes_per_s, status.allocated_network_bytes_per_s),
-                     status.vgpus});
+                     minus(status.allocatable_spill_bytes, status.allocated_spill_bytes), status.vgpus});
   });
   using End = std::pair<Duration, const ClaimState*>;
   std::priority_queue<End, std::vector<End>, std::greater<>> ends;
@@ -116,7 +117,8 @@ std::optional<Duration> Core::ExpectedWait(const ClaimState& claim, const Now& n
       ++looks;
       const Room& room = rooms[i];
       if (room.memory_bytes < spec.memory_bytes || room.compute_percent < compute_on(i) ||
-          room.network_bytes_per_s < spec.network_bytes_per_s || (dedicated && room.vgpus != 0))
+          room.network_bytes_per_s < spec.network_bytes_per_s || room.spill_bytes < spec.spill_bytes ||
+          (dedicated && room.vgpus != 0))
         continue;
       const NodeRecord& node = *nodes_.Find(gpus[i]->node_uid);
       if (LabelMismatch(node.metadata().labels, spec).empty() &&
@@ -129,6 +131,7 @@ std::optional<Duration> Core::ExpectedWait(const ClaimState& claim, const Now& n
       rooms[i].memory_bytes -= dedicated ? rooms[i].memory_bytes : spec.memory_bytes;
       rooms[i].compute_percent -= compute_on(i);
       rooms[i].network_bytes_per_s -= spec.network_bytes_per_s;
+      rooms[i].spill_bytes -= spec.spill_bytes;
       ++rooms[i].vgpus;
     }
     return true;
@@ -155,6 +158,7 @@ std::optional<Duration> Core::ExpectedWait(const ClaimState& claim, const Now& n
       rooms[it->second].compute_percent +=
           ReservedComputePercent(spec.performance_level, spec.compute_percent);
       rooms[it->second].network_bytes_per_s += spec.network_bytes_per_s;
+      rooms[it->second].spill_bytes += spec.spill_bytes;
       --rooms[it->second].vgpus;
     }
     ends.pop();

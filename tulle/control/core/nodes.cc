@@ -140,6 +140,7 @@ void Core::UpdateInventory(NodeRecord& node, const RegisterNode& event) {
     gpu->gpu.status.allocatable_memory_bytes = item.allocatable_memory_bytes;
     gpu->gpu.status.allocatable_compute_percent = item.allocatable_compute_percent;
     gpu->gpu.status.allocatable_network_bytes_per_s = item.allocatable_network_bytes_per_s;
+    gpu->gpu.status.allocatable_spill_bytes = item.allocatable_spill_bytes;
     Recount(*gpu);
     Touch(Kind::kGpu, gpu->metadata().uid, true);
     for (const std::string& uid : gpu->vgpus) {
@@ -228,6 +229,7 @@ void Core::On(const NodeHeartbeat& event) {
     vgpu->model().status.usage = usage;
     LetMemoryGo(*vgpu);
     FollowLoad(*vgpu);
+    FollowSpill(*vgpu);
   }
 }
 

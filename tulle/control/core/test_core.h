@@ -115,7 +115,8 @@ class CoreTest : public ::testing::Test {
             .endpoint = name + ":7",
             .local_endpoint = "local:" + name,
             .gpus = {{.description = {.type = "cpu", .apis = {DeviceApi::kOpenCl}, .memory_bytes = memory},
-                      .allocatable_memory_bytes = memory}}};
+                      .allocatable_memory_bytes = memory,
+                      .allocatable_spill_bytes = memory}}};
   }
   template <typename C>
   std::vector<C> Commands() const {

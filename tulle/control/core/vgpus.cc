@@ -100,7 +100,8 @@ void Core::SendCreate(const VGpuState& vgpu) {
                             .compute_percent = model.spec.compute_percent,
                             .performance_level = model.spec.performance_level,
                             .grants = vgpu.record.grants,
-                            .network_bytes_per_s = model.spec.network_bytes_per_s});
+                            .network_bytes_per_s = model.spec.network_bytes_per_s,
+                            .spill_bytes = model.spec.spill_bytes});
 }
 
 void Core::SetCordoned(GpuState& gpu, bool cordoned, std::string why) {
@@ -117,6 +118,7 @@ void Core::Recount(GpuState& gpu) {
   status.allocated_memory_bytes = 0;
   status.allocated_compute_percent = 0;
   status.allocated_network_bytes_per_s = 0;
+  status.allocated_spill_bytes = 0;
   status.vgpus = static_cast<std::uint32_t>(gpu.vgpus.size());
   for (const std::string& uid : gpu.vgpus) {
     const VGpuState& vgpu = *vgpus_.Find(uid);
@@ -124,6 +126,7 @@ void Core::Recount(GpuState& gpu) {
     status.allocated_memory_bytes += vgpu.memory_bytes();
     status.allocated_compute_percent += ReservedComputePercent(spec.performance_level, spec.compute_percent);
     status.allocated_network_bytes_per_s += spec.network_bytes_per_s;
+    status.allocated_spill_bytes += spec.spill_bytes;
   }
   capacity_memory_bytes_ += status.allocatable_memory_bytes - gpu.counted_memory_bytes;
   capacity_compute_percent_ += status.allocatable_compute_percent - gpu.counted_compute_percent;

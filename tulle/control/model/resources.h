@@ -76,6 +76,7 @@ struct ClaimSpec {
   std::uint64_t fp32_flops = 0;
   std::uint64_t memory_bandwidth = 0;     // bytes per second
   std::uint64_t network_bytes_per_s = 0;  // of each vGPU; 0: nothing is promised
+  std::uint64_t spill_bytes = 0;          // of each vGPU, beyond memory_bytes
   friend auto operator<=>(const ClaimSpec&, const ClaimSpec&) = default;
   friend bool operator==(const ClaimSpec&, const ClaimSpec&) = default;
 };
@@ -137,6 +138,7 @@ struct VGpuSpec {
   PerformanceLevel performance_level = PerformanceLevel::kUnspecified;
   std::uint32_t wanted_compute_percent = 0;  // that its claim asks for; of a range, what its load asks for
   std::uint64_t network_bytes_per_s = 0;
+  std::uint64_t spill_bytes = 0;
   friend bool operator==(const VGpuSpec&, const VGpuSpec&) = default;
 };
 
@@ -149,6 +151,9 @@ struct VGpuUsage {
   std::uint64_t network_used_bytes_per_s = 0;
   std::uint64_t network_share_bytes_per_s = 0;  // 0: as much as they like
   float network_throttled_percent = 0;
+  std::uint64_t spilled_bytes = 0;
+  std::uint64_t spill_bytes_per_s = 0;
+  float spill_wait_percent = 0;
   friend bool operator==(const VGpuUsage&, const VGpuUsage&) = default;
 };
 
@@ -200,6 +205,8 @@ struct GpuStatus {
   std::uint32_t allocated_compute_percent = 0;
   std::uint64_t allocatable_network_bytes_per_s = 0;
   std::uint64_t allocated_network_bytes_per_s = 0;
+  std::uint64_t allocatable_spill_bytes = 0;
+  std::uint64_t allocated_spill_bytes = 0;
   std::uint32_t vgpus = 0;
   bool schedulable = false;
   std::string message;

@@ -71,6 +71,18 @@ Status CheckClaimSpec(const ClaimSpec& spec) {
     return Invalid("spec.memory_bytes",
                    FormatSize(spec.memory_bytes) + " is more than the most, " + FormatSize(kMaxMemoryBytes));
   }
+  if (spec.spill_bytes != 0 && spec.api == DeviceApi::kCuda) {
+    return Invalid("spec.spill_bytes",
+                   "is for OPENCL: memory of CUDA's programs is on their GPU at all times; leave it out");
+  }
+  if (spec.spill_bytes != 0 && spec.spill_bytes < kMinMemoryBytes) {
+    return Invalid("spec.spill_bytes",
+                   FormatSize(spec.spill_bytes) + " is less than the least, " + FormatSize(kMinMemoryBytes));
+  }
+  if (spec.spill_bytes > kMaxMemoryBytes) {
+    return Invalid("spec.spill_bytes",
+                   FormatSize(spec.spill_bytes) + " is more than the most, " + FormatSize(kMaxMemoryBytes));
+  }
   if (spec.compute_percent > 100) {
     return Invalid("spec.compute_percent",
                    std::to_string(spec.compute_percent) +

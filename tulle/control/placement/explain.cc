@@ -63,6 +63,7 @@ std::string InWords(const ClaimSpec& spec) {
   }
   if (spec.network_bytes_per_s != 0)
     text += " and " + FormatSize(spec.network_bytes_per_s) + "/s of the network";
+  if (spec.spill_bytes != 0) text += " and " + FormatSize(spec.spill_bytes) + " to spill";
   text += where;
   return text;
 }
@@ -83,6 +84,7 @@ struct View {
   std::int32_t free_memory = -1;  // the most on a GPU
   std::int32_t free_compute = 0;  // the most on a GPU
   std::int32_t free_network = 0;  // likewise
+  std::int32_t free_spill = 0;    // likewise
   bool idle_gpu = false;          // one without vGPUs
   std::uint64_t fits = 0;         // vGPUs of this claim that fit now
 };
@@ -97,12 +99,14 @@ View ViewOf(const NodeRoom& node, const Demand& demand) {
     view.free_memory = std::max(view.free_memory, gpu.memory);
     view.free_compute = std::max(view.free_compute, gpu.compute);
     view.free_network = std::max(view.free_network, gpu.network);
+    view.free_spill = std::max(view.free_spill, gpu.spill);
     view.idle_gpu |= gpu.vgpus == 0;
     if (!Fits(gpu, demand)) continue;
     std::int32_t fits = demand.dedicated ? 1 : static_cast<std::int32_t>(kMaxVGpusPerClaim);
     if (demand.memory > 0) fits = std::min(fits, gpu.memory / demand.memory);
     if (demand.compute > 0) fits = std::min(fits, gpu.compute / demand.compute);
     if (demand.network > 0) fits = std::min(fits, gpu.network / demand.network);
+    if (demand.spill > 0) fits = std::min(fits, gpu.spill / demand.spill);
     view.fits += static_cast<std::uint64_t>(fits);
   }
   return view;
@@ -126,6 +130,7 @@ std::string InWords(const ExplainedNode& node, const View& view, std::span<const
       "has " + Memory(view.free_memory) + " and " + Percent(view.free_compute) + " free on one GPU";
   if (spec.network_bytes_per_s != 0)
     text += " and " + Network(view.free_network) + " of the network to promise";
+  if (spec.spill_bytes != 0) text += " and " + Memory(view.free_spill) + " to spill";
   if (spec.performance_level == PerformanceLevel::kDedicated && !view.idle_gpu)
     text += ", no GPU without vGPUs";
   return text;
@@ -202,6 +207,7 @@ NoFit Explain(std::span<const ExplainedNode> nodes, std::span<const KindOfGpu> k
            .free_memory = std::max(all.free_memory, view.free_memory),
            .free_compute = std::max(all.free_compute, view.free_compute),
            .free_network = std::max(all.free_network, view.free_network),
+           .free_spill = std::max(all.free_spill, view.free_spill),
            .fits = all.fits + view.fits};
   }
   if (count == 0) {
@@ -236,6 +242,11 @@ NoFit Explain(std::span<const ExplainedNode> nodes, std::span<const KindOfGpu> k
     return {"InsufficientNetwork", asked + "the most that a GPU's node can promise of its network is " +
                                        Network(all.free_network) + detail +
                                        "; nodes say what theirs moves with --network-bandwidth"};
+  }
+  if (demand.spill > all.free_spill) {
+    return {"InsufficientSpill", asked + "the most that is left for vGPUs of one GPU to spill is " +
+                                     Memory(all.free_spill) + detail +
+                                     "; nodes allow it with --spill-memory and --spill-disk"};
   }
   return {"InsufficientGpus", asked + "no GPU has all of it free at once" + detail};
 }

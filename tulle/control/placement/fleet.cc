@@ -37,7 +37,7 @@ std::int32_t NetworkUnitsIn(std::uint64_t bytes_per_s) {
 
 // Nothing is free there.
 void Shut(GpuRoom* gpu) {
-  gpu->compute = gpu->memory = gpu->network = 0;
+  gpu->compute = gpu->memory = gpu->network = gpu->spill = 0;
   ++gpu->vgpus;
 }
 
@@ -55,6 +55,7 @@ GpuRoom RoomOf(const Gpu& gpu, GpuKind kind) {
       .memory = PagesIn(Minus(status.allocatable_memory_bytes, status.allocated_memory_bytes)),
       .network =
           NetworkUnitsIn(Minus(status.allocatable_network_bytes_per_s, status.allocated_network_bytes_per_s)),
+      .spill = PagesIn(Minus(status.allocatable_spill_bytes, status.allocated_spill_bytes)),
       .compute_capacity = kComputePerPercent * static_cast<std::int32_t>(status.allocatable_compute_percent),
       .memory_capacity = std::max(PagesIn(status.allocatable_memory_bytes), 1),
       .vgpus = static_cast<std::int32_t>(status.vgpus)};
@@ -238,11 +239,13 @@ Demand Fleet::DemandOf(const ClaimSpec& spec) const {
   Demand demand{.compute = ComputeOf(percent),
                 .memory = PagesIn(spec.memory_bytes + kPageBytes - 1),
                 .network = NetworkUnitsIn(spec.network_bytes_per_s + kNetworkUnitBytes - 1),
+                .spill = PagesIn(spec.spill_bytes + kPageBytes - 1),
                 .dedicated = spec.performance_level == PerformanceLevel::kDedicated};
   if (IsOneSlice(spec)) {
     demand.compute *= static_cast<std::int32_t>(spec.count);
     demand.memory = PagesIn(spec.count * spec.memory_bytes + kPageBytes - 1);
     demand.network = NetworkUnitsIn(spec.count * spec.network_bytes_per_s + kNetworkUnitBytes - 1);
+    demand.spill = PagesIn(spec.count * spec.spill_bytes + kPageBytes - 1);
   }
   for (const KindOfGpu& kind : kind_descriptions_) demand.kinds.push_back(GpuMismatch(kind, spec).empty());
   return demand;
@@ -372,7 +375,8 @@ Placed Fleet::PlaceByShrinking(const ClaimSpec& spec, const std::set<std::string
       for (const PlacedSlice& slice : slices_[index][i])
         could_be_free += slice.demand.compute - slice.least_compute;
       count += demand.Allows(room.gpus[i].kind) && room.gpus[i].memory >= demand.memory &&
-               room.gpus[i].network >= demand.network && could_be_free >= least;
+               room.gpus[i].network >= demand.network && room.gpus[i].spill >= demand.spill &&
+               could_be_free >= least;
     }
     return count;
   };
@@ -421,6 +425,7 @@ std::vector<Slot> Fleet::PlaceFree(const ClaimSpec& spec, const std::set<std::st
     // More than 100 percent fits no GPU.
     one.compute_percent = spec.count * spec.compute_percent;
     one.network_bytes_per_s = spec.count * spec.network_bytes_per_s;
+    one.spill_bytes = spec.count * spec.spill_bytes;
     std::vector<Slot> slots = Deal(one, avoid_gpus, matches);
     if (!slots.empty())
       slots.assign(spec.count, {.gpu_uid = slots[0].gpu_uid,

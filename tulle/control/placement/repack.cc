@@ -68,7 +68,9 @@ std::optional<ShrinkPlan> PlanByShrinking(const Placer& placer, const std::vecto
     if (!HostFits(room, demand) || (may_use && !may_use(node))) continue;
     for (std::uint32_t i = 0; i < room.gpus.size(); ++i) {
       const GpuRoom& gpu = room.gpus[i];
-      if (!demand.Allows(gpu.kind) || gpu.memory < demand.memory || gpu.network < demand.network) continue;
+      if (!demand.Allows(gpu.kind) || gpu.memory < demand.memory || gpu.network < demand.network ||
+          gpu.spill < demand.spill)
+        continue;
       std::int32_t spare = 0;
       for (const PlacedSlice& slice : slices[node][i]) spare += slice.demand.compute - slice.least_compute;
       const std::int32_t missing = demand.compute - gpu.compute;

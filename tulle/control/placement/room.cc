@@ -29,6 +29,7 @@ void Give(NodeRoom* node, const Demand& demand, const std::vector<std::uint32_t>
     gpu.compute += demand.compute;
     gpu.memory = demand.dedicated ? gpu.memory_capacity : gpu.memory + demand.memory;
     gpu.network += demand.network;
+    gpu.spill += demand.spill;
     --gpu.vgpus;
     TULLE_CHECK(gpu.vgpus >= 0);
   }

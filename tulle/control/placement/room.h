@@ -1,8 +1,8 @@
 // What is free on nodes, and what is asked of them, as placement counts it: in small integers, so that a mesh
 // of a hundred thousand GPUs is scored in cache and sums are exact. Compute is in thousandths of a GPU,
-// its memory in pages (what is free rounded down, what is asked rounded up), hosts' memory in MiB, CPU in
-// thousandths of a processor, what the network moves in 64 KiB a second.
-// Values: no ownership, no threads.
+// its memory, and what may be had beyond it, in pages (what is free rounded down, what is asked rounded up),
+// hosts' memory in MiB, CPU in thousandths of a processor, what the network moves in 64 KiB a second. Values:
+// no ownership, no threads.
 #pragma once
 
 #include <compare>
@@ -24,6 +24,7 @@ struct GpuRoom {
   std::int32_t compute = kWholeGpu;  // free, as is memory
   std::int32_t memory = 0;
   std::int32_t network = 0;  // free, of its node's
+  std::int32_t spill = 0;    // free
   std::int32_t compute_capacity = kWholeGpu;
   std::int32_t memory_capacity = 0;  // 0: its memory is not placed by
   std::int32_t vgpus = 0;            // on it now
@@ -46,6 +47,7 @@ struct Demand {
   std::int32_t compute = 0;
   std::int32_t memory = 0;
   std::int32_t network = 0;
+  std::int32_t spill = 0;
   bool dedicated = false;                // GPUs that nobody else is on, with all their memory
   std::vector<std::uint8_t> kinds = {};  // 1 at the index of each GpuKind that will do; empty: any
 
@@ -55,7 +57,7 @@ struct Demand {
 
 inline bool Fits(const GpuRoom& gpu, const Demand& demand) {
   return gpu.compute >= demand.compute && gpu.memory >= demand.memory && gpu.network >= demand.network &&
-         (!demand.dedicated || gpu.vgpus == 0) && demand.Allows(gpu.kind);
+         gpu.spill >= demand.spill && (!demand.dedicated || gpu.vgpus == 0) && demand.Allows(gpu.kind);
 }
 
 // What is free on a GPU, in thousandths of it: of its compute, and where its memory is placed by, the mean of
@@ -77,6 +79,7 @@ inline GpuRoom After(GpuRoom gpu, const Demand& demand) {
   gpu.compute -= demand.compute;
   gpu.memory = demand.dedicated ? 0 : gpu.memory - demand.memory;
   gpu.network -= demand.network;
+  gpu.spill -= demand.spill;
   ++gpu.vgpus;
   return gpu;
 }

@@ -328,7 +328,8 @@ RegisterNode FromProto(const v1::Register& from, LinkId link) {
                        .allocatable_memory_bytes = gpu.allocatable_memory_bytes(),
                        .allocatable_compute_percent =
                            gpu.allocatable_compute_percent() == 0 ? 100 : gpu.allocatable_compute_percent(),
-                       .allocatable_network_bytes_per_s = gpu.allocatable_network_bytes_per_s()});
+                       .allocatable_network_bytes_per_s = gpu.allocatable_network_bytes_per_s(),
+                       .allocatable_spill_bytes = gpu.allocatable_spill_bytes()});
   }
   for (const v1::VGpuReport& vgpu : from.vgpus()) to.vgpus.push_back(FromProto(vgpu));
   return to;
@@ -365,6 +366,7 @@ struct CommandToProto {
     create.set_compute_percent(from.compute_percent);
     create.set_performance_level(static_cast<v1::PerformanceLevel>(from.performance_level));
     create.set_network_bytes_per_s(from.network_bytes_per_s);
+    create.set_spill_bytes(from.spill_bytes);
     for (const Grant& grant : from.grants) *create.add_grants() = ToProto(grant);
   }
   void operator()(const ResizeVGpu& from) const {
