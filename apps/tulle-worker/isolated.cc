@@ -46,7 +46,8 @@ class IsolatedExecutor final : public worker::exec::Executor {
     return process_->MapMemory(fd, size_bytes, writable);
   }
   int memory_fd() const override { return process_->memory_fd(); }
-  MutableByteView PageBytes(const Range& range) override { return process_->memory(range); }
+  void ReadPages(const Range& range, MutableByteView bytes) override { process_->ReadMemory(range, bytes); }
+  void WritePages(const Range& range, ByteView bytes) override { process_->WriteMemory(range, bytes); }
   void DropPages(const Range& range) override { process_->DropMemory(range); }
   std::optional<worker::exec::Room> AllocateRoom(std::uint64_t size_bytes) override {
     auto block = process_->AllocateStaging(size_bytes);

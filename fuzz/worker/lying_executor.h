@@ -60,7 +60,8 @@ class LyingExecutor final : public worker::exec::Executor {
   }
   void FreeMemory(const Range& range) override { honest_->FreeMemory(range); }
   int memory_fd() const override { return honest_->memory_fd(); }
-  MutableByteView PageBytes(const Range& range) override { return honest_->PageBytes(range); }
+  void ReadPages(const Range& range, MutableByteView bytes) override { honest_->ReadPages(range, bytes); }
+  void WritePages(const Range& range, ByteView bytes) override { honest_->WritePages(range, bytes); }
   void DropPages(const Range& range) override { honest_->DropPages(range); }
   std::optional<worker::exec::Room> AllocateRoom(std::uint64_t size_bytes) override {
     return honest_->AllocateRoom(size_bytes);

@@ -48,6 +48,35 @@ SharedMemory::~SharedMemory() {
   if (data_ != nullptr) munmap(data_, size_bytes_);
 }
 
+void SharedMemory::Read(std::uint64_t offset_bytes, MutableByteView bytes) const {
+  TULLE_CHECK(offset_bytes <= size_bytes_ && bytes.size() <= size_bytes_ - offset_bytes);
+  while (!bytes.empty()) {
+    const ssize_t got = pread(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset_bytes));
+    if (got < 0 && errno == EINTR) continue;
+    TULLE_CHECK(got > 0);  // it is memory
+    bytes = bytes.subspan(static_cast<std::size_t>(got));
+    offset_bytes += static_cast<std::uint64_t>(got);
+  }
+}
+
+void SharedMemory::Write(std::uint64_t offset_bytes, ByteView bytes) {
+  TULLE_CHECK(offset_bytes <= size_bytes_ && bytes.size() <= size_bytes_ - offset_bytes);
+  while (!bytes.empty()) {
+    const ssize_t put = pwrite(fd_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset_bytes));
+    if (put < 0 && errno == EINTR) continue;
+    TULLE_CHECK(put > 0);  // as where it is mapped: a host that has no memory left ends who touches it
+    bytes = bytes.subspan(static_cast<std::size_t>(put));
+    offset_bytes += static_cast<std::uint64_t>(put);
+  }
+}
+
+void SharedMemory::Populate(std::uint64_t offset_bytes, std::uint64_t size_bytes) {
+  TULLE_CHECK(offset_bytes <= size_bytes_ && size_bytes <= size_bytes_ - offset_bytes);
+#ifdef MADV_POPULATE_WRITE
+  (void)madvise(data_ + offset_bytes, size_bytes, MADV_POPULATE_WRITE);
+#endif
+}
+
 void SharedMemory::Scrub(std::uint64_t offset_bytes, std::uint64_t size_bytes) {
   TULLE_CHECK(offset_bytes <= size_bytes_ && size_bytes <= size_bytes_ - offset_bytes);
   int result;

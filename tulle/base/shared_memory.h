@@ -24,6 +24,12 @@ class SharedMemory {
   MutableByteView bytes() const { return {data_, static_cast<std::size_t>(size_bytes_)}; }
   std::uint64_t size_bytes() const { return size_bytes_; }
   int fd() const { return fd_.get(); }
+  // Copies by a system call, which maps no pages: where memory comes and goes, each page that is touched for
+  // the first time costs more than all of its bytes.
+  void Read(std::uint64_t offset_bytes, MutableByteView bytes) const;
+  void Write(std::uint64_t offset_bytes, ByteView bytes);
+  // Maps pages that are going to be written to, all at once; a hint.
+  void Populate(std::uint64_t offset_bytes, std::uint64_t size_bytes);
   // Gives the pages back to the kernel: they read as zero afterwards. Whole pages only.
   void Scrub(std::uint64_t offset_bytes, std::uint64_t size_bytes);
 

@@ -289,7 +289,8 @@ class ControlLink::Impl {
           static_cast<float>(100 * part(is.network_throttled_ns, was.network_throttled_ns)));
       usage.set_spill_bytes_per_s(
           static_cast<std::uint64_t>(1e9 * part(is.spill_moved_bytes, was.spill_moved_bytes)));
-      usage.set_spill_wait_percent(static_cast<float>(100 * part(is.spill_wait_ns, was.spill_wait_ns)));
+      usage.set_spill_wait_percent(static_cast<float>(100 * part(is.spill_wait_ns, was.spill_wait_ns) /
+                                                      std::max(vgpu.usage.sessions, 1u)));
     }
     told_ = std::move(told);
   }

@@ -179,7 +179,7 @@ std::string FormatMetrics(const Snapshot& s) {
   per_vgpu("tulle_vgpu_spill_in_bytes_total", "counter", "Moved back to the GPU.",
            [](const auto& v) { return v.usage.spill_in_bytes; });
   per_vgpu("tulle_vgpu_spill_wait_seconds_total", "counter",
-           "Time in which commands waited for what they use to be on the GPU, of all programs together.",
+           "Time in which commands waited for what they use to be on the GPU, the sum over its programs.",
            [](const auto& v) { return static_cast<double>(v.usage.spill_wait_ns) * kNanosecond; });
   per_vgpu("tulle_vgpu_executor_crashes_total", "counter",
            "Sessions that ended because their driver process died.",

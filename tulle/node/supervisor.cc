@@ -23,7 +23,7 @@ constexpr int kShareFd = 4;
 constexpr int kTurnFd = 5;
 constexpr int kSpillFd = 6;
 // While memory is on its way from the device and to it there is more than in the end.
-constexpr std::uint64_t kSpillUnderWayBytes = 64u << 20;
+constexpr std::uint64_t kSpillUnderWayBytes = 16u << 20;
 constexpr auto kGrace = std::chrono::seconds(1);  // for a worker that has closed its control socket to end
 constexpr std::size_t kMaxOutbox = 4 * kMaxGrants;
 constexpr auto kExpiryCheck = std::chrono::seconds(1);
@@ -262,13 +262,24 @@ void Supervisor::StartWorker(VGpu& vgpu) {
   Result<UniqueFd> spill_file(UniqueFd{});
   if (spill_bytes != 0) {
     const SpillRoom& room = options_.spill;
+    // The node may have been told of less than what its vGPUs were promised.
+    std::uint64_t all_bytes = 0;
+    for (const auto& [other, its] : vgpus_)
+      all_bytes += its.process || other == uid ? its.spec.spill_bytes : 0;
+    if (all_bytes > room.all_bytes()) {
+      spill_file =
+          Error{.code = Code::kResourceExhausted,
+                .message = "its programs may have " + FormatSize(spill_bytes) +
+                           " beyond its memory, and this node keeps " + FormatSize(room.all_bytes()) +
+                           " of such for all vGPUs (--spill-memory, --spill-disk)"};
+    }
     const double in_memory = room.all_bytes() == 0 ? 0
                                                    : static_cast<double>(room.memory_bytes) /
                                                          static_cast<double>(room.all_bytes());
     spill_memory_bytes = static_cast<std::uint64_t>(static_cast<double>(spill_bytes) * in_memory);
     if (room.disk_bytes == 0) {
       spill_memory_bytes = spill_bytes + kSpillUnderWayBytes;
-    } else {
+    } else if (spill_file.ok()) {
       spill_file_bytes = spill_bytes - spill_memory_bytes + kSpillUnderWayBytes;
       spill_file = MakeSpillFile(room.directory);
       argv.insert(argv.end(), {"--spill-fd", std::to_string(kSpillFd)});

@@ -499,7 +499,7 @@ void Worker::ReportStats() {
     stats.spilled_file_bytes = spill_->store.file_bytes();
     stats.spill_out_bytes_total = spill_->saved_bytes;
     stats.spill_in_bytes_total = spill_->restored_bytes;
-    stats.spill_wait_ns_total = spill_->waited_ns;
+    stats.spill_wait_ns_total = spill_->WaitedNs(now);
   }
   // A node that does not read for a while misses some; the next ones hold the totals again.
   ByteVector packet = wire::EncodePacket(wire::node::kNodeCommands, stats);

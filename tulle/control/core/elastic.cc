@@ -86,7 +86,7 @@ void Core::FollowSpill(VGpuState& vgpu) {
   vgpu.thrashes = thrashes;
   vgpu.thrashes_since = now_.mono;
   model.status.message = thrashes
-                             ? "thrashes: its programs use more memory at a time than the " +
+                             ? kThrashes + std::string("its programs use more memory at a time than the ") +
                                    FormatSize(model.spec.memory_bytes) + " that it has, and wait for it in " +
                                    std::to_string(static_cast<int>(std::lround(waits))) +
                                    "% of the time; give it more (tulle resize), or use less at a time"

@@ -44,6 +44,9 @@ inline std::string Seconds(Duration duration) {
   return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(duration).count()) + " s";
 }
 
+// How the message of a vGPU begins whose programs use more memory at a time than it has.
+inline constexpr char kThrashes[] = "thrashes: ";
+
 inline void KeepEarliest(std::optional<Instant>* earliest, const std::optional<Instant>& other) {
   if (other && (!*earliest || *other < **earliest)) *earliest = other;
 }

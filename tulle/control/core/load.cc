@@ -99,7 +99,9 @@ Status Core::Load(std::vector<Record> records, const Now& now) {
         claim->vgpu_uids.push_back(uid);
       }
       gpu->vgpus.insert(uid);
-      const VGpu& model = vgpus_.Insert({.record = std::move(*vgpu)}).model();
+      VGpuState& state = vgpus_.Insert({.record = std::move(*vgpu)});
+      const VGpu& model = state.model();
+      state.thrashes = model.status.message.starts_with(kThrashes);
       if (model.status.phase != VGpuPhase::kDeleting) {
         TenantStatus& has = TenantOf(model.metadata).tenant.status;
         has.memory_bytes += model.spec.memory_bytes;

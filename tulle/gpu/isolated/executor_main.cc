@@ -121,8 +121,8 @@ class MappedMemories {
 };
 
 // Runs what lies in the ring. False: the ring is broken.
-bool RunBatch(RingReader& commands, const SharedMemory& arena, const SharedMemory& staging,
-              MappedMemories& mapped, Backend& backend) {
+bool RunBatch(RingReader& commands, SharedMemory& arena, const SharedMemory& staging, MappedMemories& mapped,
+              Backend& backend) {
   const auto make_room = [&] {
     if (commands.MustWakeWriter()) RingDoorbell();
   };
@@ -132,8 +132,13 @@ bool RunBatch(RingReader& commands, const SharedMemory& arena, const SharedMemor
   ByteView body;
   RingResult result;
   while ((result = commands.Peek(&header, &body)) == RingResult::kOk) {
-    if (header.kind == static_cast<std::uint8_t>(RecordKind::kUnmapMemory)) {
-      mapped.Unmap(header.memory_offset_bytes);
+    const auto kind = static_cast<RecordKind>(header.kind);
+    if (kind == RecordKind::kUnmapMemory || kind == RecordKind::kPopulate) {
+      if (kind == RecordKind::kPopulate) {
+        arena.Populate(header.memory_offset_bytes, header.memory_bytes);
+      } else {
+        mapped.Unmap(header.memory_offset_bytes);
+      }
       commands.Pop();
       any = true;
       popped_bytes += header.size_bytes;

@@ -184,6 +184,14 @@ class ExecutorProcess::Impl {
     ++next_place_;
     return Range{memory.place, size_bytes};
   }
+  // A hint: where the ring has no room it is done without.
+  void Populate(const Range& range) {
+    RecordHeader header;
+    header.kind = static_cast<std::uint8_t>(RecordKind::kPopulate);
+    header.memory_offset_bytes = range.offset_bytes;
+    header.memory_bytes = range.size_bytes;
+    if (fault_.empty()) (void)commands_.TryWrite(header, {});
+  }
   void UnmapMemory(std::uint64_t place) {
     unmaps_.push_back(place);
     Flush();
@@ -316,7 +324,8 @@ class ExecutorProcess::Impl {
         return true;
       }
       case RecordKind::kCommand:
-      case RecordKind::kUnmapMemory: break;
+      case RecordKind::kUnmapMemory:
+      case RecordKind::kPopulate: break;
     }
     Fault("it answered what was not asked, or not in the form of an answer");
     return false;
@@ -431,6 +440,13 @@ void ExecutorProcess::FreeMemory(const Range& range) {
 }
 MutableByteView ExecutorProcess::memory(const Range& range) {
   return impl_->arena_.bytes().subspan(range.offset_bytes, range.size_bytes);
+}
+void ExecutorProcess::ReadMemory(const Range& range, MutableByteView bytes) {
+  impl_->arena_.Read(range.offset_bytes, bytes);
+}
+void ExecutorProcess::WriteMemory(const Range& range, ByteView bytes) {
+  impl_->arena_.Write(range.offset_bytes, bytes);
+  impl_->Populate(range);
 }
 void ExecutorProcess::DropMemory(const Range& range) {
   impl_->arena_.Scrub(range.offset_bytes, range.size_bytes);

@@ -102,6 +102,9 @@ class ExecutorProcess {
   std::optional<Range> MapMemory(int fd, std::uint64_t size_bytes, bool writable);
   // The bytes of the device's memory as kernels see them; a stranger writes to them at any time.
   MutableByteView memory(const Range& range);
+  // Copies of it, to and from this process. What is written is about to be used by commands submitted next.
+  void ReadMemory(const Range& range, MutableByteView bytes);
+  void WriteMemory(const Range& range, ByteView bytes);
   // Whole pages of it take no memory any more, until they are used again; they read as zero.
   void DropMemory(const Range& range);
   // All of it, for another process to map.

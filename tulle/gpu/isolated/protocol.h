@@ -56,6 +56,7 @@ inline constexpr int kResultFd = 4;   // a memfd, empty: FrameHeader, exec::Comp
 enum class RecordKind : std::uint8_t {
   kCommand,      // worker to executor, as the next; all others the other way
   kUnmapMemory,  // the memory at this place is not used any more
+  kPopulate,     // that in this range is about to be used
   kReady,        // the device is open, the sandbox locked
   kFailed,       // could not start; the body says why, as text
   kReply,

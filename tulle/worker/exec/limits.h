@@ -18,6 +18,9 @@ struct SessionLimits {
   // with its binary. Over it the session ends (kResource).
   std::uint64_t program_bytes = 192ull << 20;
 
+  // Arguments of kernels that are memory, of those sessions that must know: some 64 B each.
+  std::size_t kernel_arguments = 1u << 18;
+
   // Output that waits for the client. Over it no command and no reply is taken until the client has read:
   // enough to keep a socket busy meanwhile.
   std::size_t pending_output_bytes = 1u << 20;

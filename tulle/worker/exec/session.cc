@@ -220,7 +220,7 @@ void Session::Sleep() {
   if (held_for_ == Wait::kCompute) timeout = compute_wait_;
   if (has_moved_enough_) timeout = std::min(timeout, network_wait_);
   const bool lacks_memory = landing_.empty() || held_for_ == Wait::kRoom || held_for_ == Wait::kMemory ||
-                            held_for_ == Wait::kResidency;
+                            (held_for_ == Wait::kResidency && residency_->WaitsForItself());
   if (!lacks_memory || open_user_events_.empty()) {
     stuck_since_.reset();
   } else {
@@ -526,9 +526,13 @@ Session::Wait Session::ReadyOnDevice(const M& message, Frame& frame) {
     }
   });
   if constexpr (std::same_as<M, wire::opencl::EnqueueKernel>) {
-    const auto arguments = kernel_memory_.find(message.kernel.handle.slot);
+    const std::uint32_t kernel = message.kernel.handle.slot;
+    const auto arguments = kernel_memory_.find(kernel);
     if (arguments != kernel_memory_.end()) {
       for (const auto& [index, piece] : arguments->second) used_.push_back(piece);
+    }
+    for (const auto& [sequence, argument] : new_arguments_) {
+      if (argument.kernel == kernel) used_.push_back(argument.before);
     }
     used_.insert(used_.end(), svm_.begin(), svm_.end());
   }
@@ -538,17 +542,13 @@ Session::Wait Session::ReadyOnDevice(const M& message, Frame& frame) {
 template <wire::Message M>
 void Session::NoteMemory(const M& message, const wire::FrameHeader& header) {
   if constexpr (std::same_as<M, wire::opencl::SetKernelArg>) {
-    if (message.index >= wire::kMaxKernelArgs) return;  // there is none
-    auto& arguments = kernel_memory_[message.kernel.handle.slot];
-    arguments.erase(message.index);
-    if (!message.memory.handle.null()) arguments[message.index] = PieceOf(message.memory.handle);
+    SetArgument(message.kernel.handle.slot, message.index, PieceOf(message.memory.handle), header);
   } else if constexpr (std::same_as<M, wire::opencl::SetSvmArg>) {
-    const auto arguments = kernel_memory_.find(message.kernel.handle.slot);
-    if (arguments != kernel_memory_.end()) arguments->second.erase(message.index);
+    SetArgument(message.kernel.handle.slot, message.index, spill::Residency::kNone, header);
   } else if constexpr (std::same_as<M, wire::opencl::CreateKernel>) {
-    kernel_memory_.erase(message.kernel.handle.slot);
+    ForgetArguments(message.kernel.handle.slot);
   } else if constexpr (std::same_as<M, wire::DestroyObject>) {
-    if (message.object.kind == wire::ObjectKind::kKernel) kernel_memory_.erase(message.object.handle.slot);
+    if (message.object.kind == wire::ObjectKind::kKernel) ForgetArguments(message.object.handle.slot);
   } else if constexpr (std::same_as<M, wire::opencl::Finish>) {  // as good as a question of ours
     residency_->Asked(message.queue.handle, header.sequence);
   } else if constexpr (IsInit<M>) {

@@ -231,6 +231,10 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   // What later commands will use by it.
   template <wire::Message M>
   void NoteMemory(const M& message, const wire::FrameHeader& header);
+  void SetArgument(std::uint32_t kernel, std::uint32_t index, spill::Residency::Id piece,
+                   const wire::FrameHeader& header);
+  void OnArgumentSet(const Received& received);
+  void ForgetArguments(std::uint32_t kernel);
   Wait Bring(std::span<const spill::Residency::Id> pieces, wire::Handle queue, Frame& frame);
   spill::Residency::Id PieceOf(wire::Handle memory) const;
   bool IsBuilding(wire::Handle program) const;
@@ -330,6 +334,8 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   // But who has the device for its own takes its answers, as others wait for it to end; it makes up for them.
   bool Clogged() const { return has_moved_enough_ || TakesNoAnswers(); }
   bool TakesNoAnswers() const {
+    // Those that say that commands have ended, whose memory others wait for, are among them.
+    if (residency_.has_value() && residency_->HoldsOthersUp()) return false;
     return (has_moved_enough_ && !uses_turn_) || client_.pending_bytes() > limits_.pending_output_bytes;
   }
   void LookAtNetwork();
@@ -377,6 +383,12 @@ class Session final : public session::FrameHandler, private exports::Exports::Ho
   std::optional<spill::Residency> residency_;
   // Memory that a kernel's arguments are, by its slot and their index; what kernels can reach without.
   std::unordered_map<std::uint32_t, std::map<std::uint32_t, spill::Residency::Id>> kernel_memory_;
+  struct NewArgument {  // that the executor may refuse, so that it still is what it was
+    std::uint32_t kernel = 0, index = 0;
+    spill::Residency::Id before = spill::Residency::kNone;
+  };
+  std::unordered_map<std::uint64_t, NewArgument> new_arguments_;  // by the command's sequence
+  std::size_t arguments_ = 0;                                     // in kernel_memory_
   std::unordered_set<spill::Residency::Id> svm_;
   std::vector<spill::Residency::Id> used_;  // by the command at hand
   bool moves_memory_ = false;               // for the command that is held

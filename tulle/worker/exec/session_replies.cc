@@ -43,7 +43,11 @@ void Session::OnReply(Received& received) {
   }
   const UnderWay under_way = found->second;
   under_way_.erase(found);
-  if (residency_.has_value()) residency_->Answered(received.sequence);
+  if (residency_.has_value()) {
+    residency_->Answered(received.sequence);
+    OnArgumentSet(received);
+    if (over()) return;
+  }
   if (shared_.turn != nullptr) {
     launches_.Answered(received.sequence, shared_.clock->Now());
     LookAtTurn();

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "tulle/gpu/api/opencl_status.h"
 #include "tulle/worker/exec/session.h"
 
 namespace tulle::worker::exec {
@@ -11,6 +12,52 @@ using spill::Residency;
 Residency::Id Session::PieceOf(wire::Handle memory) const {
   const auto found = buffers_.find(memory.slot);
   return found == buffers_.end() ? Residency::kNone : found->second.piece;
+}
+
+void Session::SetArgument(std::uint32_t kernel, std::uint32_t index, Residency::Id piece,
+                          const wire::FrameHeader& header) {
+  if (index >= wire::kMaxKernelArgs) return;  // there is none
+  auto& arguments = kernel_memory_[kernel];
+  const auto found = arguments.find(index);
+  const Residency::Id before = found == arguments.end() ? Residency::kNone : found->second;
+  if ((header.flags & wire::kWantStatus) != 0) new_arguments_[header.sequence] = {kernel, index, before};
+  if (found != arguments.end()) {
+    arguments.erase(found);
+    --arguments_;
+  }
+  if (piece == Residency::kNone) return;
+  arguments[index] = piece;
+  if (++arguments_ > limits_.kernel_arguments) {
+    End(wire::EndReason::kResource, "the kernels of one session may have " +
+                                        std::to_string(limits_.kernel_arguments) +
+                                        " arguments that are memory; release kernels that are not needed");
+  }
+}
+
+// What was refused has not become an argument: that is what it was before.
+void Session::OnArgumentSet(const Received& received) {
+  const auto found = new_arguments_.find(received.sequence);
+  if (found == new_arguments_.end()) return;
+  const NewArgument set = found->second;
+  new_arguments_.erase(found);
+  wire::StatusReply reply;
+  reply_arena_.Reset();
+  if (wire::Decode(received.body, 0, reply_arena_, &reply) != wire::WireResult::kOk)
+    return Distrust("an answer to an argument that is not one");
+  if (reply.status == gpu::cl_status::kSuccess) return;
+  auto& arguments = kernel_memory_[set.kernel];
+  arguments_ -= arguments.erase(set.index);
+  if (set.before == Residency::kNone) return;
+  arguments[set.index] = set.before;
+  ++arguments_;
+}
+
+void Session::ForgetArguments(std::uint32_t kernel) {
+  std::erase_if(new_arguments_, [&](const auto& entry) { return entry.second.kernel == kernel; });
+  const auto found = kernel_memory_.find(kernel);
+  if (found == kernel_memory_.end()) return;
+  arguments_ -= found->second.size();
+  kernel_memory_.erase(found);
 }
 
 Session::Wait Session::Bring(std::span<const Residency::Id> pieces, wire::Handle queue, Frame& frame) {

@@ -171,6 +171,42 @@ TEST_F(SpillTest, AKernelWaitsForItsArguments) {
   EXPECT_EQ(played_.seen.back().sequence, second);
 }
 
+// An argument that was refused has not replaced what there was.
+TEST_F(SpillTest, ARefusedArgumentLeavesTheOneBefore) {
+  const auto set = [&](std::uint32_t buffer, std::uint16_t flags) {
+    return client_.Send(
+        opencl::SetKernelArg{{kKernel}, 0, {opencl::ArgKind::kMemory}, {Buffer(buffer)}, 0, {}}, {}, flags);
+  };
+  Create(0), Create(1);
+  client_.Send(opencl::CreateProgram{{kContext}, {kProgram}, {opencl::ProgramKind::kSource}});
+  client_.Send(opencl::CreateKernel{{kProgram}, {kKernel}, {"k"}});
+  set(0, 0);
+  const auto refused = set(1, wire::kWantStatus);
+  client_.WhenAnswered(refused);
+  const auto launch = client_.Send(opencl::EnqueueKernel{{kQueue}, {kKernel}, 1, {}, {8, 1, 1}, {}, {}, {}});
+  client_.Do([&] { EXPECT_EQ(pool_.room.held_bytes(), kBytes) << "one of them"; });
+  std::size_t looked_at = 0;
+  played_.on_look = [&] {
+    for (; looked_at < played_.seen.size(); ++looked_at) {
+      if (played_.seen[looked_at].sequence == refused)
+        played_.Answer(wire::kOpcodeOf<opencl::SetKernelArg>, refused,
+                       wire::StatusReply{cl_status::kInvalidArgValue});
+    }
+  };
+  EXPECT_EQ(RunPlayed().reason, EndReason::kGoodbye);
+  EXPECT_TRUE(std::ranges::any_of(played_.seen, [&](const auto& seen) { return seen.sequence == launch; }));
+}
+
+TEST_F(SpillTest, ArgumentsAreNotRememberedWithoutEnd) {
+  limits_.kernel_arguments = 3;
+  Create(0);
+  client_.Send(opencl::CreateProgram{{kContext}, {kProgram}, {opencl::ProgramKind::kSource}});
+  client_.Send(opencl::CreateKernel{{kProgram}, {kKernel}, {"k"}});
+  for (std::uint32_t i = 0; i < 4; ++i)
+    client_.Send(opencl::SetKernelArg{{kKernel}, i, {opencl::ArgKind::kMemory}, {Buffer(0)}, 0, {}});
+  EXPECT_EQ(RunPlayed().reason, EndReason::kResource);
+}
+
 TEST_F(SpillTest, ACommandThatWaitsForTheProgramDoesNotHoldTheNextForEver) {
   limits_.wait_on_user_event = std::chrono::milliseconds(20);
   Create(0), Create(1), Create(2);

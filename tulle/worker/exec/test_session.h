@@ -237,7 +237,13 @@ class PlayedExecutor final : public Executor {
     return AllocateMemory(size_bytes);
   }
   int memory_fd() const override { return state_.memory_fd; }
-  MutableByteView PageBytes(const Range& range) override {
+  void ReadPages(const Range& range, MutableByteView bytes) override {
+    std::ranges::copy(PageBytes(range), bytes.begin());
+  }
+  void WritePages(const Range& range, ByteView bytes) override {
+    std::ranges::copy(bytes, PageBytes(range).begin());
+  }
+  MutableByteView PageBytes(const Range& range) {
     if (state_.pages.size() < range.offset_bytes + range.size_bytes)
       state_.pages.resize(range.offset_bytes + range.size_bytes);
     return MutableByteView(state_.pages).subspan(range.offset_bytes, range.size_bytes);

@@ -66,9 +66,10 @@ class LocalExecutor final : public exec::Executor, private gpu::Completions {
     memory_.Scrub(range.offset_bytes, range.size_bytes);
   }
   int memory_fd() const override { return memory_.fd(); }
-  MutableByteView PageBytes(const Range& range) override {
-    return memory_.bytes().subspan(range.offset_bytes, range.size_bytes);
+  void ReadPages(const Range& range, MutableByteView bytes) override {
+    memory_.Read(range.offset_bytes, bytes);
   }
+  void WritePages(const Range& range, ByteView bytes) override { memory_.Write(range.offset_bytes, bytes); }
   void DropPages(const Range& range) override { memory_.Scrub(range.offset_bytes, range.size_bytes); }
 
   std::optional<exec::Room> AllocateRoom(std::uint64_t size_bytes) override {

@@ -12,7 +12,10 @@ Residency::Residency(Pool* pool, Pages* pages, const Clock* clock)
   room_.Enter(&user_);
 }
 
-Residency::~Residency() { room_.Leave(&user_); }
+Residency::~Residency() {
+  GiveUp();
+  room_.Leave(&user_);
+}
 
 Residency::Id Residency::Add(const Range& range) {
   const Id id = ++last_id_;
@@ -27,6 +30,7 @@ void Residency::Remove(Id id) {
   if (found == pieces_.end()) return;
   Piece& piece = found->second;
   held_bytes_ -= piece.here_bytes;
+  uses_ -= piece.uses.size();
   room_.Return(&user_, piece.here_bytes);
   if (piece.at.has_value()) by_age_.erase(*piece.at);
   pieces_.erase(found);
@@ -49,12 +53,14 @@ Result<Residency::Use> Residency::TryUse(std::span<const Id> ids, wire::Handle q
     all_bytes += piece.range.size_bytes;
     missing_bytes += piece.range.size_bytes - piece.here_bytes;
   }
-  if (missing_bytes != 0) {
+  if (is_crowded()) return Use::kLater;  // WantsQuestion
+  // Those that lack memory would wait for ever for one that has what it needs and never stops using it.
+  if (missing_bytes != 0 || (room_.is_short() && !urgent)) {
     if (all_bytes > room_.limit_bytes()) {
       GiveUp();
       return Use::kNever;
     }
-    if (!waits_since_.has_value()) waits_since_ = clock_.Now();
+    if (!waits_since_.has_value()) pool_.BeginWait(*(waits_since_ = clock_.Now()));
     if (!room_.Join(&user_, urgent)) {
       if (room_.is_short()) Publish();
       return Use::kLater;
@@ -78,14 +84,15 @@ Result<Residency::Use> Residency::TryUse(std::span<const Id> ids, wire::Handle q
         if (!piece.at.has_value()) piece.at = by_age_.insert(by_age_.end(), id);
         if (!block.saved.is_zero()) {
           // Others may have written there meanwhile; where nothing was saved, these are the program's own.
-          TULLE_RETURN_IF_ERROR(pool_.store.Load(block.saved, pages_.PageBytes(range)));
+          TULLE_ASSIGN_OR_RETURN(ByteVector bytes, pool_.store.Take(std::move(block.saved)));
+          pages_.WritePages(range, bytes);
+          pool_.store.Recycle(std::move(bytes));
           pool_.restored_bytes += range.size_bytes;
         }
         block.saved = {};
       }
     }
   }
-  if (waits_since_.has_value()) pool_.waited_ns += (clock_.Now() - *waits_since_).count();
   Queue& its = queues_[queue.slot];
   its.handle = queue;
   ++its.uses;
@@ -97,9 +104,11 @@ Result<Residency::Use> Residency::TryUse(std::span<const Id> ids, wire::Handle q
     const auto known = std::ranges::find(piece.uses, queue.slot, &Queued::queue);
     if (known != piece.uses.end()) {
       known->count = its.uses;
-    } else {
-      piece.uses.push_back({queue.slot, its.uses});
+      continue;
     }
+    (void)IsIdle(piece);  // forgets those that have ended
+    piece.uses.push_back({queue.slot, its.uses});
+    ++uses_;
   }
   GiveUp();
   return Use::kNow;
@@ -108,12 +117,14 @@ Result<Residency::Use> Residency::TryUse(std::span<const Id> ids, wire::Handle q
 void Residency::GiveUp() {
   wanted_.clear();
   if (!waits_since_.has_value()) return;
+  pool_.EndWait(*waits_since_, clock_.Now());
   waits_since_.reset();
   room_.LeaveLine(&user_);
 }
 
 bool Residency::IsIdle(Piece& piece) {
-  std::erase_if(piece.uses, [&](const Queued& use) { return use.count <= queues_.at(use.queue).ended; });
+  uses_ -=
+      std::erase_if(piece.uses, [&](const Queued& use) { return use.count <= queues_.at(use.queue).ended; });
   return piece.uses.empty();
 }
 
@@ -146,7 +157,9 @@ Result<bool> Residency::Give() {
       if (!block.here) continue;
       if (moved_bytes >= kStepBytes) return true;
       const Range range = BlockRange(*piece, i);
-      auto saved = pool_.store.Save(pages_.PageBytes(range));
+      ByteVector bytes = pool_.store.Buffer(range.size_bytes);
+      pages_.ReadPages(range, bytes);
+      auto saved = pool_.store.Save(std::move(bytes));
       if (!saved.ok()) return saved.error();
       pages_.DropPages(range);
       block.saved = *std::move(saved);
@@ -167,7 +180,7 @@ Result<bool> Residency::Give() {
 }
 
 std::optional<wire::Handle> Residency::WantsQuestion() const {
-  if (!room_.is_short()) return std::nullopt;
+  if (!room_.is_short() && !is_crowded()) return std::nullopt;
   for (const auto& [slot, queue] : queues_) {
     if (queue.asked < queue.uses && queue.asked == queue.ended && !queue.handle.null()) return queue.handle;
   }
@@ -182,8 +195,7 @@ bool Residency::IsUnasked(wire::Handle queue) const {
 void Residency::Asked(wire::Handle queue, std::uint64_t sequence) {
   const auto found = queues_.find(queue.slot);
   if (found == queues_.end() || found->second.asked == found->second.uses) return;
-  found->second.asked = found->second.uses;
-  questions_[sequence] = {queue.slot, found->second.uses};
+  questions_[sequence] = {queue.slot, std::exchange(found->second.asked, found->second.uses)};
 }
 
 void Residency::Answered(std::uint64_t sequence) {
@@ -195,10 +207,26 @@ void Residency::Answered(std::uint64_t sequence) {
   // All that was asked about has ended, but for what still is.
   std::uint64_t ended = queue.asked;
   for (const auto& [other, question] : questions_) {
-    if (question.queue == slot) ended = std::min(ended, question.uses - 1);
+    if (question.queue == slot) ended = std::min(ended, question.before);
   }
   queue.ended = std::max(queue.ended, ended);
+  if (is_crowded()) {
+    for (auto& [id, piece] : pieces_) (void)IsIdle(piece);
+  }
   if (room_.is_short()) Publish();
+}
+
+bool Residency::WaitsForItself() {
+  if (!waits_since_.has_value()) return false;
+  std::uint64_t bytes = 0;
+  for (auto& [id, piece] : pieces_) {
+    if (std::ranges::binary_search(wanted_, id)) {
+      bytes += piece.range.size_bytes;
+    } else if (!IsIdle(piece)) {
+      bytes += piece.here_bytes;
+    }
+  }
+  return bytes > room_.limit_bytes();
 }
 
 }  // namespace tulle::worker::spill

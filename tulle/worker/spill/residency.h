@@ -22,6 +22,7 @@
 
 #include "tulle/base/bytes.h"
 #include "tulle/base/clock.h"
+#include "tulle/base/guarded.h"
 #include "tulle/base/random.h"
 #include "tulle/base/range_allocator.h"
 #include "tulle/base/result.h"
@@ -35,8 +36,10 @@ namespace tulle::worker::spill {
 class Pages {
  public:
   virtual ~Pages() = default;
-  // As kernels see it; they may write to it at any time.
-  virtual MutableByteView PageBytes(const Range& range) = 0;
+  // Copies of it, of the range's size; kernels may write to it meanwhile. What is written is about to be
+  // used.
+  virtual void ReadPages(const Range& range, MutableByteView bytes) = 0;
+  virtual void WritePages(const Range& range, ByteView bytes) = 0;
   // Whole pages: they take no memory any more, and read as zero.
   virtual void DropPages(const Range& range) = 0;
 };
@@ -51,13 +54,39 @@ struct Pool {
   Store store;
   // So far.
   std::atomic<std::uint64_t> saved_bytes{0}, restored_bytes{0};
-  std::atomic<std::uint64_t> waited_ns{0};  // by commands, until what they use was on the device
+
+  // By commands, until what they use was on the device; with those that wait still.
+  std::uint64_t WaitedNs(Instant now) {
+    auto waits = waits_.lock();
+    return static_cast<std::uint64_t>(waits->ended_ns + waits->open * now.ns - waits->begun_at_ns);
+  }
+  void BeginWait(Instant now) {
+    auto waits = waits_.lock();
+    ++waits->open;
+    waits->begun_at_ns += now.ns;
+  }
+  void EndWait(Instant begun, Instant now) {
+    auto waits = waits_.lock();
+    --waits->open;
+    waits->begun_at_ns -= begun.ns;
+    waits->ended_ns += now.ns - begun.ns;
+  }
+
+ private:
+  struct Waits {
+    std::int64_t open = 0, begun_at_ns = 0;  // the sum of those
+    std::int64_t ended_ns = 0;
+  };
+  Guarded<Waits> waits_;
 };
 
 class Residency {
  public:
   using Id = std::uint64_t;
   static constexpr Id kNone = 0;
+  // Uses that are remembered; where there are more, commands wait until some are known to have ended. Some
+  // hundreds of commands in each of many queues.
+  static constexpr std::size_t kMostUses = 1u << 16;
   // Moved at a time, in bytes: what else the session has to do waits so long, some milliseconds.
   static constexpr std::uint64_t kStepBytes = 8u << 20;
 
@@ -97,6 +126,11 @@ class Residency {
   void Asked(wire::Handle queue, std::uint64_t sequence);
   void Answered(std::uint64_t sequence);  // maybe not to a question
 
+  // Whether what waits can never begin before commands of this session end that have begun.
+  bool WaitsForItself();
+  // Whether others wait for what an answer may tell has ended.
+  bool HoldsOthersUp() const { return room_.is_short() && !questions_.empty(); }
+
   int room_fd() const { return user_.fd(); }
   void Awake() { user_.Awake(); }
   std::uint64_t held_bytes() const { return held_bytes_; }  // of the device's memory
@@ -124,10 +158,11 @@ class Residency {
   };
   struct Question {
     std::uint32_t queue = 0;
-    std::uint64_t uses = 0;
+    std::uint64_t before = 0;  // uses of the queue that earlier ones are about
   };
   static Range BlockRange(const Piece& piece, std::size_t block);
   bool IsIdle(Piece& piece);
+  bool is_crowded() const { return uses_ >= kMostUses; }
   // The piece to give up something of next.
   Piece* Oldest();
   void Publish();
@@ -143,6 +178,7 @@ class Residency {
   std::unordered_map<std::uint64_t, Question> questions_;
   std::vector<Id> wanted_;  // by the command that waits, sorted
   std::optional<Instant> waits_since_;
+  std::size_t uses_ = 0;  // of all pieces
   Id last_id_ = kNone;
   std::uint64_t held_bytes_ = 0;
 };

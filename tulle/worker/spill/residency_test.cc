@@ -1,6 +1,7 @@
 #include "tulle/worker/spill/residency.h"
 
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -20,7 +21,13 @@ constexpr std::uint64_t kMiB = 1u << 20;
 class FakePages final : public Pages {
  public:
   explicit FakePages(std::uint64_t size_bytes) : bytes_(size_bytes) {}
-  MutableByteView PageBytes(const Range& range) override {
+  void ReadPages(const Range& range, MutableByteView bytes) override {
+    std::ranges::copy(PageBytes(range), bytes.begin());
+  }
+  void WritePages(const Range& range, ByteView bytes) override {
+    std::ranges::copy(bytes, PageBytes(range).begin());
+  }
+  MutableByteView PageBytes(const Range& range) {
     return MutableByteView(bytes_).subspan(range.offset_bytes, range.size_bytes);
   }
   void DropPages(const Range& range) override { std::ranges::fill(PageBytes(range), std::byte{0}); }
@@ -31,6 +38,10 @@ class FakePages final : public Pages {
 
 class ResidencyTest : public ::testing::Test {
  protected:
+  static bool IsReadable(int fd) {
+    pollfd entry{fd, POLLIN, 0};
+    return poll(&entry, 1, 0) == 1;
+  }
   std::unique_ptr<Residency> Enter(Pages* pages) {
     return std::make_unique<Residency>(&pool_, pages, &clock_);
   }
@@ -122,7 +133,9 @@ TEST_F(ResidencyTest, WhoMayKeepOthersWaitingGoesBeforeThem) {
   ASSERT_EQ(*large->TryUse({&all, 1}, kQueue), Residency::Use::kLater);
   EXPECT_EQ(*stuck->TryUse({&next, 1}, kOther, false), Residency::Use::kLater);
   EXPECT_FALSE(*large->Give()) << "it is the first";
+  large->Awake();
   EXPECT_EQ(*stuck->TryUse({&next, 1}, kOther, true), Residency::Use::kLater);
+  EXPECT_TRUE(IsReadable(large->room_fd()));
   EXPECT_TRUE(*large->Give());
   EXPECT_EQ(*stuck->TryUse({&next, 1}, kOther, true), Residency::Use::kNow);
   for (const auto queue : {kQueue, kOther}) {
@@ -175,6 +188,79 @@ TEST_F(ResidencyTest, AnswersInAnotherOrderEndOnlyWhatTheyAreFor) {
   session->Answered(1);
   EXPECT_TRUE(*session->Give());
   EXPECT_EQ(session->held_bytes(), 0u);
+}
+
+// An earlier answer tells nothing of what began after its question, however much that is.
+TEST_F(ResidencyTest, AnAnswerEndsNothingThatBeganAfterItsQuestion) {
+  FakePages pages(16 * kMiB);
+  const auto session = Enter(&pages);
+  Residency::Id ids[3];
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    ids[i] = session->Add({i * kMiB, kMiB});
+    ASSERT_EQ(*session->TryUse({&ids[i], 1}, kQueue), Residency::Use::kNow);
+    if (i != 1) session->Asked(kQueue, i);
+  }
+  session->Answered(0);
+  room_.SetLimit(0);
+  while (*session->Give()) {
+  }
+  EXPECT_EQ(session->held_bytes(), 2 * kMiB);
+  session->Answered(2);
+  while (*session->Give()) {
+  }
+  EXPECT_EQ(session->held_bytes(), 0u);
+}
+
+TEST_F(ResidencyTest, WhoIsNextIsWokenWhenTheFirstGoes) {
+  FakePages pages(32 * kMiB), others(32 * kMiB);
+  room_.SetLimit(32 * kMiB);
+  auto first = Enter(&pages);
+  const auto next = Enter(&others);
+  const Residency::Id large = first->Add({0, 20 * kMiB}), small = next->Add({0, kMiB});
+  ASSERT_EQ(*first->TryUse({&large, 1}, kQueue), Residency::Use::kAgain);
+  ASSERT_EQ(*next->TryUse({&small, 1}, kQueue), Residency::Use::kLater);
+  EXPECT_FALSE(IsReadable(next->room_fd()));
+  first.reset();
+  EXPECT_TRUE(IsReadable(next->room_fd()));
+  EXPECT_EQ(*next->TryUse({&small, 1}, kQueue), Residency::Use::kNow);
+}
+
+// One that has all that it uses, and uses it without end, does not keep who lacks some waiting for ever.
+TEST_F(ResidencyTest, WhoLacksNothingWaitsInLineToo) {
+  FakePages pages(16 * kMiB), others(16 * kMiB);
+  const auto busy = Enter(&pages), waits = Enter(&others);
+  const Residency::Id mine = busy->Add({0, 3 * kMiB}), theirs = waits->Add({0, 2 * kMiB});
+  const auto use_mine = [&] { return *busy->TryUse({&mine, 1}, kQueue); };
+  ASSERT_EQ(use_mine(), Residency::Use::kNow);
+  ASSERT_EQ(*waits->TryUse({&theirs, 1}, kQueue), Residency::Use::kAgain);
+  ASSERT_EQ(*waits->TryUse({&theirs, 1}, kQueue), Residency::Use::kLater);
+  EXPECT_EQ(use_mine(), Residency::Use::kLater);
+  clock_.Advance(std::chrono::seconds(1));
+  EXPECT_EQ(pool_.WaitedNs(clock_.Now()), 2'000'000'000u) << "both do still";
+  busy->Asked(*busy->WantsQuestion(), 1);
+  busy->Answered(1);
+  EXPECT_TRUE(*busy->Give());
+  EXPECT_EQ(*waits->TryUse({&theirs, 1}, kQueue), Residency::Use::kNow);
+  EXPECT_FALSE(waits->WaitsForItself());
+  waits->Asked(kQueue, 1);
+  waits->Answered(1);
+  EXPECT_EQ(use_mine(), Residency::Use::kLater);
+  EXPECT_TRUE(*waits->Give());
+  EXPECT_EQ(use_mine(), Residency::Use::kNow);
+}
+
+TEST_F(ResidencyTest, UsesInManyQueuesAreNotRememberedWithoutEnd) {
+  FakePages pages(16 * kMiB);
+  const auto session = Enter(&pages);
+  const Residency::Id id = session->Add({0, 4096});
+  std::uint32_t queue = 1;
+  while (*session->TryUse({&id, 1}, {queue, 1}) == Residency::Use::kNow)
+    ASSERT_LE(++queue, Residency::kMostUses + 1);
+  for (std::uint64_t sequence = 0; const auto asked = session->WantsQuestion(); ++sequence) {
+    session->Asked(*asked, sequence);
+    session->Answered(sequence);
+  }
+  EXPECT_EQ(*session->TryUse({&id, 1}, {queue, 1}), Residency::Use::kNow);
 }
 
 TEST_F(ResidencyTest, WhatCannotBeSavedStays) {
@@ -326,7 +412,7 @@ TEST_F(ResidencyTest, AnyInterleavingIsRight) {
       }
     }
     EXPECT_GT(pool.restored_bytes, 0u);
-    EXPECT_GT(pool.waited_ns, 0u);
+    EXPECT_GT(pool.WaitedNs(clock.Now()), 0u);
     for (Session& session : sessions) session.memory.reset();
     EXPECT_EQ(room.held_bytes(), 0u);
     EXPECT_EQ(pool.store.memory_bytes() + pool.store.file_bytes(), 0u);

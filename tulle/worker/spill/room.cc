@@ -21,9 +21,11 @@ void Room::Enter(User* user) { state_.lock()->users.push_back(user); }
 
 void Room::Leave(User* user) {
   auto state = state_.lock();
+  const bool was_first = !state->line.empty() && state->line.front() == user;
   std::erase(state->users, user);
   state->line.remove(user);
   state->held_bytes -= user->held_bytes;
+  if (was_first && !state->line.empty()) Wake(*state->line.front());
   Look(*state, nullptr);
 }
 
@@ -31,10 +33,13 @@ bool Room::Join(User* user, bool urgent) {
   auto state = state_.lock();
   const bool is_in_line = std::ranges::find(state->line, user) != state->line.end();
   if (!is_in_line || user->urgent != urgent) {
+    const User* const was_first = state->line.empty() ? nullptr : state->line.front();
     state->line.remove(user);
     user->urgent = urgent;
     const auto place = urgent ? std::ranges::find(state->line, false, &User::urgent) : state->line.end();
     state->line.insert(place, user);
+    // What it has gathered it may have to give.
+    if (was_first != nullptr && was_first != user && was_first != state->line.front()) Wake(*was_first);
   }
   return MayTake(*state, *user);
 }

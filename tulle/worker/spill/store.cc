@@ -114,16 +114,39 @@ Store::Store(std::uint64_t memory_bytes, UniqueFd file, std::uint64_t file_bytes
 
 Store::~Store() { TULLE_CHECK(state_.lock()->in_memory.empty()); }
 
-Result<Store::Block> Store::Save(ByteView bytes) {
+ByteVector Store::Buffer(std::uint64_t size_bytes) {
+  TULLE_CHECK(size_bytes <= kBlockBytes);
+  if (size_bytes == kBlockBytes) {
+    auto state = state_.lock();
+    if (!state->buffers.empty()) {
+      ByteVector bytes = std::move(state->buffers.back());
+      state->buffers.pop_back();
+      return bytes;
+    }
+  }
+  return ByteVector(size_bytes);
+}
+
+void Store::Recycle(ByteVector bytes) {
+  if (bytes.size() != kBlockBytes) return;
+  auto state = state_.lock();
+  if (state->buffers.size() < kSpareBuffers) state->buffers.push_back(std::move(bytes));
+}
+
+Result<Store::Block> Store::Save(ByteVector bytes) {
   TULLE_CHECK(bytes.size() <= kBlockBytes);
+  const std::uint64_t size_bytes = bytes.size();
   Block block;
-  block.size_bytes_ = bytes.size();
-  if (IsZero(bytes)) return block;
+  block.size_bytes_ = size_bytes;
+  if (IsZero(bytes)) {
+    Recycle(std::move(bytes));
+    return block;
+  }
   auto entry = std::make_shared<Entry>(this);
-  entry->size_bytes = bytes.size();
-  entry->bytes.assign(bytes.begin(), bytes.end());
+  entry->size_bytes = size_bytes;
+  entry->bytes = std::move(bytes);
   // It is counted before there is room, so that several savers together make enough.
-  memory_used_bytes_ += bytes.size();
+  memory_used_bytes_ += size_bytes;
   bool in_memory = true;
   while (in_memory && memory_used_bytes_ > memory_limit_bytes_) {
     auto moved = MoveOldest();
@@ -132,7 +155,7 @@ Result<Store::Block> Store::Save(ByteView bytes) {
       if (Status written = Write(*entry); !written.ok()) moved = written.error();
     }
     if (moved.ok()) continue;
-    memory_used_bytes_ -= bytes.size();
+    memory_used_bytes_ -= size_bytes;
     return moved.error();
   }
   if (in_memory) {
@@ -188,7 +211,7 @@ Status Store::Write(Entry& entry) {
   }
   entry.nonce = nonces_++;
   const Nonce nonce = NonceOf(entry.nonce);
-  ByteVector sealed(entry.size_bytes);
+  ByteVector sealed = Buffer(entry.size_bytes);
   const Context cipher(EVP_CIPHER_CTX_new());
   int size = 0;
   TULLE_CHECK(cipher != nullptr &&
@@ -202,31 +225,32 @@ Status Store::Write(Entry& entry) {
   ForEachPiece(entry.pieces, sealed, [&](MutableByteView bytes, std::uint64_t offset_bytes) {
     if (written.ok()) written = WriteAt(file_.get(), bytes, offset_bytes);
   });
+  Recycle(std::move(sealed));
   if (!written.ok()) {
     FreePieces(entry);
     return written;
   }
-  entry.bytes = ByteVector();
+  Recycle(std::exchange(entry.bytes, {}));
   memory_used_bytes_ -= entry.size_bytes;
   file_used_bytes_ += entry.size_bytes;
   return OkStatus();
 }
 
-Status Store::Load(const Block& block, MutableByteView bytes) {
-  TULLE_CHECK(bytes.size() == block.size_bytes_);
-  if (block.entry_ == nullptr) {
-    std::memset(bytes.data(), 0, bytes.size());
-    return OkStatus();
-  }
+Result<ByteVector> Store::Take(Block block) {
+  if (block.entry_ == nullptr) return ByteVector(block.size_bytes_);
   Entry& entry = *block.entry_;
   const std::lock_guard lock(entry.mutex);
   if (entry.pieces.empty()) {
-    std::memcpy(bytes.data(), entry.bytes.data(), bytes.size());
-    return OkStatus();
+    {
+      auto state = state_.lock();
+      if (entry.at.has_value()) state->in_memory.erase(*entry.at);
+      entry.at.reset();
+    }
+    entry.forgotten = true;
+    memory_used_bytes_ -= entry.size_bytes;
+    return std::move(entry.bytes);
   }
-  // Not into the device's memory before it is known to be what was written; there a kernel could change it
-  // meanwhile, too.
-  ByteVector sealed(bytes.size());
+  ByteVector sealed = Buffer(entry.size_bytes);
   Status got = OkStatus();
   ForEachPiece(entry.pieces, sealed, [&](MutableByteView piece, std::uint64_t offset_bytes) {
     if (got.ok()) got = ReadAt(file_.get(), piece, offset_bytes);
@@ -244,13 +268,12 @@ Status Store::Load(const Block& block, MutableByteView bytes) {
       EVP_CIPHER_CTX_ctrl(cipher.get(), EVP_CTRL_GCM_SET_TAG, kTagBytes, entry.tag.data()) == 1 &&
       EVP_DecryptFinal_ex(cipher.get(), Raw(sealed.data()) + size, &size) == 1;
   if (!good) return Error{Code::kDataLoss, "the file for memory is not what was written"};
-  std::memcpy(bytes.data(), sealed.data(), bytes.size());
-  return OkStatus();
+  return sealed;
 }
 
 void Store::Forget(const std::shared_ptr<Entry>& entry) {
   const std::lock_guard lock(entry->mutex);
-  entry->forgotten = true;
+  if (std::exchange(entry->forgotten, true)) return;  // what it had was taken
   if (!entry->pieces.empty()) {
     file_used_bytes_ -= entry->size_bytes;
     return FreePieces(*entry);

@@ -10,6 +10,7 @@
 #include <list>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "tulle/base/bytes.h"
 #include "tulle/base/guarded.h"
@@ -53,10 +54,16 @@ class Store {
   Store(const Store&) = delete;
   Store& operator=(const Store&) = delete;
 
-  // At most kBlockBytes. kResourceExhausted: there is no room. kUnavailable: the file could not be written.
-  Result<Block> Save(ByteView bytes);
-  // As many bytes as were saved. kDataLoss: the file is not what was written.
-  Status Load(const Block& block, MutableByteView bytes);
+  // To be filled and saved: of so many bytes, at most kBlockBytes, whatever they are.
+  ByteVector Buffer(std::uint64_t size_bytes);
+  // One that is not needed any more, as it was taken: there are soon others to save.
+  void Recycle(ByteVector bytes);
+
+  // At most kBlockBytes. kResourceExhausted: there is no room. Other errors: the file could not be written.
+  // Then the bytes are gone.
+  Result<Block> Save(ByteVector bytes);
+  // What was saved. kDataLoss: the file is not what was written.
+  Result<ByteVector> Take(Block block);
 
   std::uint64_t memory_bytes() const { return memory_used_bytes_; }  // in use, in this process
   std::uint64_t file_bytes() const { return file_used_bytes_; }      // likewise, in the file
@@ -66,8 +73,10 @@ class Store {
     explicit State(std::uint64_t file_bytes) : file(file_bytes, kGranuleBytes) {}
     std::list<std::shared_ptr<Entry>> in_memory;  // the oldest first
     RangeAllocator file;
+    std::vector<ByteVector> buffers;  // of kBlockBytes each, at most kSpareBuffers
   };
   static constexpr std::uint64_t kGranuleBytes = 4096;
+  static constexpr std::size_t kSpareBuffers = 16;  // what is moved at a time, out and in
   // The oldest of them to the file; false: none is in memory.
   Result<bool> MoveOldest();
   // From memory to the file. The entry is the caller's alone, or locked.

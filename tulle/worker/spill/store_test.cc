@@ -51,9 +51,9 @@ TEST(StoreTest, WhatIsSavedComesBackFromMemoryAndFromTheFile) {
   EXPECT_LE(store.memory_bytes(), 2 * kBlockBytes);
   EXPECT_GT(store.file_bytes(), 0u);
   for (std::size_t i = 0; i < texts.size(); ++i) {
-    ByteVector back(texts[i].size());
-    ASSERT_TRUE(store.Load(blocks[i], back).ok());
-    EXPECT_EQ(back, texts[i]) << i;
+    const auto back = store.Take(std::move(blocks[i]));
+    ASSERT_TRUE(back.ok());
+    EXPECT_EQ(*back, texts[i]) << i;
   }
   blocks.clear();
   EXPECT_EQ(store.memory_bytes(), 0u);
@@ -67,9 +67,8 @@ TEST(StoreTest, ZeroTakesNoRoom) {
   auto block = store.Save(bytes);
   ASSERT_TRUE(block.ok());
   EXPECT_TRUE(block->is_zero());
-  std::ranges::fill(bytes, std::byte{7});
-  ASSERT_TRUE(store.Load(*block, bytes).ok());
-  EXPECT_TRUE(std::ranges::all_of(bytes, [](std::byte b) { return b == std::byte{0}; }));
+  store.Recycle(ByteVector(kBlockBytes, std::byte{7}));
+  EXPECT_EQ(*store.Take(*std::move(block)), bytes);
   bytes.back() = std::byte{1};
   EXPECT_EQ(store.Save(bytes).error().code, Code::kResourceExhausted);
 }
@@ -103,9 +102,7 @@ TEST(StoreTest, PiecesOfTheFileAreUsedTogether) {
   const ByteVector text = Text(random, kBlockBytes);
   auto large = store.Save(text);
   ASSERT_TRUE(large.ok());
-  ByteVector back(kBlockBytes);
-  ASSERT_TRUE(store.Load(*large, back).ok());
-  EXPECT_EQ(back, text);
+  EXPECT_EQ(*store.Take(*std::move(large)), text);
 }
 
 TEST(StoreTest, TheFileTellsNothingAndChangesAreNoticed) {
@@ -126,11 +123,8 @@ TEST(StoreTest, TheFileTellsNothingAndChangesAreNoticed) {
   EXPECT_NE(std::memcmp(kept.data(), kept.data() + 4096, 4096), 0);
   const std::byte other = kept[100] ^ std::byte{1};
   ASSERT_EQ(pwrite(fd, &other, 1, 100), 1);
-  ByteVector back(4096, std::byte{9});
-  EXPECT_EQ(store.Load(*block, back).error().code, Code::kDataLoss);
-  EXPECT_EQ(back, ByteVector(4096, std::byte{9}));
-  ASSERT_TRUE(store.Load(*same, back).ok());
-  EXPECT_EQ(back, bytes);
+  EXPECT_EQ(store.Take(*std::move(block)).error().code, Code::kDataLoss);
+  EXPECT_EQ(*store.Take(*std::move(same)), bytes);
 }
 
 TEST(StoreTest, ADiskThatIsFullLosesNothing) {
@@ -146,10 +140,8 @@ TEST(StoreTest, ADiskThatIsFullLosesNothing) {
   auto first = store.Save(text);
   ASSERT_TRUE(first.ok());
   EXPECT_FALSE(store.Save(Text(random, kBlockBytes)).ok());
-  ByteVector back(kBlockBytes);
-  ASSERT_TRUE(store.Load(*first, back).ok());
-  EXPECT_EQ(back, text);
   EXPECT_EQ(store.memory_bytes(), kBlockBytes);
+  EXPECT_EQ(*store.Take(*std::move(first)), text);
 }
 
 TEST(StoreTest, SeveralThreadsUseIt) {
@@ -165,10 +157,9 @@ TEST(StoreTest, SeveralThreadsUseIt) {
       kept[i] = {*std::move(block), std::move(text)};
       if (kept.size() < 8) continue;
       const auto oldest = kept.begin();
-      ByteVector back(oldest->second.second.size());
-      ASSERT_TRUE(store.Load(oldest->second.first, back).ok());
-      ASSERT_EQ(back, oldest->second.second);
-      kept.erase(random.Below(2) == 0 ? kept.begin() : std::prev(kept.end()));
+      ASSERT_EQ(*store.Take(std::move(oldest->second.first)), oldest->second.second);
+      kept.erase(oldest);
+      if (random.Below(2) == 0) kept.erase(std::prev(kept.end()));
     }
   };
   std::vector<std::thread> threads;
