@@ -480,6 +480,8 @@ std::vector<Slot> Fleet::Deal(const ClaimSpec& spec, const std::set<std::string>
       const auto own = static_cast<std::int32_t>(special.own);
       gpu.compute = open ? gpu.compute - own * demand.compute : 0;
       gpu.memory = open ? gpu.memory - special.memory : 0;
+      gpu.network = open ? gpu.network - own * demand.network : 0;
+      gpu.spill = open ? gpu.spill - own * demand.spill : 0;
       gpu.vgpus += open ? own : 1;
     }
     placer_.Set(index, std::move(room));

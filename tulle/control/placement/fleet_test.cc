@@ -103,12 +103,31 @@ TEST(Fleet, PromisesOfTheNetworkNoMoreThanThereIs) {
             (Names{"b-1", "b-1"}));
   EXPECT_EQ(mesh.Names({.count = 2, .topology = Topology::kSameGpu, .network_bytes_per_s = 36 * kMiB}),
             Names{});
+  EXPECT_EQ(mesh.Names({.count = 2, .network_bytes_per_s = 36 * kMiB}), Names{});
   EXPECT_EQ(
       mesh.Why({.network_bytes_per_s = 71 * kMiB}),
       "InsufficientNetwork: asked for 1GiB and 25% of compute and 71MiB/s of the network; the most that a "
       "GPU's node can promise of its network is 70MiB/s (node a has 16GiB and 100% free on one GPU and 0B/s "
       "of the network to promise; node b has 16GiB and 100% free on one GPU and 70MiB/s of the network to "
       "promise); see `tulle get gpus`; nodes say what theirs moves with --network-bandwidth");
+}
+
+TEST(Fleet, LetsNoMoreSpillThanIsKept) {
+  Mesh mesh;
+  mesh.Add("a", 16 * kGiB);  // keeps nothing
+  Gpu& some = mesh.Add("b", 16 * kGiB);
+  some.status.allocatable_spill_bytes = 10 * kGiB;
+  some.status.allocated_spill_bytes = 3 * kGiB;
+  EXPECT_EQ(mesh.Names({.spill_bytes = 7 * kGiB}), Names{"b-1"});
+  EXPECT_EQ(mesh.Names({.count = 2, .spill_bytes = 3 * kGiB}), (Names{"b-1", "b-1"}));
+  EXPECT_EQ(mesh.Names({.count = 2, .spill_bytes = 4 * kGiB}), Names{});
+  EXPECT_EQ(mesh.Names({.count = 2, .topology = Topology::kSameGpu, .spill_bytes = 4 * kGiB}), Names{});
+  EXPECT_EQ(
+      mesh.Why({.spill_bytes = 8 * kGiB}),
+      "InsufficientSpill: asked for 1GiB and 25% of compute and 8GiB to spill; the most that is left for "
+      "vGPUs of one GPU to spill is 7GiB (node a has 16GiB and 100% free on one GPU and 0B to spill; "
+      "node b has 16GiB and 100% free on one GPU and 7GiB to spill); see `tulle get gpus`; nodes allow "
+      "it with --spill-memory and --spill-disk");
 }
 
 TEST(Fleet, AllOrNone) {
