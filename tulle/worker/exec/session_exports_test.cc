@@ -78,7 +78,14 @@ TEST_F(SessionExportsTest, BothHaveTheSameBytes) {
       .queue = {kQueue}, .memory = {kBuffer}, .offset_bytes = kBytes - 1000, .transfer = 1};
   write.data.size_bytes = data.size();
   client_.Send(write, data);
+  client_.WhenAnswered(client_.Send(opencl::Finish{{kQueue}}));
+  std::atomic<bool> is_written{false};
+  client_.Do([&] {
+    is_written = true;
+    is_written.notify_all();
+  });
   GoOn();
+  is_written.wait(false);
   const auto opened = GuestImports();
   opencl::EnqueueRead read{.queue = {kQueue}, .memory = {kBuffer}, .offset_bytes = kBytes - 1000};
   read.data.size_bytes = data.size();
