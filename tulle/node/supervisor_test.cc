@@ -216,6 +216,27 @@ TEST_F(SupervisorTest, AStubbornWorkerIsKilledAtTheDeadline) {
   EXPECT_EQ(last().message, "the node is stopping");
 }
 
+// As where the node was started again and keeps less.
+TEST_F(SupervisorTest, NoMoreSpillsThanTheNodeKeeps) {
+  supervisor_ =
+      std::make_unique<Supervisor>(loop_,
+                                   Supervisor::Options{.worker_binary = FindProgram("tulle_fake_worker"),
+                                                       .spill = {.memory_bytes = 3u << 20}},
+                                   [this](const VGpuStatus& status) { reports_.push_back(status); });
+  VGpuSpec first = spec_;
+  first.spill_bytes = 2u << 20;
+  VGpuSpec second = first;
+  second.uid = "v2";
+  Steps steps(loop_);
+  steps.Then([&] { supervisor_->Create(first, {}); }, [&] { return Is(VGpuState::kReady); })
+      .Then([&] { supervisor_->Create(second, {}); }, [&] { return Is(VGpuState::kFailed); });
+  EXPECT_EQ(steps.Run(), steps.size());
+  EXPECT_EQ(last().spec.uid, "v2");
+  EXPECT_NE(last().message.find("this node keeps 3MiB of such for all vGPUs (--spill-memory, --spill-disk)"),
+            std::string::npos)
+      << last().message;
+}
+
 TEST_F(SupervisorTest, AMissingWorkerProgramIsAFailure) {
   supervisor_ =
       std::make_unique<Supervisor>(loop_, Supervisor::Options{.worker_binary = "/no/such/worker"},

@@ -32,6 +32,15 @@ bool IsOneOf(Phase phase, std::initializer_list<Phase> phases) {
   return std::find(phases.begin(), phases.end(), phase) != phases.end();
 }
 
+// 0 is not given.
+Status CheckMemory(std::uint64_t bytes, const char* path) {
+  if (bytes != 0 && bytes < kMinMemoryBytes)
+    return Invalid(path, FormatSize(bytes) + " is less than the least, " + FormatSize(kMinMemoryBytes));
+  if (bytes > kMaxMemoryBytes)
+    return Invalid(path, FormatSize(bytes) + " is more than the most, " + FormatSize(kMaxMemoryBytes));
+  return OkStatus();
+}
+
 }  // namespace
 
 bool IsResourceName(std::string_view name) {
@@ -63,26 +72,12 @@ Status CheckClaimSpec(const ClaimSpec& spec) {
   TULLE_RETURN_IF_ERROR(CheckTerms(spec.gpu_types, "spec.gpu_types"));
   TULLE_RETURN_IF_ERROR(CheckTerms(spec.vendors, "spec.vendors"));
   TULLE_RETURN_IF_ERROR(CheckLabels(spec.node_selector, "spec.node_selector"));
-  if (spec.memory_bytes != 0 && spec.memory_bytes < kMinMemoryBytes) {
-    return Invalid("spec.memory_bytes",
-                   FormatSize(spec.memory_bytes) + " is less than the least, " + FormatSize(kMinMemoryBytes));
-  }
-  if (spec.memory_bytes > kMaxMemoryBytes) {
-    return Invalid("spec.memory_bytes",
-                   FormatSize(spec.memory_bytes) + " is more than the most, " + FormatSize(kMaxMemoryBytes));
-  }
+  TULLE_RETURN_IF_ERROR(CheckMemory(spec.memory_bytes, "spec.memory_bytes"));
   if (spec.spill_bytes != 0 && spec.api == DeviceApi::kCuda) {
     return Invalid("spec.spill_bytes",
                    "is for OPENCL: memory of CUDA's programs is on their GPU at all times; leave it out");
   }
-  if (spec.spill_bytes != 0 && spec.spill_bytes < kMinMemoryBytes) {
-    return Invalid("spec.spill_bytes",
-                   FormatSize(spec.spill_bytes) + " is less than the least, " + FormatSize(kMinMemoryBytes));
-  }
-  if (spec.spill_bytes > kMaxMemoryBytes) {
-    return Invalid("spec.spill_bytes",
-                   FormatSize(spec.spill_bytes) + " is more than the most, " + FormatSize(kMaxMemoryBytes));
-  }
+  TULLE_RETURN_IF_ERROR(CheckMemory(spec.spill_bytes, "spec.spill_bytes"));
   if (spec.compute_percent > 100) {
     return Invalid("spec.compute_percent",
                    std::to_string(spec.compute_percent) +

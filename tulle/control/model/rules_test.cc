@@ -14,6 +14,12 @@ TEST(ClaimSpec, RefusalsNameTheFieldTheValueAndTheLimit) {
   EXPECT_EQ(Refusal({}), "");
   EXPECT_EQ(Refusal({.memory_bytes = 1}),
             "invalid argument: spec.memory_bytes: 1B is less than the least, 1MiB");
+  EXPECT_EQ(Refusal({.spill_bytes = std::uint64_t{1} << 30}), "");
+  EXPECT_EQ(Refusal({.spill_bytes = 1}),
+            "invalid argument: spec.spill_bytes: 1B is less than the least, 1MiB");
+  EXPECT_EQ(Refusal({.api = DeviceApi::kCuda, .spill_bytes = std::uint64_t{1} << 30}),
+            "invalid argument: spec.spill_bytes: is for OPENCL: memory of CUDA's programs is on their GPU at "
+            "all times; leave it out");
   EXPECT_EQ(Refusal({.network_bytes_per_s = 1000}),
             "invalid argument: spec.network_bytes_per_s: 1000B/s is less than the least, 1MiB/s");
   EXPECT_EQ(Refusal({.network_bytes_per_s = std::uint64_t{1} << 41}),

@@ -13,7 +13,6 @@
 #include <atomic>
 #include <cstdint>
 #include <list>
-#include <map>
 #include <optional>
 #include <span>
 #include <unordered_map>
