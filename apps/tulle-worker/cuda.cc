@@ -33,7 +33,7 @@ void ProbeCuda(const CudaSettings& settings, bool measure, std::vector<gpu::Devi
       {{"library", settings.library}, {"why", found.error().message}});
 }
 
-int RunCudaExecutor(const CudaSettings& settings) {
+int RunCudaExecutor(const CudaSettings& settings, const gpu::isolated::Place& place) {
   // What programs allocate is counted by the worker; modules' variables have as much again.
   g_options.memory_bytes = 2 * settings.memory_bytes;
   // All threads, as the share is held by time, and may grow.
@@ -45,7 +45,8 @@ int RunCudaExecutor(const CudaSettings& settings) {
       [&](std::uint32_t, gpu::Completions* completions) -> Result<std::unique_ptr<gpu::Backend>> {
         if (!library.ok()) return library.error();
         return gpu::cuda::OpenBackend(*library, settings.device, completions);
-      });
+      },
+      place);
 }
 
 }  // namespace tulle::app

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tulle/gpu/api/backend.h"
+#include "tulle/gpu/isolated/executor_main.h"
 
 namespace tulle::app {
 
@@ -22,6 +23,6 @@ void ProbeCuda(const CudaSettings& settings, bool measure, std::vector<gpu::Devi
 
 // An executor on it; see RunExecutor. The software device says that it has as many multiprocessors as the
 // share of the host's processors comes to, rounded up.
-int RunCudaExecutor(const CudaSettings& settings);
+int RunCudaExecutor(const CudaSettings& settings, const gpu::isolated::Place& place);
 
 }  // namespace tulle::app

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -23,9 +24,15 @@ constexpr std::uint64_t kArenaFactor = 2;
 // much.
 constexpr std::uint64_t kGrowthFactor = 16;
 constexpr std::uint64_t kLeastGrownBytes = std::uint64_t{1} << 30;
+// In a virtual machine all of it is mapped from the beginning, or is the machine's own, so there it is less.
+constexpr std::uint64_t kMachineGrowthFactor = 2;
 
 // Of programs that were built before: some hundreds to thousands of them.
 constexpr std::size_t kBuildCacheBytes = 64u << 20;
+
+// What QEMU's translator knows of a processor's instructions; PoCL compiles for this host's otherwise.
+const std::vector<std::string> kEmulatedCpu = {"POCL_LLVM_CPU_NAME=haswell", "POCL_KERNELLIB_NAME=avx2"};
+constexpr char kEmulatedCpuText[] = "; for haswell";
 
 std::vector<std::string> Arguments(const char* role, const ChildArguments& children) {
   std::vector<std::string> arguments = {"tulle-worker", std::string("--role=") + role};
@@ -161,10 +168,13 @@ class IsolatedExecutors final : public worker::exec::ExecutorFactory {
     if (device_bytes_ == 0) {
       options.argv.push_back("--memory-bytes=" + std::to_string(memory_bytes));
       options.arena_bytes = 1;
+      options.driver_bytes = kMachineGrowthFactor * memory_bytes;
     } else {
       // Sessions keep theirs when the vGPU gets more. But kernels can write all of it, so it has an end.
       const std::uint64_t grown_bytes =
-          std::min(device_bytes_, std::max(memory_bytes * kGrowthFactor, kLeastGrownBytes));
+          std::min(device_bytes_, options.machine.has_value()
+                                      ? memory_bytes * kMachineGrowthFactor
+                                      : std::max(memory_bytes * kGrowthFactor, kLeastGrownBytes));
       options.arena_bytes = std::max(memory_bytes, grown_bytes) * kArenaFactor;
     }
     TULLE_ASSIGN_OR_RETURN(auto process, isolated::ExecutorProcess::Start(launcher_, options));
@@ -204,10 +214,28 @@ class IsolatedBuilder final : public worker::build::Builder {
 
 }  // namespace
 
-worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
-                                  const wire::node::AssignVGpu& assignment, const ChildArguments& children) {
+Result<worker::Device> MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
+                                          const wire::node::AssignVGpu& assignment,
+                                          const ChildArguments& children) {
   const std::vector<std::string> device_nodes = gpu::DeviceNodesOf(assignment.pci_address.text);
-  const std::string compiler(assignment.compiler.text);
+  std::string compiler(assignment.compiler.text), compiler_of_binaries = compiler;
+  const bool in_machine = assignment.in_machine != 0;
+  std::optional<vm::Settings> machine;
+  std::vector<std::string> environment;
+  if (in_machine) {
+    if (!device_nodes.empty()) {
+      return Error{Code::kFailedPrecondition,
+                   "a GPU cannot be given to a virtual machine: only the CPU device's vGPUs have them"};
+    }
+    TULLE_ASSIGN_OR_RETURN(machine, vm::Complete(children.machine));
+    // In a machine the processor has another name. It is the same device; and no other of its platform is
+    // there.
+    compiler = compiler.substr(0, compiler.find(';') + 1);
+    if (machine->accelerator == vm::Accelerator::kEmulated) {
+      environment = kEmulatedCpu;
+      compiler_of_binaries += kEmulatedCpuText;
+    }
+  }
   // Which of OpenCL's devices it is: in a jail there may be fewer of them than the probe has counted.
   std::vector<std::string> which;
   if (assignment.pci_address.text.size() != 0)
@@ -218,6 +246,9 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
   executor.argv.insert(executor.argv.end(), which.begin(), which.end());
   executor.device_nodes = device_nodes;
   executor.device_index = assignment.device_index;
+  executor.environment = environment;
+  executor.machine = machine;
+  executor.processors = std::max(std::thread::hardware_concurrency(), 1u);
   isolated::ExecutorOptions cuda = executor;
   cuda.argv = Arguments("cuda-executor", children);
   cuda.argv.push_back("--compute-percent=" + std::to_string(assignment.compute_percent));
@@ -232,8 +263,9 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
   builder.argv.insert(builder.argv.end(), which.begin(), which.end());
   for (const std::string& node : device_nodes) builder.argv.push_back("--device-node=" + node);
   builder.device_index = assignment.device_index;
+  builder.environment = environment;
   builder.best_effort = launcher->best_effort();
-  return {
+  return worker::Device{
       assignment.has_opencl == 0
           ? nullptr
           : std::make_unique<IsolatedExecutors>(
@@ -241,12 +273,15 @@ worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
                 std::max(assignment.memory_bytes, assignment.device_memory_bytes) + assignment.spill_bytes),
       std::make_unique<worker::build::CachingBuilder>(
           std::make_unique<IsolatedBuilder>(std::move(builder)), kBuildCacheBytes,
-          compiler.empty() ? nullptr : std::make_unique<const worker::build::MeshBuilds>(control, compiler)),
+          compiler_of_binaries.empty()
+              ? nullptr
+              : std::make_unique<const worker::build::MeshBuilds>(control, compiler_of_binaries)),
       cuda_device.empty()
           ? nullptr
           : std::make_unique<IsolatedExecutors>(launcher, std::move(cuda), assignment.memory_bytes, 0),
       // Of a GPU they would measure what its driver does.
-      device_nodes.empty() ? static_cast<double>(std::max(std::thread::hardware_concurrency(), 1u)) : 0};
+      device_nodes.empty() ? static_cast<double>(std::max(std::thread::hardware_concurrency(), 1u)) : 0,
+      !in_machine};
 }
 
 }  // namespace tulle::app

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tulle/sandbox/launcher.h"
+#include "tulle/vm/machine.h"
 #include "tulle/wire/schema/node.h"
 #include "tulle/worker/worker.h"
 
@@ -11,10 +12,13 @@ namespace tulle::app {
 struct ChildArguments {
   std::vector<std::string> arguments;  // "--log-level=...": the same for all
   std::string cuda_library;            // of GPUs' executors of CUDA (CudaSettings::library)
+  vm::Settings machine;                // of executors in virtual machines
 };
 
-// `launcher` and `control`, the socket to the node, must outlive the device.
-worker::Device MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
-                                  const wire::node::AssignVGpu& assignment, const ChildArguments& children);
+// `launcher` and `control`, the socket to the node, must outlive the device. kFailedPrecondition where the
+// vGPU is to have virtual machines and there can be none.
+Result<worker::Device> MakeIsolatedDevice(sandbox::Launcher* launcher, int control,
+                                          const wire::node::AssignVGpu& assignment,
+                                          const ChildArguments& children);
 
 }  // namespace tulle::app

@@ -6,10 +6,15 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -19,6 +24,7 @@
 #include "tulle/base/log.h"
 #include "tulle/gpu/isolated/executor_main.h"
 #include "tulle/gpu/opencl/driver.h"
+#include "tulle/vm/machine.h"
 #include "tulle/worker/worker.h"
 
 namespace {
@@ -39,6 +45,9 @@ struct Settings {
   tulle::app::CudaSettings cuda;
   std::vector<std::string> device_nodes;
   tulle::gpu::opencl::DriverOptions opencl;
+  tulle::gpu::isolated::Place place;
+  bool probe_machines = false;
+  tulle::vm::Settings machine;
 };
 
 void InstallLogSink(const Settings& settings) {
@@ -63,12 +72,44 @@ int Probe(const Settings& settings) {
   return std::fflush(stdout) == 0 ? 0 : 1;
 }
 
+// Enough for an emulated machine on a busy host.
+constexpr std::chrono::seconds kMachinePatience{120};
+
+// What is least of what executors need there: it is found, and its libraries are.
+tulle::vm::Program Itself() {
+  std::error_code error;
+  const auto path = std::filesystem::read_symlink("/proc/self/exe", error);
+  return {.file = path.string(),
+          .arguments = {"tulle-worker", "--version"},
+          .folders = {path.parent_path().string()}};
+}
+
+int ProbeMachines(const Settings& settings) {
+  tulle::vm::Settings machine;
+  const auto settled = [&]() -> tulle::Result<std::chrono::milliseconds> {
+    TULLE_ASSIGN_OR_RETURN(machine, tulle::vm::Complete(settings.machine));
+    TULLE_ASSIGN_OR_RETURN(const auto launcher, tulle::sandbox::Launcher::Create(
+                                                    {.best_effort = settings.sandbox == "best-effort"}));
+    return tulle::vm::TryMachine(*launcher, machine, Itself(),
+                                 std::max(std::thread::hardware_concurrency(), 1u), kMachinePatience);
+  }();
+  if (!settled.ok()) {
+    std::fprintf(stderr, "%s\n", settled.error().message.c_str());
+    return 1;
+  }
+  std::printf("%lld\n--vm-kernel=%s\n--vm-modules=%s\n", static_cast<long long>(settled->count()),
+              machine.kernel.c_str(), machine.modules.c_str());
+  return std::fflush(stdout) == 0 ? 0 : 1;
+}
+
 tulle::worker::Worker* g_worker = nullptr;  // for the signal handler, which cannot be given anything
 
 int RunWorker(const Settings& settings) {
   auto launcher = tulle::sandbox::Launcher::Create({.best_effort = settings.sandbox == "best-effort"});
   const tulle::app::ChildArguments children{
-      {"--log-level=" + settings.log_level, "--log-format=" + settings.log_format}, settings.cuda.library};
+      {"--log-level=" + settings.log_level, "--log-format=" + settings.log_format},
+      settings.cuda.library,
+      settings.machine};
   const auto open_device =
       [&](const tulle::wire::node::AssignVGpu& assignment) -> tulle::Result<tulle::worker::Device> {
     // Told here, so that the node hears why there is no vGPU.
@@ -106,6 +147,7 @@ int main(int argc, char** argv) {
   Settings settings;
   CLI::App app("The process that is one vGPU. Started by tulle-node; by hand only with --probe.",
                "tulle-worker");
+  app.set_version_flag("--version", TULLE_VERSION);
   app.add_option("--role", settings.role,
                  "worker: serves one vGPU; executor, cuda-executor, build-server: started by a worker, run "
                  "and compile "
@@ -134,6 +176,23 @@ int main(int argc, char** argv) {
   app.add_option("--pci-address", settings.opencl.pci_address,
                  "Of the GPU, for an executor and a build-server");
   app.add_option("--compiler", settings.opencl.compiler, "As the probe tells it of the device, likewise");
+  app.add_option("--machine-address", settings.place.machine_address,
+                 "The physical address of what this executor shares with its worker, in a virtual machine");
+  app.add_flag(
+      "--probe-machines", settings.probe_machines,
+      "Start this program in a virtual machine, as executors are; print how many milliseconds it took and, a "
+      "line each, how to name the same kernel; and exit");
+  app.add_option("--vm", settings.machine.accelerator,
+                 "How virtual machines run, for vGPUs that have them. kvm: by the processor; emulated: by "
+                 "QEMU alone, "
+                 "for tests")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, tulle::vm::Accelerator>{
+          {"kvm", tulle::vm::Accelerator::kKvm}, {"emulated", tulle::vm::Accelerator::kEmulated}}))
+      ->default_str("kvm");
+  app.add_option("--vm-kernel", settings.machine.kernel,
+                 "Their Linux kernel [the newest in /boot that has 9p among its modules]");
+  app.add_option("--vm-modules", settings.machine.modules,
+                 "The folder of its modules [/lib/modules/VERSION]");
   app.add_option("--device-node", settings.device_nodes,
                  "A file below /dev that builders need to reach the GPU; may be repeated")
       ->take_all();
@@ -180,13 +239,15 @@ int main(int argc, char** argv) {
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
   InstallLogSink(settings);
-  if (settings.role == "worker" && !settings.probe) tulle::UseAllDescriptors();
+  if (settings.role == "worker" && !settings.probe && !settings.probe_machines) tulle::UseAllDescriptors();
 
   if (settings.probe) return Probe(settings);
+  if (settings.probe_machines) return ProbeMachines(settings);
   if (settings.role == "executor")
-    return tulle::gpu::isolated::RunExecutor(*tulle::gpu::opencl::OpenDriver(settings.opencl));
+    return tulle::gpu::isolated::RunExecutor(*tulle::gpu::opencl::OpenDriver(settings.opencl),
+                                             settings.place);
   if (settings.role == "cuda-executor") {
-    return tulle::app::RunCudaExecutor(settings.cuda);
+    return tulle::app::RunCudaExecutor(settings.cuda, settings.place);
   }
   if (settings.role == "build-server")
     return tulle::gpu::isolated::RunBuildServer(*tulle::gpu::opencl::OpenDriver(settings.opencl), argv,

@@ -38,6 +38,14 @@ Result<SharedMemory> SharedMemory::Adopt(UniqueFd fd) {
   return SharedMemory(std::move(fd), static_cast<std::byte*>(data), size_bytes);
 }
 
+Result<SharedMemory> SharedMemory::MapDevice(int fd, std::uint64_t offset_bytes, std::uint64_t size_bytes) {
+  void* data =
+      mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, static_cast<off_t>(offset_bytes));
+  if (data == MAP_FAILED)
+    return ErrnoError("mapping " + FormatSize(size_bytes) + " of a device's memory", errno);
+  return SharedMemory(UniqueFd(), static_cast<std::byte*>(data), size_bytes);
+}
+
 SharedMemory::SharedMemory(UniqueFd fd, std::byte* data, std::uint64_t size_bytes)
     : fd_(std::move(fd)), data_(data), size_bytes_(size_bytes) {}
 

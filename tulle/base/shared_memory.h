@@ -17,6 +17,9 @@ class SharedMemory {
   // Maps one that was inherited, or came from another process; takes the descriptor. Its size is the file's.
   // An error if it could shrink.
   static Result<SharedMemory> Adopt(UniqueFd fd);
+  // Maps a part of a device, whose memory it stays; the descriptor is needed for that only, and fd() is none.
+  // Read, Write and Scrub are for memfds.
+  static Result<SharedMemory> MapDevice(int fd, std::uint64_t offset_bytes, std::uint64_t size_bytes);
   SharedMemory(SharedMemory&& other) noexcept;
   SharedMemory& operator=(SharedMemory&& other) = delete;
   ~SharedMemory();

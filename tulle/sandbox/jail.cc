@@ -20,12 +20,12 @@
 #include <filesystem>
 #include <set>
 
+#include "tulle/sandbox/system_folders.h"
+
 namespace tulle::sandbox {
 
 namespace {
 
-// The system, as far as a driver needs it. What is a link on the host (merged /usr) is one in the jail.
-constexpr const char* kSystemFolders[] = {"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"};
 constexpr const char* kSystemFiles[] = {"/etc/ld.so.cache", "/etc/OpenCL", "/etc/alternatives",
                                         "/sys/devices/system"};  // the CPUs, for hwloc
 constexpr const char* kDevices[] = {"/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"};
@@ -54,6 +54,13 @@ int SetLimit(__rlimit_resource resource, std::uint64_t value) {
 }
 
 }  // namespace
+
+// The system, as far as a driver needs it. What is a link on the host (merged /usr) is one in the jail.
+const std::vector<std::string>& SystemFolders() {
+  static const std::vector<std::string> folders = {"/usr",   "/bin",   "/sbin",  "/lib",
+                                                   "/lib32", "/lib64", "/libx32"};
+  return folders;
+}
 
 const char* StepText(Step step) {
   switch (step) {
@@ -98,10 +105,16 @@ Plan::Plan(const ChildSpec& spec, const JailMode& mode, int binary_fd)
     if (folder) folders.insert(kNew + path);
     binds_.push_back({kOld + path, kNew + path, folder});
   };
-  for (const char* path : kSystemFolders) add_bind(path);
+  for (const std::string& path : SystemFolders()) add_bind(path);
   for (const char* path : kSystemFiles) add_bind(path);
-  for (const auto& path : spec.read_only_paths)
-    add_bind(std::filesystem::path(path).lexically_normal().string());
+  for (const auto& path : spec.read_only_paths) {
+    const std::string normal = std::filesystem::path(path).lexically_normal().string();
+    const bool there = std::any_of(binds_.begin(), binds_.end(), [&](const Mount& bind) {
+      const std::string bound = bind.target.substr(sizeof kNew - 1);
+      return normal == bound || normal.starts_with(bound + "/");
+    });
+    if (!there) add_bind(normal);
+  }
   if (!mode.own_proc) {
     for (const char* path : kProcFiles) add_bind(path);
   }

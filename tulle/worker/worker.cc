@@ -314,6 +314,7 @@ void Worker::Serve(Connection& connection, UniqueFd socket) {
     limits.capabilities &= ~static_cast<std::uint64_t>(wire::Capability::kSharedMemory) &
                            ~static_cast<std::uint64_t>(wire::Capability::kExports);
   }
+  if (!device_.maps_memory) limits.capabilities &= ~static_cast<std::uint64_t>(wire::Capability::kExports);
   limits.handshake_timeout = options_.handshake_timeout;
   limits.resume_window = options_.resume_window;
   limits.resume_table = &resume_table_;

@@ -68,6 +68,7 @@ struct Device {
   std::unique_ptr<exec::ExecutorFactory> cuda_executors = nullptr;  // for sessions of CUDA; likewise
   // How much of its time the device can give in a time, as executors measure it; 0: they do not measure it.
   double lanes = 0;
+  bool maps_memory = true;  // executors can have memory of others (Executor::MapMemory)
 };
 
 class Worker {

@@ -1,11 +1,16 @@
+#include <poll.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <condition_variable>
+#include <cstdio>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <thread>
 
 #include "tulle/base/seqpacket.h"
 #include "tulle/base/shared_memory.h"
@@ -15,6 +20,7 @@
 #include "tulle/gpu/isolated/ring.h"
 #include "tulle/gpu/isolated/spinner.h"
 #include "tulle/sandbox/lock.h"
+#include "tulle/vm/guest_abi.h"
 
 namespace tulle::gpu::isolated {
 
@@ -24,18 +30,61 @@ namespace {
 // guards against nothing but a worker that forgot to wake us.
 constexpr int kLookAgainMs = 1000;
 
+int g_doorbell = kDoorbellFd;
+
 void RingDoorbell() {
   const char byte = 1;
   // Full means that it will wake anyway.
-  [[maybe_unused]] const ssize_t written = write(kDoorbellFd, &byte, 1);
+  [[maybe_unused]] const ssize_t written = write(g_doorbell, &byte, 1);
 }
+
+// Sleeping until the worker wakes us. Thread-safe.
+class Sleep {
+ public:
+  // Beside the worker the words of the rings are futexes. In a machine of its own it cannot reach them so: it
+  // rings, and each ring has every sleeper look at its word.
+  explicit Sleep(bool by_bell) : by_bell_(by_bell) {
+    if (by_bell) std::thread([this] { Listen(); }).detach();
+  }
+  // While *word is 1, at most `timeout_ms` (-1: any time); may return early.
+  void While(std::atomic<std::uint32_t>* word, int timeout_ms) {
+    if (!by_bell_) return FutexWait(word, 1, timeout_ms);
+    std::unique_lock lock(mutex_);
+    // The worker takes the word back before it rings: whoever has found it 1 hears the ring.
+    const auto taken = [&] { return word->load(std::memory_order_acquire) != 1; };
+    if (timeout_ms < 0) {
+      rung_.wait(lock, taken);
+    } else {
+      rung_.wait_for(lock, std::chrono::milliseconds(timeout_ms), taken);
+    }
+  }
+
+ private:
+  void Listen() {
+    char bytes[64];
+    for (;;) {
+      pollfd bell{g_doorbell, POLLIN, 0};
+      poll(&bell, 1, -1);
+      // Without its other end, which is about to take us along, it would be readable all the time.
+      if (read(g_doorbell, bytes, sizeof bytes) <= 0) poll(nullptr, 0, kNoBellMs);
+      { const std::lock_guard lock(mutex_); }
+      rung_.notify_all();
+    }
+  }
+
+  static constexpr int kNoBellMs = 10;
+  const bool by_bell_;
+  std::mutex mutex_;
+  std::condition_variable rung_;
+};
 
 // Carries what the driver reports to the worker. Thread-safe. When the ring is full the caller waits for the
 // worker, which takes replies whatever else it waits for: so a driver's thread can wait here while holding
 // its own locks.
 class Replies final : public Completions {
  public:
-  Replies(RingIndices* indices, const RingBytes* bytes) : writer_(indices, bytes) {}
+  Replies(RingIndices* indices, const RingBytes* bytes, Sleep* sleep)
+      : writer_(indices, bytes), sleep_(*sleep) {}
 
   void Reply(std::uint16_t opcode, std::uint64_t sequence, ByteView body,
              std::uint64_t payload_bytes) override {
@@ -63,7 +112,7 @@ class Replies final : public Completions {
         while (writer_.TryWrite(header, piece) == RingResult::kNotNow) {
           if (writer_.MustWakeReader()) RingDoorbell();
           if (writer_.AnnounceWait(piece.size()) == RingResult::kNotNow)
-            FutexWait(writer_.wait_word(), 1, kLookAgainMs);
+            sleep_.While(writer_.wait_word(), kLookAgainMs);
         }
       } while (!body.empty());
       wake = writer_.MustWakeReader();
@@ -74,6 +123,7 @@ class Replies final : public Completions {
  private:
   std::mutex mutex_;
   RingWriter writer_;
+  Sleep& sleep_;
 };
 
 // The worker's memory at a place that it named. The worker is trusted; a wrong place is its bug, and ends us.
@@ -181,6 +231,22 @@ struct Mappings {
   RingBytes command_bytes, reply_bytes;
 };
 
+Result<Mappings> MapInMachine(std::uint64_t address) {
+  // Gone when this returns: by it all of the machine's devices can be reached.
+  const UniqueFd memory(vm::kMemoryFd);
+  TULLE_ASSIGN_OR_RETURN(auto rings, SharedMemory::MapDevice(memory.get(), address, kRingsFileBytes));
+  const auto& head = *reinterpret_cast<const RingsHead*>(rings.bytes().data());
+  const std::uint64_t arena_address = address + kRingsFileBytes;
+  TULLE_ASSIGN_OR_RETURN(auto arena, SharedMemory::MapDevice(memory.get(), arena_address, head.arena_bytes));
+  TULLE_ASSIGN_OR_RETURN(auto staging, SharedMemory::MapDevice(memory.get(), arena_address + head.arena_bytes,
+                                                               head.staging_bytes));
+  TULLE_ASSIGN_OR_RETURN(auto command_bytes, RingBytes::Map(memory.get(), address + kCommandsOffset));
+  TULLE_ASSIGN_OR_RETURN(auto reply_bytes, RingBytes::Map(memory.get(), address + kRepliesOffset));
+  g_doorbell = vm::kBellFd;
+  return Mappings{std::move(rings), std::move(arena), std::move(staging), std::move(command_bytes),
+                  std::move(reply_bytes)};
+}
+
 Result<Mappings> Map() {
   TULLE_ASSIGN_OR_RETURN(auto rings, SharedMemory::Adopt(UniqueFd(kRingsFd)));
   TULLE_ASSIGN_OR_RETURN(auto arena, SharedMemory::Adopt(UniqueFd(kArenaFd)));
@@ -193,12 +259,17 @@ Result<Mappings> Map() {
 
 }  // namespace
 
-int RunExecutor(const OpenDevice& open_device) {
-  auto mapped = Map();
-  if (!mapped.ok() || mapped->rings.size_bytes() != kRingsFileBytes)
+int RunExecutor(const OpenDevice& open_device, const Place& place) {
+  const bool in_machine = place.machine_address != 0;
+  auto mapped = in_machine ? MapInMachine(place.machine_address) : Map();
+  if (!mapped.ok() || mapped->rings.size_bytes() != kRingsFileBytes) {
+    if (!mapped.ok()) std::fprintf(stderr, "%s\n", mapped.error().message.c_str());
     return 2;  // not started by an ExecutorProcess
+  }
   RingsHead& head = *reinterpret_cast<RingsHead*>(mapped->rings.bytes().data());
-  Replies replies(&head.replies, &mapped->reply_bytes);
+  // They outlive this function: what drivers start, and what listens, does.
+  static Sleep& sleep = *new Sleep(in_machine);
+  Replies replies(&head.replies, &mapped->reply_bytes, &sleep);
   const auto refuse = [&](const Error& error) {
     replies.Write(RecordKind::kFailed, 0, 0,
                   AsBytes(std::string_view(error.message).substr(0, kMaxRecordBodyBytes)), 0);
@@ -225,7 +296,7 @@ int RunExecutor(const OpenDevice& open_device) {
   MappedMemories memories;
   while (RunBatch(commands, mapped->arena, mapped->staging, memories, **backend)) {
     if (!spinner.Spin([&] { return commands.HasRecord(); })) {
-      while (commands.AnnounceSleep()) FutexWait(commands.sleep_word(), 1, -1);
+      while (commands.AnnounceSleep()) sleep.While(commands.sleep_word(), -1);
     }
     spinner.Came();
   }

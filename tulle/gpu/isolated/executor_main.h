@@ -2,6 +2,7 @@
 // ExecutorProcess and BuildServer (protocol.h), so they need no argument but the driver.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 
 #include "tulle/gpu/api/backend.h"
@@ -12,12 +13,19 @@ namespace tulle::gpu::isolated {
 using OpenDevice =
     std::function<Result<std::unique_ptr<Backend>>(std::uint32_t index, Completions* completions)>;
 
+// Where it runs: beside its worker, or in a virtual machine (ExecutorOptions), which has what it shares with
+// the worker from this physical address on.
+struct Place {
+  std::uint64_t machine_address = 0;  // 0: beside its worker
+};
+
 // Opens the device, locks the sandbox, then serves the worker until it is killed (it dies with its worker).
 // Returns the process's exit code when it could not start; the reason has gone to the worker then.
-int RunExecutor(const OpenDevice& open_device);
-inline int RunExecutor(Driver& driver) {
+int RunExecutor(const OpenDevice& open_device, const Place& place = {});
+inline int RunExecutor(Driver& driver, const Place& place = {}) {
   return RunExecutor(
-      [&](std::uint32_t index, Completions* completions) { return driver.OpenDevice(index, completions); });
+      [&](std::uint32_t index, Completions* completions) { return driver.OpenDevice(index, completions); },
+      place);
 }
 
 // A build server (build_server.h): takes orders and starts a builder for each, until the worker is gone.

@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <memory_resource>
 #include <new>
 #include <unordered_map>
@@ -13,6 +15,7 @@
 #include "tulle/gpu/api/outcome.h"
 #include "tulle/gpu/isolated/captured_output.h"
 #include "tulle/gpu/isolated/protocol.h"
+#include "tulle/gpu/isolated/ready_deadline.h"
 #include "tulle/gpu/isolated/ring.h"
 #include "tulle/gpu/isolated/spinner.h"
 #include "tulle/wire/frame.h"
@@ -59,6 +62,26 @@ bool IsNotice(std::uint16_t opcode, ByteView body, wire::Arena& arena) {
   return (is(M{}) || ...);
 }
 
+std::uint64_t RoundedUp(std::uint64_t bytes) {
+  return (bytes + vm::kSharedStepBytes - 1) / vm::kSharedStepBytes * vm::kSharedStepBytes;
+}
+
+// The executor as the program of a machine.
+Result<vm::Program> ProgramOf(const ExecutorOptions& options, const std::vector<std::string>& environment) {
+  std::error_code error;
+  const auto path = std::filesystem::canonical(options.binary, error);  // it may be named as this one
+  if (error) return Error{Code::kNotFound, options.binary + ": " + error.message()};
+  if (path.string().starts_with("/tmp/")) {
+    return Error{
+        Code::kFailedPrecondition,
+        path.string() + " cannot be run in a virtual machine, which has a /tmp of its own: put it elsewhere"};
+  }
+  return vm::Program{.file = path.string(),
+                     .arguments = options.argv,
+                     .environment = environment,
+                     .folders = {path.parent_path().string()}};
+}
+
 }  // namespace
 
 class ExecutorProcess::Impl {
@@ -77,6 +100,7 @@ class ExecutorProcess::Impl {
         commands_(&head_.commands, &command_bytes_),
         replies_(&head_.replies, &reply_bytes_) {}
   ~Impl() {
+    deadline_.reset();
     child_.reset();
     // Whoever else has it mapped keeps no memory by that.
     arena_.Scrub(0, arena_.size_bytes());
@@ -174,10 +198,11 @@ class ExecutorProcess::Impl {
 
   void Flush() {
     SendUnmaps();
-    if (commands_.MustWakeReader()) FutexWakeAll(commands_reader_word());
+    if (commands_.MustWakeReader()) Wake(&head_.commands.reader_sleeps);
   }
 
   std::optional<Range> MapMemory(int fd, std::uint64_t size_bytes, bool writable) {
+    if (in_machine_) return std::nullopt;
     const MappedMemory memory{next_place_, size_bytes, writable ? 1u : 0u};
     if (!SendPacket(memories_.get(), std::as_bytes(std::span(&memory, 1)), std::array{fd}).ok())
       return std::nullopt;
@@ -215,7 +240,9 @@ class ExecutorProcess::Impl {
   RingWriter commands_;
   RingReader replies_;
   UniqueFd memories_;
+  bool in_machine_ = false;
   std::unique_ptr<sandbox::Child> child_;  // before the blocks in under_way_: those refer to staging_ only
+  std::optional<ReadyDeadline> deadline_;  // behind the child
   std::string end_reason_;
 
  private:
@@ -229,11 +256,17 @@ class ExecutorProcess::Impl {
 
   static constexpr std::uint64_t kNoneRefused = ~std::uint64_t{0};
 
-  std::atomic<std::uint32_t>* commands_reader_word() { return &head_.commands.reader_sleeps; }
+  // Who sleeps at a word of the rings. Nobody in a virtual machine can: it listens for the doorbell.
+  void Wake(std::atomic<std::uint32_t>* word) {
+    if (!in_machine_) return FutexWakeAll(word);
+    const char byte = 1;
+    // Full means that it will wake anyway.
+    [[maybe_unused]] const ssize_t sent = send(doorbell_.get(), &byte, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
 
   void WakeWriterIfWaiting() {
     popped_bytes_ = 0;
-    if (replies_.MustWakeWriter()) FutexWakeAll(&head_.replies.writer_waits);
+    if (replies_.MustWakeWriter()) Wake(&head_.replies.writer_waits);
   }
 
   // Nothing more is believed of this executor. The first fault counts.
@@ -276,6 +309,7 @@ class ExecutorProcess::Impl {
       case RecordKind::kReady:
         if (ready_) break;
         ready_ = true;
+        if (deadline_.has_value()) deadline_->Met();
         received->kind = Received::Kind::kReady;
         return true;
       case RecordKind::kFailed:
@@ -339,12 +373,14 @@ class ExecutorProcess::Impl {
     std::optional<sandbox::ExitStatus> exit;
     while (!(exit = child_->TryWait()).has_value()) poll(&ended, 1, -1);
     output_.Drain();
-    if (!failure_.empty()) {
+    if (deadline_.has_value() && deadline_->missed()) {
+      end_reason_ = "the executor's virtual machine was ended: it was not ready in time";
+    } else if (!failure_.empty()) {
       end_reason_ = "the executor could not start: " + failure_;
     } else if (!fault_.empty()) {
       end_reason_ = "the executor was killed: " + fault_;
     } else {
-      end_reason_ = "the executor " + exit->Text();
+      end_reason_ = "the executor" + (in_machine_ ? vm::EndText(*exit) : " " + exit->Text());
     }
     const std::string printed = output_.Tail(kReasonOutputBytes);
     if (!printed.empty()) end_reason_ += "; it last printed: " + printed;
@@ -389,12 +425,16 @@ Result<std::unique_ptr<ExecutorProcess>> ExecutorProcess::Start(sandbox::Launche
   TULLE_ASSIGN_OR_RETURN(auto rings, SharedMemory::Create("tulle rings", kRingsFileBytes));
   TULLE_ASSIGN_OR_RETURN(auto command_bytes, RingBytes::Map(rings.fd(), kCommandsOffset));
   TULLE_ASSIGN_OR_RETURN(auto reply_bytes, RingBytes::Map(rings.fd(), kRepliesOffset));
-  TULLE_ASSIGN_OR_RETURN(auto arena, SharedMemory::Create("tulle arena", options.arena_bytes));
-  TULLE_ASSIGN_OR_RETURN(auto staging, Staging::Create(options.staging_bytes));
+  TULLE_ASSIGN_OR_RETURN(auto arena, SharedMemory::Create("tulle arena", RoundedUp(options.arena_bytes)));
+  TULLE_ASSIGN_OR_RETURN(auto staging, Staging::Create(RoundedUp(options.staging_bytes)));
   // Nobody reads it while the executor lives; it must not wait for that.
   TULLE_ASSIGN_OR_RETURN(auto output, CapturedOutput::Create(/*drop_when_full=*/true));
   int doorbell[2];
-  if (pipe2(doorbell, O_CLOEXEC | O_NONBLOCK) != 0) return ErrnoError("a pipe to an executor", errno);
+  if (options.machine.has_value()
+          ? socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, doorbell) != 0
+          : pipe2(doorbell, O_CLOEXEC | O_NONBLOCK) != 0) {
+    return ErrnoError("a pipe to an executor", errno);
+  }
   const UniqueFd doorbell_of_child(doorbell[1]);
   TULLE_ASSIGN_OR_RETURN(auto memories, MakeSeqPacketPair());
 
@@ -405,6 +445,9 @@ Result<std::unique_ptr<ExecutorProcess>> ExecutorProcess::Start(sandbox::Launche
   impl->head_.device_index = options.device_index;
   impl->head_.best_effort = launcher.best_effort() ? 1 : 0;
   impl->head_.drives_devices = options.device_nodes.empty() ? 0 : 1;
+  impl->head_.arena_bytes = impl->arena_.size_bytes();
+  impl->head_.staging_bytes = impl->staging_.size_bytes();
+  impl->in_machine_ = options.machine.has_value();
 
   sandbox::ChildSpec spec;
   spec.binary = options.binary;
@@ -422,7 +465,33 @@ Result<std::unique_ptr<ExecutorProcess>> ExecutorProcess::Start(sandbox::Launche
   spec.read_only_paths = options.read_only_paths;
   spec.device_nodes = options.device_nodes;
   spec.tmp_bytes = options.tmp_bytes;
+  // Until it has started.
+  UniqueFd kernel;
+  std::optional<SharedMemory> initramfs;
+  if (options.machine.has_value()) {
+    kernel = UniqueFd(open(options.machine->kernel.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!kernel.valid()) return ErrnoError(options.machine->kernel, errno);
+    const int first = static_cast<int>(spec.fds.size());
+    const vm::MachineSpec machine = {
+        .processors = options.processors,
+        .driver_bytes = options.driver_bytes,
+        .first_shared_fd = kRingsFd,
+        .shared_bytes = {kRingsFileBytes, impl->arena_.size_bytes(), impl->staging_.size_bytes()},
+        .bell_fd = kDoorbellFd,
+        .kernel_fd = first,
+        .initramfs_fd = first + 1};
+    TULLE_ASSIGN_OR_RETURN(vm::Program program, ProgramOf(options, spec.environment));
+    program.arguments.push_back("--machine-address=" + std::to_string(vm::SharedAddress(machine)));
+    TULLE_ASSIGN_OR_RETURN(auto files, vm::MakeInitramfs(*options.machine, program));
+    initramfs.emplace(std::move(files));
+    spec.fds.push_back(kernel.get());
+    spec.fds.push_back(initramfs->fd());
+    spec.fds[kMemoriesFd] = -1;
+    spec.read_only_paths.push_back(program.file);
+    vm::Specify(*options.machine, machine, program, &spec);
+  }
   TULLE_ASSIGN_OR_RETURN(impl->child_, launcher.Start(spec));
+  if (options.machine.has_value()) impl->deadline_.emplace(impl->child_.get(), options.ready_within);
   impl->output_.CloseChildEnd();
   return std::unique_ptr<ExecutorProcess>(new ExecutorProcess(std::move(impl)));
 }

@@ -15,6 +15,7 @@
 //   executor.Awake();
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -26,6 +27,7 @@
 #include "tulle/base/result.h"
 #include "tulle/gpu/isolated/staging.h"
 #include "tulle/sandbox/launcher.h"
+#include "tulle/vm/machine.h"
 #include "tulle/wire/limits.h"
 
 namespace tulle::gpu::isolated {
@@ -45,6 +47,13 @@ struct ExecutorOptions {
   std::uint64_t arena_bytes = 0;          // device memory; sparse: costs what is touched
   std::uint64_t staging_bytes = 256ull << 20;  // payloads under way; sparse too
   std::uint64_t tmp_bytes = 256ull << 20;      // the executor's /tmp: drivers unpack binaries there
+  // Set: it runs in a virtual machine of its own, in that jail. Then memory of others cannot be mapped, there
+  // are no device nodes in it, and its /tmp is of the machine's memory.
+  std::optional<vm::Settings> machine;
+  unsigned processors = 1;  // of the machine
+  std::chrono::seconds ready_within{
+      120};                        // else the machine is ended: much more than any takes, also emulated
+  std::uint64_t driver_bytes = 0;  // of memory that its driver has for itself, beside what is shared
 };
 
 // One command. `body` has been checked (Decode, limits, handles, quota) by the caller.
@@ -98,7 +107,8 @@ class ExecutorProcess {
   // send DestroyObject with kWantStatus, and free when its StatusReply comes.
   void FreeMemory(const Range& range);
   // Memory that is not of the arena, as such a range: for Submission::memory, and to be freed likewise.
-  // The descriptor stays the caller's. Nullopt: the executor has much of such to look at, or has ended.
+  // The descriptor stays the caller's. Nullopt: the executor has much of such to look at, has ended, or is in
+  // a virtual machine.
   std::optional<Range> MapMemory(int fd, std::uint64_t size_bytes, bool writable);
   // The bytes of the device's memory as kernels see them; a stranger writes to them at any time.
   MutableByteView memory(const Range& range);

@@ -311,6 +311,8 @@ int main(int argc, char** argv) {
   const std::string role = argc > 1 ? argv[1] : "";
   ScriptedDriver driver;
   if (role == "--role=executor") return RunExecutor(driver);
+  if (role == "--role=executor-in-machine")
+    return RunExecutor(driver, {std::stoull(std::string(argv[2]).substr(sizeof "--machine-address"))});
   if (role == "--role=build-server") {
     driver.compiler_survives_copies = argv[2] != std::string("does not");
     driver.compiler_crashes = argv[2] == std::string("crashes");

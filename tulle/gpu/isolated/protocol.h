@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tulle/gpu/isolated/ring.h"
+#include "tulle/vm/machine.h"
 #include "tulle/wire/limits.h"
 
 namespace tulle::gpu::isolated {
@@ -18,6 +19,9 @@ inline constexpr int kArenaFd = 4;     // the device's memory
 inline constexpr int kStagingFd = 5;   // payloads
 inline constexpr int kDoorbellFd = 6;  // a pipe: one byte wakes the worker
 inline constexpr int kMemoriesFd = 7;  // a packet socket: memory of others, as MappedMemory
+
+// An executor in a virtual machine has these pieces of memory one behind the other, from an address that it
+// is told, and vm::kBellFd as its doorbell, which wakes both ways. Memory of others it has none.
 
 // Memory that is not of the arena: a record that names a place from kFirstPlace on means it. What it is comes
 // beforehand, in a packet with the memory's descriptor, which is read-only where the memory is.
@@ -70,19 +74,21 @@ inline constexpr std::uint8_t kMoreFollows =
     1u << 1;  // the body goes on in the next record (from executors only)
 inline constexpr std::uint8_t kLacksMemory = 1u << 2;  // commands; as Command has it
 
-// The first page of kRingsFd. The settings are written by the worker before the executor starts.
+// The beginning of kRingsFd. The settings are written by the worker before the executor starts.
 struct RingsHead {
   std::uint32_t device_index = 0;
   std::uint32_t best_effort = 0;
   std::uint32_t drives_devices = 0;  // sandbox::LockOptions
+  std::uint64_t arena_bytes = 0, staging_bytes = 0;
   RingIndices commands;
   RingIndices replies;
 };
-inline constexpr std::uint64_t kRingsHeadBytes = 4096;
+inline constexpr std::uint64_t kRingsHeadBytes = vm::kSharedStepBytes;
 static_assert(sizeof(RingsHead) <= kRingsHeadBytes);
 inline constexpr std::uint64_t kCommandsOffset = kRingsHeadBytes;
 inline constexpr std::uint64_t kRepliesOffset = kCommandsOffset + kRingBytes;
 inline constexpr std::uint64_t kRingsFileBytes = kRepliesOffset + kRingBytes;
+static_assert(kRingsFileBytes % vm::kSharedStepBytes == 0);
 
 // The whole environment of a jailed process. `given` comes first, so that it wins.
 inline std::vector<std::string> DriverEnvironment(const std::vector<std::string>& given) {

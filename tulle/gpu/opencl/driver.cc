@@ -145,7 +145,7 @@ class OpenClDriver final : public Driver {
 std::optional<std::size_t> ChooseDevice(const std::vector<DeviceInfo>& devices, std::uint32_t index,
                                         const DriverOptions& options) {
   const auto is_it = [&](const DeviceInfo& device) {
-    return options.pci_address.empty() ? options.compiler.empty() || device.compiler == options.compiler
+    return options.pci_address.empty() ? device.compiler.starts_with(options.compiler)
                                        : device.pci_address == options.pci_address;
   };
   if (index < devices.size() && is_it(devices[index])) return index;

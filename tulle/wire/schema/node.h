@@ -32,9 +32,10 @@ struct AssignVGpu {
   U64 spill_bytes = 0;          // that its programs may allocate beyond memory_bytes
   U64 spill_memory_bytes = 0;   // of what is not on the device, kept in the worker's memory, and in its file
   U64 spill_file_bytes = 0;
+  U8 in_machine = 0;  // 1: each executor in a virtual machine of its own
   TULLE_MESSAGE(AssignVGpu, vgpu, tenant, device_index, memory_bytes, compute_percent, compiler, has_opencl,
                 cuda_device, pci_address, device_memory_bytes, spill_bytes, spill_memory_bytes,
-                spill_file_bytes)
+                spill_file_bytes, in_machine)
 };
 
 // Node to worker: another quota, from now on.
