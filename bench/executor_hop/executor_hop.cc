@@ -7,6 +7,12 @@
 //   batch     commands a second, one Finish at the end of a million
 //   start     from nothing to the first answer
 //
+// With --machine kvm|emulated, of one in a virtual machine (TULLE_VM_KERNEL, TULLE_VM_MODULES); with
+// --process, the same of one that is not:
+//
+//   start, busy, idle, batch   as above, fewer times
+//   memory                     what an executor at rest has for itself, in MiB
+//
 // With --yardsticks, what the parts of these cost where there is nothing around them:
 //
 //   direct-finish     a Finish, given to the null device in this process
@@ -26,15 +32,20 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <new>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "bench/now.h"
 #include "tulle/gpu/isolated/executor_main.h"
 #include "tulle/gpu/isolated/executor_process.h"
 #include "tulle/gpu/null/driver.h"
+#include "tulle/vm/machine.h"
 
 namespace {
 
@@ -43,9 +54,12 @@ using namespace tulle::gpu::isolated;
 
 class Session {
  public:
-  explicit Session(sandbox::Launcher& launcher) {
+  explicit Session(sandbox::Launcher& launcher, const std::optional<vm::Settings>& machine = std::nullopt) {
     ExecutorOptions options;
-    options.argv = {"tulle_bench_executor_hop", "--role=executor"};
+    options.argv = {"tulle_bench_executor_hop",
+                    machine.has_value() ? "--role=executor-in-machine" : "--role=executor"};
+    options.machine = machine;
+    options.processors = 2;
     options.arena_bytes = 64 << 20;
     auto executor = ExecutorProcess::Start(launcher, options);
     TULLE_CHECK(executor.ok());
@@ -106,7 +120,15 @@ class Session {
     Wait(Received::Kind::kReply);
     return (NowUs() - begin) / 1e6;
   }
-  std::uint64_t ExecutorCpuNs() const { return executor_->CpuTimeNs(); }
+  // That no other process has, too.
+  double PrivateMiB() const {
+    std::ifstream file("/proc/" + std::to_string(executor_->pid()) + "/smaps_rollup");
+    double kib = 0;
+    for (std::string line; std::getline(file, line);) {
+      if (line.starts_with("Private_")) kib += std::stod(line.substr(line.find(':') + 1));
+    }
+    return kib / 1024;
+  }
   bool spin_ = true;
 
  private:
@@ -288,11 +310,45 @@ void MeasureHop(sandbox::Launcher& launcher) {
   ReportRate("batch", rates);
 }
 
+// Less of it, as an emulated machine takes its time.
+void MeasurePlace(sandbox::Launcher& launcher, const std::optional<vm::Settings>& machine) {
+  std::printf("{\n");
+  auto starts = Time(kStarts / 3, [&] { Session(launcher, machine).Finish(); });
+  Report("start", starts);
+  Session session(launcher, machine);
+  const auto trip = [&] { session.Finish(); };
+  Time(kBusy / 20, trip);  // warms up
+  auto busy = Time(kBusy / 10, trip);
+  Report("busy", busy);
+  auto idle = Time(kIdle / 4, trip, Pause);
+  Report("idle", idle);
+  std::vector<double> memory = {session.PrivateMiB()};
+  Report("memory", memory);
+  std::vector<double> rates;
+  for (int i = 0; i < kBatches; ++i) rates.push_back(kBatch / 10 / session.Batch(kBatch / 10));
+  ReportRate("batch", rates);
+}
+
+Result<vm::Settings> MachineSettings(std::string_view accelerator) {
+  const auto variable = [](const char* name) {
+    const char* value = std::getenv(name);
+    return std::string(value == nullptr ? "" : value);
+  };
+  return vm::Complete(
+      {.accelerator = accelerator == "kvm" ? vm::Accelerator::kKvm : vm::Accelerator::kEmulated,
+       .kernel = variable("TULLE_VM_KERNEL"),
+       .modules = variable("TULLE_VM_MODULES")});
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::string_view mode = argc > 1 ? argv[1] : "";
   if (mode == "--role=executor") return RunExecutor(*gpu::null::OpenDriver());
+  if (mode == "--role=executor-in-machine" && argc > 2) {
+    return RunExecutor(*gpu::null::OpenDriver(),
+                       {std::stoull(std::string(argv[2]).substr(sizeof "--machine-address"))});
+  }
   if (mode == "--role=nothing") return 0;
   if (mode == "--yardsticks") {
     MeasureYardsticks();
@@ -302,6 +358,19 @@ int main(int argc, char** argv) {
   if (!launcher.ok()) {
     std::fprintf(stderr, "%s\n", launcher.error().message.c_str());
     return 1;
+  }
+  if (mode == "--machine" && argc > 2) {
+    const auto machine = MachineSettings(argv[2]);
+    if (!machine.ok()) {
+      std::fprintf(stderr, "%s\n", machine.error().message.c_str());
+      return 1;
+    }
+    MeasurePlace(**launcher, *machine);
+    return 0;
+  }
+  if (mode == "--process") {
+    MeasurePlace(**launcher, std::nullopt);
+    return 0;
   }
   MeasureHop(**launcher);
 }
