@@ -45,6 +45,7 @@ struct Flags {
   node::DeviceShare share;
   std::string network_bandwidth;
   std::string spill_memory = "0", spill_disk = "0", spill_directory;
+  std::string vm = "auto", vm_kernel, vm_modules;
   unsigned longest_turn_s = 10;
   std::string compute_sharing = "auto";
   std::vector<std::string> labels;
@@ -76,6 +77,42 @@ Result<std::uint64_t> SizeOf(const char* flag, const std::string& text) {
   if (text == "0" || ParseSize(text, &bytes)) return bytes;
   return Error{.code = Code::kInvalidArgument,
                .message = std::string(flag) + " " + text + ": write a size, such as 16GiB, or 0"};
+}
+
+// Whether vGPUs can have virtual machines, by trying it; adds to the arguments of workers how. Where that was
+// asked for it must work.
+Result<bool> OffersMachines(const Flags& flags, const std::vector<node::InventoryGpu>& gpus,
+                            std::vector<std::string>* worker_arguments) {
+  const bool asked = flags.vm != "auto";
+  if (flags.vm == "off") return false;
+  if (std::ranges::count(gpus, std::string("CPU"), &node::InventoryGpu::type) == 0) {
+    if (!asked) return false;
+    return Error{.code = Code::kFailedPrecondition,
+                 .message = "--vm=" + flags.vm +
+                            ": only the CPU device can be used in a virtual machine, and there is none "
+                            "here; install pocl-opencl-icd, or say --vm=off"};
+  }
+  std::vector<std::string> arguments = {"--vm=" + (asked ? flags.vm : "kvm")};
+  if (!flags.vm_kernel.empty()) arguments.push_back("--vm-kernel=" + flags.vm_kernel);
+  if (!flags.vm_modules.empty()) arguments.push_back("--vm-modules=" + flags.vm_modules);
+  const std::string how = arguments.front();
+  arguments.insert(arguments.end(), worker_arguments->begin(), worker_arguments->end());
+  const auto started = node::TryMachines({.worker_binary = flags.worker_binary,
+                                          .worker_arguments = arguments,
+                                          .probe_timeout = std::chrono::seconds(150)});
+  if (started.ok()) {
+    worker_arguments->push_back(how);
+    worker_arguments->insert(worker_arguments->end(), started->worker_arguments.begin(),
+                             started->worker_arguments.end());
+    Log(LogLevel::kInfo, "node", "vGPUs can have virtual machines",
+        {{"by", asked ? flags.vm : "kvm"}, {"start_ms", started->start_ms}});
+  } else if (asked) {
+    return started.error().Within("--vm=" + flags.vm);
+  } else {
+    Log(LogLevel::kInfo, "node", "vGPUs cannot have virtual machines here",
+        {{"why", started.error().message}});
+  }
+  return started.ok();
 }
 
 // "key=value" texts as a map.
@@ -131,6 +168,8 @@ Status Run(const Flags& flags, const SystemClock& clock) {
                                                             .state_file = flags.state_dir + "/inventory",
                                                             .only_devices = flags.only_devices,
                                                             .share = flags.share}));
+  TULLE_ASSIGN_OR_RETURN(const bool machines,
+                         OffersMachines(flags, options.gpus, &options.supervisor.worker_arguments));
   node::SpillRoom& spill = options.supervisor.spill;
   TULLE_ASSIGN_OR_RETURN(spill.memory_bytes, SizeOf("--spill-memory", flags.spill_memory));
   TULLE_ASSIGN_OR_RETURN(spill.disk_bytes, SizeOf("--spill-disk", flags.spill_disk));
@@ -146,6 +185,7 @@ Status Run(const Flags& flags, const SystemClock& clock) {
     // Elsewhere the device's memory cannot be reached from outside of its driver.
     if (gpu.type == "CPU")
       gpu.allocatable_spill_bytes = spill.all_bytes() / static_cast<std::uint64_t>(spills);
+    gpu.machines = machines && gpu.type == "CPU";
     gpu.by_turns = flags.compute_sharing == "turns" || gpu.type != "CPU";
   }
   if (options.gpus.empty()) {
@@ -259,6 +299,17 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--spill-directory", flags.spill_directory,
                  "Where; on a disk that is fast and has so much left [the state directory]");
+  app.add_option(
+         "--vm", flags.vm,
+         "Whether vGPUs can have virtual machines (tulle run --isolation=vm). auto: where one starts by KVM; "
+         "kvm: it must; emulated: by QEMU alone, some 15 times slower, for tests; off")
+      ->check(CLI::IsMember({"auto", "kvm", "emulated", "off"}))
+      ->capture_default_str();
+  app.add_option("--vm-kernel", flags.vm_kernel,
+                 "The Linux kernel of virtual machines [the newest in /boot that has 9p among its modules]")
+      ->default_str("");
+  app.add_option("--vm-modules", flags.vm_modules, "The folder of its modules [/lib/modules/VERSION]")
+      ->default_str("");
   app.add_option(
          "--compute-sharing", flags.compute_sharing,
          "How vGPUs use a GPU together. turns: one at a time. auto: at once where what each uses can be "

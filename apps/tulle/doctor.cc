@@ -177,9 +177,12 @@ void CheckHost(std::vector<Check>* checks) {
     checks->push_back(Ok("cgroups", "version 2 with cpu and memory"));
   }
   const UniqueFd kvm(open("/dev/kvm", O_RDWR | O_CLOEXEC));
-  checks->push_back(kvm.valid() ? Ok("KVM", "/dev/kvm can be opened")
-                                : Warn("KVM", "/dev/kvm cannot be opened; nothing needs it yet",
-                                       "load the module (kvm_intel or kvm_amd) and join the group kvm"));
+  checks->push_back(kvm.valid()
+                        ? Ok("KVM", "/dev/kvm can be opened, for virtual machines (tulle run --isolation=vm)")
+                        : Warn("KVM",
+                               "/dev/kvm cannot be opened: vGPUs of a node here can have no virtual machines "
+                               "(tulle run --isolation=vm)",
+                               "load the module (kvm_intel or kvm_amd) and join the group kvm"));
   checks->push_back(InPath("criu")
                         ? Ok("CRIU", "found")
                         : Warn("CRIU", "not installed; nothing needs it yet", "apt-get install criu"));

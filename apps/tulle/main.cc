@@ -39,8 +39,8 @@ int Report(const Status& status) {
 }
 
 struct RunFlags {
-  std::string api = "opencl", memory, compute, bandwidth, level, node, name, claim, network, spill, topology,
-              duration;
+  std::string api = "opencl", memory, compute, bandwidth, level, node, name, claim, network, spill, isolation,
+              topology, duration;
   std::vector<std::string> types, vendors, labels, tolerations, command;
   std::uint32_t gpus = 1, compute_units = 0;
   double tflops = 0;
@@ -94,6 +94,9 @@ Result<RunOptions> ToOptions(const RunFlags& flags) {
   for (const std::string& toleration : flags.tolerations) {
     TULLE_ASSIGN_OR_RETURN(const auto parsed, ParseLabel("--tolerate", toleration));
     spec.tolerations.insert(parsed);
+  }
+  if (!flags.isolation.empty()) {
+    TULLE_ASSIGN_OR_RETURN(spec.isolation, ParseIsolation("--isolation", flags.isolation));
   }
   if (!flags.topology.empty()) {
     TULLE_ASSIGN_OR_RETURN(spec.topology, ParseTopology("--topology", flags.topology));
@@ -279,6 +282,10 @@ int Main(int argc, char** argv) {
       "--bandwidth", run.bandwidth,
       "As much of a GPU as makes so much of its memory bandwidth, such as 200GiB a second, in "
       "place of --compute");
+  run_command->add_option("--isolation", run.isolation,
+                          "What is between each program's kernels and the GPU's host: process, a sandboxed "
+                          "process; vm, a virtual machine "
+                          "too, on nodes that offer it [process]");
   run_command->add_option(
       "--spill", run.spill,
       "What each vGPU's programs may allocate beyond --memory, such as 8GiB: what they do not "

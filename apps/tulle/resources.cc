@@ -173,6 +173,14 @@ const std::vector<Column<sdk::Gpu>>& Columns() {
          return sharing == control::ComputeSharing::kUnspecified ? "" : Word(control::Name(sharing));
        },
        true},
+      {"ISOLATION",
+       [](const T& g, std::int64_t) {
+         std::string words;
+         for (const control::Isolation isolation : g.spec.description.isolations)
+           words += (words.empty() ? "" : ",") + Word(control::Name(isolation));
+         return words;
+       },
+       true},
       {"TYPE", [](const T& g, std::int64_t) { return g.spec.description.type; }},
   };
   return columns;
@@ -214,6 +222,7 @@ const std::vector<Column<sdk::VGpu>>& Columns() {
        true},
       {"NETWORK-WAITS",
        [](const T& v, std::int64_t) { return Rounded(v.status.usage.network_throttled_percent); }, true},
+      {"ISOLATION", [](const T& v, std::int64_t) { return Word(control::Name(v.spec.isolation)); }, true},
       {"SPILL",
        [](const T& v, std::int64_t) -> std::string {
          return v.spec.spill_bytes == 0 ? "" : FormatSize(v.spec.spill_bytes);

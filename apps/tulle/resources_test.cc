@@ -78,7 +78,8 @@ TEST(Resources, AGpuShowsWhatIsFree) {
                           .compute_units = 2,
                           .bandwidth_bytes_per_s = 10ull << 30,
                           .fp32_flops = 1'510'000'000'000,
-                          .compute_sharing = control::ComputeSharing::kByTurns};
+                          .compute_sharing = control::ComputeSharing::kByTurns,
+                          .isolations = {control::Isolation::kProcess, control::Isolation::kVm}};
   gpu.status = {.allocatable_memory_bytes = 4ull << 30,
                 .allocatable_compute_percent = 50,
                 .allocated_memory_bytes = 1ull << 30,
@@ -92,8 +93,10 @@ TEST(Resources, AGpuShowsWhatIsFree) {
             "UNITS   BANDWIDTH   FP32          SCHEDULABLE   TYPE\n"
             "a-0    a      4GiB     3GiB          50%       25%            100MiB/s   10MiB/s        1       "
             "2       10GiB/s     1.51 TFLOPS   yes           cpu\n");
-  EXPECT_NE(TableOf<sdk::Gpu>({gpu}, 0, true).find("SCHEDULABLE   SHARED     TYPE"), std::string::npos);
-  EXPECT_NE(TableOf<sdk::Gpu>({gpu}, 0, true).find("yes           by-turns   cpu"), std::string::npos);
+  EXPECT_NE(TableOf<sdk::Gpu>({gpu}, 0, true).find("SCHEDULABLE   SHARED     ISOLATION    TYPE"),
+            std::string::npos);
+  EXPECT_NE(TableOf<sdk::Gpu>({gpu}, 0, true).find("yes           by-turns   process,vm   cpu"),
+            std::string::npos);
 }
 
 TEST(Resources, AVGpuShowsWhatItUsesWhereThatIsAskedFor) {
@@ -106,7 +109,8 @@ TEST(Resources, AVGpuShowsWhatItUsesWhereThatIsAskedFor) {
                .performance_level = control::PerformanceLevel::kGuaranteed,
                .wanted_compute_percent = 30,
                .network_bytes_per_s = 10ull << 20,
-               .spill_bytes = 8ull << 30};
+               .spill_bytes = 8ull << 30,
+               .isolation = control::Isolation::kVm};
   vgpu.status.usage = {.memory_used_bytes = 100ull << 20,
                        .compute_used_percent = 29.6f,
                        .compute_share_percent = 30,
@@ -123,12 +127,14 @@ TEST(Resources, AVGpuShowsWhatItUsesWhereThatIsAskedFor) {
       TableOf<sdk::VGpu>({vgpu}, 0, true),
       "NAME   PHASE      CLAIM   GPU   MEMORY   COMPUTE   NETWORK   LEVEL        MEMORY-USED   COMPUTE-USED  "
       " "
-      "COMPUTE-NOW   COMPUTE-WAITS   NETWORK-USED   NETWORK-NOW   NETWORK-WAITS   SPILL   SPILLED   "
+      "COMPUTE-NOW   COMPUTE-WAITS   NETWORK-USED   NETWORK-NOW   NETWORK-WAITS   ISOLATION   SPILL   "
+      "SPILLED   "
       "SPILL-RATE  "
       " SPILL-WAITS   SESSIONS   AGE   MESSAGE\n"
       "c-0    creating   c       a-0   1GiB     30%       10MiB/s   guaranteed   100MiB        30%           "
       " "
-      "30%           70%             3MiB/s         any           0%              8GiB    2GiB      1MiB/s   "
+      "30%           70%             3MiB/s         any           0%              vm          8GiB    2GiB   "
+      "   1MiB/s   "
       "  "
       "  35%           0          -     -\n");
 }

@@ -107,13 +107,26 @@ class Holder {
  private:
   // Of a new one, if none is to be joined.
   Result<std::string> NameOfClaim(sdk::Client& client) {
+    const control::Isolation asked = options_.spec.isolation;
     if (!options_.claim.empty()) {
-      TULLE_RETURN_IF_ERROR(client.GetClaim(options_.claim));
+      TULLE_ASSIGN_OR_RETURN(const sdk::Claim joined, client.GetClaim(options_.claim));
+      if (asked != control::Isolation::kUnspecified && asked != joined.spec.isolation) {
+        return Error{.code = Code::kFailedPrecondition,
+                     .message = "the vGPUs of claim " + options_.claim + " have the isolation " +
+                                control::Name(joined.spec.isolation) + ", not " + control::Name(asked) +
+                                "; leave --isolation out, or make a claim of its own"};
+      }
       return options_.claim;
     }
     sdk::NewClaim wanted{.name = options_.name, .spec = options_.spec};
     wanted.spec.release_when_unheld = true;
     TULLE_ASSIGN_OR_RETURN(const sdk::Claim made, client.CreateClaim(wanted));
+    // A controller that does not know what a virtual machine is would do without.
+    if (asked == control::Isolation::kVm && made.spec.isolation != asked) {
+      (void)client.DeleteClaim(made.metadata.name);
+      return Error{.code = Code::kUnimplemented,
+                   .message = "the controller is older than this program and knows no --isolation=vm"};
+    }
     return made.metadata.name;
   }
 

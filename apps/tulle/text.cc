@@ -49,6 +49,12 @@ Result<control::PerformanceLevel> ParseLevel(const std::string& flag, const std:
   return BadValue(flag, text, "not a performance level; write best-effort, burst, guaranteed or dedicated");
 }
 
+Result<control::Isolation> ParseIsolation(const std::string& flag, const std::string& text) {
+  control::Isolation isolation{};
+  if (control::ParseIsolation(text, &isolation)) return isolation;
+  return BadValue(flag, text, "not a kind of isolation; write process or vm");
+}
+
 Result<control::Topology> ParseTopology(const std::string& flag, const std::string& text) {
   control::Topology topology{};
   if (control::ParseTopology(text, &topology)) return topology;

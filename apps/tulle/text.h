@@ -25,6 +25,7 @@ Status ParseCompute(const std::string& flag, const std::string& text, std::uint3
 Result<control::PerformanceLevel> ParseLevel(const std::string& flag, const std::string& text);
 
 // "same-gpu", ...
+Result<control::Isolation> ParseIsolation(const std::string& flag, const std::string& text);
 Result<control::Topology> ParseTopology(const std::string& flag, const std::string& text);
 
 // "key=value".

@@ -89,6 +89,8 @@ void FillGpu(const InventoryGpu& gpu, v1::InventoryGpu* out) {
   description.set_fp32_flops(gpu.fp32_flops);
   description.set_driver(gpu.driver);
   description.set_compute_sharing(gpu.by_turns ? v1::BY_TURNS : v1::AT_ONCE);
+  description.add_isolations(v1::PROCESS);
+  if (gpu.machines) description.add_isolations(v1::VM);
 }
 
 Grant FromProto(const v1::GrantKey& grant) {
@@ -364,7 +366,8 @@ class ControlLink::Impl {
                   .compute_percent = command.compute_percent(),
                   .level = LevelOf(command.performance_level()),
                   .network_bytes_per_s = command.network_bytes_per_s(),
-                  .spill_bytes = command.spill_bytes()};
+                  .spill_bytes = command.spill_bytes(),
+                  .in_machine = command.isolation() == v1::VM};
     std::vector<Grant> grants;
     for (const v1::GrantKey& grant : command.grants()) {
       if (!Acceptable(grant)) return Nonsense("a grant");
@@ -378,6 +381,11 @@ class ControlLink::Impl {
       spec.has_opencl = gpu.api == "OPENCL";
       spec.cuda_device = gpu.cuda_device;
       spec.pci_address = gpu.pci_address;
+      if (command.isolation() > v1::VM || (spec.in_machine && !gpu.machines)) {
+        return supervisor_.Refuse(
+            spec, "GPU " + std::to_string(spec.gpu_index) + " of this node offers no such isolation (" +
+                      std::to_string(command.isolation()) + "); start it with --vm=kvm");
+      }
       spec.sharing = gpu.by_turns ? arbiter::Sharing::kTurns : arbiter::Sharing::kMeasured;
       return supervisor_.Create(spec, grants);
     }

@@ -23,10 +23,15 @@ namespace {
 constexpr std::size_t kMaxProbeBytes = 1 << 20;
 constexpr std::size_t kMaxStateBytes = 1 << 20;
 constexpr std::size_t kMaxKnown = 1024;
+constexpr char kLooking[] = "looking for GPUs";
 constexpr const char* kStateHead = "tulle-inventory 1";
 
-// What the worker printed, or why there is nothing.
-Result<std::string> RunProbe(const InventoryOptions& options, std::vector<std::string> arguments) {
+// What the worker printed, or why there is nothing. `what` is being done, for a person.
+Result<std::string> RunProbe(const InventoryOptions& options, const std::string& what,
+                             std::vector<std::string> arguments) {
+  std::string command = options.worker_binary;
+  for (const std::string& argument : arguments) command += " " + argument;
+  for (const std::string& argument : options.worker_arguments) command += " " + argument;
   int out[2], err[2];
   if (pipe2(out, O_CLOEXEC | O_NONBLOCK) != 0) return ErrnoError("pipe", errno);
   UniqueFd out_read(out[0]), out_write(out[1]);
@@ -67,15 +72,15 @@ Result<std::string> RunProbe(const InventoryOptions& options, std::vector<std::s
     probe.Signal(SIGKILL);
     probe.Wait(std::chrono::seconds(10));
     return Error{.code = Code::kDeadlineExceeded,
-                 .message = "looking for GPUs took longer than " +
-                            std::to_string(options.probe_timeout.count() / 1'000'000'000) +
-                            " s: a driver hangs. Try `" + options.worker_binary + " --probe`"};
+                 .message = what + " took longer than " +
+                            std::to_string(options.probe_timeout.count() / 1'000'000'000) + " s. Try `" +
+                            command + "`"};
   }
   if (!exit->ok()) {
     while (words.ends_with('\n')) words.pop_back();
     return Error{.code = Code::kFailedPrecondition,
-                 .message = "looking for GPUs failed: `" + options.worker_binary + " --probe` " +
-                            exit->Text() + (words.empty() ? "" : ", saying: " + words)};
+                 .message = what + " failed: `" + command + "` " + exit->Text() +
+                            (words.empty() ? "" : ", saying: " + words)};
   }
   // What it could not use, and why.
   std::istringstream lines(words);
@@ -93,6 +98,16 @@ std::string IdentityOf(const InventoryGpu& gpu, std::uint32_t ordinal) {
 }
 
 }  // namespace
+
+Result<Machines> TryMachines(const InventoryOptions& options) {
+  TULLE_ASSIGN_OR_RETURN(const std::string text,
+                         RunProbe(options, "starting a virtual machine", {"--probe-machines"}));
+  std::istringstream lines(text);
+  Machines machines;
+  std::getline(lines, machines.start_ms);
+  for (std::string line; std::getline(lines, line);) machines.worker_arguments.push_back(line);
+  return machines;
+}
 
 std::uint64_t DeviceShare::MemoryOf(const InventoryGpu& gpu) const {
   const std::uint64_t share = memory_percent != 0 ? memory_percent : gpu.type == "CPU" ? 75 : 100;
@@ -211,7 +226,7 @@ Result<std::vector<InventoryGpu>> TakeInventory(const InventoryOptions& options)
     known = ParseKnownDevices(*state);
   }
 
-  TULLE_ASSIGN_OR_RETURN(const std::string quick, RunProbe(options, {"--probe"}));
+  TULLE_ASSIGN_OR_RETURN(const std::string quick, RunProbe(options, kLooking, {"--probe"}));
   TULLE_ASSIGN_OR_RETURN(std::vector<InventoryGpu> gpus, ParseProbe(quick));
   known = Recognise(&gpus, std::move(known));
   const auto unmeasured = [](const InventoryGpu& gpu) {
@@ -219,7 +234,7 @@ Result<std::vector<InventoryGpu>> TakeInventory(const InventoryOptions& options)
   };
   if (options.measure && std::any_of(gpus.begin(), gpus.end(), unmeasured)) {
     Log(LogLevel::kInfo, "node", "measuring how fast new devices are");
-    TULLE_ASSIGN_OR_RETURN(const std::string slow, RunProbe(options, {"--probe", "--measure"}));
+    TULLE_ASSIGN_OR_RETURN(const std::string slow, RunProbe(options, kLooking, {"--probe", "--measure"}));
     TULLE_ASSIGN_OR_RETURN(gpus, ParseProbe(slow));
     known = Recognise(&gpus, std::move(known));
   }

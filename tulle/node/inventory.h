@@ -37,6 +37,7 @@ struct InventoryGpu {
   std::uint64_t bandwidth_bytes_per_s = 0;  // measured; 0: not known
   std::uint64_t fp32_flops = 0;             // likewise
   bool by_turns = false;                    // its vGPUs use it one after the other
+  bool machines = false;                    // its vGPUs can have virtual machines
 };
 
 // How much of a device vGPUs may have.
@@ -65,6 +66,15 @@ struct InventoryOptions {
 // list is no error. kNotFound when the worker's program is not there, kFailedPrecondition with the probe's
 // words when it failed, kDeadlineExceeded when it hung (and was killed).
 Result<std::vector<InventoryGpu>> TakeInventory(const InventoryOptions& options);
+
+// How virtual machines are started here.
+struct Machines {
+  std::string start_ms;                       // that one took
+  std::vector<std::string> worker_arguments;  // by which workers start such
+};
+
+// Has the worker start one, with the arguments in `options`. Errors likewise.
+Result<Machines> TryMachines(const InventoryOptions& options);
 
 // --- parts of the above, for tests
 

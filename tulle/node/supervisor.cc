@@ -330,7 +330,8 @@ void Supervisor::StartWorker(VGpu& vgpu) {
                                     .device_memory_bytes = vgpu.spec.device_memory_bytes,
                                     .spill_bytes = spill_bytes,
                                     .spill_memory_bytes = spill_memory_bytes,
-                                    .spill_file_bytes = spill_file_bytes});
+                                    .spill_file_bytes = spill_file_bytes,
+                                    .in_machine = vgpu.spec.in_machine ? wire::U8{1} : wire::U8{0}});
   for (const auto& [id, grant] : vgpu.grants) Send(vgpu, wire::node::AddGrant{{id}, {grant.key.Expose()}});
   KillAfter(vgpu, options_.ready_timeout, "it was not ready in time");
 }

@@ -53,6 +53,7 @@ struct VGpuSpec {
   arbiter::Level level = arbiter::Level::kBurst;
   std::uint64_t network_bytes_per_s = 0;  // promised; 0: nothing
   std::uint64_t spill_bytes = 0;          // that its programs may have beyond memory_bytes
+  bool in_machine = false;                // its sessions' drivers are each in a virtual machine of their own
   // Of the GPU (InventoryGpu).
   bool has_opencl = false;
   std::string cuda_device;

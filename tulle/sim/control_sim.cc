@@ -399,13 +399,16 @@ void ControlSim::Connect(SimNode& node) {
   RegisterNode event{.link = *node.link, .name = node.name, .endpoint = node.name + ":1"};
   for (std::uint32_t i = 0; i < node.gpu_memory.size(); ++i) {
     if (node.gone.contains(i)) continue;
-    event.gpus.push_back({.index = i,
-                          .description = {.type = "sim",
-                                          .apis = {DeviceApi::kOpenCl},
-                                          .memory_bytes = node.gpu_memory[i],
-                                          .compute_units = i % 2 == 0 ? 16u : 8u},
-                          .allocatable_memory_bytes = node.gpu_memory[i],
-                          .allocatable_spill_bytes = i % 2 == 0 ? node.gpu_memory[i] / 2 : 0});
+    event.gpus.push_back(
+        {.index = i,
+         .description = {.type = "sim",
+                         .apis = {DeviceApi::kOpenCl},
+                         .memory_bytes = node.gpu_memory[i],
+                         .compute_units = i % 2 == 0 ? 16u : 8u,
+                         .isolations = i % 2 == 0 ? std::vector{Isolation::kProcess, Isolation::kVm}
+                                                  : std::vector<Isolation>()},
+         .allocatable_memory_bytes = node.gpu_memory[i],
+         .allocatable_spill_bytes = i % 2 == 0 ? node.gpu_memory[i] / 2 : 0});
   }
   for (const auto& [uid, vgpu] : node.running) event.vgpus.push_back(ReportOf(node, uid));
   Do(event);
@@ -543,6 +546,7 @@ void ControlSim::Create(const std::string& tenant) {
     spec.compute_percent = 0;
     spec.compute_units = static_cast<std::uint32_t>(Between(1, 20));
   }
+  if (Chance(8)) spec.isolation = Isolation::kVm;
   if (Chance(8)) spec.spill_bytes = std::uint64_t{Between(1, 4'096)} << 20;
   const std::string name = "c" + std::to_string(random_.Below(20 + nodes_.size()));
   const CallId call = NextCall();
@@ -672,6 +676,11 @@ void ControlSim::CheckState() {
       spill += vgpu.spec.spill_bytes;
       compute += ReservedComputePercent(vgpu.spec.performance_level, vgpu.spec.compute_percent);
       dedicated |= vgpu.spec.performance_level == PerformanceLevel::kDedicated;
+    }
+    const std::vector<Isolation>& offered = gpu.spec.description.isolations;
+    for (const VGpu& vgpu : by_gpu[name]) {
+      Expect(vgpu.spec.isolation != Isolation::kVm || std::ranges::count(offered, Isolation::kVm) != 0,
+             "vGPU " + vgpu.metadata.name + " is where there are no virtual machines");
     }
     // What has less than before may hold on to more for a while.
     Expect(memory <= gpu.status.allocated_memory_bytes && compute == gpu.status.allocated_compute_percent &&

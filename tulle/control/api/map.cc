@@ -85,6 +85,7 @@ v1::ClaimSpec ToProto(const ClaimSpec& from) {
   to.set_memory_bandwidth_bytes_per_s(from.memory_bandwidth);
   to.set_network_bytes_per_s(from.network_bytes_per_s);
   to.set_spill_bytes(from.spill_bytes);
+  to.set_isolation(static_cast<v1::Isolation>(from.isolation));
   return to;
 }
 ClaimSpec FromProto(const v1::ClaimSpec& from) {
@@ -107,7 +108,8 @@ ClaimSpec FromProto(const v1::ClaimSpec& from) {
           .fp32_flops = from.fp32_flops(),
           .memory_bandwidth = from.memory_bandwidth_bytes_per_s(),
           .network_bytes_per_s = from.network_bytes_per_s(),
-          .spill_bytes = from.spill_bytes()};
+          .spill_bytes = from.spill_bytes(),
+          .isolation = static_cast<Isolation>(from.isolation())};
 }
 
 v1::Claim ToProto(const Claim& from) {
@@ -223,6 +225,7 @@ v1::VGpu ToProto(const VGpu& from) {
   to.mutable_spec()->set_wanted_compute_percent(from.spec.wanted_compute_percent);
   to.mutable_spec()->set_network_bytes_per_s(from.spec.network_bytes_per_s);
   to.mutable_spec()->set_spill_bytes(from.spec.spill_bytes);
+  to.mutable_spec()->set_isolation(static_cast<v1::Isolation>(from.spec.isolation));
   to.mutable_status()->set_phase(static_cast<v1::VGpuStatus::Phase>(from.status.phase));
   to.mutable_status()->set_node(from.status.node);
   to.mutable_status()->set_endpoint(from.status.endpoint);
@@ -242,7 +245,8 @@ VGpu FromProto(const v1::VGpu& from) {
                    .wanted_compute_percent =
                        std::max(from.spec().wanted_compute_percent(), from.spec().compute_percent()),
                    .network_bytes_per_s = from.spec().network_bytes_per_s(),
-                   .spill_bytes = from.spec().spill_bytes()},
+                   .spill_bytes = from.spec().spill_bytes(),
+                   .isolation = static_cast<Isolation>(from.spec().isolation())},
           .status = {.phase = static_cast<VGpuPhase>(from.status().phase()),
                      .node = from.status().node(),
                      .endpoint = from.status().endpoint(),
@@ -263,6 +267,7 @@ v1::GpuDescription ToProto(const GpuDescription& from) {
   to.set_fp32_flops(from.fp32_flops);
   to.set_compute_sharing(static_cast<v1::ComputeSharing>(from.compute_sharing));
   to.set_driver(from.driver);
+  for (const Isolation isolation : from.isolations) to.add_isolations(static_cast<v1::Isolation>(isolation));
   return to;
 }
 GpuDescription FromProto(const v1::GpuDescription& from) {
@@ -276,6 +281,7 @@ GpuDescription FromProto(const v1::GpuDescription& from) {
                     .driver = from.driver(),
                     .compute_sharing = static_cast<ComputeSharing>(from.compute_sharing())};
   for (const int api : from.apis()) to.apis.push_back(static_cast<DeviceApi>(api));
+  for (const int isolation : from.isolations()) to.isolations.push_back(static_cast<Isolation>(isolation));
   return to;
 }
 

@@ -293,6 +293,7 @@ struct CreateVGpu {
   std::vector<Grant> grants;
   std::uint64_t network_bytes_per_s = 0;
   std::uint64_t spill_bytes = 0;
+  Isolation isolation = Isolation::kUnspecified;
 };
 struct ResizeVGpu {
   std::string uid;

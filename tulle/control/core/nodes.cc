@@ -198,6 +198,16 @@ void Core::ReconcileVGpus(NodeRecord& node, const std::vector<VGpuReport>& repor
         EraseVGpu(uid);
         continue;
       }
+      const std::vector<Isolation>& offered =
+          gpus_.Find(vgpu->record.gpu_uid)->gpu.spec.description.isolations;
+      if (vgpu->model().spec.isolation == Isolation::kVm &&
+          std::find(offered.begin(), offered.end(), Isolation::kVm) == offered.end()) {
+        // A node that knows of none, being older than before, would make it as if that had not been asked
+        // for.
+        Fail(*vgpu, "IsolationGone", "its GPU offers no virtual machines any more");
+        Reconcile(*claims_.Find(vgpu->record.claim_uid));
+        continue;
+      }
       // The node has restarted, or never heard of it: it is made (anew).
       SetPhase(*vgpu, VGpuPhase::kCreating);
       SendCreate(*vgpu);

@@ -48,7 +48,8 @@ void Core::Bind(ClaimState& claim, const Placed& placed) {
                                .wanted_compute_percent = NeedsByGpu(model.spec) ? slots[i].compute_percent
                                                                                 : model.spec.compute_percent,
                                .network_bytes_per_s = model.spec.network_bytes_per_s,
-                               .spill_bytes = model.spec.spill_bytes},
+                               .spill_bytes = model.spec.spill_bytes,
+                               .isolation = model.spec.isolation},
                       .status = {.node = gpu.gpu.spec.node,
                                  .endpoint = nodes_.Find(gpu.node_uid)->node.status.endpoint}},
              .claim_uid = model.metadata.uid,

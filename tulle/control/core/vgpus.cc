@@ -101,7 +101,8 @@ void Core::SendCreate(const VGpuState& vgpu) {
                             .performance_level = model.spec.performance_level,
                             .grants = vgpu.record.grants,
                             .network_bytes_per_s = model.spec.network_bytes_per_s,
-                            .spill_bytes = model.spec.spill_bytes});
+                            .spill_bytes = model.spec.spill_bytes,
+                            .isolation = model.spec.isolation});
 }
 
 void Core::SetCordoned(GpuState& gpu, bool cordoned, std::string why) {

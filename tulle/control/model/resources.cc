@@ -22,6 +22,15 @@ const char* Name(ComputeSharing sharing) {
   return "UNSPECIFIED";
 }
 
+const char* Name(Isolation isolation) {
+  switch (isolation) {
+    case Isolation::kProcess: return "PROCESS";
+    case Isolation::kVm: return "VM";
+    case Isolation::kUnspecified: break;
+  }
+  return "UNSPECIFIED";
+}
+
 const char* Name(PerformanceLevel level) {
   switch (level) {
     case PerformanceLevel::kBestEffort: return "BEST_EFFORT";
@@ -115,6 +124,10 @@ bool Parse(std::string_view text, std::initializer_list<Enum> candidates, Enum* 
 bool ParsePerformanceLevel(std::string_view text, PerformanceLevel* level) {
   using enum PerformanceLevel;
   return Parse(text, {kBestEffort, kBurst, kGuaranteed, kDedicated}, level);
+}
+
+bool ParseIsolation(std::string_view text, Isolation* isolation) {
+  return Parse(text, {Isolation::kProcess, Isolation::kVm}, isolation);
 }
 
 bool ParseTopology(std::string_view text, Topology* topology) {

@@ -51,6 +51,7 @@ enum class PerformanceLevel {
 enum class ClaimPhase { kPending = 1, kBound = 2, kReleased = 3, kFailed = 4 };
 enum class AllocationBranch { kUnspecified = 0, kCreateSlice = 3, kShrinkNeighbours = 5, kWait = 8 };
 enum class Topology { kUnspecified = 0, kSameGpu = 1, kSameNode = 2, kDistinctNodes = 3 };
+enum class Isolation { kUnspecified = 0, kProcess = 1, kVm = 2 };
 enum class VGpuPhase { kCreating = 1, kReady = 2, kFailed = 3, kDeleting = 4 };
 enum class NodeState { kReady = 1, kNotReady = 2, kLeft = 3 };
 
@@ -77,6 +78,7 @@ struct ClaimSpec {
   std::uint64_t memory_bandwidth = 0;     // bytes per second
   std::uint64_t network_bytes_per_s = 0;  // of each vGPU; 0: nothing is promised
   std::uint64_t spill_bytes = 0;          // of each vGPU, beyond memory_bytes
+  Isolation isolation = Isolation::kUnspecified;
   friend auto operator<=>(const ClaimSpec&, const ClaimSpec&) = default;
   friend bool operator==(const ClaimSpec&, const ClaimSpec&) = default;
 };
@@ -139,6 +141,7 @@ struct VGpuSpec {
   std::uint32_t wanted_compute_percent = 0;  // that its claim asks for; of a range, what its load asks for
   std::uint64_t network_bytes_per_s = 0;
   std::uint64_t spill_bytes = 0;
+  Isolation isolation = Isolation::kUnspecified;
   friend bool operator==(const VGpuSpec&, const VGpuSpec&) = default;
 };
 
@@ -187,6 +190,7 @@ struct GpuDescription {
   std::uint64_t fp32_flops = 0;
   std::string driver;
   ComputeSharing compute_sharing = ComputeSharing::kUnspecified;
+  std::vector<Isolation> isolations;
   friend bool operator==(const GpuDescription&, const GpuDescription&) = default;
 };
 
@@ -427,6 +431,7 @@ struct AttachedVGpu {
 // The words of the API: "PENDING", "BURST", "OPENCL", ...
 const char* Name(DeviceApi api);
 const char* Name(ComputeSharing sharing);
+const char* Name(Isolation isolation);
 const char* Name(PerformanceLevel level);
 const char* Name(ClaimPhase phase);
 const char* Name(AllocationBranch branch);
@@ -437,6 +442,8 @@ const char* Name(TenantRole role);
 
 // "best-effort", "burst", "guaranteed", "dedicated" (any case, '_' for '-'). False for anything else.
 bool ParsePerformanceLevel(std::string_view text, PerformanceLevel* level);
+// "process", "vm"; likewise.
+bool ParseIsolation(std::string_view text, Isolation* isolation);
 
 // "same-gpu", "same-node", "distinct-nodes" (any case). False for anything else.
 bool ParseTopology(std::string_view text, Topology* topology);

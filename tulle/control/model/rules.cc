@@ -151,6 +151,11 @@ Status CheckClaimSpec(const ClaimSpec& spec) {
     return Invalid("spec.performance_level",
                    std::to_string(level) + " is not a level that this controller knows");
   }
+  const auto isolation = static_cast<int>(spec.isolation);
+  if (isolation < 0 || isolation > static_cast<int>(Isolation::kVm)) {
+    return Invalid("spec.isolation",
+                   std::to_string(isolation) + " is not an isolation that this controller knows");
+  }
   const auto api = static_cast<int>(spec.api);
   if (api < 0 || api > static_cast<int>(DeviceApi::kCuda)) {
     return Invalid("spec.api", std::to_string(api) + " is not an API that this controller knows");
@@ -192,6 +197,7 @@ ClaimSpec WithDefaults(ClaimSpec spec) {
   if (spec.api == DeviceApi::kUnspecified) spec.api = DeviceApi::kOpenCl;
   if (spec.performance_level == kUnspecified) spec.performance_level = kBurst;
   if (spec.count == 0) spec.count = 1;
+  if (spec.isolation == Isolation::kUnspecified) spec.isolation = Isolation::kProcess;
   const bool dedicated = spec.performance_level == kDedicated;
   if (spec.memory_bytes == 0 && !dedicated) spec.memory_bytes = kDefaultMemoryBytes;
   if (spec.compute_percent == 0 && (dedicated || !NeedsByGpu(spec))) {

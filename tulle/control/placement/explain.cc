@@ -64,6 +64,7 @@ std::string InWords(const ClaimSpec& spec) {
   if (spec.network_bytes_per_s != 0)
     text += " and " + FormatSize(spec.network_bytes_per_s) + "/s of the network";
   if (spec.spill_bytes != 0) text += " and " + FormatSize(spec.spill_bytes) + " to spill";
+  if (spec.isolation == Isolation::kVm) text += " in a virtual machine";
   text += where;
   return text;
 }
@@ -142,6 +143,10 @@ std::string GpuMismatch(const KindOfGpu& kind, const ClaimSpec& spec) {
   const GpuDescription& is = kind.description;
   if (std::find(is.apis.begin(), is.apis.end(), spec.api) == is.apis.end())
     return std::string("has no ") + Name(spec.api);
+  if (spec.isolation == Isolation::kVm &&
+      std::find(is.isolations.begin(), is.isolations.end(), spec.isolation) == is.isolations.end()) {
+    return "offers no virtual machines (its node's log says why)";
+  }
   if (!MatchesAny(is.type, spec.gpu_types))
     return "has \"" + is.type + "\", not " + Join(spec.gpu_types, " or ");
   if (!MatchesAny(is.vendor, spec.vendors))

@@ -149,9 +149,10 @@ GpuKind Fleet::KindOf(const GpuDescription& description, const Labels& taints) {
   GpuDescription kind = description;
   kind.bandwidth_bytes_per_s = RoundedDown(kind.bandwidth_bytes_per_s);
   kind.fp32_flops = RoundedDown(kind.fp32_flops);
-  const auto [it, is_new] = kinds_.emplace(std::tuple(kind.type, kind.vendor, kind.apis, kind.compute_units,
-                                                      kind.bandwidth_bytes_per_s, kind.fp32_flops, taints),
-                                           static_cast<GpuKind>(kind_descriptions_.size()));
+  const auto [it, is_new] =
+      kinds_.emplace(std::tuple(kind.type, kind.vendor, kind.apis, kind.isolations, kind.compute_units,
+                                kind.bandwidth_bytes_per_s, kind.fp32_flops, taints),
+                     static_cast<GpuKind>(kind_descriptions_.size()));
   if (is_new) kind_descriptions_.push_back({kind, taints});
   return it->second;
 }

@@ -158,8 +158,8 @@ class Fleet {
   std::set<std::string> set_aside_;                           // uids
   std::vector<NodeSlices> slices_;  // the elastic vGPUs, by the placer's index; ids by their order on the GPU
   std::size_t elastic_vgpus_ = 0;
-  std::map<std::tuple<std::string, std::string, std::vector<DeviceApi>, std::uint32_t, std::uint64_t,
-                      std::uint64_t, Labels>,
+  std::map<std::tuple<std::string, std::string, std::vector<DeviceApi>, std::vector<Isolation>, std::uint32_t,
+                      std::uint64_t, std::uint64_t, Labels>,
            GpuKind>
       kinds_;
   std::vector<KindOfGpu> kind_descriptions_;

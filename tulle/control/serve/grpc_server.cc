@@ -367,6 +367,7 @@ struct CommandToProto {
     create.set_performance_level(static_cast<v1::PerformanceLevel>(from.performance_level));
     create.set_network_bytes_per_s(from.network_bytes_per_s);
     create.set_spill_bytes(from.spill_bytes);
+    create.set_isolation(static_cast<v1::Isolation>(from.isolation));
     for (const Grant& grant : from.grants) *create.add_grants() = ToProto(grant);
   }
   void operator()(const ResizeVGpu& from) const {
