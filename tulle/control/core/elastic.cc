@@ -234,6 +234,11 @@ void Core::On(const ResizeClaim& event) {
     }
     for (const auto& [uid, needed_more] : more_memory) {
       const Gpu& gpu = gpus_.Find(uid)->gpu;
+      // After a restart of this controller nobody knows what vGPUs hold on to before their node has told.
+      if (needed_more > 0 && !nodes_.Find(gpus_.Find(uid)->node_uid)->link) {
+        return Refusal(Code::kUnavailable, name + " cannot have more memory while node " + gpu.spec.node +
+                                               " is out of touch; try again when it is ready");
+      }
       const std::int64_t left = static_cast<std::int64_t>(gpu.status.allocatable_memory_bytes) -
                                 static_cast<std::int64_t>(gpu.status.allocated_memory_bytes);
       if (needed_more <= 0 || needed_more <= left) continue;

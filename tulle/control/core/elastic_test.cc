@@ -175,6 +175,23 @@ TEST_F(ResizeTest, AnotherShareOfTheNetwork) {
   EXPECT_EQ(told(), (Told{{"c-0", 10}}));
 }
 
+// What a vGPU that has less than before still holds is told by its node, and known to nobody else after a
+// restart.
+TEST_F(ResizeTest, MoreMemoryWaitsForTheNode) {
+  const auto resize = [&](std::uint64_t bytes) {
+    const auto reply =
+        Call(ResizeClaim{.caller = "alice", .tenant = "alice", .name = "c", .memory_bytes = bytes});
+    return reply.ok() ? std::string() : reply.error().message;
+  };
+  StartCore();
+  EXPECT_EQ(resize(2 * kGiB),
+            "claim c cannot have more memory while node a is out of touch; try again when it is ready");
+  EXPECT_EQ(Get("c").spec.memory_bytes, kGiB);
+  Do(Registration(LinkId{7}));
+  EXPECT_EQ(resize(2 * kGiB), "");
+  EXPECT_EQ(Get("c").spec.memory_bytes, 2 * kGiB);
+}
+
 TEST_F(ResizeTest, OtherMemory) {
   const auto resize = [&](std::uint64_t bytes) {
     const auto reply =
