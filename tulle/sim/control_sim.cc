@@ -654,10 +654,11 @@ void ControlSim::CheckState() {
           !IsElastic(claim->spec) || (vgpu.spec.wanted_compute_percent >= claim->spec.min_compute_percent &&
                                       vgpu.spec.wanted_compute_percent <= claim->spec.compute_percent),
           "vGPU " + vgpu.metadata.name + " wants what its claim does not ask for");
-      Expect(
-          vgpu.spec.compute_percent >= (IsElastic(claim->spec) ? claim->spec.min_compute_percent
-                                                               : std::max(claim->spec.compute_percent, 1u)),
-          "vGPU " + vgpu.metadata.name + " has less than its least");
+      const std::uint32_t least = IsElastic(claim->spec) ? claim->spec.min_compute_percent
+                                                         : std::max(claim->spec.compute_percent, 1u);
+      Expect(vgpu.spec.compute_percent >= least,
+             "vGPU " + vgpu.metadata.name + " has " + std::to_string(vgpu.spec.compute_percent) +
+                 "%, less than its least, " + std::to_string(least) + "%");
     }
     Expect(vgpu.status.phase == VGpuPhase::kDeleting || !drained.contains(vgpu.status.node),
            "a drained node has vGPU " + vgpu.metadata.name);

@@ -284,9 +284,10 @@ void Core::On(const ResizeClaim& event) {
     if (event.memory_bytes != 0) its.memory_bytes = event.memory_bytes;
     Charge(vgpu->model(), +1);
     if (before.memory_bytes > its.memory_bytes) HoldMemory(*vgpu, before.memory_bytes);
-    if (its.compute_percent == size && SizeOf(vgpu->model()) != before) {
-      Recount(*gpus_.Find(vgpu->record.gpu_uid));
-      if (const NodeRecord* node = NodeOf(*vgpu)) Command(*node, SizeOf(vgpu->model()));
+    if (its.compute_percent == size) {
+      Recount(*gpus_.Find(vgpu->record.gpu_uid));  // its least may be another, too
+      const NodeRecord* node = NodeOf(*vgpu);
+      if (node != nullptr && SizeOf(vgpu->model()) != before) Command(*node, SizeOf(vgpu->model()));
     }
     Resize(*vgpu, size);
     may_grow_on_.insert(vgpu->record.gpu_uid);

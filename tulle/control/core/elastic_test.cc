@@ -175,6 +175,23 @@ TEST_F(ResizeTest, AnotherShareOfTheNetwork) {
   EXPECT_EQ(told(), (Told{{"c-0", 10}}));
 }
 
+// Also when what it has now is within the new range, so that only its least changes.
+TEST_F(ResizeTest, NeighboursTakeNothingBelowTheNewLeast) {
+  Create("ranges", {.compute_percent = 50, .min_compute_percent = 10});
+  Create("rest", {.compute_percent = 20});  // nothing is left
+  const auto compute = [&] { return core_->Get<VGpu>("alice", "ranges-0")->spec.compute_percent; };
+  ASSERT_EQ(compute(), 50u);
+  ASSERT_TRUE(Call(ResizeClaim{.caller = "alice",
+                               .tenant = "alice",
+                               .name = "ranges",
+                               .compute_percent = 60,
+                               .min_compute_percent = 45})
+                  .ok());
+  Create("more", {.compute_percent = 10});
+  EXPECT_EQ(compute(), 50u);
+  EXPECT_EQ(Get("more").status.phase, ClaimPhase::kPending);
+}
+
 // What a vGPU that has less than before still holds is told by its node, and known to nobody else after a
 // restart.
 TEST_F(ResizeTest, MoreMemoryWaitsForTheNode) {
