@@ -31,7 +31,7 @@ namespace {
 using namespace tulle::vm;
 
 constexpr unsigned kUser = 1000;
-constexpr char kNewRoot[] = "/root";
+constexpr char kNewRoot[] = "/new";  // what the program will see as /
 constexpr int kMaxTexts = 256;
 constexpr int kConsoleTries = 50;  // of 10 ms
 
@@ -181,20 +181,19 @@ void MakeRoot(const Command& command) {
     if (symlink(command.links[i + 1], InRoot(command.links[i])) != 0) Fail(command.links[i]);
   }
   for (const char* folder : {"/dev", "/tmp", "/proc", "/sys/devices/system"}) MakeFolders(folder);
-  Mount("tmpfs", "tmpfs", "/root/dev", MS_NOSUID | MS_NOEXEC, "mode=0755,size=64k");
+  Mount("tmpfs", "tmpfs", "/new/dev", MS_NOSUID | MS_NOEXEC, "mode=0755,size=64k");
   const struct {
     const char* path;
     unsigned minor;
-  } nodes[] = {
-      {"/root/dev/null", 3}, {"/root/dev/zero", 5}, {"/root/dev/random", 8}, {"/root/dev/urandom", 9}};
+  } nodes[] = {{"/new/dev/null", 3}, {"/new/dev/zero", 5}, {"/new/dev/random", 8}, {"/new/dev/urandom", 9}};
   umask(0);
   for (const auto& node : nodes) {
     if (mknod(node.path, S_IFCHR | 0666, makedev(1, node.minor)) != 0) Fail(node.path);
   }
   umask(0022);
-  Mount("tmpfs", "tmpfs", "/root/tmp", MS_NOSUID | MS_NODEV, "mode=0700,uid=1000,gid=1000,size=50%");
-  Mount("proc", "proc", "/root/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, "");
-  Mount("/sys/devices/system", "", "/root/sys/devices/system", MS_BIND, "");  // its processors
+  Mount("tmpfs", "tmpfs", "/new/tmp", MS_NOSUID | MS_NODEV, "mode=0700,uid=1000,gid=1000,size=50%");
+  Mount("proc", "proc", "/new/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, "");
+  Mount("/sys/devices/system", "", "/new/sys/devices/system", MS_BIND, "");  // its processors
   Mount("", "", kNewRoot, MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV, "");
 }
 

@@ -24,8 +24,10 @@ Status ParseCompute(const std::string& flag, const std::string& text, std::uint3
 // "burst", ...
 Result<control::PerformanceLevel> ParseLevel(const std::string& flag, const std::string& text);
 
-// "same-gpu", ...
+// "process", "vm".
 Result<control::Isolation> ParseIsolation(const std::string& flag, const std::string& text);
+
+// "same-gpu", ...
 Result<control::Topology> ParseTopology(const std::string& flag, const std::string& text);
 
 // "key=value".
