@@ -55,6 +55,7 @@ struct ControlSim::SimNode {
   std::map<std::string, Running> running;
   std::optional<LinkId> link;
   std::deque<NodeCommand> inbox;
+  std::uint64_t done = 0;  // commands of this link
   Instant beat;
   bool partitioned = false;  // what either end sends is lost
   bool left = false;
@@ -143,7 +144,7 @@ void ControlSim::Second() {
     if (node.link && !node.partitioned && !node.running.empty() && Chance(20)) Attach(node);
     if (node.link && now_.mono >= node.beat) {
       node.beat = now_.mono + options_.heartbeat_interval;
-      NodeHeartbeat heartbeat{.link = *node.link};
+      NodeHeartbeat heartbeat{.link = *node.link, .done = node.done};
       for (const auto& [uid, vgpu] : node.running) {
         if (!Chance(3)) continue;
         heartbeat.vgpus[uid] = {.memory_used_bytes = vgpu.used_bytes,
@@ -388,6 +389,7 @@ VGpuReport ControlSim::ReportOf(const SimNode& node, const std::string& uid) con
 
 void ControlSim::Disconnect(SimNode& node) {
   node.inbox.clear();
+  node.done = 0;
   node.link.reset();
 }
 
@@ -419,6 +421,7 @@ void ControlSim::Obey(SimNode& node) {
   if (node.partitioned) return;
   const NodeCommand command = std::move(node.inbox.front());
   node.inbox.pop_front();
+  ++node.done;
   std::string uid;
   if (const auto* create = std::get_if<CreateVGpu>(&command)) {
     uid = create->uid;
@@ -704,7 +707,9 @@ void ControlSim::CheckState() {
       memory += vgpu.memory_bytes();
       compute += ReservedComputePercent(vgpu.what.performance_level, vgpu.what.compute_percent);
       Expect(memory <= node.gpu_memory[vgpu.what.gpu_index] && compute <= 100,
-             "node " + node.name + " runs too much");
+             "node " + node.name + " runs too much: " + std::to_string(memory) + " of " +
+                 std::to_string(node.gpu_memory[vgpu.what.gpu_index]) + " bytes, " + std::to_string(compute) +
+                 "% of GPU " + std::to_string(vgpu.what.gpu_index));
     }
   }
   std::map<std::string, std::size_t> live;

@@ -211,7 +211,7 @@ void Core::On(const AttachClaim& event) {
     VGpuState& vgpu = *vgpus_.Find(uid);
     if (!vgpu.record.grants.empty()) continue;
     vgpu.record.grants.push_back(NewGrant());
-    if (const NodeRecord* node = NodeOf(vgpu); node != nullptr) {
+    if (NodeRecord* node = NodeOf(vgpu); node != nullptr) {
       Command(*node, AddGrant{.vgpu_uid = uid, .grant = vgpu.record.grants.back()});
     }
     Touch(Kind::kVGpu, uid, true);
@@ -230,7 +230,7 @@ void Core::On(const DetachClaim& event) {
   ClaimState& claim = **found;
   for (const std::string& uid : claim.vgpu_uids) {
     VGpuState& vgpu = *vgpus_.Find(uid);
-    const NodeRecord* node = NodeOf(vgpu);
+    NodeRecord* node = NodeOf(vgpu);
     for (const Grant& grant : vgpu.record.grants) {
       if (node != nullptr) Command(*node, RevokeGrant{.vgpu_uid = uid, .grant_id = grant.id});
     }

@@ -159,9 +159,12 @@ class Core {
     std::set<std::string> sessions;  // uids
     bool announced = false;
     LoadSize load;  // of elastic ones
-    // Of its GPU's memory, beyond what its spec says: what it had before it shrank, until by `held_until` its
-    // node has surely done that; from then on what programs still use, as the node tells.
+    // Of its GPU's memory, beyond what its spec says: what it had before it shrank, until its node has told
+    // that the last command for its memory, the how manieth of the link is `held_by`, is done and until
+    // `held_until`; from then on what programs still use, as the node tells.
     std::uint64_t held_memory_bytes = 0;
+    std::uint64_t held_by = 0;
+    std::uint64_t told_memory_bytes = 0;  // to the node, by this link
     Instant held_until{};
     bool thrashes = false;     // its programs use more memory at a time than it has
     Instant thrashes_since{};  // it is so, or it has not been otherwise
@@ -186,6 +189,7 @@ class Core {
     using Model = Node;
     Node node;
     std::optional<LinkId> link;
+    std::uint64_t commands = 0;  // that were sent by this link
     Instant heard;
     std::optional<Instant> lost_at, forget_at, drain_at;
     std::map<std::uint32_t, std::string> gpus;  // uids by index
@@ -363,7 +367,7 @@ class Core {
   Status CheckNodeLimit() const;
   NodeRecord* NodeOfLink(LinkId link);
   NodeRecord* NodeOf(const VGpuState& vgpu);
-  void Command(const NodeRecord& node, NodeCommand command);
+  void Command(NodeRecord& node, NodeCommand command);
   void UpdateInventory(NodeRecord& node, const RegisterNode& event);
   void ReconcileVGpus(NodeRecord& node, const std::vector<VGpuReport>& reports);
   void OutOfTouch(NodeRecord& node, const std::string& message);

@@ -43,7 +43,7 @@ void Core::Resize(VGpuState& vgpu, std::uint32_t compute_percent) {
   Charge(model, +1);
   Recount(*gpus_.Find(vgpu.record.gpu_uid));
   Touch(Kind::kVGpu, model.metadata.uid, true);
-  if (const NodeRecord* node = NodeOf(vgpu)) Command(*node, SizeOf(model));
+  if (NodeRecord* node = NodeOf(vgpu)) Command(*node, SizeOf(model));
 }
 
 void Core::FollowLoad(VGpuState& vgpu) {
@@ -97,7 +97,7 @@ void Core::FollowSpill(VGpuState& vgpu) {
 
 void Core::HoldMemory(VGpuState& vgpu, std::uint64_t had_bytes) {
   vgpu.held_memory_bytes = std::max(vgpu.held_memory_bytes, had_bytes);
-  // What a node tells after so long, it has sent after it was told: else it would be out of touch.
+  // So long after the node has done it, the vGPU's worker has told what its programs had taken before.
   vgpu.held_until = now_.mono + options_.heartbeat_timeout;
   Recount(*gpus_.Find(vgpu.record.gpu_uid));
 }
@@ -286,7 +286,7 @@ void Core::On(const ResizeClaim& event) {
     if (before.memory_bytes > its.memory_bytes) HoldMemory(*vgpu, before.memory_bytes);
     if (its.compute_percent == size) {
       Recount(*gpus_.Find(vgpu->record.gpu_uid));  // its least may be another, too
-      const NodeRecord* node = NodeOf(*vgpu);
+      NodeRecord* node = NodeOf(*vgpu);
       if (node != nullptr && SizeOf(vgpu->model()) != before) Command(*node, SizeOf(vgpu->model()));
     }
     Resize(*vgpu, size);

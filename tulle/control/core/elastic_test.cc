@@ -209,6 +209,37 @@ TEST_F(ResizeTest, MoreMemoryWaitsForTheNode) {
   EXPECT_EQ(Get("c").spec.memory_bytes, 2 * kGiB);
 }
 
+TEST_F(ResizeTest, MemoryIsHeldUntilTheNodeHasDoneWhatItWasTold) {
+  const auto resize = [&](std::uint64_t bytes) {
+    return Call(ResizeClaim{.caller = "alice", .tenant = "alice", .name = "c", .memory_bytes = bytes}).ok();
+  };
+  const auto allocated = [&] { return core_->Get<Gpu>("", "a-0")->status.allocated_memory_bytes / kGiB; };
+  const auto beat = [&](Duration time, std::uint64_t done) {
+    NodeHeartbeat heartbeat{.link = kLink, .done = done};
+    heartbeat.vgpus[core_->Get<VGpu>("alice", "c-0")->metadata.uid].memory_used_bytes = kGiB;
+    for (const Instant end = now_.mono + time; now_.mono < end; Advance(std::chrono::seconds(1)))
+      Do(heartbeat);
+  };
+  const Duration timeout = CoreOptions().heartbeat_timeout;
+  ASSERT_TRUE(resize(5 * kGiB));
+  ASSERT_TRUE(resize(2 * kGiB));
+  // Registered, made, resized twice: the last is the fourth.
+  beat(5 * timeout, 3);
+  EXPECT_EQ(allocated(), 5u);
+  beat(timeout / 2, 4);
+  EXPECT_EQ(allocated(), 5u);
+  beat(timeout, 4);
+  EXPECT_EQ(allocated(), 2u);
+  // On another link it begins to count anew.
+  ASSERT_TRUE(resize(1 * kGiB));
+  Do(Registration(LinkId{7}));
+  AdvanceBeating(2 * timeout, {LinkId{7}});
+  NodeHeartbeat heartbeat{.link = LinkId{7}, .done = 1};
+  heartbeat.vgpus[core_->Get<VGpu>("alice", "c-0")->metadata.uid].memory_used_bytes = kGiB;
+  Do(heartbeat);
+  EXPECT_EQ(allocated(), 1u);
+}
+
 TEST_F(ResizeTest, OtherMemory) {
   const auto resize = [&](std::uint64_t bytes) {
     const auto reply =

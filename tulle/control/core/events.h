@@ -198,6 +198,8 @@ struct NodeHeartbeat {
   LinkId link;
   NodeTelemetry telemetry;
   std::map<std::string, VGpuUsage> vgpus = {};  // by uid
+  // How many commands of this link the node had carried out when it told this; none: it does not say.
+  std::optional<std::uint64_t> done = std::nullopt;
 };
 struct ReportVGpu {
   LinkId link;

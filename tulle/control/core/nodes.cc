@@ -39,8 +39,15 @@ Core::NodeRecord* Core::NodeOf(const VGpuState& vgpu) {
   return node->link ? node : nullptr;
 }
 
-void Core::Command(const NodeRecord& node, NodeCommand command) {
+void Core::Command(NodeRecord& node, NodeCommand command) {
   TULLE_CHECK(node.link.has_value());
+  ++node.commands;
+  if (const auto* resize = std::get_if<ResizeVGpu>(&command)) {
+    VGpuState* const vgpu = vgpus_.Find(resize->uid);
+    if (vgpu != nullptr &&
+        std::exchange(vgpu->told_memory_bytes, resize->memory_bytes) != resize->memory_bytes)
+      vgpu->held_by = node.commands;
+  }
   actions_.effects.push_back(SendToNode{*node.link, std::move(command)});
 }
 
@@ -99,6 +106,7 @@ void Core::On(const RegisterNode& event) {
   const std::string uid = node->metadata().uid;
   node_of_link_[event.link] = uid;
   node->link = event.link;
+  node->commands = 0;
   node->heard = now_.mono;
   node->lost_at.reset();
   node->forget_at.reset();
@@ -177,6 +185,11 @@ void Core::ReconcileVGpus(NodeRecord& node, const std::vector<VGpuReport>& repor
   std::vector<ResizeVGpu> more;
   for (const std::string& uid : known) {
     VGpuState* vgpu = vgpus_.Find(uid);
+    if (vgpu != nullptr) {
+      // Numbers were another link's, and nobody knows what arrived by it.
+      vgpu->held_by = vgpu->told_memory_bytes = 0;
+      if (vgpu->held_memory_bytes != 0) vgpu->held_until = now_.mono + options_.heartbeat_timeout;
+    }
     const auto it = reported.find(uid);
     if (vgpu == nullptr || it == reported.end() || it->second->compute_percent == 0) continue;
     const ResizeVGpu resize = SizeOf(vgpu->model());
@@ -237,6 +250,8 @@ void Core::On(const NodeHeartbeat& event) {
     VGpuState* vgpu = vgpus_.Find(uid);
     if (vgpu == nullptr || gpus_.Find(vgpu->record.gpu_uid)->node_uid != node->metadata().uid) continue;
     vgpu->model().status.usage = usage;
+    if (event.done.has_value() && *event.done < vgpu->held_by)
+      vgpu->held_until = now_.mono + options_.heartbeat_timeout;
     LetMemoryGo(*vgpu);
     FollowLoad(*vgpu);
     FollowSpill(*vgpu);

@@ -29,7 +29,7 @@ void Core::SetPhase(VGpuState& vgpu, VGpuPhase phase) {
 void Core::BeginDelete(VGpuState& vgpu) {
   SetPhase(vgpu, VGpuPhase::kDeleting);
   vgpu.record.grants.clear();
-  if (const NodeRecord* node = NodeOf(vgpu); node != nullptr)
+  if (NodeRecord* node = NodeOf(vgpu); node != nullptr)
     Command(*node, DeleteVGpu{.uid = vgpu.metadata().uid});
 }
 
@@ -89,7 +89,7 @@ void Core::Fail(VGpuState& vgpu, const std::string& reason, const std::string& m
 }
 
 void Core::SendCreate(const VGpuState& vgpu) {
-  const NodeRecord* node = NodeOf(vgpu);
+  NodeRecord* node = NodeOf(vgpu);
   if (node == nullptr) return;
   const VGpu& model = vgpu.model();
   Command(*node, CreateVGpu{.uid = model.metadata.uid,

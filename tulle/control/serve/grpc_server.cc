@@ -338,6 +338,7 @@ RegisterNode FromProto(const v1::Register& from, LinkId link) {
 NodeHeartbeat FromProto(const v1::Heartbeat& from, LinkId link) {
   NodeHeartbeat to{.link = link, .telemetry = control::FromProto(from.telemetry())};
   for (const auto& [uid, usage] : from.vgpus()) to.vgpus.emplace(uid, control::FromProto(usage));
+  if (from.has_done()) to.done = from.done();
   return to;
 }
 
