@@ -10,7 +10,7 @@ constexpr Duration kLookAgain = std::chrono::milliseconds(20);
 
 Session::Wait Session::ReadyToBegin() {
   waits_for_turn_ = false;
-  if (shared_.pacer != nullptr && !shared_.pacer->MayBegin(&compute_wait_)) {
+  if (shared_.pacer != nullptr && !shared_.pacer->MayBegin(executor_.get(), &compute_wait_)) {
     if (shared_.turn != nullptr) shared_.turn->Rest(&turn_user_);
     return Wait::kCompute;
   }

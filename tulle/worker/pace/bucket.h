@@ -43,6 +43,11 @@ class Bucket {
     used_ns_ = used_ns;
   }
 
+  // Of what it owes more than it earns in `time` is forgotten.
+  void OweAtMost(Duration time) {
+    saved_ns_ = std::max(saved_ns_, -static_cast<double>(time.count()) * lanes_ * share_);
+  }
+
   double share() const { return share_; }
   // May use more now.
   bool has_some() const { return saved_ns_ > 0; }

@@ -1,6 +1,7 @@
 #include "tulle/worker/pace/pacer.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "tulle/base/check.h"
 
@@ -13,13 +14,17 @@ constexpr Duration kSlowTick = std::chrono::milliseconds(10);
 constexpr Duration kQuiet = std::chrono::milliseconds(20);
 // What is frozen stays so until it has saved so much of its share: to stop and to go on costs some time.
 constexpr Duration kWorthGoingOn = std::chrono::milliseconds(4);
+// A session that did nothing for so long is not one of those that share.
+constexpr Duration kActive = std::chrono::milliseconds(100);
+// As long as the vGPU owes no more than it has in this time.
+constexpr Duration kMostOwed = Bucket::kSaving;
 // How often it is asked how long the processor was waited for, which takes a file for each thread.
 constexpr Duration kWaitsTick = std::chrono::milliseconds(40);
 
 }  // namespace
 
 Pacer::Pacer(wire::SharePage* page, double lanes, const Clock* clock)
-    : page_(*page), clock_(*clock), state_(Bucket(lanes, 0, clock->Now(), 0)) {
+    : page_(*page), lanes_(lanes), clock_(*clock), state_(Bucket(lanes, 0, clock->Now(), 0)) {
   state_.lock()->looked_at = clock_.Now();
   thread_ = std::thread([this] { Run(); });
 }
@@ -36,39 +41,67 @@ Pacer::~Pacer() {
 
 void Pacer::Add(Paced* paced) {
   auto state = state_.lock();
-  state->entries.push_back({paced, paced->DeviceTimeNs(), paced->WaitedNs()});
-  if (state->frozen) paced->Freeze(true);
+  const std::uint64_t used_ns = paced->DeviceTimeNs();
+  state->entries.push_back({paced, used_ns, paced->WaitedNs(), Bucket(lanes_, 0, clock_.Now(), used_ns)});
+  Hold(*state, state->holding);
   changed_.notify_all();
 }
 
 void Pacer::Remove(Paced* paced) {
   auto state = state_.lock();
   Look(*state, clock_.Now());
-  std::erase_if(state->entries, [&](const Entry& entry) { return entry.paced == paced; });
-  if (state->frozen) paced->Freeze(false);
+  const auto entry = std::ranges::find(state->entries, paced, &Entry::paced);
+  TULLE_CHECK(entry != state->entries.end());
+  if (entry->frozen) paced->Freeze(false);
+  state->entries.erase(entry);
 }
 
-bool Pacer::MayBeginLimited(Duration* wait) {
+bool Pacer::MayBeginLimited(const Paced* whose, Duration* wait) {
   auto state = state_.lock();
-  Look(*state, clock_.Now());
+  const Instant now = clock_.Now();
+  const auto entry = std::ranges::find(state->entries, whose, &Entry::paced);
+  if (entry != state->entries.end()) entry->active_at = now;
+  Look(*state, now);
   if (state->bucket.has_some()) return true;
-  state->was_held = true;
   *wait = std::min(state->bucket.UntilSaved(Duration(1)), kLongestWait);
+  if (entry != state->entries.end()) {
+    if (HasOwn(*state, *entry)) return true;
+    if (state->active > 1) {
+      const Duration may =
+          std::max(entry->own.UntilSaved(Duration(1)), state->bucket.UntilSaved(Duration(1)) - kMostOwed);
+      *wait = std::min(*wait, std::max(may, kTick));
+    }
+  }
+  state->was_held = true;
   return false;
+}
+
+bool Pacer::HasOwn(const State& state, const Entry& entry) {
+  const Duration ahead = entry.frozen ? kWorthGoingOn : Duration(1);
+  return state.active > 1 && state.bucket.UntilSaved(ahead) <= kMostOwed &&
+         entry.own.UntilSaved(ahead) == Duration::zero();
 }
 
 void Pacer::Look(State& state, Instant now) {
   std::uint64_t more_ns = 0;
   bool waits = false;
+  std::size_t active = 0;
   for (Entry& entry : state.entries) {
-    waits |= entry.paced->Waits();
+    const bool it_waits = entry.paced->Waits();
+    waits |= it_waits;
     const std::uint64_t used_ns = entry.paced->DeviceTimeNs();
-    if (used_ns <= entry.used_ns) continue;
-    more_ns += used_ns - entry.used_ns;
-    entry.used_ns = used_ns;
+    if (used_ns > entry.used_ns) {
+      more_ns += used_ns - entry.used_ns;
+      entry.used_ns = used_ns;
+      entry.active_at = now;
+    }
+    if (entry.frozen) entry.active_at = now;  // it would do something
+    entry.own.Update(now, entry.used_ns, it_waits);
+    active += now - entry.active_at < kActive ? 1 : 0;
   }
+  state.active = active;
   if (more_ns != 0) state.used_at = now;
-  if (state.frozen || state.was_held || waits)
+  if (state.holding || state.was_held || waits)
     state.throttled_ns += static_cast<std::uint64_t>((now - state.looked_at).count());
   state.was_held = false;
   state.looked_at = now;
@@ -76,6 +109,13 @@ void Pacer::Look(State& state, Instant now) {
   state.bucket.Update(now, state.used_ns, waits);
   const double share = page_.share.load(std::memory_order_relaxed) / double{wire::kWholeShare};
   if (share != state.bucket.share()) state.bucket.SetShare(share);
+  for (Entry& entry : state.entries) {
+    const std::size_t others = active - (now - entry.active_at < kActive ? 1 : 0);
+    const double part = share / static_cast<double>(others + 1);
+    if (part != entry.own.share()) entry.own.SetShare(part);
+    // What it used while nobody else wanted it is not held against it for long.
+    entry.own.OweAtMost(share < 1 ? Bucket::kSaving : Duration::zero());
+  }
   page_.used_ns.store(state.used_ns, std::memory_order_relaxed);
   page_.throttled_ns.store(state.throttled_ns, std::memory_order_relaxed);
 }
@@ -90,17 +130,19 @@ void Pacer::LookAtWaits(State& state, Instant now) {
   }
 }
 
-void Pacer::Freeze(State& state, bool frozen) {
-  if (state.frozen == frozen) return;
-  state.frozen = frozen;
-  for (const Entry& entry : state.entries) entry.paced->Freeze(frozen);
+void Pacer::Hold(State& state, bool holding) {
+  state.holding = holding;
+  for (Entry& entry : state.entries) {
+    const bool frozen = holding && !HasOwn(state, entry);
+    if (std::exchange(entry.frozen, frozen) != frozen) entry.paced->Freeze(frozen);
+  }
 }
 
 void Pacer::Run() {
   auto state = state_.lock();
   while (!state->stopping) {
     if (state->entries.empty()) {
-      state->frozen = false;
+      state->holding = false;
       changed_.wait(state.native());
       continue;
     }
@@ -110,15 +152,13 @@ void Pacer::Run() {
     const bool limited = state->bucket.share() < 1;
     Duration next = kTick;
     if (!limited) {
-      Freeze(*state, false);
+      Hold(*state, false);
       next = kSlowTick;
-    } else if (state->frozen) {
+    } else if (state->holding || !state->bucket.has_some()) {
       const Duration left = state->bucket.UntilSaved(kWorthGoingOn);
-      if (left == Duration::zero()) Freeze(*state, false);
-      if (left > Duration::zero()) next = std::min(left, kSlowTick);
-    } else if (!state->bucket.has_some()) {
-      Freeze(*state, true);
-      next = std::min(state->bucket.UntilSaved(kWorthGoingOn), kSlowTick);
+      Hold(*state, left > Duration::zero());
+      const bool some_go_on = state->active > 1 && state->bucket.UntilSaved(Duration(1)) <= kMostOwed;
+      if (left > Duration::zero() && !some_go_on) next = std::min(left, kSlowTick);
     } else if (now - state->used_at > kQuiet) {
       next = kSlowTick;
     }

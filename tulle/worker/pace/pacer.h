@@ -2,6 +2,8 @@
 // waits in its session while the vGPU owes time, which makes short kernels come evenly; and where work that
 // is under way uses more than there is, the processes that do it are frozen until it has been made up for,
 // however long a kernel is and whatever it does. Both go by the time that the device was measured to spend.
+// Sessions share alike: one that has used less than an equal part goes on while others make up for what they
+// owe, as long as the vGPU does not owe much.
 //
 // Thread-safe; a thread of its own looks at what is used, every millisecond while it matters. A vGPU that may
 // use the whole device pays for one look at an atomic per launch, and for a measurement each 10 ms.
@@ -48,10 +50,11 @@ class Pacer {
   void Add(Paced* paced);
   void Remove(Paced* paced);
 
-  // Whether a launch may begin now; false: ask again after `wait`, or before.
-  bool MayBegin(Duration* wait) {
+  // Whether a launch of that session (of one that was not added: of all together) may begin now; false: ask
+  // again after `wait`, or before.
+  bool MayBegin(const Paced* whose, Duration* wait) {
     if (page_.share.load(std::memory_order_relaxed) >= wire::kWholeShare) return true;
-    return MayBeginLimited(wait);
+    return MayBeginLimited(whose, wait);
   }
 
  private:
@@ -59,27 +62,34 @@ class Pacer {
     Paced* paced = nullptr;
     std::uint64_t used_ns = 0;  // when it was last looked at, as the next
     std::uint64_t waited_ns = 0;
+    Bucket own;           // of an equal part
+    Instant active_at{};  // it used something, or wanted to
+    bool frozen = false;
   };
   struct State {
     explicit State(const Bucket& its) : bucket(its) {}
     Bucket bucket;
     std::vector<Entry> entries;
     std::uint64_t used_ns = 0;  // of all that there were
-    bool frozen = false;
-    bool was_held = false;  // a launch, since the last look
+    std::size_t active = 0;     // entries
+    bool holding = false;       // until what is owed is made up for
+    bool was_held = false;      // a launch, since the last look
     bool stopping = false;
     Instant looked_at{}, looked_at_waits_at{};
     Instant used_at{};  // when it was last seen to use something
     std::uint64_t throttled_ns = 0;
   };
-  bool MayBeginLimited(Duration* wait);
+  bool MayBeginLimited(const Paced* whose, Duration* wait);
+  // Whether it may go on although the vGPU owes something.
+  static bool HasOwn(const State& state, const Entry& entry);
   // Takes over the share and what was used.
   void Look(State& state, Instant now);
   void LookAtWaits(State& state, Instant now);
-  void Freeze(State& state, bool frozen);
+  void Hold(State& state, bool holding);
   void Run();
 
   wire::SharePage& page_;
+  const double lanes_;
   const Clock& clock_;
   Guarded<State> state_;
   std::condition_variable changed_;
