@@ -85,7 +85,7 @@ class Residency {
   static constexpr Id kNone = 0;
   // Uses that are remembered; where there are more, commands wait until some are known to have ended. Some
   // hundreds of commands in each of many queues.
-  static constexpr std::size_t kMostUses = 1u << 16;
+  static constexpr std::size_t kMostUses = 1u << 14;
   // Moved at a time, in bytes: what else the session has to do waits so long, some milliseconds.
   static constexpr std::uint64_t kStepBytes = 8u << 20;
 
