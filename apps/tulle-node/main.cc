@@ -23,12 +23,15 @@
 #include "tulle/base/paths.h"
 #include "tulle/node/host_load.h"
 #include "tulle/node/node.h"
+#include "tulle/sandbox/control_group.h"
 #include "tulle/security/credentials.h"
 #include "tulle/security/files.h"
 #include "tulle/security/identity.h"
 
 namespace tulle {
 namespace {
+
+using node::arbiter::Sharing;
 
 struct Flags {
   std::string name;
@@ -48,6 +51,7 @@ struct Flags {
   std::string vm = "auto", vm_kernel, vm_modules;
   unsigned longest_turn_s = 10;
   std::string compute_sharing = "auto";
+  std::string cgroup = "auto";
   std::vector<std::string> labels;
   std::string log_level = "info";
   std::string log_format = "text";
@@ -113,6 +117,35 @@ Result<bool> OffersMachines(const Flags& flags, const std::vector<node::Inventor
         {{"why", started.error().message}});
   }
   return started.ok();
+}
+
+// Where this node may make control groups for its vGPUs; null: nowhere. Where they were asked for there must
+// be.
+Result<std::shared_ptr<const sandbox::ControlGroup>> BaseGroup(const Flags& flags) {
+  std::shared_ptr<const sandbox::ControlGroup> none;
+  const bool for_compute = flags.compute_sharing == "cgroup";
+  if (flags.cgroup == "off") {
+    if (!for_compute) return none;
+    return Error{.code = Code::kInvalidArgument,
+                 .message = "--compute-sharing=cgroup needs control groups; do not say --cgroup=off with it"};
+  }
+  const bool asked = flags.cgroup != "auto" || for_compute;
+  auto base = sandbox::ControlGroup::MakeBase(
+      {.name = "tulle-node",
+       .parent = flags.cgroup == "auto" || flags.cgroup == "own" ? "" : flags.cgroup,
+       .cpu = for_compute});
+  if (base.ok()) {
+    Log(LogLevel::kInfo, "node", "vGPUs have control groups", {{"in", base->Text()}});
+    return std::shared_ptr<const sandbox::ControlGroup>(
+        std::make_shared<sandbox::ControlGroup>(std::move(*base)));
+  }
+  if (asked)
+    return base.error().Within(for_compute ? "--compute-sharing=cgroup" : "--cgroup=" + flags.cgroup);
+  Log(LogLevel::kWarn, "node",
+      "vGPUs have no control groups: what kernels take of this host's memory beside their buffers is not "
+      "limited",
+      {{"why", base.error().message}});
+  return none;
 }
 
 // "key=value" texts as a map.
@@ -186,8 +219,11 @@ Status Run(const Flags& flags, const SystemClock& clock) {
     if (gpu.type == "CPU")
       gpu.allocatable_spill_bytes = spill.all_bytes() / static_cast<std::uint64_t>(spills);
     gpu.machines = machines && gpu.type == "CPU";
-    gpu.by_turns = flags.compute_sharing == "turns" || gpu.type != "CPU";
+    gpu.sharing = flags.compute_sharing == "turns" || gpu.type != "CPU" ? Sharing::kTurns
+                  : flags.compute_sharing == "cgroup"                   ? Sharing::kControlGroups
+                                                                        : Sharing::kMeasured;
   }
+  TULLE_ASSIGN_OR_RETURN(options.supervisor.control_group, BaseGroup(flags));
   if (options.gpus.empty()) {
     Log(LogLevel::kWarn, "node", "no GPU found: this node will offer nothing; `tulle doctor` says more");
   }
@@ -202,7 +238,9 @@ Status Run(const Flags& flags, const SystemClock& clock) {
          {"fp32_flops", gpu.fp32_flops},
          {"network_per_s", FormatSize(gpu.allocatable_network_bytes_per_s)},
          {"spill", FormatSize(gpu.allocatable_spill_bytes)},
-         {"compute_sharing", gpu.by_turns ? "turns" : "measured"}});
+         {"compute_sharing", gpu.sharing == Sharing::kTurns           ? "turns"
+                             : gpu.sharing == Sharing::kControlGroups ? "cgroup"
+                                                                      : "measured"}});
   }
 
   // Before any thread is made, so that all of them leave these signals to the loop.
@@ -313,8 +351,21 @@ int Main(int argc, char** argv) {
   app.add_option(
          "--compute-sharing", flags.compute_sharing,
          "How vGPUs use a GPU together. turns: one at a time. auto: at once where what each uses can be "
-         "measured meanwhile, as on a CPU; elsewhere by turns")
-      ->check(CLI::IsMember({"auto", "turns"}))
+         "measured meanwhile, as on a CPU; elsewhere by turns. cgroup: as auto, but on a CPU the kernel "
+         "holds "
+         "vGPUs to their shares, by control groups (--cgroup)")
+      ->check(CLI::IsMember({"auto", "turns", "cgroup"}))
+      ->capture_default_str();
+  app.add_option("--cgroup", flags.cgroup,
+                 "Where the control groups are made that limit what vGPUs' kernels, drivers and compilers "
+                 "take of this "
+                 "host's memory. own: in this process's; auto: there, if that is possible; a group, as "
+                 "/proc/PID/cgroup "
+                 "writes it: there, such as /machine.slice; off: nowhere")
+      ->check(CLI::IsMember({"own", "auto", "off"}) |
+              CLI::Validator(
+                  [](const std::string& text) { return text.starts_with("/") ? "" : "it begins with no /"; },
+                  "/GROUP"))
       ->capture_default_str();
   app.add_option(
          "--longest-turn", flags.longest_turn_s,

@@ -19,13 +19,25 @@ namespace isolated = gpu::isolated;
 
 // Address space for buffers, as a multiple of the vGPU's memory: memory of destroyed buffers that commands
 // still use overlaps with that of new ones, and holes between them must not fail a creation. Costs no memory.
-constexpr std::uint64_t kArenaFactor = 2;
+constexpr std::uint64_t kArenaFactor = isolated::kTimesTheMemory;
 // A session whose vGPU gets more may come to use so many times what it had when the session began, or so
 // much.
 constexpr std::uint64_t kGrowthFactor = 16;
 constexpr std::uint64_t kLeastGrownBytes = std::uint64_t{1} << 30;
 // In a virtual machine all of it is mapped from the beginning, or is the machine's own, so there it is less.
 constexpr std::uint64_t kMachineGrowthFactor = 2;
+
+// Of the host's memory, by control groups (HostMemory): what one executor has beside buffers, and what each
+// of the others that the vGPU may have has typically. In a virtual machine also for the machine; on a GPU for
+// what its driver has there.
+struct OwnMemory {
+  std::uint64_t one_bytes, typical_bytes;
+};
+constexpr OwnMemory kOfProcess = {1ull << 30, 128ull << 20};
+constexpr OwnMemory kOfMachine = {kOfProcess.one_bytes + vm::kMachineBytes, 512ull << 20};
+constexpr OwnMemory kOnGpu = {5ull << 30, 1ull << 30};
+// The build server and its builders.
+constexpr std::uint64_t kBuildsBytes = 4ull << 30;
 
 // Of programs that were built before: some hundreds to thousands of them.
 constexpr std::size_t kBuildCacheBytes = 64u << 20;
@@ -180,7 +192,10 @@ class IsolatedExecutors final : public worker::exec::ExecutorFactory {
     TULLE_ASSIGN_OR_RETURN(auto process, isolated::ExecutorProcess::Start(launcher_, options));
     return std::unique_ptr<worker::exec::Executor>(std::make_unique<IsolatedExecutor>(std::move(process)));
   }
-  void SetMemory(std::uint64_t bytes) override { memory_bytes_ = bytes; }
+  void SetMemory(std::uint64_t bytes) override {
+    memory_bytes_ = bytes;
+    if (options_.host_memory != nullptr) options_.host_memory->SetMemory(bytes);
+  }
 
  private:
   sandbox::Launcher& launcher_;
@@ -241,7 +256,27 @@ Result<worker::Device> MakeIsolatedDevice(sandbox::Launcher* launcher, int contr
   if (assignment.pci_address.text.size() != 0)
     which.push_back("--pci-address=" + std::string(assignment.pci_address.text));
   if (!compiler.empty()) which.push_back("--compiler=" + compiler);
+  std::shared_ptr<isolated::HostMemory> host_memory;
+  std::shared_ptr<sandbox::ControlGroup> builders;
+  if (!children.executors_group.empty()) {
+    const OwnMemory own = in_machine ? kOfMachine : device_nodes.empty() ? kOfProcess : kOnGpu;
+    TULLE_ASSIGN_OR_RETURN(auto executors_group, sandbox::ControlGroup::Open(children.executors_group));
+    host_memory = std::make_shared<isolated::HostMemory>(
+        std::move(executors_group),
+        isolated::HostMemory::Options{.memory_bytes = assignment.memory_bytes + assignment.spill_bytes,
+                                      .own_bytes = own.one_bytes,
+                                      .others_bytes = children.max_sessions * own.typical_bytes});
+  }
+  if (!children.builders_group.empty()) {
+    TULLE_ASSIGN_OR_RETURN(auto builders_group, sandbox::ControlGroup::Open(children.builders_group));
+    if (const Status limited = builders_group.LimitMemory(kBuildsBytes); !limited.ok()) {
+      Log(LogLevel::kError, "worker", "what builders have of the host's memory is not limited",
+          {{"error", ToString(limited.error())}});
+    }
+    builders = std::make_shared<sandbox::ControlGroup>(std::move(builders_group));
+  }
   isolated::ExecutorOptions executor;
+  executor.host_memory = std::move(host_memory);
   executor.argv = Arguments("executor", children);
   executor.argv.insert(executor.argv.end(), which.begin(), which.end());
   executor.device_nodes = device_nodes;
@@ -265,6 +300,7 @@ Result<worker::Device> MakeIsolatedDevice(sandbox::Launcher* launcher, int contr
   builder.device_index = assignment.device_index;
   builder.environment = environment;
   builder.best_effort = launcher->best_effort();
+  builder.control_group = std::move(builders);
   return worker::Device{
       assignment.has_opencl == 0
           ? nullptr

@@ -48,6 +48,7 @@ struct Settings {
   tulle::gpu::isolated::Place place;
   bool probe_machines = false;
   tulle::vm::Settings machine;
+  std::string executors_group, builders_group;
 };
 
 void InstallLogSink(const Settings& settings) {
@@ -109,7 +110,10 @@ int RunWorker(const Settings& settings) {
   const tulle::app::ChildArguments children{
       {"--log-level=" + settings.log_level, "--log-format=" + settings.log_format},
       settings.cuda.library,
-      settings.machine};
+      settings.machine,
+      settings.worker.max_sessions,
+      settings.executors_group,
+      settings.builders_group};
   const auto open_device =
       [&](const tulle::wire::node::AssignVGpu& assignment) -> tulle::Result<tulle::worker::Device> {
     // Told here, so that the node hears why there is no vGPU.
@@ -168,6 +172,11 @@ int main(int argc, char** argv) {
   app.add_option("--spill-fd", settings.spill_fd,
                  "Descriptor of the file for memory that is not on the device, where the vGPU spills")
       ->check(CLI::Range(0, 1 << 20));
+  app.add_option("--executors-group", settings.executors_group,
+                 "The control group in which executors get theirs: "
+                 "memory:/sys/fs/cgroup/memory/...;cpu:/sys/fs/cgroup/cpu/... [none]");
+  app.add_option("--builders-group", settings.builders_group,
+                 "That of the build server and its builders [none]");
   app.add_option("--cuda-library", settings.cuda.library,
                  "The library of CUDA's driver API that GPUs are found and driven by; none: look for none")
       ->capture_default_str();

@@ -16,6 +16,7 @@
 #include "tulle/base/subprocess.h"
 #include "tulle/base/unique_fd.h"
 #include "tulle/node/inventory.h"
+#include "tulle/sandbox/control_group.h"
 #include "tulle/sandbox/layers.h"
 #include "tulle/sdk/client.h"
 
@@ -163,18 +164,21 @@ void CheckSandbox(std::vector<Check>* checks) {
 }
 
 void CheckHost(std::vector<Check>* checks) {
-  const std::string controllers = ReadText("/sys/fs/cgroup/cgroup.controllers");
-  if (controllers.empty()) {
-    checks->push_back(
-        Warn("cgroups", "no cgroup v2 hierarchy at /sys/fs/cgroup",
-             "boot with systemd.unified_cgroup_hierarchy=1, or give the container its cgroup namespace"));
-  } else if (controllers.find("cpu") == std::string::npos ||
-             controllers.find("memory") == std::string::npos) {
-    checks->push_back(Warn("cgroups",
-                           "version 2, but only with: " + controllers.substr(0, controllers.find('\n')),
-                           "enable the cpu and memory controllers for this part of the hierarchy"));
+  const auto make = [](bool cpu) {
+    return sandbox::ControlGroup::MakeBase({.name = "tulle-doctor", .parent = "", .cpu = cpu});
+  };
+  if (const auto with_cpu = make(true); with_cpu.ok()) {
+    checks->push_back(Ok("control groups", "can be made, with memory and cpu"));
+  } else if (const auto groups = make(false); groups.ok()) {
+    checks->push_back(Warn("control groups",
+                           "can be made with memory, but not with cpu (tulle-node --compute-sharing=cgroup)",
+                           with_cpu.error().message));
   } else {
-    checks->push_back(Ok("cgroups", "version 2 with cpu and memory"));
+    checks->push_back(
+        Warn("control groups",
+             "none for a node started as this was, so that what kernels take of this host's memory "
+             "beside their buffers is not limited",
+             groups.error().message));
   }
   const UniqueFd kvm(open("/dev/kvm", O_RDWR | O_CLOEXEC));
   checks->push_back(kvm.valid()

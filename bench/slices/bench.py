@@ -1,7 +1,8 @@
 """How well slices hold: tenants beside each other on the CPU device, with OpenCL, then with CUDA on the software device, each with a share of its time (the CPU time of their
 executors) and wanting more. How far each is from its share over the whole time, and in windows of a second; how much of its
 share the worst off gets; how long kernels take that are waited for one by one. Then the device is used by turns, as GPUs are:
-what part of its rate alone each tenant has, and what turns cost one that is alone. How fast memory goes from the device and comes
+what part of its rate alone each tenant has, and what turns cost one that is alone. Then with the
+kernel's control groups in place of freezing, where they can be made. How fast memory goes from the device and comes
 back to it, beside how fast it is copied there. The shares of the network: programs that write and
 read, each with a share of what the node says that its network moves, which is less than this machine does."""
 
@@ -9,8 +10,10 @@ import contextlib
 import json
 import os
 import random
+import re
 import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -42,6 +45,13 @@ def drawn(seed):
 
 
 SCENES += [drawn(seed) for seed in SEEDS]
+# Of programs that have one vGPU together, with so much of the device.
+SHARED_PERCENT = 30
+SHARED_SCENES = [
+    ("50us one by one beside 5ms", [(5_000, "deep"), (50, "one")]),
+    ("5ms one by one beside 500ms", [(500_000, "deep"), (5_000, "one")]),
+    ("50us beside 5ms", [(5_000, "deep"), (50, "deep")]),
+]
 # By turns; and the pieces in which a tenant that is alone is timed with and without them, one after the other.
 # What is as long as a batch of deep ones goes on when others have ended, so long ones are waited for here.
 TURN_SCENES = [
@@ -202,6 +212,35 @@ def measured_scenes(mesh, bin, runs, api):
             yield f"{name}: kernel on {percent} %, p99", p99, "us"
 
 
+def shared_scenes(mesh, bin, runs, api):
+    """Two programs of one vGPU, both of which want more than half of it: what the worse off has of its half."""
+    lanes = len(os.sched_getaffinity(0))
+    turns = calibrated(bin, api)
+    for name, scene in SHARED_SCENES:
+        parts = []
+        for _ in range(runs):
+            claim = f"shared-{time.monotonic_ns()}"
+            flags = ["--api", api, "--compute", f"{SHARED_PERCENT}%", "--level", "guaranteed", "--name", claim]
+            programs = []
+            for us, mode in scene:
+                programs.insert(0, Program(mesh, flags, [bin / APIS[api], "run", turns[us], mode]))
+                flags = ["--api", api, "--claim", claim]
+            with ending(programs):
+                for program in programs:
+                    program.begin(SECONDS + 1.5)
+                time.sleep(0.5)
+                executors = [pid for pids in executors_of(mesh.process.pid).values() for pid in pids]
+                before, then = [cpu_time(pid) for pid in executors], time.monotonic()
+                time.sleep(SECONDS)
+                after, now = [cpu_time(pid) for pid in executors], time.monotonic()
+                for program in programs:
+                    program.result()
+            # The others are spare ones.
+            most = sorted(a - b for a, b in zip(after, before))[-2:]
+            parts.append(100 * 100 * most[0] / ((now - then) * lanes) / (SHARED_PERCENT / 2))
+        yield f"two programs on {SHARED_PERCENT} %, {name}: the worse off has of its half", statistics.median(parts), "%"
+
+
 def turn_scenes(measured, by_turns, bin, runs, api):
     turns = calibrated(bin, api)
     alone = {}
@@ -219,6 +258,21 @@ def turn_scenes(measured, by_turns, bin, runs, api):
                 parts.append([100 * rate / alone[us, mode] for rate, (_, us, mode) in zip(rates(programs, SECONDS), scene)])
         for (percent, us, mode), part in zip(scene, zip(*parts)):
             yield f"turns: {name}: {percent} % has", statistics.median(part), "% of its rate alone"
+
+
+class NoControlGroups(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def by_control_groups(bin):
+    """A mesh whose node leaves shares to the kernel, where that can be done."""
+    checks = subprocess.run([bin / "tulle", "doctor"], capture_output=True, text=True).stdout
+    if not re.search(r"^ok +control groups ", checks, re.M):
+        print("no control groups can be made here: shares by them are left out", file=sys.stderr)
+        raise NoControlGroups
+    with Mesh(bin, "--node-arg=--compute-sharing=cgroup") as mesh:
+        yield mesh
 
 
 def spill_lines(bin, runs):
@@ -246,8 +300,15 @@ def lines(bin, runs):
         for api in APIS:
             for line in measured_scenes(measured, bin, runs, api):
                 yield report(f"{api} {line[0]}", *line[1:])
+            for line in shared_scenes(measured, bin, runs, api):
+                yield report(f"{api} {line[0]}", *line[1:])
             for line in turn_scenes(measured, by_turns, bin, runs, api):
                 yield report(f"{api} {line[0]}", *line[1:])
+
+    with contextlib.suppress(NoControlGroups), by_control_groups(bin) as mesh:
+        for api in APIS:
+            for line in measured_scenes(mesh, bin, runs, api):
+                yield report(f"{api} by control groups: {line[0]}", *line[1:])
 
     for line in spill_lines(bin, runs):
         yield report(*line)

@@ -3,11 +3,12 @@
 
 import os
 import platform
+import re
 import signal
 import unittest
 from pathlib import Path
 
-from mesh import PATIENCE_S, MeshTest, wait_for
+from mesh import PATIENCE_S, MeshTest, has_control_groups, wait_for
 
 LOST = r"cl\w+: error -\d+\n"  # the program's device: its executor was ended
 EITHER = rf"(0\n|{LOST})"
@@ -89,6 +90,45 @@ class Hostile(MeshTest):
             with self.subTest(file):
                 self.assertRegex(self.build(takes.replace("FILE", str(file))), r"^(-11\n|0\n\nit wrote: \n$)")
         self.unharmed()
+
+
+@unittest.skipUnless(platform.machine() == "x86_64", "its kernels are of x86-64")
+class HostMemory(MeshTest):
+    """What a kernel takes of the host's memory beside its buffers."""
+
+    up = ("--node-arg=--cgroup=own",)
+
+    @classmethod
+    def setUpClass(cls):
+        if not has_control_groups():
+            raise unittest.SkipTest("no control groups can be made here (tulle doctor says why)")
+        super().setUpClass()
+
+    def log(self):
+        return "".join(file.read_text() for file in (self.mesh.state / "logs").glob("node*.log"))
+
+    def test_who_takes_more_than_it_may_is_ended_alone(self):
+        # One program on the same vGPU, and one beside it.
+        shares = self.mesh.start_run("steady", stdin=-1, flags=["--memory", "64MiB", "--compute", "10%", "--name", "shared"])
+        beside = self.mesh.start_run("steady", stdin=-1, flags=["--memory", "64MiB", "--compute", "10%"])
+        for program in shares, beside:
+            self.assertEqual(program.stdout.readline(), "ready\n")
+        done = self.mesh.run("hostile", "hoard", flags=["--claim", "shared"])
+        self.assertRegex(done.stdout, f"^attacks\n{LOST}$")
+        self.assertRegex(self.log(), r"told=\"?the executor was ended by the host's kernel for want of memory: it may have 1\.1GiB of the host's, ")
+        for program in shares, beside:
+            out, err = program.communicate("", timeout=PATIENCE_S)
+            self.assertEqual(program.returncode, 0, out + err)
+            self.assertRegex(out, r"done after \d+ steps")
+
+    def test_nothing_is_left(self):
+        folder = re.search(r"vGPUs have control groups .*memory:([^\";\s]+)", self.log()).group(1)
+        with self.mesh.start_run("steady", stdin=-1, flags=["--memory", "64MiB", "--compute", "10%"]) as program:
+            self.assertEqual(program.stdout.readline(), "ready\n")
+            groups = [entry for entry in Path(folder).iterdir() if entry.is_dir()]
+            self.assertTrue([entry for group in groups for entry in group.iterdir() if entry.is_dir()], "an executor's")
+            program.communicate("", timeout=PATIENCE_S)
+        wait_for(lambda: not any(group.exists() for group in groups), "the end of its control groups")
 
 
 if __name__ == "__main__":

@@ -180,6 +180,11 @@ class Mesh:
         raise AssertionError(f"no {daemon} in the banner")
 
 
+def has_control_groups():
+    """Whether nodes that tests start may make control groups."""
+    return re.search(r"^ok +control groups ", subprocess.run([BIN / "tulle", "doctor"], capture_output=True, text=True).stdout, re.M)
+
+
 class MeshTest(unittest.TestCase):
     """One mesh for the tests of a class; `up` are arguments of `tulle up`."""
 

@@ -11,7 +11,7 @@ import time
 import unittest
 import urllib.request
 
-from mesh import BIN, PATIENCE_S, MeshTest, wait_for
+from mesh import BIN, PATIENCE_S, MeshTest, has_control_groups, wait_for
 
 PROGRAMS = {"opencl": "burns", "cuda": "cuda_burns"}
 
@@ -119,6 +119,29 @@ class Turns(Slices):
                 with self.subTest(api):
                     self.assert_ok(self.mesh.run(BIN / battery, "--gtest_brief=1", *arguments,
                                                  flags=["--api", api, "--memory", "512MiB", "--compute", "20%"]))
+
+
+class SharesOfTheKernel(Slices):
+    """The same where the host's kernel holds vGPUs to their shares, by control groups."""
+
+    up = ("--node-arg=--compute-sharing=cgroup",)
+
+    @classmethod
+    def setUpClass(cls):
+        if not has_control_groups():
+            raise unittest.SkipTest("no control groups can be made here (tulle doctor says why)")
+        super().setUpClass()
+
+    def test_who_bursts_has_what_others_leave(self):
+        with self.burning("opencl", "bursts", "--compute", "10%"):
+            self.share_is("bursts", 1, 1)
+            self.used("bursts", 0.05)
+            self.assertGreater(self.used("bursts"), 0.15)
+            with self.burning("cuda", "capped", "--compute", "60%", "--level", "guaranteed"):
+                self.share_is("capped", 0.6, 0.6)
+                self.used("capped", 0.05)
+                # By the weights six times as much, if both get a processor when they want one.
+                self.assertGreater(self.used("capped"), 2 * self.used("bursts", 0.05))
 
 
 class Ranges(SharesTest):

@@ -3,6 +3,7 @@
 #include <grpcpp/client_context.h>
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <map>
 #include <mutex>
@@ -88,7 +89,7 @@ void FillGpu(const InventoryGpu& gpu, v1::InventoryGpu* out) {
   description.set_bandwidth_bytes_per_s(gpu.bandwidth_bytes_per_s);
   description.set_fp32_flops(gpu.fp32_flops);
   description.set_driver(gpu.driver);
-  description.set_compute_sharing(gpu.by_turns ? v1::BY_TURNS : v1::AT_ONCE);
+  description.set_compute_sharing(gpu.sharing == arbiter::Sharing::kTurns ? v1::BY_TURNS : v1::AT_ONCE);
   description.add_isolations(v1::PROCESS);
   if (gpu.machines) description.add_isolations(v1::VM);
 }
@@ -195,13 +196,17 @@ class ControlLink::Impl {
       std::lock_guard lock(mutex_);
       reports_.clear();
       streaming_ = true;
+      done_ = 0;
       heartbeat_ = kDefaultHeartbeat;
     });
     std::thread writer;
     if (running && stream->Write(first)) {
       writer = std::thread([this, &stream] { Write(*stream); });
       v1::ControllerMessage message;
-      while (stream->Read(&message)) Handle(message);
+      while (stream->Read(&message)) {
+        Handle(message);
+        ++done_;
+      }
     }
     {
       std::lock_guard lock(mutex_);
@@ -239,6 +244,7 @@ class ControlLink::Impl {
       } else if (until_heartbeat <= Duration(0)) {
         next_heartbeat = loop_.clock().Now() + heartbeat_;
         lock.unlock();
+        message.mutable_heartbeat()->set_done(done_);  // before it is looked at what came of them
         if (!loop_.Call([&] {
               const Snapshot snapshot = callbacks_.snapshot();
               FillTelemetry(snapshot, message.mutable_heartbeat()->mutable_telemetry());
@@ -386,7 +392,7 @@ class ControlLink::Impl {
             spec, "GPU " + std::to_string(spec.gpu_index) + " of this node offers no such isolation (" +
                       std::to_string(command.isolation()) + "); start it with --vm=kvm");
       }
-      spec.sharing = gpu.by_turns ? arbiter::Sharing::kTurns : arbiter::Sharing::kMeasured;
+      spec.sharing = gpu.sharing;
       return supervisor_.Create(spec, grants);
     }
     supervisor_.Refuse(spec, "this node has no GPU with index " + std::to_string(spec.gpu_index));
@@ -414,6 +420,7 @@ class ControlLink::Impl {
   std::optional<std::string> leaving_;
   grpc::ClientContext* context_ = nullptr;  // of the stream under way
   Duration heartbeat_ = kDefaultHeartbeat;
+  std::atomic<std::uint64_t> done_{0};  // messages of this stream that were carried out
   bool streaming_ = false;
   bool stopping_ = false;
 

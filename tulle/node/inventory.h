@@ -9,6 +9,7 @@
 
 #include "tulle/base/clock.h"
 #include "tulle/base/result.h"
+#include "tulle/node/arbiter/arbiter.h"
 
 namespace tulle::node {
 
@@ -36,8 +37,8 @@ struct InventoryGpu {
   std::uint32_t clock_mhz = 0;
   std::uint64_t bandwidth_bytes_per_s = 0;  // measured; 0: not known
   std::uint64_t fp32_flops = 0;             // likewise
-  bool by_turns = false;                    // its vGPUs use it one after the other
-  bool machines = false;                    // its vGPUs can have virtual machines
+  arbiter::Sharing sharing = arbiter::Sharing::kMeasured;
+  bool machines = false;  // its vGPUs can have virtual machines
 };
 
 // How much of a device vGPUs may have.

@@ -181,6 +181,11 @@ std::string FormatMetrics(const Snapshot& s) {
   per_vgpu("tulle_vgpu_spill_wait_seconds_total", "counter",
            "Time in which commands waited for what they use to be on the GPU, the sum over its programs.",
            [](const auto& v) { return static_cast<double>(v.usage.spill_wait_ns) * kNanosecond; });
+  per_vgpu(
+      "tulle_vgpu_host_memory_bytes", "gauge",
+      "What drivers, kernels, buffers in this host's memory and compilers take of it, by the host's control "
+      "groups; 0: they do not count it.",
+      [](const auto& v) { return v.host_memory_bytes; });
   per_vgpu("tulle_vgpu_executor_crashes_total", "counter",
            "Sessions that ended because their driver process died.",
            [](const auto& v) { return v.usage.executor_crashes; });

@@ -28,6 +28,9 @@ constexpr auto kGrace = std::chrono::seconds(1);  // for a worker that has close
 constexpr std::size_t kMaxOutbox = 4 * kMaxGrants;
 constexpr auto kExpiryCheck = std::chrono::seconds(1);
 constexpr int kPacketsPerTurn = 64;
+// A worker's executors end just after it.
+constexpr Duration kGroupsEmpty = std::chrono::milliseconds(100);
+constexpr int kGroupsTries = 100;
 
 // Where the file system has no files without a name, one whose name is taken away at once.
 Result<UniqueFd> MakeSpillFile(const std::string& directory) {
@@ -181,6 +184,12 @@ void Supervisor::Resize(const std::string& uid, const Size& size) {
       std::exchange(vgpu->spec.memory_bytes, size.memory_bytes) != size.memory_bytes)
     Send(*vgpu, wire::node::ResizeMemory{size.memory_bytes});
   if (arbiter_ != nullptr) arbiter_->Change(uid, vgpu->spec.promise());
+  if (vgpu->groups.exists() && vgpu->spec.sharing == arbiter::Sharing::kControlGroups) {
+    if (const Status shared = vgpu->groups.Share(vgpu->spec.promise()); !shared.ok()) {
+      Log(LogLevel::kError, "node", "a vGPU keeps its former share of compute",
+          {{"vgpu", uid}, {"error", ToString(shared.error())}});
+    }
+  }
   Report(*vgpu);
 }
 
@@ -244,6 +253,30 @@ void Supervisor::Shutdown(std::function<void()> done) {
   if (uids.empty()) on_empty_();
 }
 
+Status Supervisor::MakeGroups(VGpu& vgpu) {
+  if (options_.control_group == nullptr) return OkStatus();
+  // What its last worker's executors touched may be charged to the old ones for as long as others have it.
+  vgpu.past_throttled_ns += vgpu.groups.throttled_ns();
+  RemoveGroups(std::make_shared<VGpuGroups>(std::exchange(vgpu.groups, VGpuGroups())), kGroupsTries);
+  const bool share = vgpu.spec.sharing == arbiter::Sharing::kControlGroups;
+  auto made = VGpuGroups::Make(*options_.control_group, vgpu.spec.uid + "-" + std::to_string(++groups_made_));
+  if (made.ok() && share) TULLE_RETURN_IF_ERROR(made->Share(vgpu.spec.promise()));
+  if (made.ok()) {
+    vgpu.groups = std::move(*made);
+  } else if (share) {
+    return made.error();
+  } else {
+    Log(LogLevel::kError, "node", "a vGPU's part of the host's memory is not limited",
+        {{"vgpu", vgpu.spec.uid}, {"error", ToString(made.error())}});
+  }
+  return OkStatus();
+}
+
+void Supervisor::RemoveGroups(std::shared_ptr<VGpuGroups> groups, int tries) {
+  if (groups->Remove() || tries == 0) return;
+  loop_.After(kGroupsEmpty, [this, groups, tries] { RemoveGroups(groups, tries - 1); });
+}
+
 void Supervisor::StartWorker(VGpu& vgpu) {
   const std::string uid = vgpu.spec.uid;
   vgpu.ready_since.reset();
@@ -285,10 +318,13 @@ void Supervisor::StartWorker(VGpu& vgpu) {
       argv.insert(argv.end(), {"--spill-fd", std::to_string(kSpillFd)});
     }
   }
+  const Status grouped = MakeGroups(vgpu);
+  for (std::string& argument : vgpu.groups.WorkerArguments()) argv.push_back(std::move(argument));
   argv.insert(argv.end(), options_.worker_arguments.begin(), options_.worker_arguments.end());
   const auto start = [&]() -> Result<Subprocess> {
     if (!pair.ok()) return pair.error();
     if (!share.ok()) return share.error();
+    if (!grouped.ok()) return grouped.error();
     if (!spill_file.ok()) return spill_file.error();
     SubprocessSpec process{.argv = argv,
                            .fds = {{-1, 0}, {STDERR_FILENO, 1}, {pair->child.get(), kControlFd}},
@@ -568,6 +604,7 @@ void Supervisor::OnEnded(const std::string& uid) {
 void Supervisor::Remove(const std::string& uid) {
   loop_.Cancel(vgpus_.at(uid).control_timer);
   gone_.Add(vgpus_.at(uid).usage());
+  RemoveGroups(std::make_shared<VGpuGroups>(std::move(vgpus_.at(uid).groups)), kGroupsTries);
   vgpus_.erase(uid);
   if (arbiter_ != nullptr) arbiter_->Remove(uid);
   ReportAbsent(uid);
@@ -579,6 +616,8 @@ VGpuStatus Supervisor::StatusOf(const VGpu& vgpu) const {
   for (const auto& [id, grant] : vgpu.grants) status.grant_ids.push_back(id);
   for (const auto& [id, session] : vgpu.sessions) status.sessions.push_back(session);
   if (arbiter_ != nullptr) status.delivered = arbiter_->Get(vgpu.spec.uid);
+  status.host_memory_bytes = vgpu.groups.memory_bytes();
+  status.delivered.throttled_ns += vgpu.past_throttled_ns + vgpu.groups.throttled_ns();
   return status;
 }
 

@@ -9,6 +9,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -24,6 +25,8 @@
 #include "tulle/node/export_board.h"
 #include "tulle/node/loop.h"
 #include "tulle/node/restart_backoff.h"
+#include "tulle/node/vgpu_groups.h"
+#include "tulle/sandbox/control_group.h"
 #include "tulle/session/psk_identity.h"
 #include "tulle/wire/packet.h"
 #include "tulle/wire/schema/node.h"
@@ -111,6 +114,7 @@ struct VGpuStatus {
   VGpuUsage usage;
   std::vector<SessionInfo> sessions;
   arbiter::Delivered delivered;
+  std::uint64_t host_memory_bytes = 0;  // of executors and builders, where control groups count it
 };
 
 // Who has the builds of the whole mesh. A key names kind, text and options of a program and what compiled it.
@@ -139,6 +143,8 @@ class Supervisor {
     std::string worker_binary;
     std::vector<std::string> worker_arguments;
     SpillRoom spill;  // of which each vGPU that spills has the same part of memory
+    // In which each vGPU gets one; null: none do.
+    std::shared_ptr<const sandbox::ControlGroup> control_group;
     Duration ready_timeout = std::chrono::seconds(30);    // loading a driver takes up to seconds
     Duration shutdown_timeout = std::chrono::seconds(5);  // then it is killed
   };
@@ -213,8 +219,10 @@ class Supervisor {
     std::string last_words;         // what the worker said about its end
     std::optional<Instant> ready_since;
     RestartBackoff backoff;
-    Loop::TimerId timer = 0;          // to be ready, to be started again, or to be gone
-    Loop::TimerId control_timer = 0;  // to go on with its packets
+    Loop::TimerId timer = 0;              // to be ready, to be started again, or to be gone
+    Loop::TimerId control_timer = 0;      // to go on with its packets
+    VGpuGroups groups;                    // of the running worker
+    std::uint64_t past_throttled_ns = 0;  // by those of its predecessors
     bool deleting = false;
     VGpuUsage current;                            // of the running worker
     std::map<std::string, SessionInfo> sessions;  // by id
@@ -223,6 +231,10 @@ class Supervisor {
   };
 
   void StartWorker(VGpu& vgpu);
+  // Where the node makes control groups; an error where the vGPU cannot be without.
+  Status MakeGroups(VGpu& vgpu);
+  // As soon as no process is in them any more.
+  void RemoveGroups(std::shared_ptr<VGpuGroups> groups, int tries);
   template <typename M>
   void Send(VGpu& vgpu, const M& message);
   void FlushOutbox(VGpu& vgpu);
@@ -247,6 +259,7 @@ class Supervisor {
   VGpuUsage gone_;  // of vGPUs that were deleted
   wire::Arena arena_;
   Loop::TimerId expiry_timer_ = 0;
+  std::uint64_t groups_made_ = 0;
   std::function<void()> on_empty_;
 };
 

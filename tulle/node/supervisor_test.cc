@@ -6,7 +6,10 @@
 #include <signal.h>
 #include <sys/socket.h>
 
+#include <fstream>
+#include <map>
 #include <memory>
+#include <thread>
 
 #include "tulle/base/paths.h"
 #include "tulle/node/testing/steps.h"
@@ -41,11 +44,12 @@ class OneBuild final : public BuildKeeper {
 
 class SupervisorTest : public testing::Test {
  protected:
-  void Make(const std::string& mode) {
+  void Make(const std::string& mode, std::shared_ptr<const sandbox::ControlGroup> group = nullptr) {
     supervisor_ = std::make_unique<Supervisor>(
         loop_,
         Supervisor::Options{.worker_binary = FindProgram("tulle_fake_worker"),
                             .worker_arguments = {mode},
+                            .control_group = std::move(group),
                             .ready_timeout = milliseconds(300),
                             .shutdown_timeout = milliseconds(200)},
         [this](const VGpuStatus& status) { reports_.push_back(status); }, &builds_);
@@ -107,6 +111,74 @@ TEST_F(SupervisorTest, AVGpuIsCreatedServesAndIsDeleted) {
   EXPECT_THAT(reports_.front().grant_ids, ElementsAre("g1"));
   EXPECT_EQ(supervisor_->Total().commands, 7u);  // also of what is gone
   EXPECT_TRUE(supervisor_->List().empty());
+}
+
+// A group's weight and its part of the processors as the kernel says them, in either version.
+std::string SharesOf(const sandbox::ControlGroup& group) {
+  const std::string text = group.Text(), folder = text.substr(text.rfind(':') + 1);
+  std::string shares;
+  for (const char* file : {"/cpu.shares", "/cpu.cfs_quota_us", "/cpu.weight", "/cpu.max"}) {
+    std::string line;
+    if (std::getline(std::ifstream(folder + file), line)) shares += line.substr(0, line.find(' ')) + " ";
+  }
+  return shares;
+}
+
+TEST_F(SupervisorTest, AVGpuHasControlGroupsWithItsShare) {
+  auto made = sandbox::ControlGroup::MakeBase({.name = "tulle-test-vgpus", .parent = "", .cpu = true});
+  if (!made.ok()) GTEST_SKIP() << made.error().message;
+  const bool version1 = made->Text().find(';') != std::string::npos;
+  const auto base = std::make_shared<sandbox::ControlGroup>(std::move(*made));
+  Make("crash", base);
+  VGpuSpec capped = spec_, plain = spec_;
+  capped.sharing = arbiter::Sharing::kControlGroups;
+  capped.level = arbiter::Level::kGuaranteed;
+  plain.uid = "v2";
+  // By the names of those beside each other, among which the kernel divides.
+  const auto shares = [&] {
+    std::map<std::string, std::string> all;
+    for (const auto& group : base->Below()) {
+      const std::string text = group.Text();
+      all[text.substr(text.rfind('/') + 1)] = SharesOf(group);
+    }
+    return all;
+  };
+  const std::string unshared = version1 ? "1024 -1 " : "100 max ";
+  const auto with = [&](int percent) {
+    const unsigned processors = std::max(std::thread::hardware_concurrency(), 1u);
+    const std::string quota = std::to_string(static_cast<unsigned>(percent) * 100 * processors);
+    return (version1 ? std::to_string(percent * 1024) : std::to_string(percent * 100)) + " " + quota + " ";
+  };
+  using Shares = std::map<std::string, std::string>;
+  Shares at_first, again, resized;
+  Steps steps(loop_);
+  steps.Then([&] { supervisor_->Create(capped, {}); }, [&] { return Is(VGpuState::kReady); })
+      .Then([&] { supervisor_->Create(plain, {}); },
+            [&] { return Is(VGpuState::kReady) && last().spec.uid == "v2"; })
+      .Then(
+          [&] {
+            at_first = shares();
+            supervisor_->Delete("v2");
+          },
+          [&] { return Is(VGpuState::kDeleted) && base->Below().size() == 2; })
+      // Its worker dies, and comes back.
+      .Then([&] { Connect("v1"); },
+            [&] { return supervisor_->Total().worker_restarts == 1 && Is(VGpuState::kReady); })
+      .Then(
+          [&] {
+            again = shares();
+            supervisor_->Resize("v1", {.compute_percent = 10});
+            resized = shares();
+            supervisor_->Delete("v1");
+          },
+          [&] { return base->Below().empty(); });
+  EXPECT_EQ(steps.Run(), steps.size());
+  EXPECT_EQ(
+      at_first,
+      (Shares{
+          {"v1-1", with(50)}, {"v1-1.builders", unshared}, {"v2-2", unshared}, {"v2-2.builders", unshared}}));
+  EXPECT_EQ(again, (Shares{{"v1-3", with(50)}, {"v1-3.builders", unshared}}));
+  EXPECT_EQ(resized, (Shares{{"v1-3", with(10)}, {"v1-3.builders", unshared}}));
 }
 
 TEST_F(SupervisorTest, WorkersKeepAndFindBuilds) {

@@ -66,6 +66,7 @@ const char* StepText(Step step) {
   switch (step) {
     case Step::kClone: return "making namespaces (clone)";
     case Step::kMapIds: return "mapping the jail's user id";
+    case Step::kControlGroup: return "entering a control group";
     case Step::kParentDied: return "noticing the parent's end";
     case Step::kIdentity: return "taking the jail's user id";
     case Step::kMountTmpfs: return "mounting a tmpfs";

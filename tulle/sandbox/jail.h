@@ -15,6 +15,7 @@ namespace tulle::sandbox {
 enum class Step : int {
   kClone,
   kMapIds,
+  kControlGroup,
   kParentDied,
   kIdentity,
   kMountTmpfs,

@@ -19,6 +19,7 @@
 #include "tulle/base/guarded.h"
 #include "tulle/base/result.h"
 #include "tulle/base/unique_fd.h"
+#include "tulle/sandbox/control_group.h"
 #include "tulle/sandbox/layers.h"
 
 namespace tulle::sandbox {
@@ -45,6 +46,8 @@ struct ChildSpec {
   std::uint64_t address_space_bytes = 0;  // RLIMIT_AS; 0: no limit
   std::uint64_t cpu_seconds = 0;          // RLIMIT_CPU; 0: no limit
   std::uint64_t file_bytes = 0;           // RLIMIT_FSIZE; 0: no limit
+  // From its first instruction on; null: the parent's. Borrowed.
+  const ControlGroup* control_group = nullptr;
 };
 
 struct ExitStatus {

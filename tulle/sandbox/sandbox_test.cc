@@ -556,6 +556,35 @@ TEST_P(Jail, DiesWithItsParent) {
   EXPECT_EQ(read(read_end.get(), buffer, sizeof buffer), 0);
 }
 
+TEST_P(Jail, IsInItsControlGroupFromTheStart) {
+  const auto base = ControlGroup::MakeBase({.name = "tulle-test", .parent = ""});
+  if (!base.ok()) GTEST_SKIP() << base.error().message;
+  const auto group = base->Make("jailed");
+  ASSERT_TRUE(group.ok() && group->LimitMemory(64u << 20).ok());
+  ChildSpec spec = Spec("fill_tmp", "256", "executor");
+  spec.tmp_bytes = 512u << 20;
+  spec.control_group = &*group;
+  EXPECT_EQ(Run(spec).exit.signal, SIGKILL);
+  EXPECT_EQ(group->Usage().memory_kills, 1u);
+
+  auto removed = base->Make("removed");
+  ASSERT_TRUE(removed.ok());
+  const auto copy = ControlGroup::Open(removed->Text());
+  ASSERT_TRUE(copy.ok() && removed->Remove());
+  spec.control_group = &*copy;
+  const auto none = launcher_->Start(spec);
+  ASSERT_FALSE(none.ok());
+  EXPECT_NE(none.error().message.find("entering a control group"), std::string::npos) << none.error().message;
+}
+
+// Where the host has no memory left, its kernel chooses who is ended by this.
+TEST_P(Jail, IsEndedBeforeOthers) {
+  auto child = launcher_->Start(Spec("wait", "", "executor"));
+  ASSERT_TRUE(child.ok());
+  EXPECT_EQ(ReadAll(("/proc/" + std::to_string((*child)->pid()) + "/oom_score_adj").c_str()), "500\n");
+  EXPECT_EQ(Run("append", "/proc/self/oom_score_adj", "none").output, HasOwnProc() ? "EROFS" : "ENOENT");
+}
+
 TEST_P(Jail, CpuTimeIsCounted) {
   ChildSpec spec = Spec("spin", "", "executor");
   spec.cpu_seconds = 1;

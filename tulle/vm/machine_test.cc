@@ -231,5 +231,23 @@ TEST(TryMachine, StartsOneHere) {
   EXPECT_TRUE(failed.error().message.starts_with("the program exited with code 1")) << failed.error().message;
 }
 
+// What a host with version 1 cannot show: the tests of sandbox::ControlGroup, in a machine.
+TEST(Machines, HaveControlGroupsOfVersion2) {
+#ifndef TULLE_CONTROL_GROUPS_GUEST
+  GTEST_SKIP() << "a sanitizer cannot be in a machine's first program";
+#else
+  if (Variable("TULLE_VM_KERNEL").empty()) GTEST_SKIP() << "TULLE_VM_KERNEL names no kernel";
+  const auto settings = Complete({.accelerator = Accelerator::kEmulated,
+                                  .kernel = Variable("TULLE_VM_KERNEL"),
+                                  .modules = Variable("TULLE_VM_MODULES"),
+                                  .init = TULLE_CONTROL_GROUPS_GUEST});
+  ASSERT_TRUE(settings.ok()) << settings.error().message;
+  const auto launcher = sandbox::Launcher::Create({});
+  ASSERT_TRUE(launcher.ok()) << launcher.error().message;
+  const auto passed = TryMachine(**launcher, *settings, {}, 2, std::chrono::minutes(4));
+  EXPECT_TRUE(passed.ok()) << passed.error().message;
+#endif
+}
+
 }  // namespace
 }  // namespace tulle::vm

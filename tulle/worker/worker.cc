@@ -275,11 +275,12 @@ void Worker::On(const wire::node::ResizeMemory& message) {
        {"memory", FormatSize(message.memory_bytes)},
        {"before", FormatSize(quota_->limit_bytes() - spill_bytes_)},
        {"used", FormatSize(quota_->used_bytes())}});
-  quota_->SetLimit(message.memory_bytes + spill_bytes_);
-  if (spill_.has_value()) spill_->room.SetLimit(message.memory_bytes);
+  // Before programs may use it.
   for (exec::ExecutorFactory* executors : {device_.executors.get(), device_.cuda_executors.get()}) {
     if (executors != nullptr) executors->SetMemory(message.memory_bytes + spill_bytes_);
   }
+  quota_->SetLimit(message.memory_bytes + spill_bytes_);
+  if (spill_.has_value()) spill_->room.SetLimit(message.memory_bytes);
 }
 
 // --- sessions ---

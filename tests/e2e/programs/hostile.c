@@ -36,6 +36,13 @@ static const char kSource[] =
     "      for (long fd = 3; fd < 64; ++fd) { call(1, fd, at, 8, 0); call(3, fd, 0, 0, 0); }\n"
     "      out[0] = 0;\n"
     "      break;\n"
+    "    case 16:                                                      // as much memory as there is\n"
+    "      for (long end = call(12, 0, 0, 0, 0);; end += 0x1000000) {\n"
+    "        if (call(12, end + 0x1000000, 0, 0, 0) != end + 0x1000000) break;\n"
+    "        for (long i = 0; i < 0x1000000; i += 0x1000) *(volatile long*)(end + i) = 1;\n"
+    "      }\n"
+    "      out[0] = 0;\n"
+    "      break;\n"
     "  }\n"
     "}\n";
 
@@ -49,7 +56,7 @@ static const struct {
                 {"spin", "", 7},                     {"crash", "", 8},                     {"limits", "", 9},
                 {"mount", "/tmp", 10},               {"unshare", "", 11},                  {"parents-memory", "", 12},
                 {"scribble", "", 13},                {"exit", "", 14},                     {"descriptors", "AAAAAAAA", 15},
-                {"map", "", 16}};
+                {"hoard", "", 16}};
 
 int main(int argc, char** argv) {
   const Cl cl = OpenDevice(0);

@@ -35,11 +35,13 @@ CompileOutput Failed(std::string log) { return {cl_status::kBuildProgramFailure,
 
 class BuildProcess::Impl {
  public:
-  Impl(CapturedOutput output, UniqueFd result, UniqueFd states, std::chrono::seconds deadline)
+  Impl(CapturedOutput output, UniqueFd result, UniqueFd states, const BuildOptions& options)
       : output_(std::move(output)),
         result_(std::move(result)),
         states_(std::move(states)),
-        deadline_(deadline) {}
+        deadline_(options.deadline),
+        control_group_(options.control_group),
+        kills_before_(control_group_ == nullptr ? 0 : control_group_->Usage().memory_kills) {}
 
   Status Watch() {
     timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
@@ -110,6 +112,10 @@ class BuildProcess::Impl {
   }
 
   CompileOutput Judge(const sandbox::ExitStatus& exit) {
+    if (exit.signal == SIGKILL && control_group_ != nullptr &&
+        control_group_->Usage().memory_kills != kills_before_)
+      return Failed(
+          "the compiler was ended: there was no more of the host's memory for it; build smaller programs");
     if (exit.signal != 0 || exit.exit_code != 0)
       return Failed("the compiler crashed: the builder " + exit.Text());
     auto file = ReadBuildFile(result_.get());
@@ -123,6 +129,8 @@ class BuildProcess::Impl {
   }
 
   const std::chrono::seconds deadline_;
+  const std::shared_ptr<const sandbox::ControlGroup> control_group_;
+  const std::uint64_t kills_before_;
   UniqueFd timer_, poll_;
   bool started_ = false;
   bool finished_ = false;
@@ -189,6 +197,14 @@ class BuildServer::Impl {
       rmdir(folder.c_str());
       return process.error();
     }
+    if (options_.control_group != nullptr) {
+      if (const Status entered = options_.control_group->Enter(process->pid()); !entered.ok()) {
+        process->Signal(SIGKILL);
+        process->Wait(kServerEnds);
+        rmdir(folder.c_str());
+        return entered.error();
+      }
+    }
     return std::optional<Server>(std::in_place, std::move(folder), std::move(*process),
                                  std::move(pair.parent));
   }
@@ -224,7 +240,7 @@ Result<std::unique_ptr<BuildProcess>> BuildServer::Start(const BuildRequest& req
   TULLE_ASSIGN_OR_RETURN(auto output, CapturedOutput::Create(/*drop_when_full=*/false));
   TULLE_ASSIGN_OR_RETURN(auto states, MakeSeqPacketPair());
   auto build = std::make_unique<BuildProcess::Impl>(std::move(output), std::move(result),
-                                                    std::move(states.parent), options.deadline);
+                                                    std::move(states.parent), options);
   TULLE_RETURN_IF_ERROR(build->Watch());
 
   const BuildOrder order = {.device_index = options.device_index,

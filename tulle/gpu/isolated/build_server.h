@@ -20,6 +20,7 @@
 #include "tulle/base/bytes.h"
 #include "tulle/base/result.h"
 #include "tulle/gpu/api/backend.h"
+#include "tulle/sandbox/control_group.h"
 
 namespace tulle::gpu::isolated {
 
@@ -42,6 +43,8 @@ struct BuildOptions {
   std::uint64_t address_space_bytes = kBuilderAddressSpaceBytes;
   std::uint64_t cpu_seconds = 600;         // of each process in it
   std::uint64_t tmp_bytes = 512ull << 20;  // its /tmp: compiler cache and objects
+  // Of the server, with all builders; null: the parent's.
+  std::shared_ptr<const sandbox::ControlGroup> control_group;
 };
 
 struct BuildRequest {

@@ -93,6 +93,22 @@ TEST_P(Builder, LimitsHold) {
   EXPECT_EQ(Build("x", options).log, "there is no device 5");
 }
 
+TEST_P(Builder, MayTakeSoMuchOfTheHostsMemory) {
+  auto base = sandbox::ControlGroup::MakeBase({.name = "tulle-test-builder", .parent = ""});
+  if (!base.ok()) GTEST_SKIP() << base.error().message;
+  ASSERT_TRUE(base->LimitMemory(384u << 20).ok());
+  auto options = Options();
+  options.control_group = std::make_shared<sandbox::ControlGroup>(std::move(*base));
+  options.address_space_bytes = 0;
+  BuildServer server(options);
+  const CompileOutput output = Build(server, "hoard");
+  EXPECT_EQ(output.status, cl_status::kBuildProgramFailure);
+  EXPECT_NE(output.log.find("no more of the host's memory"), std::string::npos) << output.log;
+  // Who is ended is the builder.
+  EXPECT_EQ(Build(server, "source").status, 0);
+  EXPECT_NE(Build(server, "crash").log.find("the compiler crashed"), std::string::npos);
+}
+
 TEST_P(Builder, OneThatIsNoLongerWantedDies) {
   BuildServer server(Options());
   auto build = server.Start({.text = AsBytes("hang")});

@@ -2,11 +2,13 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <filesystem>
+#include <map>
 #include <memory_resource>
 #include <new>
 #include <unordered_map>
@@ -102,6 +104,7 @@ class ExecutorProcess::Impl {
   ~Impl() {
     deadline_.reset();
     child_.reset();
+    for (const auto& [place, file] : borrowed_) host_memory_->Return(file);
     // Whoever else has it mapped keeps no memory by that.
     arena_.Scrub(0, arena_.size_bytes());
   }
@@ -206,6 +209,8 @@ class ExecutorProcess::Impl {
     const MappedMemory memory{next_place_, size_bytes, writable ? 1u : 0u};
     if (!SendPacket(memories_.get(), std::as_bytes(std::span(&memory, 1)), std::array{fd}).ok())
       return std::nullopt;
+    // Before any command uses it.
+    if (host_memory_ != nullptr) borrowed_.emplace(memory.place, host_memory_->Borrow(fd, size_bytes));
     ++next_place_;
     return Range{memory.place, size_bytes};
   }
@@ -217,8 +222,9 @@ class ExecutorProcess::Impl {
     header.memory_bytes = range.size_bytes;
     if (fault_.empty()) (void)commands_.TryWrite(header, {});
   }
-  void UnmapMemory(std::uint64_t place) {
-    unmaps_.push_back(place);
+  void UnmapMemory(const Range& range) {
+    if (const auto file = borrowed_.extract(range.offset_bytes)) host_memory_->Return(file.mapped());
+    unmaps_.push_back(range.offset_bytes);
     Flush();
   }
 
@@ -241,6 +247,8 @@ class ExecutorProcess::Impl {
   RingReader replies_;
   UniqueFd memories_;
   bool in_machine_ = false;
+  std::shared_ptr<HostMemory> host_memory_;
+  sandbox::ControlGroup control_group_;    // before who is in it
   std::unique_ptr<sandbox::Child> child_;  // before the blocks in under_way_: those refer to staging_ only
   std::optional<ReadyDeadline> deadline_;  // behind the child
   std::string end_reason_;
@@ -379,6 +387,12 @@ class ExecutorProcess::Impl {
       end_reason_ = "the executor could not start: " + failure_;
     } else if (!fault_.empty()) {
       end_reason_ = "the executor was killed: " + fault_;
+    } else if (exit->signal == SIGKILL && control_group_.Usage().memory_kills != 0) {
+      end_reason_ =
+          "the executor was ended by the host's kernel for want of memory: it may have " +
+          FormatSize(host_memory_->each_bytes()) +
+          " of the host's, with buffers, driver and what its kernels take (and all programs of the vGPU "
+          "together some more); a vGPU with more memory may have more";
     } else {
       end_reason_ = "the executor" + (in_machine_ ? vm::EndText(*exit) : " " + exit->Text());
     }
@@ -400,6 +414,7 @@ class ExecutorProcess::Impl {
   }
 
   std::uint64_t next_place_ = kFirstPlace;
+  std::map<std::uint64_t, HostMemory::FileId> borrowed_;  // by place
   std::vector<std::uint64_t> unmaps_;
   Spinner spinner_;
   std::pmr::unsynchronized_pool_resource pool_;  // entries are reused: no malloc in steady state
@@ -490,6 +505,11 @@ Result<std::unique_ptr<ExecutorProcess>> ExecutorProcess::Start(sandbox::Launche
     spec.read_only_paths.push_back(program.file);
     vm::Specify(*options.machine, machine, program, &spec);
   }
+  if (options.host_memory != nullptr) {
+    TULLE_ASSIGN_OR_RETURN(impl->control_group_, options.host_memory->MakeGroup());
+    impl->host_memory_ = options.host_memory;
+    spec.control_group = &impl->control_group_;
+  }
   TULLE_ASSIGN_OR_RETURN(impl->child_, launcher.Start(spec));
   if (options.machine.has_value()) impl->deadline_.emplace(impl->child_.get(), options.ready_within);
   impl->output_.CloseChildEnd();
@@ -503,7 +523,7 @@ std::optional<Range> ExecutorProcess::MapMemory(int fd, std::uint64_t size_bytes
   return impl_->MapMemory(fd, size_bytes, writable);
 }
 void ExecutorProcess::FreeMemory(const Range& range) {
-  if (range.offset_bytes >= kFirstPlace) return impl_->UnmapMemory(range.offset_bytes);
+  if (range.offset_bytes >= kFirstPlace) return impl_->UnmapMemory(range);
   impl_->arena_ranges_.Free(range);
   impl_->arena_.Scrub(range.offset_bytes, range.size_bytes);
 }

@@ -25,6 +25,7 @@
 #include "tulle/base/bytes.h"
 #include "tulle/base/range_allocator.h"
 #include "tulle/base/result.h"
+#include "tulle/gpu/isolated/host_memory.h"
 #include "tulle/gpu/isolated/staging.h"
 #include "tulle/sandbox/launcher.h"
 #include "tulle/vm/machine.h"
@@ -54,6 +55,8 @@ struct ExecutorOptions {
   std::chrono::seconds ready_within{
       120};                        // else the machine is ended: much more than any takes, also emulated
   std::uint64_t driver_bytes = 0;  // of memory that its driver has for itself, beside what is shared
+  // Of which it may have its part; null: it may have as much as there is.
+  std::shared_ptr<HostMemory> host_memory;
 };
 
 // One command. `body` has been checked (Decode, limits, handles, quota) by the caller.

@@ -1,5 +1,6 @@
 // Executors as real processes in the real sandbox.
 #include <fcntl.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
@@ -290,6 +291,26 @@ TEST_F(Isolated, CrashesAreToldAndTouchNobodyElse) {
   Send(Finish());
   Received received;
   EXPECT_TRUE(Until(Received::Kind::kReply, &received));
+}
+
+TEST_F(Isolated, OneThatTakesTooMuchOfTheHostsMemoryIsEndedAlone) {
+  auto base = sandbox::ControlGroup::MakeBase({.name = "tulle-test-executor", .parent = ""});
+  if (!base.ok()) GTEST_SKIP() << base.error().message;
+  auto options = Options();
+  options.host_memory = std::make_shared<HostMemory>(
+      std::move(*base), HostMemory::Options{.memory_bytes = 64u << 20, .own_bytes = 256u << 20});
+  Start(options);
+  auto bystander = std::move(executor_);
+  Start(options);
+  EXPECT_EQ(options.host_memory->group().Below().size(), 2u);
+  Load("hoard");
+  Send(Finish());
+  EXPECT_THAT(EndReason(), testing::HasSubstr("for want of memory: it may have 384MiB"));
+  executor_ = std::move(bystander);
+  EXPECT_EQ(options.host_memory->group().Below().size(), 1u);
+  // It is told so only of one that has been ended by the kernel.
+  kill(executor_->pid(), SIGKILL);
+  EXPECT_THAT(EndReason(), testing::HasSubstr("was killed by signal 9"));
 }
 
 TEST_F(Isolated, KilledInMidStream) {

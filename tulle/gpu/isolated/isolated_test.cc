@@ -41,6 +41,13 @@ std::string Misbehave(std::string_view order) {
     while (true) {
     }
   }
+  if (order == "hoard") {
+    constexpr std::size_t kBytes = std::size_t{2} << 30;
+    auto* const memory = static_cast<volatile char*>(
+        mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    for (std::size_t i = 0; i < kBytes; i += 4096) memory[i] = 1;
+    return "had it all";
+  }
   if (order == "exec") execl("/bin/true", "true", nullptr);
   if (order == "read host") return open("/etc/passwd", O_RDONLY) < 0 ? "" : "read a file of the host";
   if (order == "tool") {

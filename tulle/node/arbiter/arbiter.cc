@@ -79,10 +79,10 @@ Result<WorkerEnds> Arbiter::Start(const std::string& uid, std::uint32_t gpu, Sha
   vgpu.workers_turns.reset(sockets[1]);
   vgpu.asked = 0;
   vgpu.lanes = sharing == Sharing::kTurns ? 1 : lanes_;
+  vgpu.unheld = sharing == Sharing::kControlGroups;
   vgpu.page().by_turns = sharing == Sharing::kTurns ? 1 : 0;
   vgpu.page().longest_turn_ms = static_cast<std::uint32_t>(longest_turn_ / std::chrono::milliseconds(1));
   SetTerms(vgpu, promise);
-  vgpu.page().share = InMillionths(vgpu.compute.slice.terms.guaranteed);
   Share(*state);
   Wake();
   return ends;
@@ -127,7 +127,8 @@ Delivered Arbiter::Get(const std::string& uid) const {
   const auto it = state->vgpus.find(uid);
   if (it == state->vgpus.end()) return {};
   const VGpu& vgpu = it->second;
-  return {.share = vgpu.page().share.load() / double{wire::kWholeShare},
+  return {.share = vgpu.unheld ? vgpu.compute.slice.terms.most
+                               : vgpu.page().share.load() / double{wire::kWholeShare},
           .throttled_ns = vgpu.compute.past_throttled_ns + vgpu.page().throttled_ns.load(),
           .network_bytes_per_s = vgpu.page().network_bytes_per_s.load(),
           .network_bytes = vgpu.past_network_bytes + vgpu.page().network_bytes.load(),
@@ -192,8 +193,11 @@ bool Arbiter::Measure(State& state, Instant now) {
 void Arbiter::Share(State& state) {
   ForEachGpu(state, [](const std::vector<VGpu*>& vgpus) {
     const std::vector<double> shares = Divide(SlicesOf(vgpus, &VGpu::compute));
-    for (std::size_t i = 0; i < shares.size(); ++i)
-      vgpus[i]->page().share.store(InMillionths(shares[i]), std::memory_order_relaxed);
+    for (std::size_t i = 0; i < shares.size(); ++i) {
+      VGpu& vgpu = *vgpus[i];
+      vgpu.page().share.store(vgpu.unheld ? wire::kWholeShare : InMillionths(shares[i]),
+                              std::memory_order_relaxed);
+    }
   });
   // The network is the node's.
   std::vector<VGpu*> all;

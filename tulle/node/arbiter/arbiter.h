@@ -37,8 +37,9 @@ struct Delivered {
 
 // How it is known what a vGPU uses of its GPU.
 enum class Sharing {
-  kMeasured,  // by what its workers measure, while all use it at once
-  kTurns,     // one uses it at a time
+  kMeasured,       // by what its workers measure, while all use it at once
+  kTurns,          // one uses it at a time
+  kControlGroups,  // the host's kernel holds its executors to it (sandbox::ControlGroup)
 };
 
 // For a worker that starts; the arbiter's, until the next Start or Remove of the vGPU.
@@ -82,6 +83,7 @@ class Arbiter {
     Part compute, network;
     std::uint64_t past_network_bytes = 0;  // of earlier workers
     double lanes = 1;
+    bool unheld = false;            // Sharing::kControlGroups: its worker holds it to no share of compute
     UniqueFd turns, workers_turns;  // two ends of a socket; none: it is not used by turns
     std::uint64_t asked = 0;        // the how manieth that asked for a turn; 0: it has not
     wire::SharePage& page() const { return *reinterpret_cast<wire::SharePage*>(memory->bytes().data()); }

@@ -96,6 +96,21 @@ TEST_F(ArbiterTest, AWorkerThatIsStartedAgainGoesOnCounting) {
   EXPECT_EQ(arbiter_.Get("a").throttled_ns, 0u);
 }
 
+TEST_F(ArbiterTest, WhomTheKernelHoldsIsNotHeldHere) {
+  const auto start = [&](const std::string& uid, Level level, std::uint32_t percent) {
+    return arbiter_.Start(uid, 0, Sharing::kControlGroups, {.level = level, .compute_percent = percent})
+        .value()
+        .share_fd;
+  };
+  FakeWorker capped(start("capped", Level::kGuaranteed, 30)), bursts(start("bursts", Level::kBurst, 20));
+  for (FakeWorker* const worker : {&capped, &bursts}) EXPECT_EQ(worker->share(), 1);
+  EXPECT_EQ(arbiter_.Get("capped").share, 0.3);
+  EXPECT_EQ(arbiter_.Get("bursts").share, 1);
+  arbiter_.Change("capped", {.level = Level::kGuaranteed, .compute_percent = 40});
+  EXPECT_EQ(capped.share(), 1);
+  EXPECT_EQ(arbiter_.Get("capped").share, 0.4);
+}
+
 // A worker of a GPU that is used by turns.
 class TurnWorker {
  public:
