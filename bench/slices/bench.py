@@ -98,7 +98,7 @@ def executors_of(root):
         pid = todo.pop()
         for child, command in of.get(pid, []):
             todo.append(child)
-            if "tulle-worker" in command and "executor" in command:
+            if re.search("--role=(cuda-)?executor", command):
                 found.setdefault(pid, []).append(child)
     return found
 

@@ -220,7 +220,7 @@ class Commands(MeshTest):
 
     def test_doctor_finds_what_this_machine_has(self):
         done = self.assert_ok(self.mesh.tulle("doctor"))
-        for name in ("OpenCL loader", "OpenCL shim", "mesh", "sandbox: ", "cgroups", "KVM", "CRIU"):
+        for name in ("OpenCL loader", "OpenCL shim", "mesh", "sandbox: ", "control groups", "KVM", "CRIU"):
             self.assertIn(name, done.stdout)
         self.assertNotIn("FAIL", done.stdout)
 

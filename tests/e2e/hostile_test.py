@@ -8,7 +8,7 @@ import signal
 import unittest
 from pathlib import Path
 
-from mesh import PATIENCE_S, MeshTest, has_control_groups, wait_for
+from mesh import PATIENCE_S, ControlGroupsTest, MeshTest, wait_for
 
 LOST = r"cl\w+: error -\d+\n"  # the program's device: its executor was ended
 EITHER = rf"(0\n|{LOST})"
@@ -93,16 +93,10 @@ class Hostile(MeshTest):
 
 
 @unittest.skipUnless(platform.machine() == "x86_64", "its kernels are of x86-64")
-class HostMemory(MeshTest):
+class HostMemory(ControlGroupsTest):
     """What a kernel takes of the host's memory beside its buffers."""
 
     up = ("--node-arg=--cgroup=own",)
-
-    @classmethod
-    def setUpClass(cls):
-        if not has_control_groups():
-            raise unittest.SkipTest("no control groups can be made here (tulle doctor says why)")
-        super().setUpClass()
 
     def log(self):
         return "".join(file.read_text() for file in (self.mesh.state / "logs").glob("node*.log"))

@@ -11,7 +11,7 @@ import time
 import unittest
 import urllib.request
 
-from mesh import BIN, PATIENCE_S, MeshTest, has_control_groups, wait_for
+from mesh import BIN, PATIENCE_S, ControlGroupsTest, MeshTest, wait_for
 
 PROGRAMS = {"opencl": "burns", "cuda": "cuda_burns"}
 
@@ -121,16 +121,10 @@ class Turns(Slices):
                                                  flags=["--api", api, "--memory", "512MiB", "--compute", "20%"]))
 
 
-class SharesOfTheKernel(Slices):
+class SharesOfTheKernel(ControlGroupsTest, Slices):
     """The same where the host's kernel holds vGPUs to their shares, by control groups."""
 
     up = ("--node-arg=--compute-sharing=cgroup",)
-
-    @classmethod
-    def setUpClass(cls):
-        if not has_control_groups():
-            raise unittest.SkipTest("no control groups can be made here (tulle doctor says why)")
-        super().setUpClass()
 
     def test_who_bursts_has_what_others_leave(self):
         with self.burning("opencl", "bursts", "--compute", "10%"):

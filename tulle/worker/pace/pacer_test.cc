@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
+#include <utility>
 
 namespace tulle::worker::pace {
 namespace {
@@ -23,6 +25,11 @@ class FakePaced final : public Paced {
 
 class PacerTest : public ::testing::Test {
  protected:
+  // Of a machine that stood still meanwhile, not all.
+  std::uint64_t TimeSinceNs(Instant* then) {
+    const Instant now = clock_.Now(), before = std::exchange(*then, now);
+    return static_cast<std::uint64_t>(std::min<Duration>(now - before, milliseconds(2)).count());
+  }
   void SetShare(double share) { page_.share = static_cast<std::uint32_t>(share * wire::kWholeShare); }
   wire::SharePage page_{};
   SystemClock clock_;
@@ -108,10 +115,8 @@ TEST_F(PacerTest, WhoUsesLessThanItsPartGoesOn) {
   const Instant end = clock_.Now() + milliseconds(400);
   std::uint64_t held = 0, launches = 0;
   Instant then = clock_.Now();
-  for (Instant now = then; now < end; now = clock_.Now()) {
-    // Of a machine that stood still meanwhile, not all.
-    const auto time_ns = static_cast<std::uint64_t>(std::min<Duration>(now - then, milliseconds(2)).count());
-    then = now;
+  while (clock_.Now() < end) {
+    const std::uint64_t time_ns = TimeSinceNs(&then);
     if (!paced_.frozen) paced_.used_ns += time_ns;
     if (!modest.frozen) modest.used_ns += time_ns / 10;
     ++launches;
@@ -140,10 +145,7 @@ TEST_F(PacerTest, WhoHadMuchComesInAgain) {
   // The first uses what it can; `busy`: the others, too.
   const auto run = [&](milliseconds time, bool busy) {
     for (const Instant end = clock_.Now() + time; clock_.Now() < end; std::this_thread::yield()) {
-      const Instant now = clock_.Now();
-      const auto time_ns =
-          static_cast<std::uint64_t>(std::min<Duration>(now - then, milliseconds(2)).count());
-      then = now;
+      const std::uint64_t time_ns = TimeSinceNs(&then);
       if (!paced_.frozen) paced_.used_ns += time_ns;
       for (FakePaced& other : others) {
         if (!other.frozen && pacer.MayBegin(&other, &wait_)) other.used_ns += busy ? time_ns : time_ns / 50;
