@@ -134,8 +134,8 @@ class SharesOfTheKernel(ControlGroupsTest, Slices):
             with self.burning("cuda", "capped", "--compute", "60%", "--level", "guaranteed"):
                 self.share_is("capped", 0.6, 0.6)
                 self.used("capped", 0.05)
-                # By the weights six times as much, if both get a processor when they want one.
-                self.assertGreater(self.used("capped"), 2 * self.used("bursts", 0.05))
+                # It is promised six times as much, and may have no more than 0.6; alike they would have half each.
+                self.assertGreater(self.used("capped"), 1.2 * self.used("bursts", 0.05))
 
 
 class Ranges(SharesTest):
