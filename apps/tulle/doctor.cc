@@ -167,18 +167,23 @@ void CheckHost(std::vector<Check>* checks) {
   const auto make = [](bool cpu) {
     return sandbox::ControlGroup::MakeBase({.name = "tulle-doctor", .parent = "", .cpu = cpu});
   };
+  // Their errors say how to mend it.
+  const auto warn = [&](const std::string& finding, const Error& why) {
+    constexpr std::string_view kFix = "; fix: ";
+    const std::size_t fix = why.message.find(kFix);
+    checks->push_back(Warn("control groups", finding + ": " + why.message.substr(0, fix),
+                           fix == why.message.npos ? "" : why.message.substr(fix + kFix.size())));
+  };
   if (const auto with_cpu = make(true); with_cpu.ok()) {
     checks->push_back(Ok("control groups", "can be made, with memory and cpu"));
   } else if (const auto groups = make(false); groups.ok()) {
-    checks->push_back(Warn("control groups",
-                           "can be made with memory, but not with cpu (tulle-node --compute-sharing=cgroup)",
-                           with_cpu.error().message));
+    warn("can be made with memory, but not with cpu (tulle-node --compute-sharing=cgroup)", with_cpu.error());
   } else {
-    checks->push_back(
-        Warn("control groups",
-             "none for a node started as this was, so that what kernels take of this host's memory "
-             "beside their buffers is not limited",
-             groups.error().message));
+    warn(
+        "none for a node started as this was; what kernels take of this host's memory beside their buffers "
+        "is "
+        "not limited",
+        groups.error());
   }
   const UniqueFd kvm(open("/dev/kvm", O_RDWR | O_CLOEXEC));
   checks->push_back(kvm.valid()
