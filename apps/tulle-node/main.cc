@@ -352,16 +352,13 @@ int Main(int argc, char** argv) {
          "--compute-sharing", flags.compute_sharing,
          "How vGPUs use a GPU together. turns: one at a time. auto: at once where what each uses can be "
          "measured meanwhile, as on a CPU; elsewhere by turns. cgroup: as auto, but on a CPU the kernel "
-         "holds "
-         "vGPUs to their shares, by control groups (--cgroup)")
+         "holds vGPUs to their shares, by control groups (--cgroup)")
       ->check(CLI::IsMember({"auto", "turns", "cgroup"}))
       ->capture_default_str();
   app.add_option("--cgroup", flags.cgroup,
                  "Where the control groups are made that limit what vGPUs' kernels, drivers and compilers "
-                 "take of this "
-                 "host's memory. own: in this process's; auto: there, if that is possible; a group, as "
-                 "/proc/PID/cgroup "
-                 "writes it: there, such as /machine.slice; off: nowhere")
+                 "take of this host's memory. own: in this process's; auto: there, if that is possible; a "
+                 "group, as /proc/PID/cgroup writes it: there, such as /machine.slice; off: nowhere")
       ->check(CLI::IsMember({"own", "auto", "off"}) |
               CLI::Validator(
                   [](const std::string& text) { return text.starts_with("/") ? "" : "it begins with no /"; },

@@ -218,9 +218,6 @@ const ControlGroup::Folder* ControlGroup::With(bool Folder::*controller) const {
   return found == folders_.end() ? nullptr : &*found;
 }
 
-bool ControlGroup::has_memory() const { return With(&Folder::memory) != nullptr; }
-bool ControlGroup::has_cpu() const { return With(&Folder::cpu) != nullptr; }
-
 std::string ControlGroup::Text() const {
   std::string text;
   for (const Folder& folder : folders_) {

@@ -50,8 +50,6 @@ class ControlGroup {
   ~ControlGroup();
 
   bool exists() const { return !folders_.empty(); }
-  bool has_memory() const;
-  bool has_cpu() const;
   // "memory:/sys/fs/cgroup/memory/a;cpu:/sys/fs/cgroup/cpu/a", for Open() and for logs.
   std::string Text() const;
 
