@@ -507,7 +507,11 @@ void ControlSim::Act() {
     case 11:
     case 12: Do(AttachClaim{NextCall(), tenant, name}); break;
     case 13:
-      if (Chance(3)) Do(DetachClaim{NextCall(), tenant, name});
+      if (Chance(3)) {
+        Do(DetachClaim{NextCall(), tenant, name});
+        // And at once anew: a node that is away meanwhile learns of both when it is back.
+        if (Chance(2)) Do(AttachClaim{NextCall(), tenant, name});
+      }
       break;
     case 14:
       if (Chance(2)) {
