@@ -388,6 +388,22 @@ TEST_F(Battery, KernelsInsist) {
   EXPECT_THAT(said, ::testing::HasSubstr("Assertion `self() != n` failed."));
 }
 
+TEST_F(Battery, FunctionsAreCalledThroughPointersAndWithinThemselves) {
+  LoadKernels();
+  CUDA_OK(cuCtxSetLimit(CU_LIMIT_STACK_SIZE, 16 << 10));
+  const CUdeviceptr step = Put(std::vector<std::uint64_t>(1)), out = Put(std::vector<int>(64));
+  CUDA_OK(Launch("pointers", 1, 64, nullptr, step, out, 64));
+  const std::uint64_t times = Get<std::uint64_t>(step, 1)[0];
+  CUDA_OK(Launch("by_pointer", 1, 64, nullptr, times, out));
+  const std::vector<int> products = Get<int>(out, 64);
+  for (int i = 0; i < 64; ++i) EXPECT_EQ(products[static_cast<std::size_t>(i)], i * 7);
+  CUDA_OK(Launch("recursion", 1, 32, nullptr, out, Put(std::vector<std::int64_t>(32)), 0));
+  EXPECT_EQ(Get<int>(out, 32)[12], 144) << "Fibonacci's twelfth number";
+  CUDA_OK(Launch("by_pointer", 1, 64, nullptr, std::uint64_t{16}, out));
+  EXPECT_THAT(cuCtxSynchronize(), ::testing::AnyOf(CUDA_ERROR_INVALID_PC, CUDA_ERROR_ILLEGAL_ADDRESS,
+                                                   CUDA_ERROR_ILLEGAL_INSTRUCTION, CUDA_ERROR_LAUNCH_FAILED));
+}
+
 TEST_F(Battery, AnErrorOfAKernelStaysWithItsContext) {
   LoadKernels();
   const CUdeviceptr data = Put(std::vector<int>(16));

@@ -245,7 +245,7 @@ void Lowering::Lower(const PtxInstruction& instruction) {
   } else if (name == "call") {
     LowerCall(instruction);
   } else if (name == "ret") {
-    Emit({.dst = return_to_, .flow = in_kernel_ ? Flow::kExit : Flow::kReturn});
+    Return();
   } else if (name == "exit") {
     Emit({.flow = Flow::kExit});
   } else if (name == "trap") {
@@ -285,6 +285,7 @@ bool Lowering::LowerAsConstant(const PtxInstruction& instruction, const Modifier
     if (from.kind != PtxOperand::Kind::kName && from.kind != PtxOperand::Kind::kNumber) return false;
     if (const Register* const source = Declared(from.name); source != nullptr && !source->is_constant)
       return false;
+    if (const auto named = FindNamed(from.name); named && named->in_frame) return false;
     at = Source(from, type);
   } else {
     return false;
@@ -292,6 +293,11 @@ bool Lowering::LowerAsConstant(const PtxInstruction& instruction, const Modifier
   result->at = at;
   result->is_constant = true;
   return true;
+}
+
+void Lowering::Return() {
+  if (frame_at_ != 0) Emit({.a = frame_at_, .flow = Flow::kLeave});
+  Emit({.dst = return_to_, .flow = function_->is_entry ? Flow::kExit : Flow::kReturn});
 }
 
 void Lowering::Branch(const std::string& label) {
@@ -443,7 +449,7 @@ std::uint32_t Lowering::Address(const PtxOperand& operand, Space space, Inst* in
   }
   const auto named = FindNamed(operand.name);
   if (!named) Fail("there is no " + operand.name);
-  return AddressConstant(*named, WindowOf(named->space) + offset, true);
+  return AddressOf(*named, WindowOf(named->space) + offset, true);
 }
 
 void Lowering::LowerAddressConversion(const PtxInstruction& instruction, const Modifiers& modifiers) {
@@ -698,33 +704,83 @@ void Lowering::LowerBarrier(const PtxInstruction& instruction, const Modifiers& 
 }
 
 void Lowering::LowerCall(const PtxInstruction& instruction) {
+  // [(results),] function or pointer [, (parameters)] [, prototype]
   const auto& operands = instruction.operands;
   const bool returns = !operands.empty() && operands[0].kind == PtxOperand::Kind::kList;
   const std::size_t at = returns ? 1 : 0;
-  if (operands.size() <= at || operands[at].kind != PtxOperand::Kind::kName || operands.size() > at + 2)
-    Fail("cannot read a call");
-  if (const auto system = SystemNamed(operands[at].name)) return LowerSystemCall(*system, operands, at);
-  const auto found = done_.find(operands[at].name);
-  if (found == done_.end()) Fail("calls through pointers are not supported");
-  const Callee& callee = found->second;
+  if (operands.size() <= at || operands[at].kind != PtxOperand::Kind::kName) Fail("cannot read a call");
+  const std::string& name = operands[at].name;
+  if (const auto system = SystemNamed(name)) return LowerSystemCall(*system, operands, at);
+  const bool takes = operands.size() > at + 1 && operands[at + 1].kind == PtxOperand::Kind::kList;
+  const auto prototype = prototypes_.find(operands.back().name);
+  const bool is_pointer = prototype != prototypes_.end();
+  if (operands.size() != at + 1 + (takes ? 1 : 0) + (is_pointer ? 1 : 0)) Fail("cannot read a call");
+
+  // Who does not call goes around all of it, as what the guard says may change meanwhile.
+  const std::uint32_t pointer = is_pointer ? Source(operands[at], Type::kU64) : 0;
+  const std::size_t around = program_.code.size();
+  const bool is_guarded = guard_.has_value();
+  if (is_guarded) {
+    guard_negated_ = !guard_negated_;
+    Emit({.flow = Flow::kBranch});
+    guard_.reset();
+  }
+  const std::vector<PtxOperand> none;
+  const auto& results = returns ? operands[0].items : none;
+  const auto& parameters = takes ? operands[at + 1].items : none;
+  if (is_pointer) {
+    const Signature& signature = prototype->second;
+    const auto [places, is_new] = pointed_places_.try_emplace(signature);
+    if (is_new) places->second = PlacesOf(signature);
+    CallWith(name, places->second,
+             {.a = pointer, .flow = Flow::kCallPointer, .target = PointedTable(signature)},
+             graph_.MayComeBack(*function_, signature), results, parameters);
+  } else {
+    const PtxFunction& function = *graph_.Find(name);
+    CallWith(name, callees_.at(name), {.flow = Flow::kCall}, graph_.MayComeBack(*function_, function),
+             results, parameters);
+  }
+  if (is_guarded) {
+    program_.code[around].target = static_cast<std::uint32_t>(program_.code.size());
+    last_label_at_ = program_.code.size();
+    ForgetRuns();
+  }
+}
+
+std::uint32_t Lowering::PointedTable(const Signature& signature) {
+  const auto [it, is_new] =
+      pointed_tables_.emplace(signature, static_cast<std::uint32_t>(program_.pointed.size()));
+  if (is_new) program_.pointed.emplace_back();
+  return it->second;
+}
+
+void Lowering::CallWith(const std::string& name, const Callee& callee, Inst call, bool may_come_back,
+                        const std::vector<PtxOperand>& results, const std::vector<PtxOperand>& parameters) {
   const auto copy = [&](const std::vector<PtxOperand>& actual, const std::vector<Callee::Place>& formal,
                         bool in) {
-    if (actual.size() != formal.size())
-      Fail(operands[at].name + " takes another number of parameters, or returns one");
+    if (actual.size() != formal.size()) Fail(name + " takes another number of parameters, or returns one");
     for (std::size_t i = 0; i < actual.size(); ++i) {
       const Callee::Place* const place = FindParameter(actual[i].name);
       if (place == nullptr || place->bytes != formal[i].bytes)
-        Fail("parameter " + actual[i].name + " is not what " + operands[at].name + " takes");
+        Fail("parameter " + actual[i].name + " is not what " + name + " takes");
       EmitHandled(
           {Op::kCopyParam},
           {.a = in ? place->at : formal[i].at, .b = in ? formal[i].at : place->at, .c = place->bytes});
     }
   };
-  copy(operands.size() > at + 1 ? operands[at + 1].items : std::vector<PtxOperand>(), callee.parameters,
-       true);
-  calls_.emplace_back(program_.code.size(), operands[at].name);
-  Emit({.dst = callee.return_to, .flow = Flow::kCall});
-  copy(returns ? operands[0].items : std::vector<PtxOperand>(), callee.returns, false);
+  if (may_come_back) {
+    if (results.size() > 1) Fail(name + " may call itself, and returns more than one value");
+    Emit({.flow = Flow::kSave, .target = Frame()});
+  }
+  copy(parameters, callee.parameters, true);
+  if (call.flow == Flow::kCall) calls_.emplace_back(program_.code.size(), name);
+  call.dst = callee.return_to;
+  Emit(call);
+  copy(results, callee.returns, false);
+  if (!may_come_back) return;
+  // All but what was returned is as it was.
+  const Callee::Place result = results.empty() ? Callee::Place() : *FindParameter(results[0].name);
+  Emit({.a = result.at, .b = result.bytes, .flow = Flow::kRestore, .target = Frame()});
 }
 
 void Lowering::LowerSystemCall(System system, const std::vector<PtxOperand>& operands, std::size_t at) {

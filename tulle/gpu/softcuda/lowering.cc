@@ -6,10 +6,10 @@
 namespace tulle::gpu::softcuda {
 namespace {
 
-constexpr std::uint32_t kMaxLocalBytes = 512 << 10;    // of a thread, as CUDA has it
 constexpr std::uint32_t kMaxRegisterBytes = 64 << 20;  // of a warp
 constexpr std::uint32_t kMaxParameterBytes = 32 << 10;
 constexpr std::size_t kMaxCode = 4 << 20;  // instructions
+constexpr std::size_t kMaxDepth = 1000;    // of functions that call others
 
 // In the order of Program::specials.
 constexpr std::string_view kSpecialNames[] = {
@@ -29,11 +29,18 @@ Program Lowering::Kernel(const PtxFunction& kernel) {
     if (variable.space == Space::kShared) module_shared_[variable.name] = Shared(variable, kernel.line);
   }
   Function(kernel);
-  for (const auto& [at, callee] : calls_) program_.code[at].target = done_.at(callee).start;
+  for (const auto& [at, callee] : calls_) program_.code[at].target = callees_.at(callee).start;
+  for (const auto& [signature, table] : pointed_tables_) {
+    for (const PtxFunction* function : graph_.Pointed(signature))
+      program_.pointed[table].emplace_back(functions_.at(function->name), callees_.at(function->name).start);
+    std::sort(program_.pointed[table].begin(), program_.pointed[table].end());
+  }
   program_.dynamic_shared_at = static_cast<std::uint32_t>(AlignUp(program_.shared_bytes, 16));
   for (const std::size_t constant : dynamic_) {
     program_.constants[constant].bits += program_.dynamic_shared_at;
   }
+  program_.stack_at = program_.local_bytes;
+  if (has_stack_) program_.local_bytes += kStackBytes;
   std::uint32_t straight = 0;
   for (auto inst = program_.code.rbegin(); inst != program_.code.rend(); ++inst) {
     straight = inst->flow == Flow::kNext && inst->guard == ~0u ? straight + 1 : 0;
@@ -48,6 +55,13 @@ std::uint32_t Lowering::Allocate(Width width) {
   const std::uint32_t at = program_.register_bytes;
   program_.register_bytes += bytes;
   if (program_.register_bytes > kMaxRegisterBytes) Fail("too many registers");
+  registers_.push_back({at, width == Width::kPredicate ? 0 : bytes / kLanes});
+  return at;
+}
+
+std::uint32_t Lowering::AllocateConstant(Width width) {
+  const std::uint32_t at = Allocate(width);
+  registers_.pop_back();
   return at;
 }
 
@@ -72,42 +86,82 @@ std::uint64_t Lowering::Shared(const PtxVariable& variable, int line) {
 std::uint32_t Lowering::Constant(std::uint64_t bits, bool wide) {
   const auto [it, is_new] = constants_.emplace(std::pair(bits, wide), 0);
   if (is_new) {
-    it->second = Allocate(wide ? Width::k64 : Width::k32);
+    it->second = AllocateConstant(wide ? Width::k64 : Width::k32);
     program_.constants.push_back({it->second, bits, wide});
   }
   return it->second;
 }
 
-const Lowering::Callee& Lowering::Function(const PtxFunction& function) {
-  if (const auto it = done_.find(function.name); it != done_.end()) return it->second;
-  if (!open_.insert(function.name).second) Fail(function.name + " calls itself, which this device cannot do");
-  const int line = std::exchange(line_, function.line);
-  auto scopes = std::exchange(scopes_, {Scope()});
-  auto labels = std::exchange(labels_, {});
-  auto branches = std::exchange(branches_, {});
-  auto tables = std::exchange(tables_, {});
-  const bool was_kernel = std::exchange(in_kernel_, function.is_entry);
-  auto written = std::exchange(written_, {});
+Lowering::Callee Lowering::PlacesOf(const Signature& signature) {
+  Callee callee;
+  const auto place = [&](std::uint32_t bytes) {
+    return Local({.type = Type::kB8, .align = 16, .count = bytes, .name = ""});
+  };
+  for (const std::uint32_t bytes : signature.parameters) callee.parameters.push_back(place(bytes));
+  for (const std::uint32_t bytes : signature.returns) callee.returns.push_back(place(bytes));
+  callee.return_to = Allocate(Width::k32);
+  return callee;
+}
 
-  // What it calls comes first, as its code is in one piece.
+Lowering::Callee& Lowering::Declare(const PtxFunction& function) {
+  const auto [it, is_new] = callees_.try_emplace(function.name);
+  if (!is_new || function.is_entry) return it->second;
+  const Signature signature = SignatureOf(function);
+  if (graph_.IsPointed(function)) {
+    const auto [places, is_first] = pointed_places_.try_emplace(signature);
+    if (is_first) places->second = PlacesOf(signature);
+    return it->second = places->second;
+  }
+  return it->second = PlacesOf(signature);
+}
+
+void Lowering::FunctionsCalledBy(const PtxFunction& function) {
+  if (depth_ == kMaxDepth) Fail("calls are nested deeper than " + std::to_string(kMaxDepth));
+  ++depth_;
+  std::map<std::string, Signature> prototypes;
   for (const PtxStatement& statement : function.body) {
+    if (const auto* prototype = std::get_if<PtxPrototype>(&statement.what))
+      prototypes[prototype->name] = SignatureOf(*prototype);
     const auto* instruction = std::get_if<PtxInstruction>(&statement.what);
     if (instruction == nullptr || instruction->words[0] != "call") continue;
     line_ = statement.line;
+    std::vector<std::string> names;
     for (const PtxOperand& operand : instruction->operands) {
-      if (operand.kind != PtxOperand::Kind::kName) continue;
-      if (SystemNamed(operand.name)) break;
-      const auto it = functions_.find(operand.name);
-      if (it == functions_.end() || !it->second->has_body) {
-        Fail("calls " + operand.name + ", which " +
-             (it == functions_.end() ? "is no function" : "has no body here"));
-      }
-      if (it->second->is_entry) Fail("calls " + operand.name + ", which is a kernel");
-      Function(*it->second);
-      break;
+      if (operand.kind == PtxOperand::Kind::kName) names.push_back(operand.name);
     }
+    if (names.empty() || SystemNamed(names[0])) continue;
+    if (const auto prototype = prototypes.find(names.back());
+        names.size() == 2 && prototype != prototypes.end()) {
+      for (const PtxFunction* callee : graph_.Pointed(prototype->second)) Function(*callee);
+      continue;
+    }
+    const PtxFunction* const callee = graph_.Find(names[0]);
+    if (callee == nullptr || !callee->has_body)
+      Fail("calls " + names[0] + ", which " + (callee == nullptr ? "is no function" : "has no body here"));
+    if (callee->is_entry) Fail("calls " + names[0] + ", which is a kernel");
+    Function(*callee);
   }
+  --depth_;
+}
+
+void Lowering::Function(const PtxFunction& function) {
+  const int line = std::exchange(line_, function.line);
+  Callee& callee = Declare(function);
+  if (std::exchange(callee.is_lowered, true)) {
+    line_ = line;
+    return;
+  }
+  FunctionsCalledBy(function);
   line_ = function.line;
+  function_ = &function;
+  scopes_ = {Scope()};
+  labels_.clear();
+  branches_.clear();
+  tables_.clear();
+  table_uses_.clear();
+  written_.clear();
+  prototypes_.clear();
+  frame_.reset();
   for (const PtxStatement& statement : function.body) {
     const auto* instruction = std::get_if<PtxInstruction>(&statement.what);
     if (instruction == nullptr || instruction->operands.empty()) continue;
@@ -119,20 +173,40 @@ const Lowering::Callee& Lowering::Function(const PtxFunction& function) {
   ForgetRuns();
   last_label_at_ = 0;
 
-  Callee callee;
-  for (const PtxVariable& parameter : function.parameters) Parameter(function, parameter, &callee.parameters);
-  for (const PtxVariable& result : function.returns) Parameter(function, result, &callee.returns);
-  if (!function.is_entry) callee.return_to = Allocate(Width::k32);
+  const auto named = [&](const std::vector<PtxVariable>& variables,
+                         const std::vector<Callee::Place>& places) {
+    for (std::size_t i = 0; i < variables.size(); ++i) {
+      if (variables[i].space != Space::kParam) Fail("parameters in registers are not supported");
+      scopes_.back().parameters[variables[i].name] = places[i];
+    }
+  };
+  if (function.is_entry) {
+    for (const PtxVariable& parameter : function.parameters) KernelParameter(parameter);
+    program_.start = static_cast<std::uint32_t>(program_.code.size());
+  } else {
+    named(function.parameters, callee.parameters);
+    named(function.returns, callee.returns);
+  }
+  const std::size_t first_register = registers_.size();
+  const std::uint32_t local_at = program_.local_bytes;
   callee.start = static_cast<std::uint32_t>(program_.code.size());
-  const std::uint32_t return_to = callee.return_to;
-  return_to_ = return_to;
+  return_to_ = callee.return_to;
+  frame_at_ = frame_bytes_ = 0;
+  if (graph_.IsCyclic(function)) {
+    frame_at_ = Allocate(Width::k64);
+    Emit({.dst = frame_at_, .flow = Flow::kEnter});
+  }
   for (const PtxStatement& statement : function.body) {
     line_ = statement.line;
     std::visit([this](const auto& what) { Lower(what); }, statement.what);
     if (program_.code.size() > kMaxCode) Fail("too many instructions");
   }
   guard_.reset();  // the last instruction's own
-  Emit({.dst = return_to, .flow = function.is_entry ? Flow::kExit : Flow::kReturn});
+  Return();
+  if (frame_at_ != 0) {
+    program_.code[callee.start].b = static_cast<std::uint32_t>(AlignUp(frame_bytes_, 16));
+    has_stack_ |= frame_bytes_ != 0;
+  }
   for (const auto& [at, label] : branches_) {
     const auto it = labels_.find(label.first);
     if (it == labels_.end()) throw Problem{label.second, "there is no label " + label.first};
@@ -149,36 +223,39 @@ const Lowering::Callee& Lowering::Function(const PtxFunction& function) {
     if (!tables_.contains(name))
       throw Problem{static_cast<int>(program_.code[at].line), "there is no table " + name};
   }
-  table_uses_.clear();
-  scopes_ = std::move(scopes);
-  labels_ = std::move(labels);
-  branches_ = std::move(branches);
-  tables_ = std::move(tables);
-  in_kernel_ = was_kernel;
-  written_ = std::move(written);
-  ForgetRuns();
+  if (frame_) EndFrame(callee, first_register, local_at);
   line_ = line;
-  open_.erase(function.name);
-  if (function.is_entry) program_.start = callee.start;
-  return done_.emplace(function.name, std::move(callee)).first->second;
 }
 
-void Lowering::Parameter(const PtxFunction& function, const PtxVariable& parameter,
-                         std::vector<Callee::Place>* places) {
-  if (parameter.space != Space::kParam) Fail("parameters in registers are not supported");
-  if (function.is_entry) {
-    const std::uint64_t at = AlignUp(program_.parameter_bytes, std::max(parameter.align, 1u));
-    if (at + parameter.bytes() > kMaxParameterBytes)
-      Fail("the parameters are more than " + FormatSize(kMaxParameterBytes));
-    const Callee::Place place{static_cast<std::uint32_t>(at), static_cast<std::uint32_t>(parameter.bytes())};
-    program_.parameter_bytes = place.at + place.bytes;
-    program_.parameters.push_back({place.at, place.bytes});
-    scopes_.back().kernel_parameters[parameter.name] = place;
-    return;
+std::uint32_t Lowering::Frame() {
+  if (!frame_) {
+    frame_ = static_cast<std::uint32_t>(program_.frames.size());
+    program_.frames.emplace_back();
   }
-  const Callee::Place place = Local(parameter);
-  scopes_.back().parameters[parameter.name] = place;
-  places->push_back(place);
+  return *frame_;
+}
+
+void Lowering::EndFrame(const Callee& callee, std::size_t first_register, std::uint32_t local_at) {
+  Program::Frame& frame = program_.frames[*frame_];
+  frame.registers.assign(registers_.begin() + static_cast<std::ptrdiff_t>(first_register), registers_.end());
+  frame.registers.push_back({callee.return_to, sizeof(std::uint32_t)});
+  for (const auto* places : {&callee.parameters, &callee.returns}) {
+    for (const Callee::Place& place : *places) frame.local.push_back({place.at, place.bytes});
+  }
+  frame.local.push_back({local_at, program_.local_bytes - local_at});
+  for (const Program::Frame::Register& held : frame.registers) frame.bytes += std::max(held.bytes, 1u);
+  for (const Program::Frame::Local& held : frame.local) frame.bytes += held.bytes;
+}
+
+void Lowering::KernelParameter(const PtxVariable& parameter) {
+  if (parameter.space != Space::kParam) Fail("parameters in registers are not supported");
+  const std::uint64_t at = AlignUp(program_.parameter_bytes, std::max(parameter.align, 1u));
+  if (at + parameter.bytes() > kMaxParameterBytes)
+    Fail("the parameters are more than " + FormatSize(kMaxParameterBytes));
+  const Callee::Place place{static_cast<std::uint32_t>(at), static_cast<std::uint32_t>(parameter.bytes())};
+  program_.parameter_bytes = place.at + place.bytes;
+  program_.parameters.push_back({place.at, place.bytes});
+  scopes_.back().kernel_parameters[parameter.name] = place;
 }
 
 void Lowering::Lower(const PtxScope& scope) {
@@ -227,7 +304,19 @@ void Lowering::Lower(const PtxVariable& variable) {
       }
       return;
     }
-    case Space::kLocal: scope.locals[variable.name] = Local(variable); return;
+    case Space::kLocal: {
+      if (!graph_.IsCyclic(*function_)) {
+        scope.locals[variable.name] = Local(variable);
+        return;
+      }
+      const std::uint64_t at = AlignUp(frame_bytes_, std::max(variable.align, 16u));
+      if (at + variable.bytes() > kStackBytes)
+        Fail("the variables of " + function_->name + " are more than " + FormatSize(kStackBytes));
+      frame_bytes_ = static_cast<std::uint32_t>(at + variable.bytes());
+      scope.locals[variable.name] = {static_cast<std::uint32_t>(at),
+                                     static_cast<std::uint32_t>(variable.bytes()), true};
+      return;
+    }
     case Space::kParam: scope.parameters[variable.name] = Local(variable); return;
     case Space::kShared: scope.shared[variable.name] = Shared(variable, line_); return;
     default:
@@ -252,9 +341,9 @@ Lowering::Register* Lowering::FindRegister(const std::string& name) {
 std::optional<Lowering::Named> Lowering::FindNamed(const std::string& name) {
   for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
     if (const auto it = scope->locals.find(name); it != scope->locals.end())
-      return Named{it->second.at, Space::kLocal};
+      return Named{.at = it->second.at, .space = Space::kLocal, .in_frame = it->second.in_frame};
     if (const auto it = scope->parameters.find(name); it != scope->parameters.end())
-      return Named{kLocalWindow + it->second.at, Space::kGeneric};
+      return Named{.at = kLocalWindow + it->second.at, .is_parameter = true};
     if (const auto it = scope->shared.find(name); it != scope->shared.end())
       return Named{it->second, Space::kShared};
   }
@@ -262,6 +351,8 @@ std::optional<Lowering::Named> Lowering::FindNamed(const std::string& name) {
     return Named{it->second, Space::kShared};
   if (const auto it = variables_.find(name); it != variables_.end())
     return Named{it->second.address, Space::kGeneric};
+  if (const auto it = functions_.find(name); it != functions_.end())
+    return Named{it->second, Space::kGeneric};
   return std::nullopt;
 }
 
@@ -273,10 +364,19 @@ const Lowering::Callee::Place* Lowering::FindKernelParameter(const std::string& 
   return nullptr;
 }
 
-std::uint32_t Lowering::AddressConstant(const Named& named, std::uint64_t offset, bool wide) {
+std::uint32_t Lowering::AddressOf(const Named& named, std::uint64_t offset, bool wide) {
+  if (named.in_frame) {
+    const std::uint32_t address = Allocate(Width::k64);
+    EmitHandled({Op::kAdd, Type::kU64},
+                {.dst = address, .a = frame_at_, .b = Constant(named.at + offset, true)});
+    if (wide) return address;
+    const std::uint32_t narrow = Allocate(Width::k32);
+    EmitHandled({Op::kCvt, Type::kU32, Type::kU64}, {.dst = narrow, .a = address});
+    return narrow;
+  }
   if (named.at != kDynamic) return Constant(named.at + offset, wide);
   // Behind all static shared memory, which is not known yet.
-  const std::uint32_t at = Allocate(wide ? Width::k64 : Width::k32);
+  const std::uint32_t at = AllocateConstant(wide ? Width::k64 : Width::k32);
   dynamic_.push_back(program_.constants.size());
   program_.constants.push_back({at, offset, wide});
   return at;
@@ -285,7 +385,7 @@ std::uint32_t Lowering::AddressConstant(const Named& named, std::uint64_t offset
 std::optional<std::uint32_t> Lowering::FindSpecial(const std::string& name) {
   for (std::size_t i = 0; i < std::size(kSpecialNames); ++i) {
     if (kSpecialNames[i] != name) continue;
-    if (program_.specials[i] == 0) program_.specials[i] = Allocate(Width::k32);
+    if (program_.specials[i] == 0) program_.specials[i] = AllocateConstant(Width::k32);
     return program_.specials[i];
   }
   if (name == "WARP_SZ") return Constant(kLanes, false);
@@ -316,7 +416,10 @@ std::uint32_t Lowering::Source(const PtxOperand& operand, Type type, bool any_wi
   if (const auto named = FindNamed(operand.name)) {
     if (!wide && (SizeOf(type) != 4 || WindowOf(named->space) == 0))
       Fail("the address of " + operand.name + " has 64 bits");
-    return AddressConstant(*named, static_cast<std::uint64_t>(operand.offset), wide);
+    if (named->is_parameter && graph_.IsCyclic(*function_))
+      Fail("the address of a parameter within " + function_->name +
+           ", which may call itself, is not supported");
+    return AddressOf(*named, static_cast<std::uint64_t>(operand.offset), wide);
   }
   Fail("there is no " + operand.name);
 }

@@ -6,12 +6,12 @@
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "tulle/gpu/softcuda/call_graph.h"
 #include "tulle/gpu/softcuda/machine.h"
 #include "tulle/gpu/softcuda/module.h"
 #include "tulle/gpu/softcuda/problem.h"
@@ -27,9 +27,10 @@ struct SimpleInstruction;
 // Makes one kernel's program.
 class Lowering {
  public:
-  Lowering(const PtxModule& module, const std::map<std::string, const PtxFunction*>& functions,
-           const Variables& variables)
-      : module_(module), functions_(functions), variables_(variables) {}
+  // `functions`: the addresses of those whose address is taken.
+  Lowering(const PtxModule& module, const CallGraph& graph, const Variables& variables,
+           const std::map<std::string, std::uint64_t>& functions)
+      : module_(module), graph_(graph), variables_(variables), functions_(functions) {}
 
   Program Kernel(const PtxFunction& kernel);
 
@@ -41,10 +42,12 @@ class Lowering {
     bool is_constant = false;  // the same throughout a launch, in each thread
   };
   struct Callee {
+    bool is_lowered = false;  // or is being
     std::uint32_t start = 0;
     std::uint32_t return_to = 0;  // a register: an instruction for each lane
     struct Place {
       std::uint32_t at = 0, bytes = 0;  // in the thread's own memory
+      bool in_frame = false;            // from where the function's own begins, each time that it is called
     };
     std::vector<Place> parameters, returns;
   };
@@ -60,6 +63,7 @@ class Lowering {
   struct Named {
     std::uint64_t at = 0;
     Space space = Space::kGeneric;
+    bool in_frame = false, is_parameter = false;
   };
 
   [[noreturn]] void Fail(const std::string& what) const { throw Problem{line_, what}; }
@@ -67,6 +71,8 @@ class Lowering {
   // ---- room
 
   std::uint32_t Allocate(Width width);
+  // Of what no instruction changes.
+  std::uint32_t AllocateConstant(Width width);
   static Width WidthOf(Type type) {
     return type == Type::kPred ? Width::kPredicate : SizeOf(type) == 8 ? Width::k64 : Width::k32;
   }
@@ -77,16 +83,24 @@ class Lowering {
 
   // ---- functions
 
-  const Callee& Function(const PtxFunction& function);
-
-  void Parameter(const PtxFunction& function, const PtxVariable& parameter,
-                 std::vector<Callee::Place>* places);
+  // Gives places to what it takes and returns. Those that a pointer may lead to have theirs in common with
+  // others of their signature, so that who calls one need not know which.
+  Callee& Declare(const PtxFunction& function);
+  Callee PlacesOf(const Signature& signature);
+  void Function(const PtxFunction& function);
+  // What it calls comes first, as its code is in one piece.
+  void FunctionsCalledBy(const PtxFunction& function);
+  void KernelParameter(const PtxVariable& parameter);
+  // What a call that may come back must save: all that the function in hand has.
+  std::uint32_t Frame();
+  void EndFrame(const Callee& callee, std::size_t first_register, std::uint32_t local_at);
 
   // ---- statements
 
   void Lower(const PtxScope& scope);
   void Lower(const PtxLabel& label);
   void Lower(const PtxTargets& targets);
+  void Lower(const PtxPrototype& prototype) { prototypes_[prototype.name] = SignatureOf(prototype); }
   void Lower(const PtxVariable& variable);
 
   // ---- operands
@@ -97,7 +111,7 @@ class Lowering {
   std::optional<Named> FindNamed(const std::string& name);
   const Callee::Place* FindKernelParameter(const std::string& name) const;
   // `offset` beyond what is named: a generic address with `offset` from WindowOf its space.
-  std::uint32_t AddressConstant(const Named& named, std::uint64_t offset, bool wide);
+  std::uint32_t AddressOf(const Named& named, std::uint64_t offset, bool wide);
   std::optional<std::uint32_t> FindSpecial(const std::string& name);
 
   std::uint32_t Source(const PtxOperand& operand, Type type, bool any_width = false, Width* width = nullptr);
@@ -128,6 +142,7 @@ class Lowering {
   bool LowerAsConstant(const PtxInstruction& instruction, const Modifiers& modifiers);
 
   void Branch(const std::string& label);
+  void Return();
 
   void LowerSimple(const SimpleInstruction& simple, const PtxInstruction& instruction,
                    const Modifiers& modifiers);
@@ -160,6 +175,11 @@ class Lowering {
   void LowerVote(const PtxInstruction& instruction, const Modifiers& modifiers);
   void LowerBarrier(const PtxInstruction& instruction, const Modifiers& modifiers);
   void LowerCall(const PtxInstruction& instruction);
+  // `call`: the instruction that goes there; `may_come_back`: to the function in hand, before it returns.
+  void CallWith(const std::string& name, const Callee& callee, Inst call, bool may_come_back,
+                const std::vector<PtxOperand>& results, const std::vector<PtxOperand>& parameters);
+  // Of where pointers to functions of this signature may lead: its number.
+  std::uint32_t PointedTable(const Signature& signature);
 
   // Null: there is none of this name.
   const Callee::Place* FindParameter(const std::string& name) const;
@@ -178,15 +198,20 @@ class Lowering {
   };
 
   const PtxModule& module_;
-  const std::map<std::string, const PtxFunction*>& functions_;
+  const CallGraph& graph_;
   const Variables& variables_;
+  const std::map<std::string, std::uint64_t>& functions_;
   Program program_{.register_bytes = 64};  // 0 is no register
   std::map<std::string, std::uint64_t> module_shared_;
   std::map<std::pair<std::uint64_t, bool>, std::uint32_t> constants_;
   std::vector<std::size_t> dynamic_;  // constants whose address begins where dynamic shared memory does
   std::uint32_t carry_ = 0;           // the predicate that carries are in; 0: none yet
-  std::map<std::string, Callee> done_;
-  std::set<std::string> open_;
+  std::vector<Program::Frame::Register> registers_;  // all but constants, as they came
+  std::map<std::string, Callee> callees_;
+  std::map<Signature, Callee> pointed_places_;
+  std::map<Signature, std::uint32_t> pointed_tables_;
+  std::size_t depth_ = 0;  // of calls
+  bool has_stack_ = false;
   std::vector<std::pair<std::size_t, std::string>> calls_;
   int line_ = 0;
   std::string shown_;
@@ -200,8 +225,13 @@ class Lowering {
   std::vector<std::pair<std::size_t, std::pair<std::string, int>>> branches_;
   std::map<std::string, Table> tables_;
   std::vector<std::pair<std::size_t, std::string>> table_uses_;
+  const PtxFunction* function_ = nullptr;
   std::uint32_t return_to_ = 0;
-  bool in_kernel_ = false;
+  std::map<std::string, Signature> prototypes_;
+  std::optional<std::uint32_t> frame_;
+  // Of a function that may be called again before it returns: a register, where its variables begin; their
+  // bytes.
+  std::uint32_t frame_at_ = 0, frame_bytes_ = 0;
   std::map<std::string, std::uint32_t> written_;  // how many instructions write each register
 
   // By Inst::run_slot: the register whose addresses have been looked at, for elements of this size.

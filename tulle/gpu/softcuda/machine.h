@@ -10,6 +10,7 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tulle/gpu/softcuda/memory.h"
@@ -31,7 +32,17 @@ struct Dim3 {
 };
 
 // Why a kernel was stopped. The first one counts.
-enum class Fault : std::uint8_t { kNone, kIllegalAddress, kMisaligned, kTrap, kDeadlock, kStopped, kAssert };
+enum class Fault : std::uint8_t {
+  kNone,
+  kIllegalAddress,
+  kMisaligned,
+  kTrap,
+  kDeadlock,
+  kStopped,
+  kAssert,
+  kInvalidPc,     // a call through a pointer that leads to no such function
+  kStackOverflow  // calls of functions within themselves are nested too deep
+};
 
 struct Warp;
 struct Block;
@@ -146,7 +157,21 @@ enum class Vote : std::uint8_t { kAll, kAny, kUni, kBallot };
 struct Inst;
 using Handler = void (*)(Warp& warp, const Inst& inst);
 
-enum class Flow : std::uint8_t { kNext, kBranch, kTable, kBarrier, kCall, kReturn, kExit, kTrap };
+enum class Flow : std::uint8_t {
+  kNext,
+  kBranch,
+  kTable,
+  kBarrier,
+  kCall,
+  kCallPointer,
+  kSave,
+  kRestore,
+  kEnter,
+  kLeave,
+  kReturn,
+  kExit,
+  kTrap
+};
 
 // Operands are places in the warp's registers, in bytes; constants have some, too.
 struct Inst {
@@ -174,11 +199,17 @@ struct Inst {
   // known.
   std::uint8_t run_slot = 0;
   bool run_known = false;
-  std::uint32_t target = 0;  // an instruction, or a table
+  std::uint32_t target = 0;  // an instruction, a table, or a frame
   // From here on, so many instructions of kNext that all lanes execute.
   std::uint32_t straight = 0;
   std::uint32_t line = 0;
 };
+
+// What a lane may have in variables of its own, as CUDA has it; and in registers of functions that wait for
+// calls of themselves.
+inline constexpr std::uint32_t kMaxLocalBytes = 512 << 10;
+// In variables of functions that may be called again before they return.
+inline constexpr std::uint32_t kStackBytes = 64 << 10;
 
 // A kernel that can be launched: its own code and that of all functions that it calls.
 struct Program {
@@ -186,6 +217,21 @@ struct Program {
   std::vector<Inst> code;
   std::uint32_t start = 0;                         // the first instruction
   std::vector<std::vector<std::uint32_t>> tables;  // of brx.idx
+  // Of calls through pointers, for each signature: a function's address, and its first instruction; in order.
+  std::vector<std::vector<std::pair<std::uint64_t, std::uint32_t>>> pointed;
+  // What is each lane's own of a function that may be called again before it returns.
+  struct Frame {
+    struct Register {
+      std::uint32_t at = 0, bytes = 0;  // of a lane; 0: a predicate
+    };
+    struct Local {
+      std::uint32_t at = 0, bytes = 0;
+    };
+    std::vector<Register> registers;
+    std::vector<Local> local;
+    std::uint32_t bytes = 0;  // on the stack
+  };
+  std::vector<Frame> frames;
   // Registers at which launches put their values; offsets, 0: not used. In the order of kSpecialNames.
   std::array<std::uint32_t, 20> specials{};
   struct Constant {
@@ -203,6 +249,7 @@ struct Program {
   std::vector<ParameterConstant> parameter_constants;
   std::uint32_t register_bytes = 0;
   std::uint32_t local_bytes = 0;   // of each thread
+  std::uint32_t stack_at = 0;      // in them: what is not at the same place throughout
   std::uint32_t shared_bytes = 0;  // of each block, dynamic shared memory aside
   std::uint32_t dynamic_shared_at = 0;
   std::uint32_t parameter_bytes = 0;
@@ -230,6 +277,8 @@ struct Warp {
   std::uint32_t alive = 0;
   std::uint32_t number = 0;  // in its block
   std::vector<Split> splits;
+  std::array<std::vector<std::byte>, kLanes> stacks;  // of frames
+  std::array<std::uint32_t, kLanes> stack_tops{};     // in local
   Block* block = nullptr;
   std::array<std::array<Run, 2>, kRunSlots> runs{};  // of the first and the second sixteen lanes
 

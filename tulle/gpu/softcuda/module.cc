@@ -4,11 +4,17 @@
 #include <cstring>
 #include <utility>
 
+#include "tulle/gpu/softcuda/call_graph.h"
 #include "tulle/gpu/softcuda/lowering.h"
 
 namespace tulle::gpu::softcuda {
 
+namespace {
+constexpr std::uint64_t kFunctionBytes = 16;  // apart, by which addresses of functions lie
+}
+
 Module::~Module() {
+  if (functions_at_ != 0) (void)memory_.Free(functions_at_);
   for (const auto& [name, variable] : variables_) (void)memory_.Free(variable.address);
 }
 
@@ -37,20 +43,25 @@ Result<std::unique_ptr<Module>> Module::Load(std::string_view ptx, DeviceMemory&
       memory.NoteWritten(address, variable.init.size());
     }
   }
-  std::map<std::string, const PtxFunction*> functions;
-  for (const PtxFunction& function : parsed.functions) {
-    const auto [it, is_new] = functions.emplace(function.name, &function);
-    if (!is_new && function.has_body) it->second = &function;  // declared before
+  const CallGraph graph(parsed);
+  // A function's address is one of the module's own, at which nothing is.
+  std::map<std::string, std::uint64_t> functions;
+  if (!graph.pointed().empty()) {
+    TULLE_ASSIGN_OR_RETURN(module->functions_at_, memory.Allocate(kFunctionBytes * graph.pointed().size()));
+    for (const PtxFunction* function : graph.pointed())
+      functions.emplace(function->name, module->functions_at_ + kFunctionBytes * functions.size());
   }
   for (const PtxVariable& variable : parsed.variables) {
     for (const PtxVariable::Address& address : variable.addresses) {
       const auto to = module->variables_.find(address.name);
-      if (to == module->variables_.end()) {
-        return Error{
-            .code = Code::kInvalidArgument,
-            .message = variable.name + " holds the address of " + address.name + ", which is no variable"};
+      const auto function = functions.find(address.name);
+      if (to == module->variables_.end() && function == functions.end()) {
+        return Error{.code = Code::kInvalidArgument,
+                     .message = variable.name + " holds the address of " + address.name +
+                                ", which is no variable and no function with a body"};
       }
-      const std::uint64_t value = to->second.address + static_cast<std::uint64_t>(address.offset);
+      const std::uint64_t value = (to != module->variables_.end() ? to->second.address : function->second) +
+                                  static_cast<std::uint64_t>(address.offset);
       const std::uint64_t at = module->variables_.at(variable.name).address + address.at;
       std::memcpy(reinterpret_cast<void*>(at), &value, sizeof value);
       memory.NoteWritten(at, sizeof value);
@@ -60,7 +71,8 @@ Result<std::unique_ptr<Module>> Module::Load(std::string_view ptx, DeviceMemory&
     for (const PtxFunction& function : parsed.functions) {
       if (!function.is_entry || !function.has_body) continue;
       if (!module->kernels_
-               .emplace(function.name, Lowering(parsed, functions, module->variables_).Kernel(function))
+               .emplace(function.name,
+                        Lowering(parsed, graph, module->variables_, functions).Kernel(function))
                .second) {
         throw Problem{function.line, "kernel " + function.name + " is there twice"};
       }

@@ -44,6 +44,7 @@ class Module {
   explicit Module(DeviceMemory& memory) : memory_(memory) {}
   DeviceMemory& memory_;
   std::uint32_t ptx_version_ = 0, target_ = 0;
+  std::uint64_t functions_at_ = 0;  // the first one's address; 0: none is taken
   std::map<std::string, Variable> variables_;
   std::map<std::string, Program> kernels_;
 };

@@ -445,8 +445,16 @@ class Parser {
         } while (Take(","));
         Expect(";");
         function->body.push_back({line, std::move(targets)});
-      } else if (Is(".callprototype") || Is(".calltargets")) {
-        Fail("calls through pointers are not supported");
+      } else if (Take(".callprototype")) {
+        PtxPrototype prototype{.name = name};
+        if (Is("(")) prototype.returns = Parameters();
+        if (Word("_") != "_") Fail("a prototype has _ in place of a function's name");
+        if (Is("(")) prototype.parameters = Parameters();
+        Take(".noreturn");
+        Expect(";");
+        function->body.push_back({line, std::move(prototype)});
+      } else if (Is(".calltargets")) {
+        Fail("of calls through pointers only those with a .callprototype are supported");
       } else {
         function->body.push_back({line, PtxLabel{name}});
       }

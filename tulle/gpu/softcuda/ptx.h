@@ -104,9 +104,14 @@ struct PtxTargets {
   std::string name;
   std::vector<std::string> labels;
 };
+// name: .callprototype of a call through a pointer.
+struct PtxPrototype {
+  std::string name;
+  std::vector<PtxVariable> returns, parameters;
+};
 struct PtxStatement {
   int line = 0;
-  std::variant<PtxInstruction, PtxVariable, PtxLabel, PtxScope, PtxTargets> what;
+  std::variant<PtxInstruction, PtxVariable, PtxLabel, PtxScope, PtxTargets, PtxPrototype> what;
 };
 
 struct PtxFunction {

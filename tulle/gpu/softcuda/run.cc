@@ -1,8 +1,13 @@
 // Runs kernels: blocks over threads of the host, in a block its warps in turn, in a warp its splits.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <memory>
 #include <mutex>
+#include <new>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -20,6 +25,22 @@ std::uint32_t Count(std::uint32_t lanes) {
   return lanes == kAllLanes ? kLanes : static_cast<std::uint32_t>(std::popcount(lanes));
 }
 
+// Memory of zeros; where it is sparse, pages that nobody writes are in no memory.
+struct Release {
+  std::size_t mapped = 0;
+  void operator()(std::byte* memory) const {
+    mapped != 0 ? static_cast<void>(munmap(memory, mapped)) : operator delete[](memory, std::align_val_t(64));
+  }
+};
+using Memory = std::unique_ptr<std::byte, Release>;
+Memory Zeroed(std::size_t bytes, bool is_sparse = false) {
+  if (!is_sparse) return Memory(new (std::align_val_t(64)) std::byte[bytes + 1]());
+  void* const memory =
+      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  return {static_cast<std::byte*>(memory), Release{bytes}};
+}
+
 // Where one thread of the host runs its blocks; used again for each.
 class BlockRunner {
  public:
@@ -28,21 +49,20 @@ class BlockRunner {
         launch_(launch),
         threads_(static_cast<std::uint32_t>(launch.block.all())),
         warps_((threads_ + kLanes - 1) / kLanes),
-        registers_(new (std::align_val_t(64))
-                       std::byte[std::size_t{program.register_bytes} * warps_.size()]()),
-        local_(new (std::align_val_t(64))
-                   std::byte[std::size_t{program.local_bytes} * kLanes * warps_.size() + 1]()),
-        shared_(new (std::align_val_t(64)) std::byte[SharedBytes() + 1]()) {
+        registers_(Zeroed(std::size_t{program.register_bytes} * warps_.size())),
+        local_(Zeroed(std::size_t{program.local_bytes} * kLanes * warps_.size(),
+                      program.local_bytes != program.stack_at)),
+        shared_(Zeroed(SharedBytes())) {
     block_ = {.print = launch.print,
               .program = &program,
               .memory = &memory,
               .parameters = launch.parameters.data(),
-              .shared = shared_,
+              .shared = shared_.get(),
               .shared_bytes = SharedBytes()};
     for (std::uint32_t w = 0; w < warps_.size(); ++w) {
       Warp& warp = warps_[w];
-      warp.registers = registers_ + std::size_t{program.register_bytes} * w;
-      warp.local = local_ + std::size_t{program.local_bytes} * kLanes * w;
+      warp.registers = registers_.get() + std::size_t{program.register_bytes} * w;
+      warp.local = local_.get() + std::size_t{program.local_bytes} * kLanes * w;
       warp.number = w;
       warp.block = &block_;
       for (const Program::Constant& constant : program.constants) {
@@ -95,11 +115,6 @@ class BlockRunner {
       }
     }
   }
-  ~BlockRunner() {
-    operator delete[](registers_, std::align_val_t(64));
-    operator delete[](local_, std::align_val_t(64));
-    operator delete[](shared_, std::align_val_t(64));
-  }
   BlockRunner(const BlockRunner&) = delete;
   BlockRunner& operator=(const BlockRunner&) = delete;
 
@@ -112,6 +127,10 @@ class BlockRunner {
     for (Warp& warp : warps_) {
       const std::uint32_t left = threads_ - warp.number * kLanes;
       warp.alive = left >= kLanes ? kAllLanes : (std::uint32_t{1} << left) - 1;
+      if (!program_.frames.empty()) {
+        for (std::vector<std::byte>& stack : warp.stacks) stack.clear();
+        warp.stack_tops.fill(program_.stack_at);
+      }
       warp.splits.assign(1, {.pc = program_.start, .mask = warp.alive, .barrier = kNoBarrier});
       for (std::size_t i = 0; i < 3; ++i) {
         if (program_.specials[6 + i] == 0) continue;
@@ -208,6 +227,74 @@ class BlockRunner {
     return did;
   }
 
+  // Where a lane goes on; nothing, with a fault: nowhere.
+  std::optional<std::uint32_t> Target(Warp& warp, const Inst& inst, int lane) {
+    if (inst.flow == Flow::kReturn) return warp.Reg<std::uint32_t>(inst.dst)[lane];
+    if (inst.flow == Flow::kTable) {
+      const std::vector<std::uint32_t>& table = program_.tables[inst.target];
+      const std::uint32_t which = warp.Reg<std::uint32_t>(inst.a)[lane];
+      if (which < table.size()) return table[which];
+      block_.Stop(Fault::kTrap, 0, inst.line);
+      return std::nullopt;
+    }
+    const auto& functions = program_.pointed[inst.target];
+    const std::uint64_t address = warp.Reg<std::uint64_t>(inst.a)[lane];
+    const auto it =
+        std::lower_bound(functions.begin(), functions.end(), std::pair(address, std::uint32_t{0}));
+    if (it != functions.end() && it->first == address) return it->second;
+    block_.Stop(Fault::kInvalidPc, address, inst.line);
+    return std::nullopt;
+  }
+
+  // Puts what the lane has of a function on its stack, as the function may be called before it goes on.
+  void Save(Warp& warp, const Inst& inst, int lane) {
+    const Program::Frame& frame = program_.frames[inst.target];
+    std::vector<std::byte>& stack = warp.stacks[static_cast<std::size_t>(lane)];
+    if (stack.size() + frame.bytes > kMaxLocalBytes) return block_.Stop(Fault::kStackOverflow, 0, inst.line);
+    stack.resize(stack.size() + frame.bytes);
+    std::byte* to = stack.data() + stack.size() - frame.bytes;
+    for (const Program::Frame::Register& held : frame.registers) {
+      if (held.bytes == 0) {
+        *to++ = static_cast<std::byte>(*warp.Reg<std::uint32_t>(held.at) >> lane & 1);
+      } else {
+        std::memcpy(to, warp.registers + held.at + held.bytes * static_cast<std::uint32_t>(lane), held.bytes);
+        to += held.bytes;
+      }
+    }
+    for (const Program::Frame::Local& held : frame.local) {
+      std::memcpy(to,
+                  warp.local + std::size_t{program_.local_bytes} * static_cast<std::uint32_t>(lane) + held.at,
+                  held.bytes);
+      to += held.bytes;
+    }
+  }
+  // And back, but for the `b` bytes at `a` of its own memory, which hold what was returned.
+  void Restore(Warp& warp, const Inst& inst, int lane) {
+    const Program::Frame& frame = program_.frames[inst.target];
+    std::vector<std::byte>& stack = warp.stacks[static_cast<std::size_t>(lane)];
+    const std::byte* from = stack.data() + stack.size() - frame.bytes;
+    for (const Program::Frame::Register& held : frame.registers) {
+      if (held.bytes == 0) {
+        std::uint32_t& lanes = *warp.Reg<std::uint32_t>(held.at);
+        lanes = (lanes & ~(1u << lane)) | static_cast<std::uint32_t>(*from++) << lane;
+      } else {
+        std::memcpy(warp.registers + held.at + held.bytes * static_cast<std::uint32_t>(lane), from,
+                    held.bytes);
+        from += held.bytes;
+      }
+    }
+    std::byte* const own = warp.local + std::size_t{program_.local_bytes} * static_cast<std::uint32_t>(lane);
+    for (const Program::Frame::Local& held : frame.local) {
+      const std::uint32_t end = held.at + held.bytes;
+      const std::uint32_t before = std::clamp(inst.a, held.at, end),
+                          after = std::clamp(inst.a + inst.b, held.at, end);
+      std::memcpy(own + held.at, from, before - held.at);
+      std::memcpy(own + after, from + (after - held.at), end - after);
+      from += held.bytes;
+    }
+    stack.resize(stack.size() - frame.bytes);
+  }
+
   // `number` of the warp's splits, until it waits, ends, divides, or reaches `until`.
   void RunSplit(Warp& warp, std::size_t number, std::uint32_t until) {
     const Inst* const code = program_.code.data();
@@ -269,28 +356,55 @@ class BlockRunner {
           }
           continue;
         case Flow::kTable:
-        case Flow::kReturn: {
+        case Flow::kReturn:
+        case Flow::kCallPointer:
           // Each lane goes where its register says.
-          const std::vector<std::uint32_t>* table =
-              inst.flow == Flow::kTable ? &program_.tables[inst.target] : nullptr;
-          const std::uint32_t* const where = warp.Reg<std::uint32_t>(table != nullptr ? inst.a : inst.dst);
           for (std::uint32_t rest = active; rest != 0;) {
-            const std::uint32_t value = where[std::countr_zero(rest)];
+            const std::optional<std::uint32_t> to = Target(warp, inst, std::countr_zero(rest));
+            if (!to) return leave();
             std::uint32_t same = 0;
             for (std::uint32_t lanes = rest; lanes != 0; lanes &= lanes - 1) {
-              if (where[std::countr_zero(lanes)] == value) same |= lanes & (0 - lanes);
+              if (Target(warp, inst, std::countr_zero(lanes)) == to) same |= lanes & (0 - lanes);
             }
+            if (block_.fault != Fault::kNone) return leave();
             rest &= ~same;
-            if (table != nullptr && value >= table->size()) {
-              block_.Stop(Fault::kTrap, 0, inst.line);
-              return leave();
-            }
-            warp.splits.push_back({table != nullptr ? (*table)[value] : value, same, kNoBarrier});
+            warp.splits.push_back({*to, same, kNoBarrier});
+          }
+          if (inst.flow == Flow::kCallPointer) {
+            for (std::uint32_t rest = active; rest != 0; rest &= rest - 1)
+              warp.Reg<std::uint32_t>(inst.dst)[std::countr_zero(rest)] = pc + 1;
           }
           mask &= ~active;
           ++pc;
           return leave();
-        }
+        case Flow::kEnter:
+          for (std::uint32_t rest = active; rest != 0; rest &= rest - 1) {
+            const int lane = std::countr_zero(rest);
+            std::uint32_t& top = warp.stack_tops[static_cast<std::size_t>(lane)];
+            if (inst.b > program_.local_bytes - top) {
+              block_.Stop(Fault::kStackOverflow, 0, inst.line);
+              break;
+            }
+            warp.Reg<std::uint64_t>(inst.dst)[lane] = top;
+            top += inst.b;
+          }
+          ++pc;
+          continue;
+        case Flow::kLeave:
+          for (std::uint32_t rest = active; rest != 0; rest &= rest - 1) {
+            const int lane = std::countr_zero(rest);
+            warp.stack_tops[static_cast<std::size_t>(lane)] =
+                static_cast<std::uint32_t>(warp.Reg<std::uint64_t>(inst.a)[lane]);
+          }
+          ++pc;
+          continue;
+        case Flow::kSave:
+        case Flow::kRestore:
+          for (std::uint32_t rest = active; rest != 0 && block_.fault == Fault::kNone; rest &= rest - 1)
+            inst.flow == Flow::kSave ? Save(warp, inst, std::countr_zero(rest))
+                                     : Restore(warp, inst, std::countr_zero(rest));
+          ++pc;
+          continue;
         case Flow::kBarrier: {
           if (active == 0) {
             ++pc;
@@ -339,9 +453,7 @@ class BlockRunner {
   const Launch& launch_;
   const std::uint32_t threads_;
   std::vector<Warp> warps_;
-  std::byte* const registers_;
-  std::byte* const local_;
-  std::byte* const shared_;
+  const Memory registers_, local_, shared_;
   Block block_;
   std::array<std::uint32_t, kBarriers> arrived_{}, expected_{};
   std::uint64_t steps_ = 0, look_at_ = kStepsBetweenLooks;

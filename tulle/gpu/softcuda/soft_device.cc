@@ -40,6 +40,8 @@ CUresult ResultOf(Fault fault) {
     case Fault::kDeadlock: return CUDA_ERROR_LAUNCH_TIMEOUT;
     case Fault::kStopped: return CUDA_ERROR_LAUNCH_FAILED;
     case Fault::kAssert: return CUDA_ERROR_ASSERT;
+    case Fault::kInvalidPc: return CUDA_ERROR_INVALID_PC;
+    case Fault::kStackOverflow: return CUDA_ERROR_HARDWARE_STACK_ERROR;
   }
   return CUDA_ERROR_UNKNOWN;
 }
@@ -383,7 +385,7 @@ class SoftDevice final : public Device {
     *info = {.parameter_bytes = program->parameter_bytes,
              .max_threads = program->max_threads,
              .shared_bytes = program->dynamic_shared_at,
-             .local_bytes = program->local_bytes,
+             .local_bytes = program->stack_at,
              .registers = 32,
              .ptx_version = found->module->ptx_version(),
              .binary_version = found->module->target()};

@@ -196,6 +196,82 @@ TEST_F(SoftCudaKernelsTest, FunctionsAreCalledByLanesFromSeveralPlaces) {
   }
 }
 
+// As testing/kernels.cu has them.
+int Fibonacci(int n) { return n < 2 ? n : Fibonacci(n - 1) + Fibonacci(n - 2); }
+int Male(int n);
+int Female(int n) { return n == 0 ? 1 : n - Male(Female(n - 1)); }
+int Male(int n) { return n == 0 ? 0 : n - Female(Male(n - 1)); }
+long long Remember(int n) { return n == 0 ? 0 : Remember(n - 1) * 3 % 1'000'003 + n * ((n & 3) + 1); }
+int Climb(int n, int* above) {
+  int own[3] = {n, n + 1, *above};
+  if (n == 0) return *above += 5;
+  const int more = Climb(n - 1, own + n % 3);
+  *above += own[n % 3] % 1000;
+  return more + own[(n + 1) % 3];
+}
+int Step(int which, int a, int b) {
+  if (which == 0) return a + b;
+  if (which == 1) return a * b;
+  if (which == 2) return a - b;
+  if (b <= 0) return a + 1;
+  const int first = Step((a + b) & 3, a, b - 1);
+  return first % 1009 + 3 * Step((first ^ b) & 3, b, a % 4 - 1) % 1009 + a;
+}
+
+TEST_F(SoftCudaKernelsTest, FunctionsComeBackToThemselves) {
+  LoadKernels();
+  int* const out = Device(std::vector<int>(300));
+  long long* const remembered = Device(std::vector<long long>(300, -1));
+  Launch("recursion", {3}, {100}, out, remembered, 0);
+  for (int i = 0; i < 300; ++i) {
+    EXPECT_EQ(out[i], i % 2 == 0 ? Fibonacci(i % 13) : Female(i % 17) - Male(i % 11)) << i;
+    EXPECT_EQ(remembered[i], i % 3 != 0 ? Remember(i % 29) : -1) << i;
+  }
+  Launch("recursion", {2}, {64}, out, remembered, -1);
+  for (int i = 0; i < 128; ++i) {
+    int top = i;
+    const int all = Climb(i % 9, &top);
+    EXPECT_EQ(out[i], all * 1000 + top) << i;
+  }
+  Launch("recursion", {1}, {32}, out, remembered, 1000);
+  EXPECT_EQ(remembered[1], Remember(1001));
+  EXPECT_EQ(Start("recursion", {1}, {32}, out, remembered, 10'000'000).fault, Fault::kStackOverflow);
+  Launch("recursion", {1}, {32}, out, remembered, 1);
+  EXPECT_EQ(remembered[31], Remember(3));
+}
+
+TEST_F(SoftCudaKernelsTest, FunctionsAreCalledThroughPointers) {
+  LoadKernels();
+  std::uint64_t* const own = Device(std::vector<std::uint64_t>(1));
+  const int n = 250;
+  int* const out = Device(std::vector<int>(256, -1));
+  Launch("pointers", {2}, {128}, own, out, n);
+  for (int i = 0; i < 256; ++i) EXPECT_EQ(out[i], i < n ? Step(i & 3, i % 21, i % 6) : -1) << i;
+  Launch("by_pointer", {1}, {64}, *own, out);
+  for (int i = 0; i < 64; ++i) EXPECT_EQ(out[i], i * 7);
+  // Between two functions, where no variable is, and another module's.
+  for (const std::uint64_t wrong : {*own + 1, std::uint64_t{0}, *own + (1 << 20)}) {
+    const LaunchEnd end = Start("by_pointer", {1}, {64}, wrong, out);
+    EXPECT_EQ(end.fault, Fault::kInvalidPc);
+    EXPECT_EQ(end.address, wrong);
+  }
+  const std::unique_ptr<Module> first = std::move(module_);
+  LoadKernels();
+  EXPECT_EQ(Start("by_pointer", {1}, {64}, *own, out).fault, Fault::kInvalidPc);
+}
+
+TEST_F(SoftCudaKernelsTest, ObjectsKnowTheirFunctions) {
+  LoadKernels();
+  float* const out = Device(std::vector<float>(96));
+  Launch("virtuals", {1}, {96}, out);
+  for (int i = 0; i < 96; ++i) {
+    const float small = static_cast<float>(i * i), large = 9;
+    const auto pair = [&](float scale) { return small * scale + large * 2 * scale; };
+    const float pairs = (i % 2 == 0 ? pair(1) : large) + (i % 5 == 0 ? small * 2 : pair(2));
+    EXPECT_EQ(out[i], i % 3 == 0 ? small : i % 3 == 1 ? pair(1) : pairs) << i;
+  }
+}
+
 TEST_F(SoftCudaKernelsTest, VariablesOfTheModuleAreInitialised) {
   LoadKernels();
   int* const out = Device(std::vector<int>(32));
@@ -296,8 +372,23 @@ TEST_F(SoftCudaKernelsTest, TextsThatAreNoProgramsAreRefusedByTheirLine) {
   EXPECT_EQ(kernel("mov.u64 %rd1, 99999999999999999999;\n"), "line 6: a number beyond 64 bits");
   EXPECT_EQ(kernel("call vscanf;\n"), "line 6: calls vscanf, which is no function");
   EXPECT_EQ(kernel("call vprintf;\n"), "line 6: vprintf takes another number of parameters");
-  EXPECT_THAT(Refusal(".version 6.0\n.target sm_70\n.func f() { call f; ret; }\n.entry k() { call f; ret; }"),
-              HasSubstr("f calls itself"));
+  EXPECT_THAT(kernel(".reg .u64 %rd<2>; p: .callprototype () nothing ();\n"), HasSubstr("has _ in place of"));
+  EXPECT_THAT(kernel("p: .calltargets f;\n"), HasSubstr("only those with a .callprototype"));
+  EXPECT_THAT(kernel(".reg .u64 %rd<2>; p: .callprototype _ (.param .b32 _); call %rd1, p;\n"),
+              HasSubstr("takes another number of parameters"));
+  EXPECT_THAT(
+      Refusal(".version 6.0\n.func f(.param .b32 n) { .reg .b64 %rd<2>; .param .b32 x;\nmov.u64 %rd1, n; "
+              "call f, (x); ret; }\n.entry k() { .param .b32 y; call f, (y); ret; }"),
+      HasSubstr("line 3: the address of a parameter within f, which may call itself"));
+  EXPECT_THAT(
+      Refusal(".version 6.0\n.func f() { .local .b8 own[70000]; call f; ret; }\n.entry k() { call f; ret; }"),
+      HasSubstr("the variables of f are more than 64KiB"));
+  std::string chain = ".version 6.0\n.target sm_70\n.func f0() { ret; }\n";
+  for (int i = 1; i < 1100; ++i)
+    chain += ".func f" + std::to_string(i) + "() { call f" + std::to_string(i - 1) + "; ret; }\n";
+  EXPECT_THAT(Refusal(chain + ".entry k() { call f1099; ret; }"), HasSubstr("nested deeper than 1000"));
+  EXPECT_EQ(Refusal(chain + ".entry k() { call f900; ret; }"), "");
+  EXPECT_THAT(Refusal(".version 6.0\n.func f();\n.global .u64 x = f;"), HasSubstr("no function with a body"));
   EXPECT_THAT(Refusal(".version 6.0\n.address_size 32"), HasSubstr("must be 64"));
   EXPECT_THAT(Refusal(".version 6.0\n/* "), HasSubstr("a comment does not end"));
   EXPECT_THAT(Refusal(".version 6.0\n.global .b8 x[4000000000];"), HasSubstr("x is larger than"));
@@ -306,6 +397,31 @@ TEST_F(SoftCudaKernelsTest, TextsThatAreNoProgramsAreRefusedByTheirLine) {
   EXPECT_THAT(Refusal(".version 6.0\n.entry k() { .shared .b8 s[100000]; ret; }"),
               HasSubstr("shared memory is more than 96KiB"));
   EXPECT_EQ(memory_->free_bytes(), kDeviceBytes) << "nothing is left behind";
+}
+
+// A guard that the inner call changes, a result that is written before the call, and one that nobody asks
+// for.
+TEST_F(SoftCudaTest, WhatAFunctionHasIsItsOwnHoweverDeepItCallsItself) {
+  Load(
+      ".version 6.0\n.target sm_70\n.address_size 64\n"
+      ".func (.param .b32 r) f(.param .b32 n) {\n"
+      ".reg .pred %p, %odd; .reg .b32 %a<5>; .param .b32 x, y;\n"
+      "ld.param.u32 %a0, [n]; st.param.b32 [r], %a0; setp.ne.u32 %p, %a0, 0; and.b32 %a3, %a0, 1;\n"
+      "setp.ne.u32 %odd, %a3, 0; mov.u32 %a1, 0; sub.u32 %a2, %a0, 1; st.param.b32 [x], %a2;\n"
+      "@%p call (y), f, (x);\n"
+      "@%p ld.param.b32 %a1, [y];\n"
+      "@!%odd bra END;\n"
+      "call (y), f, (x);\n"
+      "ld.param.b32 %a2, [y]; add.u32 %a1, %a1, %a2; add.u32 %a1, %a1, %a0; st.param.b32 [r], %a1;\n"
+      "END: ret;\n}\n"
+      ".entry k(.param .u64 out) {\n"
+      ".reg .b32 %r<3>; .reg .b64 %rd<4>; .param .b32 x, y;\n"
+      "ld.param.u64 %rd1, [out]; mov.u32 %r1, %tid.x; mul.wide.u32 %rd2, %r1, 4; add.u64 %rd3, %rd1, %rd2;\n"
+      "st.param.b32 [x], %r1; call (y), f, (x); ld.param.b32 %r2, [y]; st.global.u32 [%rd3], %r2; ret;\n}\n");
+  const std::function<int(int)> f = [&](int n) { return n % 2 == 0 ? n : 2 * f(n - 1) + n; };
+  int* const out = Device(std::vector<int>(16));
+  Launch("k", {1}, {16}, out);
+  for (int n = 0; n < 16; ++n) EXPECT_EQ(out[n], f(n)) << n;
 }
 
 // Whatever it was written by, the page is told of once; and no other.

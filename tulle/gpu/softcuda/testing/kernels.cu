@@ -180,6 +180,77 @@ __global__ void calls(const double* in, double* out) {
   out[self()] = self() % 3 == 0 ? twice(in[self()], self() % 5) : polynomial(in[self()], 7);
 }
 
+// Functions that come back to themselves: one alone, two by turns, and one with memory of its own.
+__noinline __device__ int fibonacci(int n) { return n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2); }
+__device__ int male(int n);
+__noinline __device__ int female(int n) { return n == 0 ? 1 : n - male(female(n - 1)); }
+__noinline __device__ int male(int n) { return n == 0 ? 0 : n - female(male(n - 1)); }
+__noinline __device__ long long remember(int n) {
+  volatile int own[4];
+  for (int i = 0; i < 4; ++i) own[i] = n * (i + 1);
+  return n == 0 ? 0 : remember(n - 1) * 3 % 1000003 + own[n & 3];
+}
+// What is above reaches into what each call has of its own.
+__noinline __device__ int climb(int n, int* above) {
+  int own[3] = {n, n + 1, *above};
+  if (n == 0) return *above += 5;
+  const int more = climb(n - 1, own + n % 3);
+  *above += own[n % 3] % 1000;
+  return more + own[(n + 1) % 3];
+}
+__global__ void recursion(int* out, long long* remembered, int deep) {
+  const int n = self();
+  if (deep < 0) {
+    int top = n;
+    out[n] = climb(n % 9, &top) * 1000 + top;
+    return;
+  }
+  out[n] = n % 2 == 0 ? fibonacci(n % 13) : female(n % 17) - male(n % 11);
+  if (n % 3 != 0) remembered[n] = remember(n % 29 + deep);
+}
+
+// Through pointers, of which the fourth goes through them again.
+typedef int (*Step)(int, int);
+__noinline __device__ int plus(int a, int b) { return a + b; }
+__noinline __device__ int times(int a, int b) { return a * b; }
+__noinline __device__ int minus(int a, int b) { return a - b; }
+__device__ int nested(int a, int b);
+__device__ Step steps[4] = {plus, times, minus, nested};
+__noinline __device__ int nested(int a, int b) {
+  if (b <= 0) return a + 1;
+  const int first = steps[(a + b) & 3](a, b - 1);
+  return first % 1009 + 3 * steps[(first ^ b) & 3](b, a % 4 - 1) % 1009 + a;
+}
+__global__ void pointers(Step* own, int* out, int n) {
+  if (self() == 0) own[0] = times;
+  if (self() < n) out[self()] = steps[self() & 3](self() % 21, self() % 6);
+}
+__global__ void by_pointer(Step step, int* out) { out[self()] = step(self(), 7); }
+
+struct Shape {
+  __device__ virtual float area(float scale) const = 0;
+};
+struct Square : Shape {
+  float side;
+  __device__ float area(float scale) const override { return side * side * scale; }
+};
+struct Pair : Shape {
+  const Shape *one, *other;
+  __device__ float area(float scale) const override { return one->area(scale) + other->area(2 * scale); }
+};
+__global__ void virtuals(float* out) {
+  Square small, large;
+  small.side = tx();
+  large.side = 3;
+  Pair pair, pairs;
+  pair.one = &small;
+  pair.other = &large;
+  pairs.one = tx() % 2 == 0 ? (const Shape*)&pair : &large;
+  pairs.other = tx() % 5 == 0 ? (const Shape*)&small : &pair;
+  const Shape* const all[3] = {&small, &pair, &pairs};
+  out[self()] = all[tx() % 3]->area(1);
+}
+
 // A table of branches, and memory of each thread's own.
 __global__ void machine(const int* program, int* out, int length) {
   int stack[16];
