@@ -835,9 +835,12 @@ void ControlSim::Settle(int seconds) {
     Second();
   }
   quiet_ = false;
-  // And what has run out in the last second.
-  for (SimNode& node : nodes_) {
-    while (node.link && !node.inbox.empty()) Obey(node);
+  // And what has run out in the last second; what one node reports can be a command to another.
+  for (bool obeyed = true; obeyed;) {
+    obeyed = false;
+    for (SimNode& node : nodes_) {
+      for (; node.link && !node.inbox.empty(); obeyed = true) Obey(node);
+    }
   }
 }
 
