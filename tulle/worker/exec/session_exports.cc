@@ -42,8 +42,9 @@ void Session::CreateExportable(wire::Handle handle, std::uint64_t size_bytes, st
     lease_.Reclaim(charged_bytes);
     return SendStatus(frame, no_memory);
   }
-  buffer = {
-      .charged_bytes = charged_bytes, .range = *range, .lent = std::make_shared<Lent>(*std::move(memory))};
+  buffer = {.charged_bytes = charged_bytes,
+            .range = *range,
+            .lent = std::make_shared<Lent>(Lent{*std::move(memory)})};
   range->size_bytes = size_bytes;
   ++maps_under_way_;
   const UnderWay then{frame.header.opcode, UnderWay::Then::kMapped};
