@@ -83,9 +83,6 @@ constexpr std::pair<std::string_view, Rounding> kRoundings[] = {{"rn", Rounding:
 constexpr std::pair<std::string_view, FloatControl> kDirected[] = {
     {"rz", FloatControl::kZero}, {"rm", FloatControl::kDown}, {"rp", FloatControl::kUp}};
 
-constexpr std::pair<std::string_view, System> kSystemCalls[] = {{"vprintf", System::kPrint},
-                                                                {"__assertfail", System::kAssertFail}};
-
 template <typename T, std::size_t N>
 std::optional<T> Among(const std::pair<std::string_view, T> (&names)[N], std::string_view word) {
   for (const auto& [name, value] : names) {
@@ -104,8 +101,6 @@ bool IsInList(std::string_view list, std::string_view word) {
 }
 
 }  // namespace
-
-std::optional<System> SystemNamed(std::string_view name) { return Among(kSystemCalls, name); }
 
 Lowering::Modifiers Lowering::ModifiersOf(const PtxInstruction& instruction) {
   Modifiers modifiers;
@@ -293,11 +288,6 @@ bool Lowering::LowerAsConstant(const PtxInstruction& instruction, const Modifier
   result->at = at;
   result->is_constant = true;
   return true;
-}
-
-void Lowering::Return() {
-  if (frame_at_ != 0) Emit({.a = frame_at_, .flow = Flow::kLeave});
-  Emit({.dst = return_to_, .flow = function_->is_entry ? Flow::kExit : Flow::kReturn});
 }
 
 void Lowering::Branch(const std::string& label) {
@@ -701,108 +691,6 @@ void Lowering::LowerBarrier(const PtxInstruction& instruction, const Modifiers& 
   Emit({.a = Source(instruction.operands[0], Type::kU32),
         .b = instruction.operands.size() == 2 ? Source(instruction.operands[1], Type::kU32) : 0,
         .flow = Flow::kBarrier});
-}
-
-void Lowering::LowerCall(const PtxInstruction& instruction) {
-  // [(results),] function or pointer [, (parameters)] [, prototype]
-  const auto& operands = instruction.operands;
-  const bool returns = !operands.empty() && operands[0].kind == PtxOperand::Kind::kList;
-  const std::size_t at = returns ? 1 : 0;
-  if (operands.size() <= at || operands[at].kind != PtxOperand::Kind::kName) Fail("cannot read a call");
-  const std::string& name = operands[at].name;
-  if (const auto system = SystemNamed(name)) return LowerSystemCall(*system, operands, at);
-  const bool takes = operands.size() > at + 1 && operands[at + 1].kind == PtxOperand::Kind::kList;
-  const auto prototype = prototypes_.find(operands.back().name);
-  const bool is_pointer = prototype != prototypes_.end();
-  if (operands.size() != at + 1 + (takes ? 1 : 0) + (is_pointer ? 1 : 0)) Fail("cannot read a call");
-
-  // Who does not call goes around all of it, as what the guard says may change meanwhile.
-  const std::uint32_t pointer = is_pointer ? Source(operands[at], Type::kU64) : 0;
-  const std::size_t around = program_.code.size();
-  const bool is_guarded = guard_.has_value();
-  if (is_guarded) {
-    guard_negated_ = !guard_negated_;
-    Emit({.flow = Flow::kBranch});
-    guard_.reset();
-  }
-  const std::vector<PtxOperand> none;
-  const auto& results = returns ? operands[0].items : none;
-  const auto& parameters = takes ? operands[at + 1].items : none;
-  if (is_pointer) {
-    const Signature& signature = prototype->second;
-    const auto [places, is_new] = pointed_places_.try_emplace(signature);
-    if (is_new) places->second = PlacesOf(signature);
-    CallWith(name, places->second,
-             {.a = pointer, .flow = Flow::kCallPointer, .target = PointedTable(signature)},
-             graph_.MayComeBack(*function_, signature), results, parameters);
-  } else {
-    const PtxFunction& function = *graph_.Find(name);
-    CallWith(name, callees_.at(name), {.flow = Flow::kCall}, graph_.MayComeBack(*function_, function),
-             results, parameters);
-  }
-  if (is_guarded) {
-    program_.code[around].target = static_cast<std::uint32_t>(program_.code.size());
-    last_label_at_ = program_.code.size();
-    ForgetRuns();
-  }
-}
-
-std::uint32_t Lowering::PointedTable(const Signature& signature) {
-  const auto [it, is_new] =
-      pointed_tables_.emplace(signature, static_cast<std::uint32_t>(program_.pointed.size()));
-  if (is_new) program_.pointed.emplace_back();
-  return it->second;
-}
-
-void Lowering::CallWith(const std::string& name, const Callee& callee, Inst call, bool may_come_back,
-                        const std::vector<PtxOperand>& results, const std::vector<PtxOperand>& parameters) {
-  const auto copy = [&](const std::vector<PtxOperand>& actual, const std::vector<Callee::Place>& formal,
-                        bool in) {
-    if (actual.size() != formal.size()) Fail(name + " takes another number of parameters, or returns one");
-    for (std::size_t i = 0; i < actual.size(); ++i) {
-      const Callee::Place* const place = FindParameter(actual[i].name);
-      if (place == nullptr || place->bytes != formal[i].bytes)
-        Fail("parameter " + actual[i].name + " is not what " + name + " takes");
-      EmitHandled(
-          {Op::kCopyParam},
-          {.a = in ? place->at : formal[i].at, .b = in ? formal[i].at : place->at, .c = place->bytes});
-    }
-  };
-  if (may_come_back) {
-    if (results.size() > 1) Fail(name + " may call itself, and returns more than one value");
-    Emit({.flow = Flow::kSave, .target = Frame()});
-  }
-  copy(parameters, callee.parameters, true);
-  if (call.flow == Flow::kCall) calls_.emplace_back(program_.code.size(), name);
-  call.dst = callee.return_to;
-  Emit(call);
-  copy(results, callee.returns, false);
-  if (!may_come_back) return;
-  // All but what was returned is as it was.
-  const Callee::Place result = results.empty() ? Callee::Place() : *FindParameter(results[0].name);
-  Emit({.a = result.at, .b = result.bytes, .flow = Flow::kRestore, .target = Frame()});
-}
-
-void Lowering::LowerSystemCall(System system, const std::vector<PtxOperand>& operands, std::size_t at) {
-  const std::vector<std::uint32_t> sizes =
-      system == System::kPrint ? std::vector<std::uint32_t>{8, 8} : std::vector<std::uint32_t>{8, 8, 4, 8, 8};
-  const std::vector<PtxOperand> actual =
-      operands.size() > at + 1 ? operands[at + 1].items : std::vector<PtxOperand>();
-  std::uint32_t places[5] = {};
-  const auto check = [&](const PtxOperand& operand, std::uint32_t bytes) {
-    const Callee::Place* const place = FindParameter(operand.name);
-    if (place == nullptr || place->bytes != bytes)
-      Fail("parameter " + operand.name + " is not what " + operands[at].name + " takes");
-    return place->at;
-  };
-  if (actual.size() != sizes.size()) Fail(operands[at].name + " takes another number of parameters");
-  for (std::size_t i = 0; i < actual.size(); ++i) places[i] = check(actual[i], sizes[i]);
-  Inst inst{.a = places[0], .b = places[1], .c = places[2], .d = places[3]};
-  if (system == System::kPrint && at == 1 && operands[0].items.size() == 1) {
-    inst.c = check(operands[0].items[0], 4);
-    inst.has_dst2 = true;
-  }
-  EmitHandled({.op = Op::kSystem, .mode = static_cast<std::uint8_t>(system)}, inst);
 }
 
 }  // namespace tulle::gpu::softcuda

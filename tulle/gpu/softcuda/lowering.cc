@@ -9,7 +9,6 @@ namespace {
 constexpr std::uint32_t kMaxRegisterBytes = 64 << 20;  // of a warp
 constexpr std::uint32_t kMaxParameterBytes = 32 << 10;
 constexpr std::size_t kMaxCode = 4 << 20;  // instructions
-constexpr std::size_t kMaxDepth = 1000;    // of functions that call others
 
 // In the order of Program::specials.
 constexpr std::string_view kSpecialNames[] = {
@@ -90,58 +89,6 @@ std::uint32_t Lowering::Constant(std::uint64_t bits, bool wide) {
     program_.constants.push_back({it->second, bits, wide});
   }
   return it->second;
-}
-
-Lowering::Callee Lowering::PlacesOf(const Signature& signature) {
-  Callee callee;
-  const auto place = [&](std::uint32_t bytes) {
-    return Local({.type = Type::kB8, .align = 16, .count = bytes, .name = ""});
-  };
-  for (const std::uint32_t bytes : signature.parameters) callee.parameters.push_back(place(bytes));
-  for (const std::uint32_t bytes : signature.returns) callee.returns.push_back(place(bytes));
-  callee.return_to = Allocate(Width::k32);
-  return callee;
-}
-
-Lowering::Callee& Lowering::Declare(const PtxFunction& function) {
-  const auto [it, is_new] = callees_.try_emplace(function.name);
-  if (!is_new || function.is_entry) return it->second;
-  const Signature signature = SignatureOf(function);
-  if (graph_.IsPointed(function)) {
-    const auto [places, is_first] = pointed_places_.try_emplace(signature);
-    if (is_first) places->second = PlacesOf(signature);
-    return it->second = places->second;
-  }
-  return it->second = PlacesOf(signature);
-}
-
-void Lowering::FunctionsCalledBy(const PtxFunction& function) {
-  if (depth_ == kMaxDepth) Fail("calls are nested deeper than " + std::to_string(kMaxDepth));
-  ++depth_;
-  std::map<std::string, Signature> prototypes;
-  for (const PtxStatement& statement : function.body) {
-    if (const auto* prototype = std::get_if<PtxPrototype>(&statement.what))
-      prototypes[prototype->name] = SignatureOf(*prototype);
-    const auto* instruction = std::get_if<PtxInstruction>(&statement.what);
-    if (instruction == nullptr || instruction->words[0] != "call") continue;
-    line_ = statement.line;
-    std::vector<std::string> names;
-    for (const PtxOperand& operand : instruction->operands) {
-      if (operand.kind == PtxOperand::Kind::kName) names.push_back(operand.name);
-    }
-    if (names.empty() || SystemNamed(names[0])) continue;
-    if (const auto prototype = prototypes.find(names.back());
-        names.size() == 2 && prototype != prototypes.end()) {
-      for (const PtxFunction* callee : graph_.Pointed(prototype->second)) Function(*callee);
-      continue;
-    }
-    const PtxFunction* const callee = graph_.Find(names[0]);
-    if (callee == nullptr || !callee->has_body)
-      Fail("calls " + names[0] + ", which " + (callee == nullptr ? "is no function" : "has no body here"));
-    if (callee->is_entry) Fail("calls " + names[0] + ", which is a kernel");
-    Function(*callee);
-  }
-  --depth_;
 }
 
 void Lowering::Function(const PtxFunction& function) {
@@ -225,26 +172,6 @@ void Lowering::Function(const PtxFunction& function) {
   }
   if (frame_) EndFrame(callee, first_register, local_at);
   line_ = line;
-}
-
-std::uint32_t Lowering::Frame() {
-  if (!frame_) {
-    frame_ = static_cast<std::uint32_t>(program_.frames.size());
-    program_.frames.emplace_back();
-  }
-  return *frame_;
-}
-
-void Lowering::EndFrame(const Callee& callee, std::size_t first_register, std::uint32_t local_at) {
-  Program::Frame& frame = program_.frames[*frame_];
-  frame.registers.assign(registers_.begin() + static_cast<std::ptrdiff_t>(first_register), registers_.end());
-  frame.registers.push_back({callee.return_to, sizeof(std::uint32_t)});
-  for (const auto* places : {&callee.parameters, &callee.returns}) {
-    for (const Callee::Place& place : *places) frame.local.push_back({place.at, place.bytes});
-  }
-  frame.local.push_back({local_at, program_.local_bytes - local_at});
-  for (const Program::Frame::Register& held : frame.registers) frame.bytes += std::max(held.bytes, 1u);
-  for (const Program::Frame::Local& held : frame.local) frame.bytes += held.bytes;
 }
 
 void Lowering::KernelParameter(const PtxVariable& parameter) {

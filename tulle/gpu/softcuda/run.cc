@@ -127,9 +127,10 @@ class BlockRunner {
     for (Warp& warp : warps_) {
       const std::uint32_t left = threads_ - warp.number * kLanes;
       warp.alive = left >= kLanes ? kAllLanes : (std::uint32_t{1} << left) - 1;
+      // A program may have functions with a stack and no call that saves anything.
+      warp.stack_tops.fill(program_.stack_at);
       if (!program_.frames.empty()) {
         for (std::vector<std::byte>& stack : warp.stacks) stack.clear();
-        warp.stack_tops.fill(program_.stack_at);
       }
       warp.splits.assign(1, {.pc = program_.start, .mask = warp.alive, .barrier = kNoBarrier});
       for (std::size_t i = 0; i < 3; ++i) {
@@ -246,6 +247,10 @@ class BlockRunner {
     return std::nullopt;
   }
 
+  std::byte* Own(const Warp& warp, int lane) const {
+    return warp.local + std::size_t{program_.local_bytes} * static_cast<std::uint32_t>(lane);
+  }
+
   // Puts what the lane has of a function on its stack, as the function may be called before it goes on.
   void Save(Warp& warp, const Inst& inst, int lane) {
     const Program::Frame& frame = program_.frames[inst.target];
@@ -262,9 +267,7 @@ class BlockRunner {
       }
     }
     for (const Program::Frame::Local& held : frame.local) {
-      std::memcpy(to,
-                  warp.local + std::size_t{program_.local_bytes} * static_cast<std::uint32_t>(lane) + held.at,
-                  held.bytes);
+      std::memcpy(to, Own(warp, lane) + held.at, held.bytes);
       to += held.bytes;
     }
   }
@@ -283,7 +286,7 @@ class BlockRunner {
         from += held.bytes;
       }
     }
-    std::byte* const own = warp.local + std::size_t{program_.local_bytes} * static_cast<std::uint32_t>(lane);
+    std::byte* const own = Own(warp, lane);
     for (const Program::Frame::Local& held : frame.local) {
       const std::uint32_t end = held.at + held.bytes;
       const std::uint32_t before = std::clamp(inst.a, held.at, end),

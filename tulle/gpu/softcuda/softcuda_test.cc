@@ -424,6 +424,28 @@ TEST_F(SoftCudaTest, WhatAFunctionHasIsItsOwnHoweverDeepItCallsItself) {
   for (int n = 0; n < 16; ++n) EXPECT_EQ(out[n], f(n)) << n;
 }
 
+// A pointer might lead from `again` to `f`, so `f` might be called again; in this kernel it is not.
+TEST_F(SoftCudaTest, VariablesOfAFunctionThatMightCallItselfAreItsOwn) {
+  Load(
+      ".version 6.0\n.target sm_70\n.address_size 64\n"
+      ".func (.param .b32 r) f(.param .b32 n) {\n"
+      ".local .b32 own; .reg .b32 %a<4>;\n"
+      "st.local.u32 [own], 70; ld.param.u32 %a0, [n]; ld.local.u32 %a1, [own]; add.u32 %a2, %a0, %a1;\n"
+      "st.param.b32 [r], %a2; ret;\n}\n"
+      ".func (.param .b32 r) again(.param .b32 n) {\n"
+      ".reg .b32 %a; .param .b32 x, y;\n"
+      "ld.param.u32 %a, [n]; st.param.b32 [x], %a; call (y), f, (x); ld.param.b32 %a, [y];\n"
+      "st.param.b32 [r], %a; ret;\n}\n"
+      ".global .u64 both[2] = {f, again};\n"
+      ".entry k(.param .u64 out) {\n"
+      ".reg .b32 %r<3>; .reg .b64 %rd<2>; .param .b32 x, y;\n"
+      "ld.param.u64 %rd1, [out]; mov.u32 %r1, 5; st.param.b32 [x], %r1;\n"
+      "call (y), f, (x); ld.param.b32 %r2, [y]; st.global.u32 [%rd1], %r2; ret;\n}\n");
+  int* const out = Device(std::vector<int>(1));
+  Launch("k", {1}, {1}, out);
+  EXPECT_EQ(*out, 75);
+}
+
 // Whatever it was written by, the page is told of once; and no other.
 TEST_F(SoftCudaTest, PagesThatWereWrittenAreKnown) {
   constexpr std::uint64_t kPages = 64;
